@@ -1,0 +1,324 @@
+"""The config tree: its fields and bounds, validation, and fingerprints.
+
+``configs/*.py`` give every field a value; here each has a type and what it may be. Nothing below
+the stages sees the tree: a function takes the values it needs.
+"""
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+import cai_jax
+
+STAGES = ("sl_data", "sl_train", "feedback", "pm_train", "rl", "evaluate", "report")
+
+
+class ConfigError(ValueError):
+    """A config that cannot be run; the message names the field and the mend."""
+
+
+def limits(low: float | None = None, high: float | None = None, above: float | None = None) -> Any:
+    """A numeric field: ``low`` <= value <= ``high``, value > ``above``."""
+    return dataclasses.field(metadata={"low": low, "high": high, "above": above})
+
+
+def one_of(*choices: str) -> Any:
+    """A text field with a closed set of values."""
+    return dataclasses.field(metadata={"choices": choices})
+
+
+def text(empty: bool = False) -> Any:
+    """A text field, empty or not."""
+    return dataclasses.field(metadata={"empty": empty})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The pretrained model that is policy, feedback model and start of the preference model."""
+
+    source: str = text()  # see models/io/sources.py for the forms
+    system_prompt: str = text(empty=True)  # empty: what the chat template has
+    compute_dtype: str = one_of("auto", "bfloat16", "float32")
+    cache: str = text(empty=True)  # folder of downloads; empty: the XDG cache
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """Devices along each mesh axis; -1 on one of them takes what is left."""
+
+    data: int = limits(-1)
+    fsdp: int = limits(-1)
+    tensor: int = limits(-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstitutionConfig:
+    """Which constitution."""
+
+    path: str = text()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Files that people write."""
+
+    red_team_prompts: str = text()
+    helpful_prompts: str = text()
+    helpfulness_pairs: str = text()  # labelled; train the preference model's helpfulness
+    harmlessness_pairs: str = text()  # labelled; only ever audit and evaluate
+    held_out_percent: int = limits(1, 90)  # of prompts and pairs, by hash; never trained on
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationConfig:
+    """How text is sampled, outside RL."""
+
+    temperature: float = limits(0)
+    top_k: int = limits(0)
+    top_p: float = limits(above=0, high=1)
+    batch_size: int = limits(1)
+    score_batch_size: int = limits(1)
+    response_tokens: int = limits(1)  # limit on a response or revision
+    critique_tokens: int = limits(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRAFields:
+    """Low-rank adaptation; rank 0 trains all parameters."""
+
+    rank: int = limits(0)
+    alpha: float = limits(above=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SLDataConfig:
+    """Critique-revision rounds (Bai et al. 2022, section 3.1)."""
+
+    red_team_prompts: int = limits(1)
+    helpful_prompts: int = limits(0)
+    rounds: int = limits(1)
+    critique: bool  # False: direct revision, without a critique before it
+    few_shots: int = limits(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SLTrainConfig:
+    """Supervised finetuning on revisions and helpful samples."""
+
+    lora: LoRAFields
+    epochs: int = limits(1)
+    batch_size: int = limits(1)  # packed rows an update
+    micro_batches: int = limits(1)
+    sequence_length: int = limits(8)
+    learning_rate: float = limits(above=0)
+    warmup_steps: int = limits(0)
+    max_grad_norm: float = limits(above=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedbackConfig:
+    """AI feedback on pairs of responses (section 4.1)."""
+
+    method: str = one_of("contrast", "multiple_choice", "chain_of_thought")
+    source: str = text(empty=True)  # feedback model; empty: model.source
+    prompts: int = limits(1)
+    temperature: float = limits(above=0)  # of the two responses; 0 would make them equal
+    principles_per_pair: int = limits(1)
+    few_shots: int = limits(0)
+    contrast_scale: float = limits(above=0)  # per nat a token
+    reasoning_tokens: int = limits(1)
+    clamp_low: float = limits(0, 0.5)  # of chain-of-thought labels
+    clamp_high: float = limits(0.5, 1)
+    audit_pairs: int = limits(2)  # at most; half of them held out
+
+
+@dataclass(frozen=True, kw_only=True)
+class PMTrainConfig:
+    """The preference model (section 4.1)."""
+
+    source: str = text(empty=True)  # start; empty: model.source
+    lora: LoRAFields
+    helpfulness_pairs: int = limits(0)
+    epochs: int = limits(1)
+    batch_size: int = limits(1)  # pairs an update
+    micro_batches: int = limits(1)
+    sequence_length: int = limits(8)
+    learning_rate: float = limits(above=0)
+    warmup_steps: int = limits(0)
+    max_grad_norm: float = limits(above=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLConfig:
+    """PPO (section 4.1; constants as in the RLHF literature)."""
+
+    lora: LoRAFields
+    iterations: int = limits(1)
+    batch_size: int = limits(2)  # responses an iteration
+    minibatches: int = limits(1)
+    micro_batches: int = limits(1)
+    epochs: int = limits(1)
+    prompt_tokens: int = limits(8)  # longer prompts are left out
+    response_tokens: int = limits(1)
+    temperature: float = limits(above=0)
+    learning_rate: float = limits(above=0)
+    warmup_steps: int = limits(0)
+    max_grad_norm: float = limits(above=0)
+    adam_eps: float = limits(above=0)
+    kl_coef: float = limits(0)  # reward a nat of log-ratio, every token
+    kl_target: float = limits(0)  # nats a response; 0: the coefficient stays
+    kl_horizon: int = limits(1)  # samples
+    gamma: float = limits(0, 1)
+    lam: float = limits(0, 1)
+    clip_ratio: float = limits(above=0)
+    clip_value: float = limits(above=0)
+    value_coef: float = limits(0)
+    entropy_coef: float = limits(0)
+    missing_stop_penalty: float = limits(0)  # off the score of a response that never ended
+    helpful_fraction: float = limits(0, 1)  # share of helpfulness prompts
+    max_sampler_gap: float = limits(above=0)  # nats; warns above it, mean over tokens
+    max_first_ratio_error: float = limits(above=0)  # stops above it
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Comparison of base, SL-CAI and RL-CAI on held-out prompts."""
+
+    red_team_prompts: int = limits(1)
+    helpful_prompts: int = limits(1)
+    labelled_pairs: int = limits(2)  # of each kind, at most
+    bootstrap_samples: int = limits(100)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """The page."""
+
+    transcripts: int = limits(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything a run depends on."""
+
+    seed: int = limits(0)
+    workdir: str = text()
+    stages: tuple[str, ...]
+    rerun_changed: bool  # allow another config in a workdir that has one: redo what it changes
+    model: ModelConfig
+    mesh: MeshConfig
+    constitution: ConstitutionConfig
+    data: DataConfig
+    generation: GenerationConfig
+    sl_data: SLDataConfig
+    sl_train: SLTrainConfig
+    feedback: FeedbackConfig
+    pm_train: PMTrainConfig
+    rl: RLConfig
+    evaluate: EvaluateConfig
+    report: ReportConfig
+
+
+def parse_config(tree: dict[str, Any]) -> Config:
+    """Checks a config tree (``ConfigDict.to_dict()``) and freezes it.
+
+    Raises:
+      ConfigError: a field is unknown, missing, of the wrong type or out of bounds, or fields
+        contradict each other.
+    """
+    config = _parse(Config, tree, "config")
+    _check_together(config)
+    return config
+
+
+def _parse(kind: type, tree: Any, where: str) -> Any:
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where}: a group of fields is wanted, found {tree!r}")
+    hints = typing.get_type_hints(kind)
+    known = {field.name: field for field in dataclasses.fields(kind)}
+    for name in tree:
+        if name not in known:
+            raise ConfigError(f"{where}.{name}: no such field; known: {', '.join(sorted(known))}")
+    values = {}
+    for name, field in known.items():
+        if name not in tree:
+            raise ConfigError(f"{where}.{name}: missing; configs/rlaif.py shows every field")
+        place = f"{where}.{name}"
+        if dataclasses.is_dataclass(hints[name]):
+            values[name] = _parse(hints[name], tree[name], place)
+        elif isinstance(hints[name], types.GenericAlias):
+            values[name] = _parse_stages(tree[name], place)
+        else:
+            values[name] = _check_value(tree[name], hints[name], field.metadata, place)
+    return kind(**values)
+
+
+def _check_value(value: Any, kind: type, metadata: typing.Mapping[str, Any], where: str) -> Any:
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise ConfigError(f"{where}: must be {kind.__name__}, found {value!r}")
+    if kind is float and value != value:
+        raise ConfigError(f"{where}: must be a number, found {value!r}")
+    if metadata.get("low") is not None and value < metadata["low"]:
+        raise ConfigError(f"{where}: must be at least {metadata['low']}, found {value}")
+    if metadata.get("high") is not None and value > metadata["high"]:
+        raise ConfigError(f"{where}: must be at most {metadata['high']}, found {value}")
+    if metadata.get("above") is not None and value <= metadata["above"]:
+        raise ConfigError(f"{where}: must be above {metadata['above']}, found {value}")
+    if "choices" in metadata and value not in metadata["choices"]:
+        raise ConfigError(f"{where}: must be one of {', '.join(metadata['choices'])}; found {value!r}")
+    if metadata.get("empty") is False and not value.strip():
+        raise ConfigError(f"{where}: must not be empty")
+    return value
+
+
+def _parse_stages(value: Any, where: str) -> tuple[str, ...]:
+    stages = STAGES if value == "all" else tuple(value.split(",") if isinstance(value, str) else value)
+    for stage in stages:
+        if stage not in STAGES:
+            raise ConfigError(f"{where}: no stage {stage!r}; 'all', or some of {', '.join(STAGES)}")
+    if not stages:
+        raise ConfigError(f"{where}: names no stage; 'all', or some of {', '.join(STAGES)}")
+    return tuple(stage for stage in STAGES if stage in stages)
+
+
+def _check_together(c: Config) -> None:
+    for where, batch, parts, unit in (
+        ("sl_train", c.sl_train.batch_size, c.sl_train.micro_batches, "micro_batches"),
+        ("pm_train", c.pm_train.batch_size, c.pm_train.micro_batches, "micro_batches"),
+        ("rl", c.rl.batch_size, c.rl.minibatches * c.rl.micro_batches, "minibatches * micro_batches"),
+    ):
+        if batch % parts:
+            raise ConfigError(
+                f"config.{where}.batch_size: {batch} is not a multiple of {unit} = {parts}"
+            )
+    for axis in ("data", "fsdp", "tensor"):
+        if getattr(c.mesh, axis) == 0:
+            raise ConfigError(f"config.mesh.{axis}: 0 devices; 1, or -1 for what is left")
+
+
+def fingerprint(*parts: Any) -> str:
+    """Hash of settings and inputs, 16 hex digits; the package version is part of it."""
+
+    def plain(part: Any) -> Any:
+        return dataclasses.asdict(part) if dataclasses.is_dataclass(part) else part
+
+    text = json.dumps([cai_jax.__version__, *map(plain, parts)], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+
+def differences(one: dict[str, Any], other: dict[str, Any], where: str = "config") -> list[str]:
+    """Fields in which two config trees differ, as lines."""
+    lines = []
+    for name in sorted(set(one) | set(other)):
+        a, b = one.get(name), other.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += differences(a, b, f"{where}.{name}")
+        elif a != b:
+            lines.append(f"{where}.{name}: {a!r} there, {b!r} here")
+    return lines

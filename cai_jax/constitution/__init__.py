@@ -1,0 +1,1 @@
+"""Constitutions: texts that people write, checked and hashed."""

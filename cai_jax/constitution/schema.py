@@ -1,0 +1,209 @@
+"""What a constitution file holds, and the errors it is refused with.
+
+Every error names file, line, field and mend. The content hash covers what the models see, not
+comments or layout, and travels with every record made under the constitution.
+"""
+
+import hashlib
+import json
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+@dataclass(frozen=True)
+class CritiquePrinciple:
+    """A principle of the supervised stage: how to find fault, and how to mend it."""
+
+    id: str
+    author: str
+    tags: tuple[str, ...]
+    critique_request: str
+    revision_request: str
+
+
+@dataclass(frozen=True)
+class FeedbackPrinciple:
+    """A principle of the feedback stage.
+
+    ``question`` asks which of two responses is better; ``principle`` and ``opposite`` are system
+    prompts of an assistant that keeps to the principle and of its mirror image.
+    """
+
+    id: str
+    author: str
+    tags: tuple[str, ...]
+    question: str
+    principle: str
+    opposite: str
+
+
+@dataclass(frozen=True)
+class CritiqueExample:
+    """A few-shot of one critique-revision round."""
+
+    id: str
+    prompt: str
+    response: str
+    critique_request: str
+    critique: str
+    revision_request: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class ChoiceExample:
+    """A few-shot of a comparison; ``reasoning`` only where it is thought through aloud."""
+
+    id: str
+    prompt: str
+    question: str
+    option_a: str
+    option_b: str
+    answer: str  # "A" or "B"
+    reasoning: str = ""
+
+
+@dataclass(frozen=True)
+class Constitution:
+    """A whole constitution."""
+
+    name: str
+    version: str
+    description: str
+    authors: tuple[str, ...]
+    critique_revision: tuple[CritiquePrinciple, ...]
+    feedback: tuple[FeedbackPrinciple, ...]
+    critique_examples: tuple[CritiqueExample, ...]
+    choice_examples: tuple[ChoiceExample, ...]
+    thought_examples: tuple[ChoiceExample, ...]
+
+    def content_hash(self) -> str:
+        """SHA-256 of everything in it, as hex."""
+        text = json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+class ConstitutionError(ValueError):
+    """A constitution file that cannot be used."""
+
+
+def load_constitution(path: Path) -> Constitution:
+    """Reads and checks a constitution.
+
+    Raises:
+      ConstitutionError: the file is missing, not YAML, or not a constitution.
+    """
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise ConstitutionError(
+            f"{path}: {error.strerror or error}; set --config.constitution.path to a file of "
+            "constitutions/"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConstitutionError(f"{path}: not UTF-8 text ({error})") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or error
+        raise ConstitutionError(f"{path}{line}: not valid YAML: {problem}") from error
+    return _Reader(path).constitution(root)
+
+
+class _Reader:
+    """Walks YAML nodes, which know their lines."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.ids: dict[str, int] = {}
+
+    def constitution(self, root: yaml.Node | None) -> Constitution:
+        top = self.mapping(
+            root,
+            "the file",
+            {"name", "version", "description", "authors", "critique_revision", "feedback"},
+            {"few_shots"},
+        )
+        kinds = {"critique_revision", "multiple_choice", "chain_of_thought"}
+        shots = self.mapping(top["few_shots"], "few_shots", set(), kinds) if "few_shots" in top else {}
+        return Constitution(
+            name=self.text(top["name"], "name"),
+            version=self.text(top["version"], "version"),
+            description=self.text(top["description"], "description"),
+            authors=self.texts(top["authors"], "authors"),
+            critique_revision=self.entries(top, "critique_revision", CritiquePrinciple),
+            feedback=self.entries(top, "feedback", FeedbackPrinciple),
+            critique_examples=self.entries(shots, "critique_revision", CritiqueExample),
+            choice_examples=self.entries(shots, "multiple_choice", ChoiceExample, {"reasoning"}),
+            thought_examples=self.entries(shots, "chain_of_thought", ChoiceExample),
+        )
+
+    def entries(
+        self, parent: dict[str, yaml.Node], field: str, kind: type, unwanted: frozenset | set = frozenset()
+    ) -> tuple:
+        if field not in parent:
+            return ()
+        node = parent[field]
+        if not isinstance(node, yaml.SequenceNode) or not node.value:
+            self.fail(node, field, "must be a list with at least one entry")
+        return tuple(
+            self.entry(item, f"{field}[{i}]", kind, unwanted) for i, item in enumerate(node.value)
+        )
+
+    def entry(self, node: yaml.Node, where: str, kind: type, unwanted: frozenset | set) -> Any:
+        names = {f.name for f in fields(kind)} - set(unwanted)
+        optional = {f.name for f in fields(kind) if f.default is not MISSING}
+        if kind is ChoiceExample and "reasoning" not in unwanted:
+            optional = set()
+        found = self.mapping(node, where, names - optional, optional & names)
+        values = {
+            name: self.texts(value, f"{where}.{name}")
+            if name == "tags"
+            else self.text(value, f"{where}.{name}")
+            for name, value in found.items()
+        }
+        line = node.start_mark.line + 1
+        if values["id"] in self.ids:
+            first = self.ids[values["id"]]
+            self.fail(found["id"], f"{where}.id", f"{values['id']!r} is taken by line {first}")
+        self.ids[values["id"]] = line
+        if "answer" in values and values["answer"] not in ("A", "B"):
+            self.fail(found["answer"], f"{where}.answer", "must be A or B")
+        return kind(**values)
+
+    def mapping(
+        self, node: yaml.Node | None, where: str, required: set[str], optional: set[str]
+    ) -> dict[str, yaml.Node]:
+        if not isinstance(node, yaml.MappingNode):
+            self.fail(node, where, "must be a mapping of fields")
+        found: dict[str, yaml.Node] = {}
+        for key, value in node.value:
+            if key.value in found:
+                self.fail(key, f"{where}: {key.value}", "stands twice; keep one")
+            if key.value not in required | optional:
+                known = ", ".join(sorted(required | optional))
+                self.fail(key, f"{where}: {key.value}", f"is not a field here; known: {known}")
+            found[key.value] = value
+        missing = sorted(required - set(found))
+        if missing:
+            self.fail(node, where, f"lacks {missing[0]!r}; add it")
+        return found
+
+    def text(self, node: yaml.Node, where: str) -> str:
+        if not isinstance(node, yaml.ScalarNode) or node.tag == "tag:yaml.org,2002:null":
+            self.fail(node, where, "must be a text")
+        if not node.value.strip():
+            self.fail(node, where, "is empty; write a text")
+        return node.value.strip()
+
+    def texts(self, node: yaml.Node, where: str) -> tuple[str, ...]:
+        if not isinstance(node, yaml.SequenceNode) or not node.value:
+            self.fail(node, where, "must be a list with at least one text")
+        return tuple(self.text(item, f"{where}[{i}]") for i, item in enumerate(node.value))
+
+    def fail(self, node: yaml.Node | None, where: str, problem: str) -> None:
+        line = f", line {node.start_mark.line + 1}" if node is not None else ""
+        raise ConstitutionError(f"{self.path}{line}: {where} {problem}")

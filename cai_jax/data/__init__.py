@@ -1,0 +1,1 @@
+"""Prompts and pairs in, records of finished stages, and the batches that training reads."""

@@ -1,0 +1,151 @@
+"""seqio tasks and mixtures over stage records, and the feature converters of our models.
+
+Token ids are made once, in prompts/, and stored; tasks pass them through. seqio's own language
+model converters shift a 0 in as the first input. A pretrained decoder never saw that 0, so our
+converters hand out unshifted tokens, and the loss shifts.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from cai_jax.data.records import SPLIT, VERSION
+
+SHUFFLE_BUFFER = 100_000
+
+
+@dataclass(frozen=True)
+class Part:
+    """A dataset of records, and how often it is drawn relative to the other parts."""
+
+    folder: Path
+    name: str
+    rate: float
+
+
+def mixture(
+    name: str, parts: Sequence[Part], features: Sequence[str], vocab_size: int
+) -> seqio.Mixture:
+    """A mixture of record datasets; ``features`` are the integer sequences to keep.
+
+    The mixture ends when a part is used up, so rates in proportion to sizes use each row once.
+    """
+    vocabulary = seqio.PassThroughVocabulary(vocab_size)
+    output_features = {
+        feature: seqio.Feature(vocabulary, add_eos=False, dtype=tf.int32) for feature in features
+    }
+    tasks = [
+        (
+            seqio.Task(
+                f"{name}_{part.name}",
+                seqio.TfdsDataSource(
+                    f"{part.name}:{VERSION}", tfds_data_dir=str(part.folder), splits=[SPLIT]
+                ),
+                output_features,
+                preprocessors=[],
+                shuffle_buffer_size=SHUFFLE_BUFFER,
+            ),
+            part.rate,
+        )
+        for part in parts
+    ]
+    return seqio.Mixture(name, tasks)
+
+
+def batches(
+    mix: seqio.Mixture,
+    converter: seqio.FeatureConverter,
+    lengths: Mapping[str, int],
+    batch_size: int,
+    seed: int,
+    epochs: int,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Shuffled batches of a mixture, reproducible from the seed; the last one may be short."""
+    for epoch in range(epochs):
+        dataset = seqio.get_dataset(
+            mix,
+            task_feature_lengths=dict(lengths),
+            feature_converter=converter,
+            dataset_split=SPLIT,
+            shuffle=True,
+            num_epochs=1,
+            seed=(seed + epoch) % 2**31,
+            verbose=False,
+        )
+        yield from dataset.batch(batch_size).as_numpy_iterator()
+
+
+class CausalLMConverter(seqio.FeatureConverter):
+    """Several dialogues a row: ``tokens``, ``loss_mask`` (1 where trained on), ``segments``.
+
+    seqio finds the end of a sequence by its first 0, but 0 is a real token id and most of a loss
+    mask; values go through its packing one higher.
+    """
+
+    TASK_FEATURES = {
+        "tokens": seqio.FeatureConverter.FeatureSpec(dtype=tf.int32),
+        "loss_mask": seqio.FeatureConverter.FeatureSpec(dtype=tf.int32),
+    }
+    MODEL_FEATURES = {**TASK_FEATURES, "segments": TASK_FEATURES["tokens"]}
+    PACKING_FEATURE_DTYPES: Mapping[str, tf.DType] = {}
+
+    def get_model_feature_lengths(self, task_feature_lengths):
+        """All features are as long as the tokens."""
+        return dict.fromkeys(self.MODEL_FEATURES, task_feature_lengths["tokens"])
+
+    def _convert_features(self, ds, task_feature_lengths):
+        raised = ds.map(lambda row: {key: row[key] + 1 for key in self.TASK_FEATURES})
+        packed = self._pack_or_pad(raised, task_feature_lengths)
+        return packed.map(
+            lambda row: {
+                "tokens": tf.maximum(row["tokens"] - 1, 0),
+                "loss_mask": tf.maximum(row["loss_mask"] - 1, 0),
+                "segments": row["tokens_segment_ids"],
+            }
+        )
+
+
+class PreferenceConverter(seqio.FeatureConverter):
+    """Two dialogues a row, padded on the right, with their lengths.
+
+    ``target_ppm`` is P(first is better) in parts per million: seqio features are integers.
+    """
+
+    TASK_FEATURES = {
+        "first": seqio.FeatureConverter.FeatureSpec(dtype=tf.int32),
+        "second": seqio.FeatureConverter.FeatureSpec(dtype=tf.int32),
+        "target_ppm": seqio.FeatureConverter.FeatureSpec(dtype=tf.int32),
+    }
+    MODEL_FEATURES = {
+        **TASK_FEATURES,
+        "first_segments": TASK_FEATURES["first"],
+        "second_segments": TASK_FEATURES["second"],
+    }
+    PACKING_FEATURE_DTYPES: Mapping[str, tf.DType] = {}
+
+    def __init__(self):
+        super().__init__(pack=False)
+
+    def get_model_feature_lengths(self, task_feature_lengths):
+        """Segments are as long as their tokens."""
+        return {
+            **task_feature_lengths,
+            "first_segments": task_feature_lengths["first"],
+            "second_segments": task_feature_lengths["second"],
+        }
+
+    def _convert_features(self, ds, task_feature_lengths):
+        def with_segments(row):
+            return {
+                **{key: row[key] for key in self.TASK_FEATURES},
+                "first_segments": tf.ones_like(row["first"]),
+                "second_segments": tf.ones_like(row["second"]),
+            }
+
+        return self._pack_or_pad(
+            ds.map(with_segments), self.get_model_feature_lengths(task_feature_lengths)
+        )

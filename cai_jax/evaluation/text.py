@@ -1,0 +1,27 @@
+"""Measures of texts that show over-optimisation: repetition and refusals."""
+
+import re
+from collections.abc import Sequence
+
+# A surface measure: it finds the usual ways to decline, not every way.
+_REFUSAL = re.compile(
+    r"\b(i(?:'m| am)? (?:sorry|unable|not able|afraid)|i (?:can(?:no|')t|won't|will not|do not|don't)"
+    r" (?:help|assist|provide|do that|answer|comply|support)|i(?:'m| am) not "
+    r"(?:going|comfortable|equipped|programmed|able|capable)|i must decline|as an ai\b)",
+    re.IGNORECASE,
+)
+
+
+def distinct_n(texts: Sequence[str], n: int) -> float:
+    """Share of different word n-grams among all (Li et al. 2016); 0 if there are none."""
+    grams = [
+        tuple(words[i : i + n])
+        for words in (text.lower().split() for text in texts)
+        for i in range(len(words) - n + 1)
+    ]
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def refusal_rate(texts: Sequence[str]) -> float:
+    """Share of texts with a phrase of refusal."""
+    return sum(bool(_REFUSAL.search(text)) for text in texts) / max(len(texts), 1)

@@ -1,0 +1,1 @@
+"""AI feedback: which of two responses keeps closer to the constitution."""

@@ -1,0 +1,72 @@
+"""Is a feedback model worth listening to? Measured on labelled pairs before its labels are used."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cai_jax.feedback.labelers import Judgement
+
+
+@dataclass(frozen=True)
+class Audit:
+    """How a labeler does on pairs of which the better response is known."""
+
+    pairs: int
+    accuracy: float  # a probability of exactly one half counts as half right
+    accuracy_low: float  # 95 % Wilson interval
+    accuracy_high: float
+    picks_option_a: float  # 0.5 is unbiased
+    swap_consistency: float  # share of judgements that pick the same response in both orders
+    calibration_error: float  # expected calibration error of the averaged label, 10 bins
+
+    @property
+    def at_chance(self) -> bool:
+        """Whether the interval includes one half."""
+        return self.accuracy_low <= 0.5 <= self.accuracy_high
+
+
+def audit(judgements: Sequence[Judgement], first_is_better: Sequence[bool]) -> Audit:
+    """Compares judgements with labels.
+
+    Raises:
+      ValueError: there is nothing to audit on.
+    """
+    if not judgements:
+        raise ValueError("audit: there are no labelled pairs")
+    truth = np.asarray(first_is_better, bool)
+    label = np.array([j.probability for j in judgements])
+    correct = np.where(label == 0.5, 0.5, (label > 0.5) == truth)
+    low, high = wilson_interval(float(correct.sum()), len(correct))
+    shown_first = np.concatenate([j.shown_first for j in judgements])
+    shown_second = np.concatenate([j.shown_second for j in judgements])
+    return Audit(
+        pairs=len(judgements),
+        accuracy=float(correct.mean()),
+        accuracy_low=low,
+        accuracy_high=high,
+        picks_option_a=float(np.mean(np.concatenate([shown_first, 1 - shown_second]) > 0.5)),
+        swap_consistency=float(np.mean((shown_first > 0.5) == (shown_second > 0.5))),
+        calibration_error=calibration_error(label, truth),
+    )
+
+
+def wilson_interval(successes: float, trials: int, z: float = 1.959964) -> tuple[float, float]:
+    """95 % interval of a proportion (Wilson 1927)."""
+    p = successes / trials
+    centre = p + z * z / (2 * trials)
+    spread = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    return (centre - spread) / scale, (centre + spread) / scale
+
+
+def calibration_error(probability: np.ndarray, outcome: np.ndarray, bins: int = 10) -> float:
+    """Expected calibration error (Naeini et al. 2015) over equally wide bins."""
+    which = np.minimum((probability * bins).astype(int), bins - 1)
+    gaps = [
+        np.sum(which == b) * abs(probability[which == b].mean() - outcome[which == b].mean())
+        for b in range(bins)
+        if np.any(which == b)
+    ]
+    return float(np.sum(gaps) / len(probability))

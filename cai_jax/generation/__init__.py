@@ -1,0 +1,1 @@
+"""Sampling from a decoder, and log-probabilities of given text."""

@@ -1,0 +1,48 @@
+"""Rows of any length into batches of few shapes, so that few programs compile."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A padded batch; rows past ``len(indices)`` repeat the first and are thrown away."""
+
+    indices: list[int]  # which of the given rows these are
+    tokens_bt: np.ndarray  # int32
+    segments_bt: np.ndarray  # int32: 1 on tokens, 0 on padding
+
+
+def buckets(
+    rows: Sequence[Sequence[int]], batch_size: int, multiple: int, side: str
+) -> Iterator[Bucket]:
+    """Batches of rows of like length, padded on ``side`` to a multiple.
+
+    Batches grow shorter, so the largest shape, which may not fit in memory, comes first.
+
+    Raises:
+      ValueError: a row is empty.
+    """
+    if any(not len(row) for row in rows):
+        raise ValueError("a row of tokens is empty: nothing to condition on")
+    order = sorted(range(len(rows)), key=lambda i: (-len(rows[i]), i))
+    for start in range(0, len(order), batch_size):
+        indices = order[start : start + batch_size]
+        width = -(-max(len(rows[i]) for i in indices) // multiple) * multiple
+        filled = indices + indices[:1] * (batch_size - len(indices))
+        tokens, segments = pad_rows([rows[i] for i in filled], width, side)
+        yield Bucket(indices, tokens, segments)
+
+
+def pad_rows(
+    rows: Sequence[Sequence[int]], width: int, side: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Int32 tokens and segments [rows, width]; the mask comes from lengths, never from ids."""
+    tokens = np.zeros((len(rows), width), np.int32)
+    segments = np.zeros((len(rows), width), np.int32)
+    for r, row in enumerate(rows):
+        place = slice(0, len(row)) if side == "right" else slice(width - len(row), width)
+        tokens[r, place], segments[r, place] = row, 1
+    return tokens, segments

@@ -1,0 +1,158 @@
+"""Batched sampling: jitted prefill and decode with a key-value cache."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from cai_jax.generation.batching import buckets
+from cai_jax.generation.sampling import Sampling, sample
+from cai_jax.models.decoder import Decoder, KVCache
+from cai_jax.models.io.load import Model
+from cai_jax.parallel.mesh import batch_multiple, put_batch
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What was sampled after a prompt."""
+
+    ids: list[int]  # the stop token included, if one came
+    logprobs: np.ndarray  # float32, of each id under the distribution that was sampled
+    finished: bool  # whether a stop token came within the limit
+
+
+class Generator:
+    """Samples from one decoder.
+
+    Args:
+      model: a Decoder at rest.
+      mesh: where it lives.
+      stop_ids: tokens that end a completion.
+      batch_size: rows decoded together; rounded up to what the mesh divides.
+      bucket_multiple: prompts are padded to a multiple of it.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        mesh: Mesh,
+        stop_ids: Sequence[int],
+        batch_size: int,
+        bucket_multiple: int = 64,
+    ):
+        ways = batch_multiple(mesh)
+        self.model, self.mesh, self.stop_ids = model, mesh, tuple(stop_ids)
+        self.batch_size = -(-batch_size // ways) * ways
+        self.bucket_multiple = bucket_multiple
+        self.tokens = 0  # prompt and new tokens so far, padding not counted
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        keys: Sequence[np.ndarray],
+        max_new_tokens: int,
+        sampling: Sampling,
+        name: str = "generate",
+    ) -> list[Completion]:
+        """One completion a prompt, in the order of the prompts.
+
+        A row's completion depends on its prompt and key alone, not on the batch around it.
+
+        Args:
+          prompts: token ids.
+          keys: uint32 [2] each, from ``named_key``.
+          max_new_tokens: limit on each completion.
+          sampling: how tokens are drawn.
+          name: label of the progress bar.
+        """
+        out: list[Completion | None] = [None] * len(prompts)
+        with tqdm(total=len(prompts), desc=name, unit="row", leave=False) as bar:
+            for bucket in buckets(prompts, self.batch_size, self.bucket_multiple, side="left"):
+                rows = bucket.indices + bucket.indices[:1] * (self.batch_size - len(bucket.indices))
+                batch = (bucket.tokens_bt, bucket.segments_bt, np.stack([keys[i] for i in rows]))
+                with jax.set_mesh(self.mesh):
+                    tokens, logprobs, lengths, finished = jax.device_get(
+                        generate_batch(
+                            self.model.graph,
+                            self.model.params,
+                            *put_batch(batch, self.mesh),
+                            max_new_tokens=max_new_tokens,
+                            sampling=sampling,
+                            stop_ids=self.stop_ids,
+                        )
+                    )
+                for row, i in enumerate(bucket.indices):
+                    n = int(lengths[row])
+                    ids = [int(token) for token in tokens[row, :n]]
+                    out[i] = Completion(ids, logprobs[row, :n], bool(finished[row]))
+                    self.tokens += len(prompts[i]) + n
+                bar.update(len(bucket.indices))
+        return out
+
+
+@partial(jax.jit, static_argnames=("graph", "max_new_tokens", "sampling", "stop_ids"))
+def generate_batch(
+    graph: nnx.GraphDef,
+    params: nnx.State,
+    tokens_bt: jax.Array,
+    segments_bt: jax.Array,
+    key_data_b: jax.Array,
+    *,
+    max_new_tokens: int,
+    sampling: Sampling,
+    stop_ids: tuple[int, ...],
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Completions of prompts padded on the left.
+
+    Args:
+      graph: of a Decoder.
+      params: its parameters.
+      tokens_bt: int32 prompts, padded on the left.
+      segments_bt: int32, 1 on prompt tokens.
+      key_data_b: uint32 [b, 2].
+      max_new_tokens: steps at most; the loop ends early when all rows have stopped.
+      sampling: how tokens are drawn.
+      stop_ids: tokens that end a row.
+
+    Returns:
+      tokens [b, n], log-probabilities [b, n], lengths [b], finished [b].
+    """
+    b, prompt_length = tokens_bt.shape
+    keys_b = jax.random.wrap_key_data(key_data_b)
+    decoder: Decoder = nnx.merge(graph, params)
+    hidden_btd, cache = decoder.prefill(tokens_bt, segments_bt, prompt_length + max_new_tokens)
+    stops = jnp.array(stop_ids, jnp.int32)
+
+    def unfinished(carry):
+        n, _, _, done_b, _, _ = carry
+        return (n < max_new_tokens) & ~jnp.all(done_b)
+
+    def step(carry):
+        n, logits_bv, cache, done_b, tokens_bn, logprobs_bn = carry
+        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys_b, n)
+        token_b, logprob_b = sample(logits_bv, keys, sampling)
+        tokens_bn = tokens_bn.at[:, n].set(jnp.where(done_b, 0, token_b))
+        logprobs_bn = logprobs_bn.at[:, n].set(jnp.where(done_b, 0.0, logprob_b))
+        live_b = ~done_b
+        done_b |= jnp.isin(token_b, stops)
+        decoder = nnx.merge(graph, params)
+        hidden_bd, cache = decoder.decode(token_b, live_b, prompt_length + n, cache)
+        return n + 1, decoder.logits(hidden_bd), cache, done_b, tokens_bn, logprobs_bn
+
+    start: tuple[jax.Array, jax.Array, KVCache, jax.Array, jax.Array, jax.Array] = (
+        jnp.zeros((), jnp.int32),
+        decoder.logits(hidden_btd[:, -1]),
+        cache,
+        jnp.zeros((b,), bool),
+        jnp.zeros((b, max_new_tokens), jnp.int32),
+        jnp.zeros((b, max_new_tokens), jnp.float32),
+    )
+    _, _, cache, done_b, tokens_bn, logprobs_bn = jax.lax.while_loop(unfinished, step, start)
+    lengths_b = jnp.sum(cache.valid_bs[:, prompt_length:], axis=1)
+    return tokens_bn, logprobs_bn, lengths_b, done_b

@@ -1,0 +1,69 @@
+"""The one function that turns a decoder's hidden states into token log-probabilities."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from cai_jax.models.decoder import Decoder
+
+CHUNK = 64  # positions whose [b, chunk, v] float32 logits exist at once
+
+
+class TokenLogprobs(NamedTuple):
+    """Float32 [b, t]; 0 where nothing is predicted: padding, and the first token of a segment."""
+
+    logprobs_bt: jax.Array  # log p(token t | earlier tokens of its segment)
+    entropy_bt: jax.Array  # nats, of the distribution token t was drawn from
+
+
+def token_logprobs(
+    decoder: Decoder,
+    tokens_bt: jax.Array,
+    segments_bt: jax.Array,
+    temperature: float = 1.0,
+    remat: bool = False,
+) -> TokenLogprobs:
+    """Log-probabilities of whole sequences; serves SFT, scoring, PPO and the labelers."""
+    hidden_btd = decoder.hidden(tokens_bt, segments_bt, remat)
+    return logprobs_of_hidden(decoder, hidden_btd, tokens_bt, segments_bt, temperature)
+
+
+def logprobs_of_hidden(
+    decoder: Decoder,
+    hidden_btd: jax.Array,
+    tokens_bt: jax.Array,
+    segments_bt: jax.Array,
+    temperature: float = 1.0,
+) -> TokenLogprobs:
+    """As ``token_logprobs``, from hidden states at hand (the value head reads them too).
+
+    Softmax is float32, over chunks of positions that are recomputed in the backward pass, so no
+    [b, t, v] float32 array exists. Logits are divided by the temperature (METHOD item 5).
+    """
+    b, t = tokens_bt.shape
+    steps = -(-max(t - 1, 1) // CHUNK)
+    width = -(-max(t - 1, 1) // steps)
+    room = steps * width - (t - 1)
+
+    @jax.checkpoint
+    def chunk(operand):
+        hidden, targets = operand
+        logits = decoder.logits(hidden) / temperature
+        log_z = jax.nn.logsumexp(logits, axis=-1)
+        chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+        entropy = log_z - jnp.sum(jnp.exp(logits - log_z[..., None]) * logits, axis=-1)
+        return chosen - log_z, entropy
+
+    def split(x):
+        x = jnp.pad(x, ((0, 0), (0, room)) + ((0, 0),) * (x.ndim - 2))
+        return x.reshape(b, steps, width, *x.shape[2:]).swapaxes(0, 1)
+
+    logprobs, entropy = jax.lax.map(chunk, (split(hidden_btd[:, :-1]), split(tokens_bt[:, 1:])))
+    predicted = (segments_bt[:, 1:] > 0) & (segments_bt[:, 1:] == segments_bt[:, :-1])
+
+    def join(x):
+        x = x.swapaxes(0, 1).reshape(b, steps * width)[:, : t - 1]
+        return jnp.pad(jnp.where(predicted, x, 0.0), ((0, 0), (1, 0)))
+
+    return TokenLogprobs(join(logprobs), join(entropy))

@@ -1,0 +1,54 @@
+"""Loss sums; dividing by their weight is left to the train step, so that micro-batches add up."""
+
+import jax
+import jax.numpy as jnp
+
+from cai_jax.learning.logprobs import token_logprobs
+from cai_jax.models.decoder import Decoder
+from cai_jax.models.heads import PreferenceModel
+
+Batch = dict[str, jax.Array]
+Sums = dict[str, jax.Array]  # float32 sums over a batch; "weight" counts what was summed
+
+
+def sft_loss_sum(decoder: Decoder, batch: Batch) -> tuple[jax.Array, Sums]:
+    """Negative log-likelihood, nats, of the tokens where ``loss_mask`` is 1.
+
+    Args:
+      decoder: the policy.
+      batch: int32 [b, t] ``tokens``, ``segments``, ``loss_mask``.
+    """
+    logprobs = token_logprobs(decoder, batch["tokens"], batch["segments"], remat=True).logprobs_bt
+    mask = batch["loss_mask"].astype(jnp.float32)
+    loss = -jnp.sum(logprobs * mask)
+    return loss, {"loss": loss, "weight": jnp.sum(mask)}
+
+
+def bradley_terry_loss(margin: jax.Array, target: jax.Array) -> jax.Array:
+    """Cross-entropy, nats, of P(first is better) = sigmoid(margin) against a soft target.
+
+    Bradley and Terry 1952; soft targets: Bai et al. 2022, section 4.1.
+    """
+    return -(target * jax.nn.log_sigmoid(margin) + (1 - target) * jax.nn.log_sigmoid(-margin))
+
+
+def preference_loss_sum(model: PreferenceModel, batch: Batch) -> tuple[jax.Array, Sums]:
+    """Bradley-Terry loss of pairs, both sides in one forward pass.
+
+    Args:
+      model: the preference model.
+      batch: int32 [b, t] ``first``, ``second`` and their ``_segments``; float32 [b] ``target``,
+        P(first is better), and ``weight``, 0 for rows that only fill the batch.
+    """
+    tokens = jnp.concatenate([batch["first"], batch["second"]])
+    segments = jnp.concatenate([batch["first_segments"], batch["second_segments"]])
+    first, second = jnp.split(model(tokens, segments, remat=True), 2)
+    margin, target, weight = first - second, batch["target"], batch["weight"]
+    loss = jnp.sum(bradley_terry_loss(margin, target) * weight)
+    agrees = ((margin > 0) == (target > 0.5)).astype(jnp.float32)
+    return loss, {
+        "loss": loss,
+        "agreement": jnp.sum(agrees * weight),
+        "margin": jnp.sum(jnp.abs(margin) * weight),
+        "weight": jnp.sum(weight),
+    }

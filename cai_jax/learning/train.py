@@ -1,0 +1,136 @@
+"""What is trained, how it is updated: train states, optimizers, gradient accumulation."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from cai_jax.learning.losses import Batch, Sums
+from cai_jax.models.config import LoRAConfig
+from cai_jax.models.io.load import under
+from cai_jax.models.io.params import abstract_split, init_on_mesh, trainable_filter
+from cai_jax.models.layers import HeadParam
+
+LossSum = Callable[[Any, Batch], tuple[jax.Array, Sums]]
+
+
+class TrainState(NamedTuple):
+    """What a step changes."""
+
+    step: jax.Array  # int32, updates done
+    params: nnx.State  # trained parameters, float32
+    opt_state: optax.OptState
+
+
+class Trainable(NamedTuple):
+    """A module taken apart for training; ``nnx.merge(graph, params, frozen)`` is the module."""
+
+    graph: nnx.GraphDef
+    params: nnx.State
+    frozen: nnx.State
+
+
+def make_trainable(
+    build: Callable[[], nnx.Module],
+    decoder_params: nnx.State,
+    lora: LoRAConfig | None,
+    mesh: Mesh,
+    decoder_name: str = "",
+) -> Trainable:
+    """Splits a module into what training changes and what it leaves alone.
+
+    Args:
+      build: makes the module, with LoRA if ``lora`` is given.
+      decoder_params: pretrained parameters; float32 where all of them are trained.
+      lora: None trains everything.
+      mesh: where new parameters go.
+      decoder_name: attribute of the module that holds the decoder, empty if it is the decoder.
+    """
+    base = under(decoder_name, decoder_params) if decoder_name else decoder_params
+    graph, _ = abstract_split(build)
+    if lora:
+        return Trainable(graph, init_on_mesh(build, trainable_filter(True), mesh), base)
+    heads = init_on_mesh(build, HeadParam, mesh)
+    return Trainable(graph, nnx.merge_state(base, heads), nnx.State({}))
+
+
+def make_optimizer(
+    learning_rate: float, warmup_steps: int, max_grad_norm: float, adam_eps: float = 1e-8
+) -> optax.GradientTransformation:
+    """Adam with clipping by global norm and linear warmup to a constant rate."""
+    schedule = optax.linear_schedule(0.0, learning_rate, max(warmup_steps, 1))
+    # The first update must not be void: shifted by one, so warmup_steps=0 is a constant rate.
+    rate = lambda step: schedule(step + 1)
+    return optax.chain(
+        optax.clip_by_global_norm(max_grad_norm), optax.adam(rate, b1=0.9, b2=0.95, eps=adam_eps)
+    )
+
+
+def init_state(params: nnx.State, optimizer: optax.GradientTransformation) -> TrainState:
+    """A state before the first update; optimizer moments follow the parameters' sharding."""
+    return TrainState(jnp.zeros((), jnp.int32), params, jax.jit(optimizer.init)(params))
+
+
+def mean_loss_grads(
+    loss_sum: LossSum,
+    graph: nnx.GraphDef,
+    params: nnx.State,
+    frozen: nnx.State,
+    batch: Batch,
+    micro_batches: int,
+) -> tuple[nnx.State, Sums]:
+    """Gradients of the mean loss, and metric means, summed over micro-batches one by one.
+
+    The mean is over the whole batch's weight, so the number of micro-batches changes memory and
+    nothing else, however unequal their token counts.
+    """
+
+    def objective(params, micro):
+        return loss_sum(nnx.merge(graph, params, frozen), micro)
+
+    def add(total, micro):
+        (_, sums), grads = jax.value_and_grad(objective, has_aux=True)(params, micro)
+        return jax.tree.map(jnp.add, total, (grads, sums)), None
+
+    split = jax.tree.map(lambda x: x.reshape(micro_batches, -1, *x.shape[1:]), batch)
+    shapes = jax.eval_shape(objective, params, jax.tree.map(lambda x: x[0], split))[1]
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (params, shapes))
+    (grads, sums), _ = jax.lax.scan(add, zero, split)
+    weight = jnp.maximum(sums["weight"], 1.0)
+    return jax.tree.map(lambda g: g / weight, grads), {
+        name: value if name == "weight" else value / weight for name, value in sums.items()
+    }
+
+
+def apply_grads(
+    state: TrainState, grads: nnx.State, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """One optimizer update."""
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
+
+
+@partial(
+    jax.jit,
+    static_argnames=("loss_sum", "graph", "optimizer", "micro_batches"),
+    donate_argnames=("state",),
+)
+def train_step(
+    state: TrainState,
+    frozen: nnx.State,
+    batch: Batch,
+    *,
+    loss_sum: LossSum,
+    graph: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    micro_batches: int,
+) -> tuple[TrainState, Sums]:
+    """One update on one batch; serves SFT and the preference model."""
+    grads, metrics = mean_loss_grads(loss_sum, graph, state.params, frozen, batch, micro_batches)
+    metrics["grad_norm"] = optax.global_norm(grads)
+    return apply_grads(state, grads, optimizer), metrics

@@ -1,0 +1,66 @@
+"""Runs Constitutional AI: flags, config, checks, stages, in that order.
+
+    python -m cai_jax.main --config=configs/rlaif.py --config.rl.kl_coef=0.1
+"""
+
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow only reads data here
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # no word on missing PyTorch
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "config file", lock_config=True)
+flags.mark_flag_as_required("config")
+
+
+def main(argv: list[str]) -> None:
+    """Runs the stages that the config names."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    from cai_jax.config import parse_config
+
+    config = parse_config(CONFIG.value.to_dict())
+    logging.info("workdir %s", config.workdir)
+
+    import jax
+
+    from cai_jax.models.io.sources import default_cache
+    from cai_jax.stages import evaluate, feedback, pm_train, report, rl, sl_data, sl_train
+    from cai_jax.stages.run import Run, claim_workdir, run_stages
+
+    # Programs compiled once are found again by the next run with the same shapes.
+    jax.config.update("jax_compilation_cache_dir", str(default_cache() / "xla"))
+    run = Run(config)
+    run.check_inputs()
+    pm_train.check_tokenizer(run)
+    claim_workdir(run)
+    modules = (sl_data, sl_train, feedback, pm_train, rl, evaluate, report)
+    run_stages(run, [module.STAGE for module in modules])
+    page = run.workdir / "report" / "index.html"
+    if page.exists():
+        logging.info("report: %s", page)
+        logging.info("summary: %s", run.workdir / "report" / "summary.json")
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses flags; an unknown config field or a broken config file ends with one line."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+def run_main(argv: list[str]) -> None:
+    """``main``, with user errors as one message and exit code 1."""
+    try:
+        main(argv)
+    except (ValueError, FloatingPointError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    logging.set_verbosity(logging.INFO)
+    app.run(run_main, flags_parser=parse_flags)

@@ -1,0 +1,64 @@
+"""Decoders with a scalar head: the preference model and the policy with its value function."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from cai_jax.models.config import DecoderConfig, LoRAConfig
+from cai_jax.models.decoder import Decoder
+from cai_jax.models.layers import HeadParam
+
+
+class ScalarHead(nnx.Module):
+    """A linear map from hidden states [..., d] to float32 scalars [...], zero at the start."""
+
+    def __init__(self, d_model: int):
+        self.kernel = HeadParam(jnp.zeros((d_model,), jnp.float32), axes=(None,))
+        self.bias = HeadParam(jnp.zeros((), jnp.float32), axes=())
+
+    def __call__(self, hidden: jax.Array) -> jax.Array:
+        return hidden.astype(jnp.float32) @ self.kernel[...] + self.bias[...]
+
+
+class PreferenceModel(nnx.Module):
+    """Scores whole dialogues (Bai et al. 2022, section 4.1): higher is more preferred."""
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        lora: LoRAConfig | None = None,
+        dtype: jnp.dtype = jnp.float32,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.decoder = Decoder(config, lora, dtype, rngs=rngs)
+        self.head = ScalarHead(config.d_model)
+
+    def __call__(
+        self, tokens_bt: jax.Array, segments_bt: jax.Array, remat: bool = False
+    ) -> jax.Array:
+        """Float32 score [b] at the last real token of every row, one segment a row."""
+        hidden_btd = self.decoder.hidden(tokens_bt, segments_bt, remat)
+        return self.head(last_token(hidden_btd, segments_bt))
+
+
+class PolicyWithValue(nnx.Module):
+    """A policy and its value function on one trunk."""
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        lora: LoRAConfig | None = None,
+        dtype: jnp.dtype = jnp.float32,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.decoder = Decoder(config, lora, dtype, rngs=rngs)
+        self.value_head = ScalarHead(config.d_model)
+
+
+def last_token(x_btd: jax.Array, segments_bt: jax.Array) -> jax.Array:
+    """[b, d]: the entry of the last real token, wherever the padding stands."""
+    time = jnp.arange(segments_bt.shape[1])
+    last_b = jnp.max(jnp.where(segments_bt > 0, time, 0), axis=1)
+    return jnp.take_along_axis(x_btd, last_b[:, None, None], axis=1)[:, 0]

@@ -1,0 +1,70 @@
+"""Checkpoints of our own: a folder with ``model.json`` and the changed parameters.
+
+A checkpoint names the model it was trained from (``base``) and holds only the parameters that
+training changed: low-rank updates and heads, or the whole model.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from flax import nnx
+
+from cai_jax.models.config import LoRAConfig
+from cai_jax.models.io.params import param_sharding, path_name
+
+MODEL_FILE = "model.json"
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """Contents of ``model.json``."""
+
+    kind: str  # "policy" or "preference"
+    base: str  # source of the model it was trained from; a path is relative to this folder
+    lora: LoRAConfig | None  # None: all parameters were trained
+    score_mean: float = 0.0  # preference models: normalisation of scores
+    score_std: float = 1.0
+
+
+def save_checkpoint(folder: Path, info: CheckpointInfo, trained: nnx.State) -> None:
+    """Writes a checkpoint; ``model.json`` last, so that a folder with it is complete."""
+    arrays = {path_name(path): v.get_value() for path, v in nnx.to_flat_state(trained)}
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder.absolute() / "params", arrays)
+    (folder / MODEL_FILE).write_text(json.dumps(asdict(info), indent=2) + "\n", encoding="utf-8")
+
+
+def read_info(folder: Path) -> CheckpointInfo:
+    """Reads ``model.json``.
+
+    Raises:
+      ValueError: the file is not one of ours.
+    """
+    try:
+        fields = json.loads((folder / MODEL_FILE).read_text(encoding="utf-8"))
+        lora = fields.pop("lora")
+        return CheckpointInfo(lora=LoRAConfig(**lora) if lora else None, **fields)
+    except (json.JSONDecodeError, TypeError, KeyError) as error:
+        raise ValueError(f"{folder / MODEL_FILE}: not a cai_jax checkpoint ({error})") from error
+
+
+def restore_trained(folder: Path, abstract: nnx.State, mesh: Any) -> nnx.State:
+    """Reads the trained parameters onto the mesh.
+
+    Args:
+      folder: the checkpoint.
+      abstract: abstract state of exactly the parameters that were trained.
+      mesh: where they go; the layout need not be the one they were written from.
+    """
+    flat = nnx.to_flat_state(abstract)
+    wanted = {
+        path_name(path): jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=param_sharding(v, mesh))
+        for path, v in flat
+    }
+    with ocp.StandardCheckpointer() as checkpointer:
+        arrays = checkpointer.restore(folder.absolute() / "params", wanted)
+    return nnx.from_flat_state([(path, v.replace(arrays[path_name(path)])) for path, v in flat])

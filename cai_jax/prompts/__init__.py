@@ -1,0 +1,1 @@
+"""Text in, token ids out: the only place that applies a chat template."""

@@ -1,0 +1,87 @@
+"""The chat template of a model, applied once, here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+Message = dict[str, str]  # {"role": ..., "content": ...}, as chat templates take it
+
+
+def user(text: str) -> Message:
+    """A user's turn."""
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> Message:
+    """An assistant's turn."""
+    return {"role": "assistant", "content": text}
+
+
+def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a Hugging Face folder or a .gguf file.
+
+    Raises:
+      ValueError: it has no chat template.
+    """
+    folder, gguf_file = (path.parent, path.name) if path.suffix == ".gguf" else (path, None)
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file)
+    if not tokenizer.chat_template:
+        raise ValueError(
+            f"{path}: the tokenizer has no chat template; use an instruction-tuned model, or add "
+            "chat_template.jinja to the folder"
+        )
+    return tokenizer
+
+
+@dataclass(frozen=True)
+class ChatFormat:
+    """Dialogues to token ids and back, for one tokenizer and one system prompt."""
+
+    tokenizer: PreTrainedTokenizerFast
+    system_prompt: str = ""  # empty: whatever the template puts there
+
+    def prompt_ids(
+        self, messages: Sequence[Message], prefill: str = "", system: str | None = None
+    ) -> list[int]:
+        """Ids up to where the assistant's reply begins, or goes on after ``prefill``."""
+        system = self.system_prompt if system is None else system
+        turns = [{"role": "system", "content": system}] if system else []
+        text = self.tokenizer.apply_chat_template(
+            [*turns, *messages], add_generation_prompt=True, tokenize=False
+        )
+        return self._encode(text + prefill)
+
+    def reply_ids(self, text: str) -> list[int]:
+        """Ids of a finished reply: the text and the end of turn."""
+        return [*self._encode(text), self.end_of_turn]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens left out."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True).strip()
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids that end a reply."""
+        eos = self.tokenizer.eos_token_id
+        return (self.end_of_turn,) if eos in (None, self.end_of_turn) else (self.end_of_turn, eos)
+
+    @cached_property
+    def end_of_turn(self) -> int:
+        """The token that the template puts after an assistant's reply."""
+        messages = [user("Hi"), assistant("yes")]
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False)
+        tail = self._encode(text[text.rindex("yes") + len("yes") :])
+        special = set(self.tokenizer.all_special_ids)
+        return next((i for i in tail if i in special), self.tokenizer.eos_token_id)
+
+    def _encode(self, text: str) -> list[int]:
+        # The template has written any begin-of-sequence token already.
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def same_tokens(one: PreTrainedTokenizerFast, other: PreTrainedTokenizerFast) -> bool:
+    """Whether ids of one tokenizer mean the same in the other."""
+    return one.get_vocab() == other.get_vocab()

@@ -1,0 +1,35 @@
+"""What a feedback model is asked (Bai et al. 2022, section 4.1)."""
+
+from collections.abc import Sequence
+
+from cai_jax.constitution.schema import ChoiceExample
+from cai_jax.prompts.chat import Message, assistant, user
+
+ANSWER = "The better response is ("  # the next token is the letter of the answer
+THINK = "Let's think step by step."
+LETTERS = ("A", "B")
+
+
+def question_message(prompt: str, question: str, first: str, second: str) -> Message:
+    """The dialogue, the question of a principle, and both responses as options."""
+    return user(
+        f"Read this conversation.\n\nUser: {prompt}\nAssistant: ...\n\n{question}\n\n"
+        f"Options:\n(A) {first}\n(B) {second}"
+    )
+
+
+def choice_messages(
+    examples: Sequence[ChoiceExample], prompt: str, question: str, first: str, second: str
+) -> list[Message]:
+    """Few-shots and the question; reasoned few-shots answer with their reasoning."""
+    turns = []
+    for e in examples:
+        thought = f"{THINK} {e.reasoning} " if e.reasoning else ""
+        turns.append(question_message(e.prompt, e.question, e.option_a, e.option_b))
+        turns.append(assistant(f"{thought}{ANSWER}{e.answer})"))
+    return [*turns, question_message(prompt, question, first, second)]
+
+
+def thought_prefill(reasoning: str) -> str:
+    """The assistant's turn up to the letter, after it has reasoned."""
+    return f"{THINK} {reasoning.strip()} {ANSWER}"

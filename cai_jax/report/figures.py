@@ -1,0 +1,76 @@
+"""Figures as inline SVG."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+INK, MUTED, ACCENT, SECOND = "#1d2733", "#8a94a0", "#2563a8", "#c2571a"
+
+
+def _svg(figure: Figure) -> str:
+    FigureCanvasSVG(figure)
+    buffer = io.StringIO()
+    # No date: the same run gives the same page.
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _axes(width: float = 4.6, height: float = 2.8):
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=INK, labelsize=8)
+    axes.yaxis.grid(True, color="#e3e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def score_by_model(models: Mapping[str, Mapping[str, Mapping]], names: Mapping[str, str]) -> str:
+    """Points with 95 % intervals: one colour a prompt set, one column a model."""
+    figure, axes = _axes()
+    for shift, group, colour, label in (
+        (-0.08, "red_team", ACCENT, "red-team prompts"),
+        (0.08, "helpful", SECOND, "helpfulness prompts"),
+    ):
+        estimates = [models[name][group]["score"] for name in names]
+        _points(axes, [x + shift for x in range(len(names))], estimates, colour, label)
+    axes.set_xticks(range(len(names)), names.values())
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_ylabel("preference-model score", fontsize=8, color=INK)
+    axes.legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def score_by_round(rounds: Sequence[Mapping]) -> str:
+    """Points with 95 % intervals: the first response, then each revision."""
+    figure, axes = _axes()
+    _points(axes, [r["round"] for r in rounds], [r["score"] for r in rounds], ACCENT, None)
+    axes.plot(
+        [r["round"] for r in rounds], [r["score"]["mean"] for r in rounds], color=ACCENT, lw=1
+    )
+    labels = ["response" if r["round"] == 0 else f"revision {r['round']}" for r in rounds]
+    axes.set_xticks([r["round"] for r in rounds], labels)
+    axes.set_ylabel("preference-model score", fontsize=8, color=INK)
+    return _svg(figure)
+
+
+def rl_history(history: Sequence[Mapping[str, float]], key: str, label: str) -> str:
+    """One quantity over the iterations of PPO."""
+    figure, axes = _axes()
+    axes.plot(range(1, len(history) + 1), [h[key] for h in history], color=ACCENT, marker="o", ms=3)
+    axes.set_xlabel("PPO iteration", fontsize=8, color=INK)
+    axes.set_ylabel(label, fontsize=8, color=INK)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    return _svg(figure)
+
+
+def _points(axes, xs, estimates, colour, label) -> None:
+    means = [e["mean"] for e in estimates]
+    errors = [
+        [e["mean"] - e["low"] for e in estimates],
+        [e["high"] - e["mean"] for e in estimates],
+    ]
+    axes.errorbar(xs, means, yerr=errors, fmt="o", ms=5, color=colour, capsize=3, label=label)

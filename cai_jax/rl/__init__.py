@@ -1,0 +1,1 @@
+"""Proximal policy optimization against a preference model, with a KL penalty."""

@@ -1,0 +1,208 @@
+"""AI feedback on pairs of SL-CAI responses (Bai et al. 2022, section 4.1), audited first."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from cai_jax.data.readers import Prompt, is_held_out
+from cai_jax.data.records import FLOAT, FLOATS, INT, INTS, TEXT, TEXTS, write_records
+from cai_jax.feedback.audit import audit
+from cai_jax.feedback.labelers import (
+    ChainOfThought,
+    Comparison,
+    Judgement,
+    Labeler,
+    LikelihoodContrast,
+    MultipleChoice,
+)
+from cai_jax.generation.engine import Generator
+from cai_jax.generation.sampling import Sampling
+from cai_jax.generation.scoring import Scorer
+from cai_jax.parallel.keys import named_key, named_rng
+from cai_jax.prompts.chat import user
+from cai_jax.prompts.critique_revision import parse_reply
+from cai_jax.stages.run import Outcome, Run, Stage
+
+# Training reads first, second and target_ppm; seqio takes integers, hence parts per million.
+COMPARISON_FEATURES = {
+    "id": TEXT,
+    "prompt": TEXT,
+    "response_first": TEXT,
+    "response_second": TEXT,
+    "first": INTS,
+    "second": INTS,
+    "target_ppm": INTS,
+    "probability": FLOAT,
+    "principle_ids": TEXTS,
+    "shown_first": FLOATS,
+    "shown_second": FLOATS,
+    "method": TEXT,
+    "seed": INT,
+    "model": TEXT,
+    "feedback_model": TEXT,
+    "constitution_sha256": TEXT,
+}
+
+
+def run(run: Run, folder: Path) -> Outcome:
+    """Audits the labeler, samples pairs from SL-CAI, and writes ``comparisons``."""
+    settings, generation = run.config.feedback, run.config.generation
+    source = run.source(settings.source)
+    model, chat = run.policy(source), run.chat_of(source)
+    scorer = Scorer(model, run.mesh, generation.score_batch_size)
+    writer = Generator(model, run.mesh, chat.stop_ids, generation.batch_size)
+    labeler = make_labeler(run, scorer, writer, chat)
+    audits = audit_labeler(run, labeler)
+    sampler = Generator(
+        run.policy(run.source(str(run.checkpoint("sl_train")))),
+        run.mesh,
+        run.chat.stop_ids,
+        generation.batch_size,
+    )
+    prompts = run.training(run.red_team_prompts, settings.prompts)
+    comparisons, dropped = _sample_pairs(run, sampler, prompts)
+    if not comparisons:
+        raise ValueError(
+            "feedback: no prompt gave two different responses; raise config.feedback.temperature "
+            "or config.generation.response_tokens"
+        )
+    judgements = labeler.judge(comparisons)
+    rows = [_row(run, c, j) for c, j in zip(comparisons, judgements, strict=True)]
+    write_records(folder, "comparisons", COMPARISON_FEATURES, rows)
+    labels = np.array([j.probability for j in judgements])
+    return Outcome(
+        {
+            "method": settings.method,
+            "audit": audits,
+            "comparisons": len(rows),
+            "dropped": dropped,
+            "label_strength": float(np.mean(np.abs(labels - 0.5))),
+        },
+        scorer.tokens + writer.tokens + sampler.tokens,
+    )
+
+
+def make_labeler(run: Run, scorer: Scorer, writer: Generator, chat: Any) -> Labeler:
+    """The labeler that the config names."""
+    f = run.config.feedback
+    examples = run.feedback_examples_all[: f.few_shots]
+    if f.method == "contrast":
+        return LikelihoodContrast(scorer, chat, f.contrast_scale)
+    if f.method == "multiple_choice":
+        return MultipleChoice(scorer, chat, examples)
+    return ChainOfThought(
+        generator=writer,
+        scorer=scorer,
+        chat=chat,
+        examples=examples,
+        max_new_tokens=f.reasoning_tokens,
+        sampling=run.sampling,
+        clamp_low=f.clamp_low,
+        clamp_high=f.clamp_high,
+        seed=run.config.seed,
+    )
+
+
+def audit_labeler(run: Run, labeler: Labeler) -> dict[str, dict[str, float]]:
+    """Measures the labeler on labelled pairs, kept apart in two halves.
+
+    The ``development`` half is for people to choose methods and wordings by; ``audit`` is for the
+    audit alone.
+    """
+    limit = run.config.feedback.audit_pairs // 2
+    out = {}
+    for half, held_out in (("development", False), ("audit", True)):
+        pairs = [p for p in run.harmlessness_pairs if is_held_out(p.prompt, 50) == held_out][:limit]
+        if not pairs:
+            raise ValueError(
+                f"{run.config.data.harmlessness_pairs}: the {half} half is empty; add pairs"
+            )
+        comparisons, truth = [], []
+        for pair in pairs:
+            flip = bool(named_rng(run.config.seed, "audit", "flip", pair.id).integers(2))
+            options = (pair.rejected, pair.chosen) if flip else (pair.chosen, pair.rejected)
+            principles = draw_principles(run, pair.id)
+            comparisons.append(Comparison(pair.id, pair.prompt, *options, principles))
+            truth.append(not flip)
+        result = audit(labeler.judge(comparisons), truth)
+        out[half] = {**asdict(result), "at_chance": result.at_chance}
+    heard = out["audit"]
+    line = (
+        f"feedback: audit of {run.config.feedback.method} on {heard['pairs']} held-out labelled "
+        f"pairs: accuracy {heard['accuracy']:.2f} "
+        f"[{heard['accuracy_low']:.2f}, {heard['accuracy_high']:.2f}]"
+    )
+    if heard["at_chance"]:
+        logging.warning(
+            "%s. The interval includes one half: these labels may be noise. Use a larger "
+            "feedback model (config.feedback.source) or another config.feedback.method.",
+            line,
+        )
+    else:
+        logging.info("%s", line)
+    return out
+
+
+def draw_principles(run: Run, item: str) -> tuple:
+    """The principles that one pair is compared under."""
+    principles = run.constitution.feedback
+    rng = named_rng(run.config.seed, "feedback", "principles", item)
+    count = run.config.feedback.principles_per_pair
+    chosen = rng.choice(len(principles), size=count, replace=False)
+    return tuple(principles[int(i)] for i in chosen)
+
+
+def _sample_pairs(
+    run: Run, sampler: Generator, prompts: list[Prompt]
+) -> tuple[list[Comparison], int]:
+    ids = [run.chat.prompt_ids([user(p.text)]) for p in prompts]
+    sides = range(2)
+    samples = sampler.generate(
+        [row for row in ids for _ in sides],
+        [named_key(run.config.seed, "feedback", p.id, side) for p in prompts for side in sides],
+        run.config.generation.response_tokens,
+        Sampling(run.config.feedback.temperature),
+        "feedback: responses",
+    )
+    comparisons = []
+    for i, prompt in enumerate(prompts):
+        texts = [
+            parse_reply(run.chat.text(s.ids), s.finished, ()) for s in samples[2 * i : 2 * i + 2]
+        ]
+        if None not in texts and texts[0] != texts[1]:
+            principles = draw_principles(run, prompt.id)
+            comparisons.append(Comparison(prompt.id, prompt.text, *texts, principles))
+    return comparisons, len(prompts) - len(comparisons)
+
+
+def _row(run: Run, c: Comparison, judgement: Judgement) -> dict[str, Any]:
+    prompt_ids = run.chat.prompt_ids([user(c.prompt)])
+    return {
+        "id": c.id,
+        "prompt": c.prompt,
+        "response_first": c.first,
+        "response_second": c.second,
+        "first": prompt_ids + run.chat.reply_ids(c.first),
+        "second": prompt_ids + run.chat.reply_ids(c.second),
+        "target_ppm": [round(judgement.probability * 1e6)],
+        "probability": judgement.probability,
+        "principle_ids": [p.id for p in c.principles],
+        "shown_first": judgement.shown_first.tolist(),
+        "shown_second": judgement.shown_second.tolist(),
+        "method": run.config.feedback.method,
+        "seed": run.config.seed,
+        "model": run.config.model.source,
+        "feedback_model": run.config.feedback.source or run.config.model.source,
+        "constitution_sha256": run.constitution.content_hash(),
+    }
+
+
+STAGE = Stage(
+    name="feedback",
+    inputs=("sl_train",),
+    settings=lambda run: [run.config.feedback, run.constitution.content_hash()],
+    run=run,
+)

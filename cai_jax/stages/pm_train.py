@@ -1,0 +1,133 @@
+"""The preference model: AI-labelled harmlessness and labelled helpfulness pairs (section 4.1)."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from flax import nnx
+
+from cai_jax.data.readers import LabelledPair
+from cai_jax.data.records import INTS, TEXT, read_records, write_records
+from cai_jax.data.tasks import Part, PreferenceConverter, batches, mixture
+from cai_jax.generation.scoring import Scorer
+from cai_jax.learning.losses import preference_loss_sum
+from cai_jax.learning.train import make_optimizer, make_trainable
+from cai_jax.models.heads import PreferenceModel
+from cai_jax.models.io.checkpoint import CheckpointInfo, save_checkpoint
+from cai_jax.models.io.load import Model
+from cai_jax.prompts.chat import same_tokens, user
+from cai_jax.stages.run import Outcome, Run, Stage, lora_config
+from cai_jax.stages.training import fill_rows, train
+
+PAIR_FEATURES = {"id": TEXT, "first": INTS, "second": INTS, "target_ppm": INTS}
+
+
+def check_tokenizer(run: Run) -> None:
+    """PPO hands its own token ids to the preference model, so both must mean the same.
+
+    Raises:
+      ValueError: the tokenizers differ.
+    """
+    if not run.config.pm_train.source:
+        return
+    other = run.chat_of(run.source(run.config.pm_train.source))
+    if not same_tokens(run.chat.tokenizer, other.tokenizer):
+        raise ValueError(
+            f"config.pm_train.source: the tokenizer of {run.config.pm_train.source} differs from "
+            f"that of the policy, {run.config.model.source}; give a model with the same tokenizer"
+        )
+
+
+def run(run: Run, folder: Path) -> Outcome:
+    """Trains the preference model, normalises it on the comparisons, and leaves a checkpoint."""
+    settings = run.config.pm_train
+    source, lora = run.source(settings.source), lora_config(settings.lora)
+
+    def build() -> PreferenceModel:
+        return PreferenceModel(source.config, lora, run.dtype, rngs=nnx.Rngs(0))
+
+    decoder = run.policy(source, trained_fully=lora is None).params
+    trainable = make_trainable(build, decoder, lora, run.mesh, decoder_name="decoder")
+    comparisons = read_records(run.workdir / "feedback", "comparisons")
+    parts = [Part(run.workdir / "feedback", "comparisons", float(len(comparisons)))]
+    helpful = run.training(run.helpfulness_pairs, settings.helpfulness_pairs)
+    if helpful:
+        rows = [_helpful_row(run, pair) for pair in helpful]
+        write_records(folder, "helpfulness", PAIR_FEATURES, rows)
+        parts.append(Part(folder, "helpfulness", float(len(rows))))
+    length = settings.sequence_length
+    _check_lengths(comparisons + (rows if helpful else []), length)
+    mix = mixture(
+        "pm_train", parts, ("first", "second", "target_ppm"), source.config.vocab_size
+    )
+    padded = batches(
+        mix,
+        PreferenceConverter(),
+        {"first": length, "second": length, "target_ppm": 1},
+        settings.batch_size,
+        run.config.seed,
+        settings.epochs,
+    )
+    params, history, tokens = train(
+        run,
+        folder,
+        "pm_train",
+        trainable,
+        preference_loss_sum,
+        make_optimizer(settings.learning_rate, settings.warmup_steps, settings.max_grad_norm),
+        (_with_target(batch, settings.batch_size) for batch in padded),
+        settings.micro_batches,
+        lambda b: int(np.sum(b["first_segments"]) + np.sum(b["second_segments"])),
+    )
+    model = Model(trainable.graph, nnx.merge_state(params, trainable.frozen))
+    scorer = Scorer(model, run.mesh, run.config.generation.score_batch_size)
+    # Both sides of every comparison are samples of the reference policy, SL-CAI.
+    samples = [row[side] for row in comparisons for side in ("first", "second")]
+    scores = scorer.preference_scores(samples, "pm_train: normalise")
+    info = CheckpointInfo("preference", settings.source or run.config.model.source, lora)
+    info = replace(
+        info, score_mean=float(scores.mean()), score_std=float(max(scores.std(), 1e-6))
+    )
+    save_checkpoint(folder / "checkpoint", info, params)
+    return Outcome(
+        {
+            "harmlessness_pairs": len(comparisons),
+            "helpfulness_pairs": len(helpful),
+            "steps": len(history),
+            "first_loss": history[0]["loss"],
+            "last_loss": history[-1]["loss"],
+            "score_mean": info.score_mean,
+            "score_std": info.score_std,
+        },
+        tokens + scorer.tokens,
+    )
+
+
+def _helpful_row(run: Run, pair: LabelledPair) -> dict:
+    prompt_ids = run.chat.prompt_ids([user(pair.prompt)])
+    return {
+        "id": pair.id,
+        "first": prompt_ids + run.chat.reply_ids(pair.chosen),
+        "second": prompt_ids + run.chat.reply_ids(pair.rejected),
+        "target_ppm": [1_000_000],
+    }
+
+
+def _check_lengths(rows: list[dict], length: int) -> None:
+    longest = max(len(row[side]) for row in rows for side in ("first", "second"))
+    if longest > length:
+        raise ValueError(
+            f"pm_train: a dialogue has {longest} tokens; set config.pm_train.sequence_length "
+            f"(now {length}) to at least that"
+        )
+
+
+def _with_target(batch: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+    filled = fill_rows(batch, rows)
+    filled["target"] = filled.pop("target_ppm")[:, 0].astype(np.float32) / 1e6
+    return filled
+
+
+STAGE = Stage(
+    name="pm_train", inputs=("feedback",), settings=lambda run: [run.config.pm_train], run=run
+)

