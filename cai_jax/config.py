@@ -271,14 +271,18 @@ def _check_value(value: Any, kind: type, metadata: typing.Mapping[str, Any], whe
     if metadata.get("above") is not None and value <= metadata["above"]:
         raise ConfigError(f"{where}: must be above {metadata['above']}, found {value}")
     if "choices" in metadata and value not in metadata["choices"]:
-        raise ConfigError(f"{where}: must be one of {', '.join(metadata['choices'])}; found {value!r}")
+        raise ConfigError(
+            f"{where}: must be one of {', '.join(metadata['choices'])}; found {value!r}"
+        )
     if metadata.get("empty") is False and not value.strip():
         raise ConfigError(f"{where}: must not be empty")
     return value
 
 
 def _parse_stages(value: Any, where: str) -> tuple[str, ...]:
-    stages = STAGES if value == "all" else tuple(value.split(",") if isinstance(value, str) else value)
+    stages = (
+        STAGES if value == "all" else tuple(value.split(",") if isinstance(value, str) else value)
+    )
     for stage in stages:
         if stage not in STAGES:
             raise ConfigError(f"{where}: no stage {stage!r}; 'all', or some of {', '.join(STAGES)}")
@@ -291,7 +295,12 @@ def _check_together(c: Config) -> None:
     for where, batch, parts, unit in (
         ("sl_train", c.sl_train.batch_size, c.sl_train.micro_batches, "micro_batches"),
         ("pm_train", c.pm_train.batch_size, c.pm_train.micro_batches, "micro_batches"),
-        ("rl", c.rl.batch_size, c.rl.minibatches * c.rl.micro_batches, "minibatches * micro_batches"),
+        (
+            "rl",
+            c.rl.batch_size,
+            c.rl.minibatches * c.rl.micro_batches,
+            "minibatches * micro_batches",
+        ),
     ):
         if batch % parts:
             raise ConfigError(

@@ -1,6 +1,6 @@
 """Runs Constitutional AI: flags, config, checks, stages, in that order.
 
-    python -m cai_jax.main --config=configs/rlaif.py --config.rl.kl_coef=0.1
+python -m cai_jax.main --config=configs/rlaif.py --config.rl.kl_coef=0.1
 """
 
 import os
@@ -9,9 +9,13 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow only reads data here
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # no word on missing PyTorch
 
-from absl import app, flags, logging
+import logging
+
+from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import config_flags
 
+log = logging.getLogger("cai_jax")
 CONFIG = config_flags.DEFINE_config_file("config", None, "config file", lock_config=True)
 flags.mark_flag_as_required("config")
 
@@ -23,7 +27,7 @@ def main(argv: list[str]) -> None:
     from cai_jax.config import parse_config
 
     config = parse_config(CONFIG.value.to_dict())
-    logging.info("workdir %s", config.workdir)
+    log.info("workdir %s", config.workdir)
 
     import jax
 
@@ -41,8 +45,8 @@ def main(argv: list[str]) -> None:
     run_stages(run, [module.STAGE for module in modules])
     page = run.workdir / "report" / "index.html"
     if page.exists():
-        logging.info("report: %s", page)
-        logging.info("summary: %s", run.workdir / "report" / "summary.json")
+        log.info("report: %s", page)
+        log.info("summary: %s", run.workdir / "report" / "summary.json")
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -55,6 +59,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def run_main(argv: list[str]) -> None:
     """``main``, with user errors as one message and exit code 1."""
+    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax and clu report every file
     try:
         main(argv)
     except (ValueError, FloatingPointError) as error:
@@ -62,5 +67,9 @@ def run_main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    logging.set_verbosity(logging.INFO)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False  # absl would print it again
     app.run(run_main, flags_parser=parse_flags)

@@ -123,7 +123,7 @@ def laptop() -> ConfigDict:
 def smoke() -> ConfigDict:
     c = laptop()
     c.workdir = "runs/smoke"
-    c.generation.update(batch_size=8, score_batch_size=8, response_tokens=24, critique_tokens=16)
+    c.generation.update(batch_size=8, score_batch_size=8, response_tokens=40, critique_tokens=24)
     c.sl_data.update(red_team_prompts=8, helpful_prompts=4, rounds=1, few_shots=0)
     c.sl_train.update(batch_size=2, sequence_length=128)
     c.feedback.update(prompts=6, audit_pairs=8)

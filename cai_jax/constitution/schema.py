@@ -128,7 +128,9 @@ class _Reader:
             {"few_shots"},
         )
         kinds = {"critique_revision", "multiple_choice", "chain_of_thought"}
-        shots = self.mapping(top["few_shots"], "few_shots", set(), kinds) if "few_shots" in top else {}
+        shots = (
+            self.mapping(top["few_shots"], "few_shots", set(), kinds) if "few_shots" in top else {}
+        )
         return Constitution(
             name=self.text(top["name"], "name"),
             version=self.text(top["version"], "version"),
@@ -142,7 +144,11 @@ class _Reader:
         )
 
     def entries(
-        self, parent: dict[str, yaml.Node], field: str, kind: type, unwanted: frozenset | set = frozenset()
+        self,
+        parent: dict[str, yaml.Node],
+        field: str,
+        kind: type,
+        unwanted: frozenset | set = frozenset(),
     ) -> tuple:
         if field not in parent:
             return ()

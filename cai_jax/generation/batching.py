@@ -36,9 +36,7 @@ def buckets(
         yield Bucket(indices, tokens, segments)
 
 
-def pad_rows(
-    rows: Sequence[Sequence[int]], width: int, side: str
-) -> tuple[np.ndarray, np.ndarray]:
+def pad_rows(rows: Sequence[Sequence[int]], width: int, side: str) -> tuple[np.ndarray, np.ndarray]:
     """Int32 tokens and segments [rows, width]; the mask comes from lengths, never from ids."""
     tokens = np.zeros((len(rows), width), np.int32)
     segments = np.zeros((len(rows), width), np.int32)

@@ -79,9 +79,7 @@ class Decoder(nnx.Module):
         self.config, self.dtype = config, dtype
         init = nnx.initializers.normal(stddev=0.02)
         table = (config.vocab_size, config.d_model)
-        self.embedding = nnx.Param(
-            init(rngs.params(), table, jnp.float32), axes=("vocab", "embed")
-        )
+        self.embedding = nnx.Param(init(rngs.params(), table, jnp.float32), axes=("vocab", "embed"))
         self.blocks = Block(config, lora, rngs=rngs)
         self.norm = RMSNorm((config.d_model,), (None,), config.rms_eps)
         if not config.tie_embeddings:
@@ -89,7 +87,9 @@ class Decoder(nnx.Module):
                 init(rngs.params(), table, jnp.float32), axes=("vocab", "embed")
             )
 
-    def hidden(self, tokens_bt: jax.Array, segments_bt: jax.Array, remat: bool = False) -> jax.Array:
+    def hidden(
+        self, tokens_bt: jax.Array, segments_bt: jax.Array, remat: bool = False
+    ) -> jax.Array:
         """Hidden states of whole sequences, for training and scoring.
 
         Args:
@@ -108,7 +108,9 @@ class Decoder(nnx.Module):
         self, tokens_bt: jax.Array, segments_bt: jax.Array, slots: int
     ) -> tuple[jax.Array, KVCache]:
         """Hidden states of the prompts, and a cache of ``slots`` slots that holds them."""
-        hidden, (keys, values) = self._scan_blocks(tokens_bt, segments_bt, remat=False, keep_kv=True)
+        hidden, (keys, values) = self._scan_blocks(
+            tokens_bt, segments_bt, remat=False, keep_kv=True
+        )
         room = slots - tokens_bt.shape[1]
         pad = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, room), (0, 0)))
         layers = range(self.config.num_layers)

@@ -43,7 +43,9 @@ def make_mesh(data: int = 1, fsdp: int = -1, tensor: int = 1) -> Mesh:
     sizes = [data, fsdp, tensor]
     devices = jax.device_count()
     if sizes.count(-1) > 1:
-        raise ValueError(f"mesh {dict(zip(MESH_AXES, sizes, strict=True))}: only one axis may be -1")
+        raise ValueError(
+            f"mesh {dict(zip(MESH_AXES, sizes, strict=True))}: only one axis may be -1"
+        )
     if -1 in sizes:
         known = -int(np.prod(sizes))
         sizes[sizes.index(-1)] = max(devices // known, 1)

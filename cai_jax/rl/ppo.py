@@ -127,9 +127,7 @@ def ppo_loss_sum(
     ratio = jnp.exp(log_ratio)
     low, high = 1 - settings.clip_ratio, 1 + settings.clip_ratio
     policy_loss = clipped_surrogate(ratio, batch.advantages_bt, low, high)
-    value_loss = clipped_value_loss(
-        values, batch.values_bt, batch.returns_bt, settings.clip_value
-    )
+    value_loss = clipped_value_loss(values, batch.values_bt, batch.returns_bt, settings.clip_value)
     loss = policy_loss + settings.value_coef * value_loss - settings.entropy_coef * entropy
     total = lambda x: jnp.sum(x * batch.mask_bt)
     return total(loss), {
@@ -153,9 +151,7 @@ def clipped_value_loss(values: Any, old_values: Any, returns: Any, clip: float) 
     return 0.5 * jnp.maximum((values - returns) ** 2, (clipped - returns) ** 2)
 
 
-@partial(
-    jax.jit, static_argnames=("graph", "optimizer", "settings"), donate_argnames=("state",)
-)
+@partial(jax.jit, static_argnames=("graph", "optimizer", "settings"), donate_argnames=("state",))
 def update(
     state: TrainState,
     frozen: nnx.State,
@@ -193,6 +189,4 @@ def update(
 
     keys = jax.random.split(jax.random.wrap_key_data(key_data), settings.epochs)
     order = jax.vmap(lambda key: jax.random.permutation(key, rows))(keys)
-    return jax.lax.scan(
-        minibatch, state, order.reshape(settings.epochs * settings.minibatches, -1)
-    )
+    return jax.lax.scan(minibatch, state, order.reshape(settings.epochs * settings.minibatches, -1))

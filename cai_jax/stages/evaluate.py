@@ -56,9 +56,7 @@ def run(run: Run, folder: Path) -> Outcome:
     tokens = 0
     for name in MODELS:
         model = base if name == "base" else run.policy(_source(run, name))
-        generator = Generator(
-            model, run.mesh, run.chat.stop_ids, run.config.generation.batch_size
-        )
+        generator = Generator(model, run.mesh, run.chat.stop_ids, run.config.generation.batch_size)
         samples = _respond(run, generator, prompts, ids, name)
         tokens += generator.tokens
         replies = [s.ids for s in samples]
@@ -161,7 +159,9 @@ def _revision_scores(run: Run, reward: Reward) -> list[dict[str, Any]]:
         *({row["prompt_id"] for row in steps if row["round"] == number} for number in rounds)
     )
     steps = [row for row in steps if row["prompt_id"] in whole]
-    scored = reward([row["tokens"].tolist() for row in steps], [[]] * len(steps), "evaluate: rounds")
+    scored = reward(
+        [row["tokens"].tolist() for row in steps], [[]] * len(steps), "evaluate: rounds"
+    )
     return [
         {
             "round": number,

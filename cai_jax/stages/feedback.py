@@ -1,11 +1,11 @@
 """AI feedback on pairs of SL-CAI responses (Bai et al. 2022, section 4.1), audited first."""
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import logging
 
 from cai_jax.data.readers import Prompt, is_held_out
 from cai_jax.data.records import FLOAT, FLOATS, INT, INTS, TEXT, TEXTS, write_records
@@ -25,6 +25,8 @@ from cai_jax.parallel.keys import named_key, named_rng
 from cai_jax.prompts.chat import user
 from cai_jax.prompts.critique_revision import parse_reply
 from cai_jax.stages.run import Outcome, Run, Stage
+
+log = logging.getLogger("cai_jax")
 
 # Training reads first, second and target_ppm; seqio takes integers, hence parts per million.
 COMPARISON_FEATURES = {
@@ -136,13 +138,13 @@ def audit_labeler(run: Run, labeler: Labeler) -> dict[str, dict[str, float]]:
         f"[{heard['accuracy_low']:.2f}, {heard['accuracy_high']:.2f}]"
     )
     if heard["at_chance"]:
-        logging.warning(
+        log.warning(
             "%s. The interval includes one half: these labels may be noise. Use a larger "
             "feedback model (config.feedback.source) or another config.feedback.method.",
             line,
         )
     else:
-        logging.info("%s", line)
+        log.info("%s", line)
     return out
 
 

@@ -57,9 +57,7 @@ def run(run: Run, folder: Path) -> Outcome:
         parts.append(Part(folder, "helpfulness", float(len(rows))))
     length = settings.sequence_length
     _check_lengths(comparisons + (rows if helpful else []), length)
-    mix = mixture(
-        "pm_train", parts, ("first", "second", "target_ppm"), source.config.vocab_size
-    )
+    mix = mixture("pm_train", parts, ("first", "second", "target_ppm"), source.config.vocab_size)
     padded = batches(
         mix,
         PreferenceConverter(),
@@ -85,9 +83,7 @@ def run(run: Run, folder: Path) -> Outcome:
     samples = [row[side] for row in comparisons for side in ("first", "second")]
     scores = scorer.preference_scores(samples, "pm_train: normalise")
     info = CheckpointInfo("preference", settings.source or run.config.model.source, lora)
-    info = replace(
-        info, score_mean=float(scores.mean()), score_std=float(max(scores.std(), 1e-6))
-    )
+    info = replace(info, score_mean=float(scores.mean()), score_std=float(max(scores.std(), 1e-6)))
     save_checkpoint(folder / "checkpoint", info, params)
     return Outcome(
         {

@@ -1,12 +1,12 @@
 """RL-CAI: PPO from SL-CAI against the preference model (Bai et al. 2022, section 4.1)."""
 
 import json
+import logging
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from clu import metric_writers
 from flax import nnx
 from tqdm import tqdm
@@ -29,6 +29,8 @@ from cai_jax.rl.rollout import assemble
 from cai_jax.stages.run import Outcome, Run, Stage, lora_config
 from cai_jax.stages.training import check_finite
 
+log = logging.getLogger("cai_jax")
+
 
 class Reward:
     """Normalised preference-model scores of responses."""
@@ -43,7 +45,9 @@ class Reward:
     ) -> np.ndarray:
         """Float32 scores: 0 is the mean of SL-CAI samples, 1 their standard deviation."""
         rows = [p + r for p, r in zip(prompts, replies, strict=True)]
-        return (self.scorer.preference_scores(rows, name) - self.info.score_mean) / self.info.score_std
+        return (
+            self.scorer.preference_scores(rows, name) - self.info.score_mean
+        ) / self.info.score_std
 
 
 def run(run: Run, folder: Path) -> Outcome:
@@ -95,7 +99,9 @@ def run(run: Run, folder: Path) -> Outcome:
             completions = _respond(run, generator, batch, iteration)
             scores = _scores(run, reward, ids, completions)
             rollout = put_batch(
-                assemble(ids, completions, scores, settings.prompt_tokens, settings.response_tokens),
+                assemble(
+                    ids, completions, scores, settings.prompt_tokens, settings.response_tokens
+                ),
                 run.mesh,
             )
             with jax.set_mesh(run.mesh):
@@ -231,7 +237,7 @@ def _check(run: Run, scalars: dict[str, float], iteration: int) -> None:
             "alike"
         )
     if scalars["sampler_gap_mean"] > settings.max_sampler_gap:
-        logging.warning(
+        log.warning(
             "rl: sampler and trainer log-probabilities differ by %.3f nats a token at iteration "
             "%d, above config.rl.max_sampler_gap",
             scalars["sampler_gap_mean"],

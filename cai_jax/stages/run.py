@@ -5,6 +5,7 @@ the stage depends on; a stage whose folder carries the current fingerprint is no
 """
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -16,7 +17,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from absl import logging
 from jax.sharding import Mesh
 
 from cai_jax.config import Config, ConfigError, differences, fingerprint
@@ -36,6 +36,8 @@ from cai_jax.models.io.sources import ModelSource, default_cache, resolve
 from cai_jax.parallel.devices import compute_dtype
 from cai_jax.parallel.mesh import make_mesh
 from cai_jax.prompts.chat import ChatFormat, load_tokenizer
+
+log = logging.getLogger("cai_jax")
 
 MANIFEST = "manifest.json"
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "seqio")
@@ -148,7 +150,9 @@ class Run:
 
     def policy(self, source: ModelSource, trained_fully: bool = False) -> Model:
         """A decoder on the mesh: in the compute type, or float32 where all of it is trained."""
-        return load_policy(source, self.mesh, self.dtype, jnp.float32 if trained_fully else self.dtype)
+        return load_policy(
+            source, self.mesh, self.dtype, jnp.float32 if trained_fully else self.dtype
+        )
 
     @property
     def sampling(self) -> Sampling:
@@ -262,13 +266,13 @@ def run_stages(run: Run, stages: list[Stage]) -> None:
                 )
     for stage in wanted:
         if read_fingerprint(run, stage.name) == prints[stage.name]:
-            logging.info("%s: up to date", stage.name)
+            log.info("%s: up to date", stage.name)
             continue
         _run_one(run, stage, prints[stage.name])
 
 
 def _run_one(run: Run, stage: Stage, print_: str) -> None:
-    logging.info("%s: running", stage.name)
+    log.info("%s: running", stage.name)
     partial = run.workdir / f".{stage.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -294,7 +298,7 @@ def _run_one(run: Run, stage: Stage, print_: str) -> None:
     final = run.workdir / stage.name
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
-    logging.info("%s: done in %.0f s", stage.name, seconds)
+    log.info("%s: done in %.0f s", stage.name, seconds)
 
 
 def read_manifest(run: Run, stage: str) -> dict[str, Any]:
@@ -304,7 +308,11 @@ def read_manifest(run: Run, stage: str) -> dict[str, Any]:
 
 def read_fingerprint(run: Run, stage: str) -> str | None:
     """Fingerprint of a stage's folder; None if it is not finished."""
-    return read_manifest(run, stage)["fingerprint"] if (run.workdir / stage / MANIFEST).exists() else None
+    return (
+        read_manifest(run, stage)["fingerprint"]
+        if (run.workdir / stage / MANIFEST).exists()
+        else None
+    )
 
 
 def versions() -> dict[str, str]:

@@ -1,10 +1,9 @@
 """Responses of the base model, revised round by round (Bai et al. 2022, section 3.1)."""
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from absl import logging
 
 from cai_jax.constitution.schema import CritiquePrinciple
 from cai_jax.data.readers import Prompt
@@ -21,6 +20,8 @@ from cai_jax.prompts.critique_revision import (
     revision_messages,
 )
 from cai_jax.stages.run import Outcome, Run, Stage
+
+log = logging.getLogger("cai_jax")
 
 # One step of one dialogue; round 0 is the first response, which has no principle.
 REVISION_FEATURES = {
@@ -80,7 +81,7 @@ def run(run: Run, folder: Path) -> Outcome:
     if helpful:
         write_records(folder, "helpful", REVISION_FEATURES, [_row(run, d) for d in helpful])
     for what, count in dropped.items():
-        logging.info("sl_data: %d texts of kind %r did not parse and were dropped", count, what)
+        log.info("sl_data: %d texts of kind %r did not parse and were dropped", count, what)
     return Outcome(
         {
             "prompts": len(prompts),

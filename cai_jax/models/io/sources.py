@@ -39,7 +39,9 @@ class ModelSource:
     @cached_property
     def weights(self) -> Weights:
         """The pretrained weights, opened."""
-        return GGUFWeights(self.path) if self.path.suffix == ".gguf" else SafetensorsWeights(self.path)
+        return (
+            GGUFWeights(self.path) if self.path.suffix == ".gguf" else SafetensorsWeights(self.path)
+        )
 
     @cached_property
     def config(self) -> DecoderConfig:

@@ -152,6 +152,6 @@ def _hugging_face_name(name: str) -> str:
 
 
 def _halves(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of each head from llama.cpp's rotary pairs (0,1),(2,3).. to halves (0,n/2),(1,n/2+1)..."""
+    """Rows of each head from llama.cpp's rotary pairs (0,1), (2,3) to halves (0,n/2), (1,n/2+1)."""
     pairs = rows.reshape(heads, -1, 2, rows.shape[-1])
     return pairs.swapaxes(1, 2).reshape(rows.shape)
