@@ -110,6 +110,7 @@ class SLTrainConfig:
     """Supervised finetuning on revisions and helpful samples."""
 
     lora: LoRAFields
+    trained_layers: int = limits(0)  # the last ones; 0: all
     epochs: int = limits(1)
     batch_size: int = limits(1)  # packed rows an update
     micro_batches: int = limits(1)
@@ -142,6 +143,7 @@ class PMTrainConfig:
 
     source: str = text(empty=True)  # start; empty: model.source
     lora: LoRAFields
+    trained_layers: int = limits(0)  # the last ones; 0: all
     helpfulness_pairs: int = limits(0)
     epochs: int = limits(1)
     batch_size: int = limits(1)  # pairs an update
@@ -157,6 +159,7 @@ class RLConfig:
     """PPO (section 4.1; constants as in the RLHF literature)."""
 
     lora: LoRAFields
+    trained_layers: int = limits(0)  # the last ones; 0: all
     iterations: int = limits(1)
     batch_size: int = limits(2)  # responses an iteration
     minibatches: int = limits(1)

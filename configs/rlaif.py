@@ -43,15 +43,16 @@ def laptop() -> ConfigDict:
         temperature=0.6,
         top_k=0,
         top_p=1.0,
-        batch_size=32,
+        batch_size=24,
         score_batch_size=16,
         response_tokens=40,
         critique_tokens=32,
     )
     lora = dict(rank=8, alpha=16.0)
-    c.sl_data = dict(red_team_prompts=32, helpful_prompts=24, rounds=2, critique=True, few_shots=1)
+    c.sl_data = dict(red_team_prompts=24, helpful_prompts=16, rounds=2, critique=True, few_shots=1)
     c.sl_train = dict(
         lora=lora,
+        trained_layers=10,
         epochs=1,
         batch_size=4,
         micro_batches=1,
@@ -63,7 +64,7 @@ def laptop() -> ConfigDict:
     c.feedback = dict(
         method="contrast",
         source="",
-        prompts=32,
+        prompts=36,
         temperature=1.0,
         principles_per_pair=1,
         few_shots=1,
@@ -76,6 +77,7 @@ def laptop() -> ConfigDict:
     c.pm_train = dict(
         source="",
         lora=lora,
+        trained_layers=10,
         helpfulness_pairs=32,
         epochs=2,
         batch_size=8,
@@ -87,8 +89,9 @@ def laptop() -> ConfigDict:
     )
     c.rl = dict(
         lora=lora,
-        iterations=8,
-        batch_size=32,
+        trained_layers=10,
+        iterations=6,
+        batch_size=24,
         minibatches=2,
         micro_batches=1,
         epochs=1,
@@ -114,7 +117,7 @@ def laptop() -> ConfigDict:
         max_first_ratio_error=0.02,
     )
     c.evaluate = dict(
-        red_team_prompts=24, helpful_prompts=16, labelled_pairs=40, bootstrap_samples=2000
+        red_team_prompts=24, helpful_prompts=14, labelled_pairs=40, bootstrap_samples=2000
     )
     c.report = dict(transcripts=12)
     return c

@@ -45,7 +45,7 @@ def read_pairs(path: Path) -> list[LabelledPair]:
 
     Lines hold ``prompt``, ``chosen``, ``rejected``; or, as in hh-rlhf, ``chosen`` and ``rejected``
     as whole dialogues with ``Human:`` and ``Assistant:`` turns, of which the turns before the last
-    reply become the prompt.
+    reply become the prompt; ``prompts.chat.conversation`` takes it apart again.
     """
     pairs = []
     for line, row in _rows(path):
@@ -117,10 +117,11 @@ def _split_dialogues(path: Path, line: int, chosen: str, rejected: str) -> tuple
     mark = "\n\nAssistant:"
     before_chosen, found, reply_chosen = ("\n\n" + chosen).rpartition(mark)
     before_rejected, found_too, reply_rejected = ("\n\n" + rejected).rpartition(mark)
-    if not (found and found_too and reply_chosen.strip() and reply_rejected.strip()):
+    # A reply may be empty: hh-rlhf has dialogues in which the assistant stays silent.
+    if not (found and found_too):
         raise ValueError(
             f"{path}, line {line}: no 'prompt' field, so chosen and rejected must be dialogues "
-            "that end in a non-empty 'Assistant:' turn"
+            "that end in an 'Assistant:' turn"
         )
     # hh-rlhf dialogues share their opening, not always every turn; the chosen side's is kept.
     prompt = before_chosen.strip().removeprefix("Human:").strip()

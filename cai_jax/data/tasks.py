@@ -93,6 +93,9 @@ class CausalLMConverter(seqio.FeatureConverter):
     MODEL_FEATURES = {**TASK_FEATURES, "segments": TASK_FEATURES["tokens"]}
     PACKING_FEATURE_DTYPES: Mapping[str, tf.DType] = {}
 
+    def __init__(self):
+        super().__init__(pack=True)
+
     def get_model_feature_lengths(self, task_feature_lengths):
         """All features are as long as the tokens."""
         return dict.fromkeys(self.MODEL_FEATURES, task_feature_lengths["tokens"])

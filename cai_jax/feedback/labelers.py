@@ -15,7 +15,7 @@ from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
 from cai_jax.parallel.keys import named_key
-from cai_jax.prompts.chat import ChatFormat, user
+from cai_jax.prompts.chat import ChatFormat, conversation
 from cai_jax.prompts.feedback import ANSWER, LETTERS, THINK, choice_messages, thought_prefill
 
 
@@ -123,7 +123,7 @@ class LikelihoodContrast:
             for p in c.principles:
                 for system in (p.principle, p.opposite):
                     for reply in (c.first, c.second):
-                        prompts.append(self.chat.prompt_ids([user(c.prompt)], system=system))
+                        prompts.append(self.chat.prompt_ids(conversation(c.prompt), system=system))
                         replies.append(self.chat.reply_ids(reply)[:-1])
         scored = self.scorer.completion_logprobs(prompts, replies, name="contrast")
         means = np.array([row.mean() for row in scored], np.float64).reshape(-1, 2, 2)

@@ -66,6 +66,8 @@ class Decoder(nnx.Module):
       config: sizes.
       lora: adds low-rank updates, zero at the start, to every projection of every block.
       dtype: type of activations and products; parameters keep their own type.
+      frozen_layers: no gradient reaches this many of the lower layers, nor the embedding below
+        them; training costs that much less time and memory.
     """
 
     def __init__(
@@ -73,10 +75,11 @@ class Decoder(nnx.Module):
         config: DecoderConfig,
         lora: LoRAConfig | None = None,
         dtype: jnp.dtype = jnp.float32,
+        frozen_layers: int = 0,
         *,
         rngs: nnx.Rngs,
     ):
-        self.config, self.dtype = config, dtype
+        self.config, self.dtype, self.frozen_layers = config, dtype, frozen_layers
         init = nnx.initializers.normal(stddev=0.02)
         table = (config.vocab_size, config.d_model)
         self.embedding = nnx.Param(init(rngs.params(), table, jnp.float32), axes=("vocab", "embed"))
@@ -176,9 +179,12 @@ class Decoder(nnx.Module):
             x_btd = nnx.merge(graph, layer)(x_btd, positions_bt, attention)
             return x_btd, kept
 
-        x_btd, kv = jax.lax.scan(
-            jax.checkpoint(body) if remat else body, self._embed(tokens_bt), stacked
-        )
+        x_btd = self._embed(tokens_bt)
+        if self.frozen_layers and not keep_kv:
+            lower = jax.tree.map(lambda p: p[: self.frozen_layers], stacked)
+            stacked = jax.tree.map(lambda p: p[self.frozen_layers :], stacked)
+            x_btd = jax.lax.stop_gradient(jax.lax.scan(body, x_btd, lower)[0])
+        x_btd, kv = jax.lax.scan(jax.checkpoint(body) if remat else body, x_btd, stacked)
         return self.norm(x_btd), kv
 
 

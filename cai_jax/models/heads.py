@@ -28,10 +28,11 @@ class PreferenceModel(nnx.Module):
         config: DecoderConfig,
         lora: LoRAConfig | None = None,
         dtype: jnp.dtype = jnp.float32,
+        frozen_layers: int = 0,
         *,
         rngs: nnx.Rngs,
     ):
-        self.decoder = Decoder(config, lora, dtype, rngs=rngs)
+        self.decoder = Decoder(config, lora, dtype, frozen_layers, rngs=rngs)
         self.head = ScalarHead(config.d_model)
 
     def __call__(
@@ -50,10 +51,11 @@ class PolicyWithValue(nnx.Module):
         config: DecoderConfig,
         lora: LoRAConfig | None = None,
         dtype: jnp.dtype = jnp.float32,
+        frozen_layers: int = 0,
         *,
         rngs: nnx.Rngs,
     ):
-        self.decoder = Decoder(config, lora, dtype, rngs=rngs)
+        self.decoder = Decoder(config, lora, dtype, frozen_layers, rngs=rngs)
         self.value_head = ScalarHead(config.d_model)
 
 

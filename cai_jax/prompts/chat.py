@@ -1,5 +1,6 @@
 """The chat template of a model, applied once, here."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,14 @@ def user(text: str) -> Message:
 def assistant(text: str) -> Message:
     """An assistant's turn."""
     return {"role": "assistant", "content": text}
+
+
+def conversation(prompt: str) -> list[Message]:
+    """Turns of a prompt: one user turn, or several marked as hh-rlhf marks them."""
+    parts = re.split(r"\n\n(Human|Assistant):", prompt)
+    roles = {"Human": user, "Assistant": assistant}
+    later = [roles[who](text.strip()) for who, text in zip(parts[1::2], parts[2::2], strict=True)]
+    return [user(parts[0].strip()), *later]
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:

@@ -15,7 +15,7 @@ from cai_jax.feedback.audit import wilson_interval
 from cai_jax.generation.engine import Completion, Generator
 from cai_jax.generation.scoring import Scorer
 from cai_jax.parallel.keys import named_key
-from cai_jax.prompts.chat import user
+from cai_jax.prompts.chat import conversation, user
 from cai_jax.stages.rl import Reward
 from cai_jax.stages.run import Outcome, Run, Stage
 
@@ -182,7 +182,7 @@ def _preference_accuracy(run: Run, reward: Reward) -> dict[str, Any]:
     helpful = run.held_out(run.helpfulness_pairs, limit)
     out = {}
     for name, pairs in (("harmlessness", harmless), ("helpfulness", helpful)):
-        ids = [run.chat.prompt_ids([user(p.prompt)]) for p in pairs]
+        ids = [run.chat.prompt_ids(conversation(p.prompt)) for p in pairs]
         chosen, rejected = (
             reward(ids, [run.chat.reply_ids(getattr(p, side)) for p in pairs], "evaluate: pairs")
             for side in ("chosen", "rejected")

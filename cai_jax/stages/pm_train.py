@@ -15,8 +15,8 @@ from cai_jax.learning.train import make_optimizer, make_trainable
 from cai_jax.models.heads import PreferenceModel
 from cai_jax.models.io.checkpoint import CheckpointInfo, save_checkpoint
 from cai_jax.models.io.load import Model
-from cai_jax.prompts.chat import same_tokens, user
-from cai_jax.stages.run import Outcome, Run, Stage, lora_config
+from cai_jax.prompts.chat import conversation, same_tokens
+from cai_jax.stages.run import Outcome, Run, Stage, frozen_layers, lora_config
 from cai_jax.stages.training import fill_rows, train
 
 PAIR_FEATURES = {"id": TEXT, "first": INTS, "second": INTS, "target_ppm": INTS}
@@ -42,9 +42,10 @@ def run(run: Run, folder: Path) -> Outcome:
     """Trains the preference model, normalises it on the comparisons, and leaves a checkpoint."""
     settings = run.config.pm_train
     source, lora = run.source(settings.source), lora_config(settings.lora)
+    frozen = frozen_layers(settings.trained_layers, source)
 
     def build() -> PreferenceModel:
-        return PreferenceModel(source.config, lora, run.dtype, rngs=nnx.Rngs(0))
+        return PreferenceModel(source.config, lora, run.dtype, frozen, rngs=nnx.Rngs(0))
 
     decoder = run.policy(source, trained_fully=lora is None).params
     trainable = make_trainable(build, decoder, lora, run.mesh, decoder_name="decoder")
@@ -100,7 +101,7 @@ def run(run: Run, folder: Path) -> Outcome:
 
 
 def _helpful_row(run: Run, pair: LabelledPair) -> dict:
-    prompt_ids = run.chat.prompt_ids([user(pair.prompt)])
+    prompt_ids = run.chat.prompt_ids(conversation(pair.prompt))
     return {
         "id": pair.id,
         "first": prompt_ids + run.chat.reply_ids(pair.chosen),

@@ -26,7 +26,7 @@ from cai_jax.prompts.chat import user
 from cai_jax.rl.kl import AdaptiveKL
 from cai_jax.rl.ppo import PPOSettings, prepare, update
 from cai_jax.rl.rollout import assemble
-from cai_jax.stages.run import Outcome, Run, Stage, lora_config
+from cai_jax.stages.run import Outcome, Run, Stage, frozen_layers, lora_config
 from cai_jax.stages.training import check_finite
 
 log = logging.getLogger("cai_jax")
@@ -55,11 +55,12 @@ def run(run: Run, folder: Path) -> Outcome:
     settings = run.config.rl
     source = run.source(str(run.checkpoint("sl_train")))
     lora = lora_config(settings.lora)
+    frozen = frozen_layers(settings.trained_layers, source)
     reference = run.policy(source)
     start = reference if lora else run.policy(source, trained_fully=True)
 
     def build() -> PolicyWithValue:
-        return PolicyWithValue(source.config, lora, run.dtype, rngs=nnx.Rngs(0))
+        return PolicyWithValue(source.config, lora, run.dtype, frozen, rngs=nnx.Rngs(0))
 
     trainable = make_trainable(build, start.params, lora, run.mesh, decoder_name="decoder")
     optimizer = make_optimizer(

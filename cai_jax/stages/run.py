@@ -208,6 +208,11 @@ def lora_config(fields: Any) -> LoRAConfig | None:
     return LoRAConfig(fields.rank, fields.alpha) if fields.rank else None
 
 
+def frozen_layers(trained_layers: int, source: ModelSource) -> int:
+    """How many lower layers stay as they are; ``trained_layers`` 0 is all layers."""
+    return max(source.config.num_layers - trained_layers, 0) if trained_layers else 0
+
+
 def input_hashes(run: Run) -> dict[str, str]:
     """Hashes of the files that people write."""
     d = run.config.data

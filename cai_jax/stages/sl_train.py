@@ -10,7 +10,7 @@ from cai_jax.learning.losses import sft_loss_sum
 from cai_jax.learning.train import make_optimizer, make_trainable
 from cai_jax.models.io.checkpoint import CheckpointInfo, save_checkpoint
 from cai_jax.models.io.load import decoder_builder
-from cai_jax.stages.run import Outcome, Run, Stage, lora_config
+from cai_jax.stages.run import Outcome, Run, Stage, frozen_layers, lora_config
 from cai_jax.stages.training import fill_rows, train
 
 
@@ -19,7 +19,7 @@ def run(run: Run, folder: Path) -> Outcome:
     settings, source = run.config.sl_train, run.source("")
     lora = lora_config(settings.lora)
     trainable = make_trainable(
-        decoder_builder(source, run.dtype, lora),
+        decoder_builder(source, run.dtype, lora, frozen_layers(settings.trained_layers, source)),
         run.policy(source, trained_fully=lora is None).params,
         lora,
         run.mesh,
@@ -41,7 +41,7 @@ def run(run: Run, folder: Path) -> Outcome:
     length = settings.sequence_length
     packed = batches(
         mix,
-        CausalLMConverter(pack=True),
+        CausalLMConverter(),
         {"tokens": length, "loss_mask": length},
         settings.batch_size,
         run.config.seed,

@@ -24,9 +24,14 @@ class Model:
     params: nnx.State
 
 
-def decoder_builder(source: ModelSource, dtype: jnp.dtype, lora: LoRAConfig | None = None):
+def decoder_builder(
+    source: ModelSource,
+    dtype: jnp.dtype,
+    lora: LoRAConfig | None = None,
+    frozen_layers: int = 0,
+):
     """A function that makes the source's decoder, for abstract evaluation."""
-    return lambda: Decoder(source.config, lora, dtype, rngs=nnx.Rngs(0))
+    return lambda: Decoder(source.config, lora, dtype, frozen_layers, rngs=nnx.Rngs(0))
 
 
 def load_policy(

@@ -1,0 +1,74 @@
+"""Eight virtual CPU devices, and models small enough for every test."""
+
+import os
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+from jax.sharding import AxisType, Mesh
+
+from cai_jax.models.config import DecoderConfig, LoRAConfig
+from cai_jax.models.decoder import Decoder
+from cai_jax.models.io.load import Model
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared" / "data"
+
+TINY = DecoderConfig(
+    vocab_size=97,
+    num_layers=3,
+    d_model=32,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=8,
+    d_ff=48,
+    max_length=256,
+)
+
+
+@pytest.fixture(scope="session")
+def mesh() -> Mesh:
+    """A mesh of one device."""
+    return jax.make_mesh(
+        (1, 1, 1),
+        ("data", "fsdp", "tensor"),
+        axis_types=(AxisType.Auto,) * 3,
+        devices=jax.devices()[:1],
+    )
+
+
+@pytest.fixture(scope="session")
+def mesh8() -> Mesh:
+    """Two ways of data, two of fsdp, two of tensor parallelism."""
+    return jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+
+
+def tiny_decoder(seed: int = 0, lora: LoRAConfig | None = None) -> Decoder:
+    """A random decoder; weights large enough that distributions are not flat."""
+    decoder = Decoder(TINY, lora, jnp.float32, rngs=nnx.Rngs(seed))
+    decoder.embedding.set_value(decoder.embedding[...] * 30)
+    return decoder
+
+
+def at_rest(module: nnx.Module) -> Model:
+    """Graph and parameters of a module."""
+    return Model(*nnx.split(module))
+
+
+@pytest.fixture(scope="session")
+def decoder() -> Decoder:
+    return tiny_decoder()
+
+
+@pytest.fixture(scope="session")
+def model(decoder: Decoder) -> Model:
+    return at_rest(decoder)

@@ -1,0 +1,136 @@
+"""Sampling: right distribution, and rows that do not feel their batch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import TINY, at_rest
+from flax import nnx
+
+from cai_jax.generation.batching import buckets
+from cai_jax.generation.engine import Generator
+from cai_jax.generation.sampling import Sampling, sample, sampling_logits
+from cai_jax.generation.scoring import Scorer
+from cai_jax.models.heads import PreferenceModel
+from cai_jax.parallel.keys import named_key
+
+PROMPTS = [[5, 6, 7], list(range(10, 31)), [1], list(range(40, 49)), [2, 2, 2, 2]]
+KEYS = [named_key(0, "test", i) for i in range(len(PROMPTS))]
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.7, top_k=5), Sampling(temperature=0)])
+def test_batched_rows_equal_single_rows(mesh, model, sampling):
+    together = Generator(model, mesh, [3, 9], 8, 8).generate(PROMPTS, KEYS, 12, sampling)
+    alone = Generator(model, mesh, [3, 9], 1, 16)
+    for prompt, key, batched in zip(PROMPTS, KEYS, together, strict=True):
+        (single,) = alone.generate([prompt], [key], 12, sampling)
+        assert single.ids == batched.ids
+        assert single.finished == batched.finished
+        np.testing.assert_allclose(single.logprobs, batched.logprobs, atol=1e-4)
+
+
+def test_generation_does_not_depend_on_the_mesh(mesh, mesh8, model):
+    one = Generator(model, mesh, [3], 4, 8).generate(PROMPTS, KEYS, 10, Sampling())
+    eight = Generator(model, mesh8, [3], 4, 8).generate(PROMPTS, KEYS, 10, Sampling())
+    assert [c.ids for c in one] == [c.ids for c in eight]
+
+
+def test_stops_at_a_stop_token_and_keeps_it(mesh, model):
+    free = Generator(model, mesh, [], 8, 8).generate(PROMPTS, KEYS, 10, Sampling())
+    stop = free[1].ids[4]
+    first = free[1].ids.index(stop)
+    stopped = Generator(model, mesh, [stop], 8, 8).generate(PROMPTS, KEYS, 10, Sampling())
+    assert stopped[1].ids == free[1].ids[: first + 1]
+    assert stopped[1].finished
+    assert not free[1].finished
+    assert len(free[1].ids) == 10
+
+
+def test_greedy_follows_the_whole_sequence_argmax(mesh, decoder, model):
+    (out,) = Generator(model, mesh, [], 1, 4).generate(
+        [PROMPTS[1]], KEYS[:1], 8, Sampling(temperature=0)
+    )
+    tokens = jnp.array([[*PROMPTS[1], *out.ids]])
+    logits = decoder.logits(decoder.hidden(tokens, jnp.ones_like(tokens)))
+    before = len(PROMPTS[1]) - 1
+    assert jnp.argmax(logits[0, before:-1], axis=-1).tolist() == out.ids
+
+
+def test_sampler_logprobs_equal_the_scorers(mesh, model):
+    sampling = Sampling(temperature=0.7)
+    out = Generator(model, mesh, [3], 8, 8).generate(PROMPTS, KEYS, 9, sampling)
+    scored = Scorer(model, mesh, 3, 8).completion_logprobs(
+        PROMPTS, [c.ids for c in out], temperature=0.7
+    )
+    for completion, logprobs in zip(out, scored, strict=True):
+        np.testing.assert_allclose(completion.logprobs, logprobs, atol=1e-4)
+
+
+def test_batched_scores_equal_single_scores(mesh, model):
+    replies = [[4, 5], [6], [7, 8, 9, 0], [0, 0], [11, 12, 13]]
+    together = Scorer(model, mesh, 4, 8).completion_logprobs(PROMPTS, replies)
+    alone = Scorer(model, mesh, 1, 1)
+    for prompt, reply, batched in zip(PROMPTS, replies, together, strict=True):
+        assert len(batched) == len(reply)
+        np.testing.assert_allclose(
+            alone.completion_logprobs([prompt], [reply])[0], batched, atol=1e-4
+        )
+    choices = Scorer(model, mesh, 4, 8).choice_logprobs(PROMPTS, [4, 5])
+    np.testing.assert_allclose(choices[0, 0], together[0][0], atol=1e-4)
+
+
+def test_batched_preference_scores_equal_single_scores(mesh):
+    module = PreferenceModel(TINY, rngs=nnx.Rngs(0))
+    module.head.kernel.set_value(jnp.linspace(-1, 1, TINY.d_model))
+    together = Scorer(at_rest(module), mesh, 4, 8).preference_scores(PROMPTS)
+    alone = [Scorer(at_rest(module), mesh, 1, 1).preference_scores([p])[0] for p in PROMPTS]
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "kept"),
+    [
+        (Sampling(), {0: 0.4, 1: 0.3, 2: 0.2, 3: 0.1}),
+        (Sampling(top_k=2), {0: 4 / 7, 1: 3 / 7}),
+        (Sampling(top_p=0.65), {0: 4 / 7, 1: 3 / 7}),
+        (Sampling(top_p=0.75), {0: 4 / 9, 1: 3 / 9, 2: 2 / 9}),
+        (Sampling(temperature=0.5), {0: 16 / 30, 1: 9 / 30, 2: 4 / 30, 3: 1 / 30}),
+    ],
+)
+def test_sampled_distribution(sampling, kept):
+    from scipy.stats import chisquare
+
+    n = 20_000
+    logits = jnp.log(jnp.array([0.4, 0.3, 0.2, 0.1]))[None].repeat(n, 0)
+    tokens, logprobs = sample(logits, jax.random.split(jax.random.key(0), n), sampling)
+    counts = np.bincount(tokens, minlength=4)
+    expected = np.array([kept.get(i, 0.0) for i in range(4)])
+    assert set(np.flatnonzero(counts)) == set(kept)
+    inside = expected > 0
+    assert chisquare(counts[inside], expected[inside] / expected.sum() * n).pvalue > 1e-4
+    np.testing.assert_allclose(np.exp(logprobs), expected[np.asarray(tokens)], rtol=1e-5)
+
+
+def test_truncated_logits_are_minus_infinity():
+    logits = jnp.array([[3.0, 2.0, 1.0, 0.0]])
+    assert np.isneginf(sampling_logits(logits, Sampling(top_k=1))[0, 1:]).all()
+
+
+def test_keys_come_from_names():
+    assert (named_key(0, "a", 1) == named_key(0, "a", 1)).all()
+    different = {tuple(named_key(*n)) for n in ((0, "a", 1), (1, "a", 1), (0, "a", 11), (0, "a1"))}
+    assert len(different) == 4
+
+
+def test_buckets_hold_every_row_once_and_mask_by_length():
+    rows = [[0] * n for n in (3, 9, 1, 17, 8)]
+    seen = []
+    for bucket in buckets(rows, 2, 8, "left"):
+        assert bucket.tokens_bt.shape[1] % 8 == 0
+        seen += bucket.indices
+        for r, i in enumerate(bucket.indices):
+            assert bucket.segments_bt[r].sum() == len(rows[i])
+            assert bucket.segments_bt[r, -1] == 1
+    assert sorted(seen) == list(range(5))
+    with pytest.raises(ValueError, match="empty"):
+        list(buckets([[]], 1, 8, "left"))

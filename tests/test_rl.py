@@ -1,0 +1,260 @@
+"""The RL core against NumPy, written out step by step from the papers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import TINY, at_rest, tiny_decoder
+from flax import nnx
+
+from cai_jax.generation.engine import Completion, Generator
+from cai_jax.generation.sampling import Sampling
+from cai_jax.learning.train import init_state, make_optimizer, make_trainable
+from cai_jax.models.config import LoRAConfig
+from cai_jax.models.heads import PolicyWithValue
+from cai_jax.models.io.load import Model
+from cai_jax.parallel.keys import named_key
+from cai_jax.rl.advantages import generalized_advantages, token_rewards
+from cai_jax.rl.kl import AdaptiveKL, kl_estimates
+from cai_jax.rl.masked import whiten
+from cai_jax.rl.ppo import (
+    PPOSettings,
+    clipped_surrogate,
+    clipped_value_loss,
+    ppo_loss_sum,
+    prepare,
+    update,
+)
+from cai_jax.rl.rollout import assemble
+
+RNG = np.random.default_rng(0)
+
+
+def test_kl_estimates():
+    p, q = np.log([0.5, 0.2, 0.3]), np.log([0.25, 0.5, 0.25])
+    k1, k2, k3 = kl_estimates(jnp.asarray(p), jnp.asarray(q))
+    np.testing.assert_allclose(k1, p - q, rtol=1e-6)
+    np.testing.assert_allclose(k2, (p - q) ** 2 / 2, rtol=1e-6)
+    np.testing.assert_allclose(k3, np.exp(q - p) - 1 - (q - p), rtol=1e-5)
+    exact = np.sum(np.exp(p) * (p - q))
+    np.testing.assert_allclose(np.sum(np.exp(p) * np.asarray(k1)), exact, rtol=1e-5)
+    np.testing.assert_allclose(np.sum(np.exp(p) * np.asarray(k3)), exact, rtol=1e-5)
+
+
+def test_adaptive_kl_controller():
+    controller = AdaptiveKL(target=6.0, horizon=1000)
+    assert controller.update(0.1, 6.0, 100) == 0.1
+    np.testing.assert_allclose(controller.update(0.1, 60.0, 100), 0.1 * (1 + 0.2 * 0.1))
+    np.testing.assert_allclose(controller.update(0.1, 5.4, 100), 0.1 * (1 - 0.1 * 0.1))
+    assert AdaptiveKL(0.0, 1000).update(0.1, 60.0, 100) == 0.1
+
+
+def test_rewards_land_on_the_last_real_token_as_floats():
+    # [a, b, EOS, PAD] after one prompt token; and a truncated response without padding.
+    mask = jnp.array([[0, 1, 1, 1, 0], [0, 1, 1, 1, 1]], jnp.float32)
+    logprobs = jnp.array([[0, -1.0, -2.0, -0.5, -9.0], [0, -1.0, -1.0, -1.0, -1.0]])
+    reference = jnp.array([[0, -1.5, -1.0, -0.5, -3.0], [0, -1.0, -1.0, -1.0, -2.0]])
+    rewards = token_rewards(jnp.array([0.7, -0.3]), logprobs, reference, mask, 0.1)
+    expected = [[0, -0.05, 0.1, 0.7, 0], [0, 0, 0, 0, -0.3 - 0.1]]
+    np.testing.assert_allclose(rewards, expected, atol=1e-6)
+    assert rewards.dtype == jnp.float32
+
+
+def gae_by_hand(rewards, values, mask, gamma, lam):
+    out = np.zeros_like(rewards)
+    for b in range(len(rewards)):
+        real = np.flatnonzero(mask[b])
+        for n, t in enumerate(real):
+            total = 0.0
+            for steps, u in enumerate(real[n:]):
+                after = real[n + steps + 1 :]
+                value_next = values[b, after[0]] if len(after) else 0.0
+                delta = rewards[b, u] + gamma * value_next - values[b, u]
+                total += (gamma * lam) ** steps * delta
+            out[b, t] = total
+    return out
+
+
+@pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.9, 0.5), (1.0, 1.0), (0.99, 0.0)])
+def test_generalized_advantages(gamma, lam):
+    rewards, values = RNG.normal(size=(2, 3, 9))
+    mask = np.array([[0, 0, 1, 1, 1, 1, 1, 0, 0], [1] * 9, [0, 1, 1, 0, 0, 1, 1, 1, 0]])
+    ours = generalized_advantages(*map(jnp.asarray, (rewards, values, mask)), gamma, lam)
+    np.testing.assert_allclose(ours, gae_by_hand(rewards, values, mask, gamma, lam), atol=1e-5)
+
+
+@pytest.mark.parametrize("shift_mean", [True, False])
+def test_whitening_is_over_the_mask(shift_mean):
+    x, mask = RNG.normal(3.0, 2.0, size=(4, 6)), RNG.integers(0, 2, size=(4, 6))
+    mask[0, 0] = 1
+    real = x[mask > 0]
+    expected = (real - real.mean()) / real.std() + (0 if shift_mean else real.mean())
+    white = np.asarray(whiten(jnp.asarray(x), jnp.asarray(mask), shift_mean))
+    np.testing.assert_allclose(white[mask > 0], expected, atol=1e-4)
+    assert (white[mask == 0] == 0).all()
+
+
+def test_whitening_is_global_over_devices(mesh8):
+    x, mask = RNG.normal(size=(8, 4)), np.ones((8, 4))
+    from cai_jax.parallel.mesh import put_batch
+
+    sharded = jax.jit(whiten)(*put_batch((x, mask), mesh8))
+    np.testing.assert_allclose(sharded, (x - x.mean()) / x.std(), atol=1e-4)
+
+
+def test_clipped_surrogate_and_its_gradient():
+    ratio = np.array([0.5, 0.9, 1.0, 1.1, 1.5, 0.5, 1.5])
+    advantage = np.array([1.0, 1.0, -2.0, 1.0, 1.0, -1.0, -1.0])
+    expected = -np.minimum(ratio * advantage, np.clip(ratio, 0.8, 1.2) * advantage)
+    np.testing.assert_allclose(clipped_surrogate(ratio, advantage, 0.8, 1.2), expected, rtol=1e-6)
+    grad = jax.grad(lambda r: clipped_surrogate(r, advantage, 0.8, 1.2).sum())(jnp.asarray(ratio))
+    # Moving further out of the trust region earns nothing; moving back does.
+    np.testing.assert_allclose(grad, [-1, -1, 2, -1, 0, 0, 1], atol=1e-6)
+
+
+def test_clipped_value_loss():
+    values, old = np.array([1.0, 0.1, -1.0]), np.array([0.0, 0.0, 0.0])
+    returns = np.array([2.0, 2.0, -0.5])
+    clipped = np.clip(values - old, -0.2, 0.2)
+    expected = 0.5 * np.maximum((values - returns) ** 2, (clipped - returns) ** 2)
+    np.testing.assert_allclose(clipped_value_loss(values, old, returns, 0.2), expected, rtol=1e-6)
+
+
+def test_assembled_rollout_keeps_prompt_left_and_response_right():
+    done = Completion([7, 2], np.array([-1.0, -2.0], np.float32), True)
+    rollout = assemble([[5, 6], [4]], [done, done], np.array([0.25, 1.5]), 3, 4)
+    np.testing.assert_array_equal(rollout.tokens_bt[0], [0, 5, 6, 7, 2, 0, 0])
+    np.testing.assert_array_equal(rollout.segments_bt[1], [0, 0, 1, 1, 1, 0, 0])
+    np.testing.assert_array_equal(rollout.mask_bt[1], [0, 0, 0, 1, 1, 0, 0])
+    np.testing.assert_array_equal(rollout.sampler_logprobs_bt[0], [0, 0, 0, -1, -2, 0, 0])
+
+
+SETTINGS = PPOSettings(
+    temperature=0.8,
+    gamma=1.0,
+    lam=0.95,
+    clip_ratio=0.2,
+    clip_value=0.2,
+    value_coef=0.1,
+    entropy_coef=0.0,
+    epochs=2,
+    minibatches=2,
+    micro_batches=2,
+)
+
+
+class Setting:
+    """A tiny policy that is rewarded for the lower half of the vocabulary."""
+
+    def __init__(self, mesh):
+        self.lora, self.mesh = LoRAConfig(4, 8.0), mesh
+        self.base = tiny_decoder()
+
+        def build():
+            return PolicyWithValue(TINY, self.lora, jnp.float32, rngs=nnx.Rngs(0))
+
+        self.reference = at_rest(self.base)
+        self.trainable = make_trainable(
+            build, self.reference.params, self.lora, mesh, decoder_name="decoder"
+        )
+        self.sampler_graph = nnx.split(tiny_decoder(lora=self.lora))[0]
+        self.optimizer = make_optimizer(1e-2, 0, 1.0, 1e-5)
+        self.state = init_state(self.trainable.params, self.optimizer)
+
+    def rollout(self, iteration):
+        flat = [
+            *nnx.to_flat_state(self.state.params),
+            *nnx.to_flat_state(self.trainable.frozen),
+        ]
+        decoder = nnx.from_flat_state([(p[1:], v) for p, v in flat if p[0] == "decoder"])
+        prompts = [[1 + i % 5, 2, 3][: 1 + i % 3] for i in range(8)]
+        keys = [named_key(0, iteration, i) for i in range(8)]
+        sampler = Generator(Model(self.sampler_graph, decoder), self.mesh, [3], 8, 4)
+        out = sampler.generate(prompts, keys, 6, Sampling(SETTINGS.temperature))
+        scores = np.array(
+            [np.mean(np.array(c.ids) < TINY.vocab_size // 2) for c in out], np.float32
+        )
+        return assemble(prompts, out, scores, 4, 6)
+
+    def prepare(self, rollout, kl_coef=0.0):
+        return prepare(
+            self.state.params,
+            self.trainable.frozen,
+            self.reference.params,
+            rollout,
+            jnp.float32(kl_coef),
+            policy_graph=self.trainable.graph,
+            reference_graph=self.reference.graph,
+            settings=SETTINGS,
+        )
+
+    def update(self, experience, iteration=0):
+        self.state, metrics = update(
+            self.state,
+            self.trainable.frozen,
+            experience,
+            named_key(0, "shuffle", iteration),
+            graph=self.trainable.graph,
+            optimizer=self.optimizer,
+            settings=SETTINGS,
+        )
+        return metrics
+
+
+def test_first_minibatch_has_ratio_one_and_no_kl(mesh):
+    setting = Setting(mesh)
+    experience, stats = setting.prepare(setting.rollout(0))
+    metrics = setting.update(experience)
+    np.testing.assert_allclose(metrics["ratio"][0], 1.0, atol=1e-5)
+    np.testing.assert_allclose(metrics["approx_kl"][0], 0.0, atol=1e-5)
+    assert abs(metrics["ratio"][-1] - 1.0) > 1e-5
+    assert stats["sampler_gap_max"] < 1e-4  # sampler and trainer agree on the temperature too
+    assert abs(stats["kl_k1"]) < 1e-4  # the policy starts at the reference
+
+
+def test_returns_use_unwhitened_advantages(mesh):
+    setting = Setting(mesh)
+    rollout = setting.rollout(0)
+    experience, _ = setting.prepare(rollout)
+    mask = rollout.mask_bt
+    rewards = np.asarray(
+        token_rewards(rollout.scores_b, experience.logprobs_bt, experience.logprobs_bt, mask, 0.0)
+    )
+    by_hand = gae_by_hand(rewards, np.asarray(experience.values_bt), mask, 1.0, 0.95)
+    np.testing.assert_allclose(
+        experience.returns_bt, (by_hand + experience.values_bt) * mask, atol=1e-4
+    )
+    np.testing.assert_allclose(np.asarray(experience.advantages_bt)[mask > 0].mean(), 0, atol=1e-4)
+
+
+def test_ppo_loss_rows_do_not_feel_their_padding(mesh):
+    setting = Setting(mesh)
+    experience, _ = setting.prepare(setting.rollout(0))
+    model = nnx.merge(setting.trainable.graph, setting.state.params, setting.trainable.frozen)
+    some = jax.tree.map(lambda x: x[np.array([0, 3, 5])], experience)
+    whole = ppo_loss_sum(model, some, SETTINGS)[0]
+    rows = []
+    for b in (0, 3, 5):
+        real = np.flatnonzero(np.asarray(experience.segments_bt[b]))
+        row = jax.tree.map(
+            lambda x, b=b, real=real: x[b : b + 1, real[0] : real[-1] + 1], experience
+        )
+        rows.append(ppo_loss_sum(model, row, SETTINGS)[0])
+    np.testing.assert_allclose(whole, sum(rows), atol=1e-3)
+
+
+def test_ppo_earns_more_and_a_kl_penalty_holds_it_back(mesh):
+    def train(kl_coef):
+        setting, scores = Setting(mesh), []
+        for iteration in range(12):
+            rollout = setting.rollout(iteration)
+            experience, stats = setting.prepare(rollout, kl_coef)
+            setting.update(experience, iteration)
+            scores.append(float(stats["score"]))
+        return np.mean(scores[:2]), np.mean(scores[-3:]), float(stats["kl_k3"])
+
+    start, end, distance = train(0.0)
+    assert end > start + 0.2
+    held = train(0.5)
+    assert held[2] < distance
+    assert held[1] < end
