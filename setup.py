@@ -30,12 +30,13 @@ setup(
         "safetensors>=0.5",  # reading Hugging Face weights
         "huggingface-hub>=0.30",  # hf: sources
         "pyyaml>=6.0",  # constitutions
+        "importlib-resources>=6.0",  # tensorflow-datasets imports it and does not ask for it
         "jinja2>=3.1",  # chat templates and the report page
         "matplotlib>=3.9",  # figures of the report
         "tqdm>=4.66",  # progress bars
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6.100", "scipy>=1.13", "ruff==0.17.6"],
+        "test": ["pytest>=8", "scipy>=1.13", "ruff==0.17.6", "import-linter>=2.0"],
         # Independent implementation that model logits are compared with.
         "reference": ["torch>=2.13"],
         "tpu": ["jax[tpu]>=0.10"],

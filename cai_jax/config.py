@@ -7,6 +7,7 @@ the stages sees the tree: a function takes the values it needs.
 import dataclasses
 import hashlib
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass
@@ -208,7 +209,7 @@ class ReportConfig:
 class Config:
     """Everything a run depends on."""
 
-    seed: int = limits(0)
+    seed: int = limits(0, 2**31 - 1)
     workdir: str = text()
     stages: tuple[str, ...]
     rerun_changed: bool  # allow another config in a workdir that has one: redo what it changes
@@ -265,8 +266,8 @@ def _check_value(value: Any, kind: type, metadata: typing.Mapping[str, Any], whe
         value = float(value)
     if type(value) is not kind:
         raise ConfigError(f"{where}: must be {kind.__name__}, found {value!r}")
-    if kind is float and value != value:
-        raise ConfigError(f"{where}: must be a number, found {value!r}")
+    if kind is float and not math.isfinite(value):
+        raise ConfigError(f"{where}: must be a finite number, found {value!r}")
     if metadata.get("low") is not None and value < metadata["low"]:
         raise ConfigError(f"{where}: must be at least {metadata['low']}, found {value}")
     if metadata.get("high") is not None and value > metadata["high"]:
@@ -309,6 +310,8 @@ def _check_together(c: Config) -> None:
             raise ConfigError(
                 f"config.{where}.batch_size: {batch} is not a multiple of {unit} = {parts}"
             )
+    if [c.mesh.data, c.mesh.fsdp, c.mesh.tensor].count(-1) > 1:
+        raise ConfigError("config.mesh: only one axis may be -1")
     for axis in ("data", "fsdp", "tensor"):
         if getattr(c.mesh, axis) == 0:
             raise ConfigError(f"config.mesh.{axis}: 0 devices; 1, or -1 for what is left")

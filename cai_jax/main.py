@@ -39,6 +39,7 @@ def main(argv: list[str]) -> None:
     jax.config.update("jax_compilation_cache_dir", str(default_cache() / "xla"))
     run = Run(config)
     run.check_inputs()
+    run.check_models()
     pm_train.check_tokenizer(run)
     claim_workdir(run)
     modules = (sl_data, sl_train, feedback, pm_train, rl, evaluate, report)
@@ -62,7 +63,7 @@ def run_main(argv: list[str]) -> None:
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax and clu report every file
     try:
         main(argv)
-    except (ValueError, FloatingPointError) as error:
+    except (ValueError, FloatingPointError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

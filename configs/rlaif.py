@@ -49,7 +49,7 @@ def laptop() -> ConfigDict:
         critique_tokens=32,
     )
     lora = dict(rank=8, alpha=16.0)
-    c.sl_data = dict(red_team_prompts=24, helpful_prompts=16, rounds=2, critique=True, few_shots=1)
+    c.sl_data = dict(red_team_prompts=20, helpful_prompts=12, rounds=2, critique=True, few_shots=1)
     c.sl_train = dict(
         lora=lora,
         trained_layers=10,
@@ -65,10 +65,10 @@ def laptop() -> ConfigDict:
         method="contrast",
         source="",
         prompts=36,
-        temperature=1.0,
+        temperature=0.8,
         principles_per_pair=1,
         few_shots=1,
-        contrast_scale=25.0,
+        contrast_scale=10.0,
         reasoning_tokens=48,
         clamp_low=0.4,
         clamp_high=0.6,
@@ -94,11 +94,11 @@ def laptop() -> ConfigDict:
         batch_size=24,
         minibatches=2,
         micro_batches=1,
-        epochs=1,
+        epochs=2,
         prompt_tokens=64,
         response_tokens=32,
         temperature=0.7,
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         warmup_steps=2,
         max_grad_norm=1.0,
         adam_eps=1e-5,

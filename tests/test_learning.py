@@ -44,6 +44,16 @@ def test_token_logprobs_match_numpy(decoder, temperature, length):
             np.testing.assert_allclose(out.entropy_bt[b, t], entropy, atol=1e-4)
 
 
+def test_logprobs_from_a_column_on_equal_the_whole(decoder):
+    tokens = jax.random.randint(jax.random.key(5), (3, 20), 0, TINY.vocab_size)
+    segments = jnp.ones_like(tokens).at[0, :7].set(0)
+    whole = token_logprobs(decoder, tokens, segments, 0.7)
+    part = token_logprobs(decoder, tokens, segments, 0.7, start=9)
+    for a, b in zip(whole, part, strict=True):
+        np.testing.assert_allclose(a[:, 9:], b[:, 9:], atol=1e-4)
+        assert not b[:, :9].any()
+
+
 def test_bradley_terry_soft_targets_and_gradient():
     margin = np.array([-3.0, -0.2, 0.0, 1.5])
     target = np.array([0.1, 0.5, 0.9, 1.0])

@@ -1,5 +1,7 @@
 """The RL core against NumPy, written out step by step from the papers."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -130,6 +132,7 @@ def test_assembled_rollout_keeps_prompt_left_and_response_right():
 
 
 SETTINGS = PPOSettings(
+    prompt_length=4,
     temperature=0.8,
     gamma=1.0,
     lam=0.95,
@@ -236,25 +239,17 @@ def test_ppo_loss_rows_do_not_feel_their_padding(mesh):
     rows = []
     for b in (0, 3, 5):
         real = np.flatnonzero(np.asarray(experience.segments_bt[b]))
-        row = jax.tree.map(
-            lambda x, b=b, real=real: x[b : b + 1, real[0] : real[-1] + 1], experience
-        )
-        rows.append(ppo_loss_sum(model, row, SETTINGS)[0])
+        time = slice(real[0], real[-1] + 1)
+        settings = replace(SETTINGS, prompt_length=4 - int(real[0]))
+        row = jax.tree.map(lambda x, b=b, time=time: x[b : b + 1, time], experience)
+        rows.append(ppo_loss_sum(model, row, settings)[0])
     np.testing.assert_allclose(whole, sum(rows), atol=1e-3)
 
 
-def test_ppo_earns_more_and_a_kl_penalty_holds_it_back(mesh):
-    def train(kl_coef):
-        setting, scores = Setting(mesh), []
-        for iteration in range(12):
-            rollout = setting.rollout(iteration)
-            experience, stats = setting.prepare(rollout, kl_coef)
-            setting.update(experience, iteration)
-            scores.append(float(stats["score"]))
-        return np.mean(scores[:2]), np.mean(scores[-3:]), float(stats["kl_k3"])
-
-    start, end, distance = train(0.0)
-    assert end > start + 0.2
-    held = train(0.5)
-    assert held[2] < distance
-    assert held[1] < end
+def test_ppo_earns_more(mesh):
+    setting, scores = Setting(mesh), []
+    for iteration in range(12):
+        experience, stats = setting.prepare(setting.rollout(iteration))
+        setting.update(experience, iteration)
+        scores.append(float(stats["score"]))
+    assert np.mean(scores[-3:]) > np.mean(scores[:2]) + 0.2

@@ -187,6 +187,8 @@ class _Reader:
             self.fail(node, where, "must be a mapping of fields")
         found: dict[str, yaml.Node] = {}
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                self.fail(key, where, "has a key that is not a text")
             if key.value in found:
                 self.fail(key, f"{where}: {key.value}", "stands twice; keep one")
             if key.value not in required | optional:

@@ -7,6 +7,7 @@ converters hand out unshifted tokens, and the loss shifts.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ SHUFFLE_BUFFER = 100_000
 
 @dataclass(frozen=True)
 class Part:
-    """A dataset of records, and how often it is drawn relative to the other parts."""
+    """A dataset of records, and how often it is drawn while all parts last."""
 
     folder: Path
     name: str
@@ -32,7 +33,7 @@ def mixture(
 ) -> seqio.Mixture:
     """A mixture of record datasets; ``features`` are the integer sequences to keep.
 
-    The mixture ends when a part is used up, so rates in proportion to sizes use each row once.
+    Every row is read once an epoch; rates decide how the parts are interleaved.
     """
     vocabulary = seqio.PassThroughVocabulary(vocab_size)
     output_features = {
@@ -53,7 +54,9 @@ def mixture(
         )
         for part in parts
     ]
-    return seqio.Mixture(name, tasks)
+    # seqio would end the epoch with the first part that runs dry, and drop rows of the others.
+    every_row = partial(tf.data.Dataset.sample_from_datasets, stop_on_empty_dataset=False)
+    return seqio.Mixture(name, tasks, sample_fn=every_row)
 
 
 def batches(
@@ -61,11 +64,10 @@ def batches(
     converter: seqio.FeatureConverter,
     lengths: Mapping[str, int],
     batch_size: int,
-    seed: int,
-    epochs: int,
+    seeds: Sequence[int],
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Shuffled batches of a mixture, reproducible from the seed; the last one may be short."""
-    for epoch in range(epochs):
+    """Shuffled batches of a mixture, one epoch a seed; the last one of each may be short."""
+    for seed in seeds:
         dataset = seqio.get_dataset(
             mix,
             task_feature_lengths=dict(lengths),
@@ -73,7 +75,7 @@ def batches(
             dataset_split=SPLIT,
             shuffle=True,
             num_epochs=1,
-            seed=(seed + epoch) % 2**31,
+            seed=seed,
             verbose=False,
         )
         yield from dataset.batch(batch_size).as_numpy_iterator()

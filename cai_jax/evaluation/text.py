@@ -4,12 +4,13 @@ import re
 from collections.abc import Sequence
 
 # A surface measure: it finds the usual ways to decline, not every way.
+_UNABLE = r"(?:can(?:no|')t|won't|will not|am unable to|am not able to|must decline to)"
+_ACTS = r"(?:help|assist|provide|do that|answer|comply|fulfill|create|write|support|engage)"
 _REFUSAL = re.compile(
-    r"\b(i(?:'m| am)? (?:sorry|unable|not able|afraid)"
-    r"|i (?:can(?:no|')t|won't|will not|do not|don't) "
-    r"(?:help|assist|provide|do that|answer|comply|support)"
-    r"|i(?:'m| am) not (?:going|comfortable|equipped|programmed|able|capable)"
-    r"|i must decline|as an ai\b)",
+    rf"\bi {_UNABLE} (?:\w+ )?{_ACTS}\b"
+    r"|\bi(?:'m| am) (?:sorry|afraid),? (?:but|i)\b"
+    r"|\bi(?:'m| am) not (?:going|comfortable|equipped|programmed|able|capable|designed)\b"
+    r"|\bas an ai\b",
     re.IGNORECASE,
 )
 
@@ -26,4 +27,5 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
 
 def refusal_rate(texts: Sequence[str]) -> float:
     """Share of texts with a phrase of refusal."""
-    return sum(bool(_REFUSAL.search(text)) for text in texts) / max(len(texts), 1)
+    plain = [text.replace("\u2019", "'") for text in texts]
+    return sum(bool(_REFUSAL.search(text)) for text in plain) / max(len(texts), 1)

@@ -22,9 +22,9 @@ class Audit:
     calibration_error: float  # expected calibration error of the averaged label, 10 bins
 
     @property
-    def at_chance(self) -> bool:
-        """Whether the interval includes one half."""
-        return self.accuracy_low <= 0.5 <= self.accuracy_high
+    def better_than_chance(self) -> bool:
+        """Whether the interval lies above one half."""
+        return self.accuracy_low > 0.5
 
 
 def audit(judgements: Sequence[Judgement], first_is_better: Sequence[bool]) -> Audit:

@@ -124,7 +124,8 @@ class LikelihoodContrast:
                 for system in (p.principle, p.opposite):
                     for reply in (c.first, c.second):
                         prompts.append(self.chat.prompt_ids(conversation(c.prompt), system=system))
-                        replies.append(self.chat.reply_ids(reply)[:-1])
+                        ids = self.chat.reply_ids(reply)
+                        replies.append(ids[:-1] or ids)  # silence is its end of turn
         scored = self.scorer.completion_logprobs(prompts, replies, name="contrast")
         means = np.array([row.mean() for row in scored], np.float64).reshape(-1, 2, 2)
         ratio = means[:, 0] - means[:, 1]  # [comparison and principle, response]

@@ -23,10 +23,11 @@ def token_logprobs(
     segments_bt: jax.Array,
     temperature: float = 1.0,
     remat: bool = False,
+    start: int = 1,
 ) -> TokenLogprobs:
     """Log-probabilities of whole sequences; serves SFT, scoring, PPO and the labelers."""
     hidden_btd = decoder.hidden(tokens_bt, segments_bt, remat)
-    return logprobs_of_hidden(decoder, hidden_btd, tokens_bt, segments_bt, temperature)
+    return logprobs_of_hidden(decoder, hidden_btd, tokens_bt, segments_bt, temperature, start)
 
 
 def logprobs_of_hidden(
@@ -35,16 +36,19 @@ def logprobs_of_hidden(
     tokens_bt: jax.Array,
     segments_bt: jax.Array,
     temperature: float = 1.0,
+    start: int = 1,
 ) -> TokenLogprobs:
     """As ``token_logprobs``, from hidden states at hand (the value head reads them too).
 
+    Columns before ``start`` are not computed and get 0, as for the prompts of rollouts.
     Softmax is float32, over chunks of positions that are recomputed in the backward pass, so no
     [b, t, v] float32 array exists. Logits are divided by the temperature (METHOD item 5).
     """
     b, t = tokens_bt.shape
-    steps = -(-max(t - 1, 1) // CHUNK)
-    width = -(-max(t - 1, 1) // steps)
-    room = steps * width - (t - 1)
+    count = t - start
+    steps = -(-max(count, 1) // CHUNK)
+    width = -(-max(count, 1) // steps)
+    room = steps * width - count
 
     @jax.checkpoint
     def chunk(operand):
@@ -59,11 +63,14 @@ def logprobs_of_hidden(
         x = jnp.pad(x, ((0, 0), (0, room)) + ((0, 0),) * (x.ndim - 2))
         return x.reshape(b, steps, width, *x.shape[2:]).swapaxes(0, 1)
 
-    logprobs, entropy = jax.lax.map(chunk, (split(hidden_btd[:, :-1]), split(tokens_bt[:, 1:])))
-    predicted = (segments_bt[:, 1:] > 0) & (segments_bt[:, 1:] == segments_bt[:, :-1])
+    logprobs, entropy = jax.lax.map(
+        chunk, (split(hidden_btd[:, start - 1 : -1]), split(tokens_bt[:, start:]))
+    )
+    here, before = segments_bt[:, start:], segments_bt[:, start - 1 : -1]
+    predicted = (here > 0) & (here == before)
 
     def join(x):
-        x = x.swapaxes(0, 1).reshape(b, steps * width)[:, : t - 1]
-        return jnp.pad(jnp.where(predicted, x, 0.0), ((0, 0), (1, 0)))
+        x = x.swapaxes(0, 1).reshape(b, steps * width)[:, :count]
+        return jnp.pad(jnp.where(predicted, x, 0.0), ((0, 0), (start, 0)))
 
     return TokenLogprobs(join(logprobs), join(entropy))

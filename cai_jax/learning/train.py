@@ -56,7 +56,8 @@ def make_trainable(
     if lora:
         return Trainable(graph, init_on_mesh(build, trainable_filter(True), mesh), base)
     heads = init_on_mesh(build, HeadParam, mesh)
-    return Trainable(graph, nnx.merge_state(base, heads), nnx.State({}))
+    own = jax.tree.map(jnp.copy, base)  # steps donate what they train; others may share the base
+    return Trainable(graph, nnx.merge_state(own, heads), nnx.State({}))
 
 
 def make_optimizer(

@@ -66,8 +66,8 @@ class Decoder(nnx.Module):
       config: sizes.
       lora: adds low-rank updates, zero at the start, to every projection of every block.
       dtype: type of activations and products; parameters keep their own type.
-      frozen_layers: no gradient reaches this many of the lower layers, nor the embedding below
-        them; training costs that much less time and memory.
+      frozen_layers: no gradient passes through this many of the lower layers; training costs
+        that much less time and memory.
     """
 
     def __init__(

@@ -18,7 +18,6 @@ MESH_AXES = ("data", "fsdp", "tensor")
 # split over data and fsdp. Layers are scanned, so their axis stays whole on every device.
 LOGICAL_RULES: dict[str, str | tuple[str, ...] | None] = {
     "batch": ("data", "fsdp"),
-    "time": None,
     "layers": None,
     "embed": "fsdp",
     "vocab": "tensor",
@@ -26,8 +25,6 @@ LOGICAL_RULES: dict[str, str | tuple[str, ...] | None] = {
     "kv_heads": "tensor",
     "mlp": "tensor",
     "lora_rank": None,
-    "head_dim": None,
-    "scalar": None,
 }
 
 
@@ -65,8 +62,8 @@ def batch_multiple(mesh: Mesh) -> int:
 def partition_spec(axes: Sequence[str | None], shape: Sequence[int], mesh: Any) -> PartitionSpec:
     """Mesh placement of an array with these logical axes.
 
-    A dimension that its mesh axes do not divide stays whole (SmolLM2 has 3 key-value heads), and
-    a mesh axis is used once an array, by the first dimension that asks for it.
+    A dimension that its mesh axes do not divide stays whole (9 heads over 2 devices), and a mesh
+    axis is used once an array, by the first dimension that asks for it.
 
     Args:
       axes: logical axis of each dimension, None for one that is never split.
@@ -104,8 +101,3 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
         return jax.device_put(x, NamedSharding(mesh, partition_spec(axes, x.shape, mesh)))
 
     return jax.tree.map(put, batch)
-
-
-def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Places a pytree whole on every device."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))

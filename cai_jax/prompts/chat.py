@@ -67,6 +67,16 @@ class ChatFormat:
         """Ids of a finished reply: the text and the end of turn."""
         return [*self._encode(text), self.end_of_turn]
 
+    def judged_ids(self, prompt_ids: Sequence[int], reply_ids: Sequence[int]) -> list[int]:
+        """What the preference model reads, in training and in every scoring.
+
+        A sampled reply counts as ended where it was cut: otherwise the score would tell apart
+        replies that ran into the token limit from those that did not, whatever they say.
+        """
+        ended = bool(reply_ids) and reply_ids[-1] in self.stop_ids
+        said = reply_ids[:-1] if ended else reply_ids
+        return [*prompt_ids, *said, self.end_of_turn]
+
     def text(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens left out."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True).strip()

@@ -28,6 +28,7 @@ from cai_jax.rl.rollout import Rollout
 class PPOSettings:
     """Constants of the update."""
 
+    prompt_length: int  # columns of a rollout before the first response token
     temperature: float  # logits are divided by it, when sampling and in every log-probability
     gamma: float
     lam: float  # of generalized advantage estimation
@@ -56,12 +57,19 @@ def policy_outputs(
     model: PolicyWithValue,
     tokens_bt: jax.Array,
     segments_bt: jax.Array,
-    temperature: float,
+    settings: PPOSettings,
     remat: bool,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Log-probability, entropy and value [b, t] of each token, as seen from before it."""
+    """Log-probability, entropy and value [b, t] of each response token, as seen from before it."""
     hidden_btd = model.decoder.hidden(tokens_bt, segments_bt, remat)
-    scored = logprobs_of_hidden(model.decoder, hidden_btd, tokens_bt, segments_bt, temperature)
+    scored = logprobs_of_hidden(
+        model.decoder,
+        hidden_btd,
+        tokens_bt,
+        segments_bt,
+        settings.temperature,
+        settings.prompt_length,
+    )
     values_bt = jnp.pad(model.value_head(hidden_btd[:, :-1]), ((0, 0), (1, 0)))
     return scored.logprobs_bt, scored.entropy_bt, values_bt
 
@@ -85,11 +93,11 @@ def prepare(
     """
     tokens, segments, mask = rollout.tokens_bt, rollout.segments_bt, rollout.mask_bt
     policy = nnx.merge(policy_graph, policy_params, frozen)
-    logprobs, entropy, values = policy_outputs(
-        policy, tokens, segments, settings.temperature, remat=False
-    )
+    logprobs, entropy, values = policy_outputs(policy, tokens, segments, settings, remat=False)
     reference_model = nnx.merge(reference_graph, reference_params)
-    reference = token_logprobs(reference_model, tokens, segments, settings.temperature).logprobs_bt
+    reference = token_logprobs(
+        reference_model, tokens, segments, settings.temperature, start=settings.prompt_length
+    ).logprobs_bt
     rewards = token_rewards(rollout.scores_b, logprobs, reference, mask, kl_coef)
     advantages = generalized_advantages(rewards, values, mask, settings.gamma, settings.lam)
     experience = Experience(
@@ -121,7 +129,7 @@ def ppo_loss_sum(
 ) -> tuple[jax.Array, Sums]:
     """Clipped surrogate plus clipped value loss minus entropy bonus, summed over tokens."""
     logprobs, entropy, values = policy_outputs(
-        model, batch.tokens_bt, batch.segments_bt, settings.temperature, remat=True
+        model, batch.tokens_bt, batch.segments_bt, settings, remat=True
     )
     log_ratio = jnp.where(batch.mask_bt > 0, logprobs - batch.logprobs_bt, 0.0)
     ratio = jnp.exp(log_ratio)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cai_jax.data.readers import Prompt, is_held_out
+from cai_jax.data.readers import Prompt
 from cai_jax.data.records import FLOAT, FLOATS, INT, INTS, TEXT, TEXTS, write_records
 from cai_jax.feedback.audit import audit
 from cai_jax.feedback.labelers import (
@@ -117,11 +117,7 @@ def audit_labeler(run: Run, labeler: Labeler) -> dict[str, dict[str, float]]:
     limit = run.config.feedback.audit_pairs // 2
     out = {}
     for half, held_out in (("development", False), ("audit", True)):
-        pairs = [p for p in run.harmlessness_pairs if is_held_out(p.prompt, 50) == held_out][:limit]
-        if not pairs:
-            raise ValueError(
-                f"{run.config.data.harmlessness_pairs}: the {half} half is empty; add pairs"
-            )
+        pairs = run.audit_split(held_out)[:limit]
         comparisons, truth = [], []
         for pair in pairs:
             flip = bool(named_rng(run.config.seed, "audit", "flip", pair.id).integers(2))
@@ -130,16 +126,16 @@ def audit_labeler(run: Run, labeler: Labeler) -> dict[str, dict[str, float]]:
             comparisons.append(Comparison(pair.id, pair.prompt, *options, principles))
             truth.append(not flip)
         result = audit(labeler.judge(comparisons), truth)
-        out[half] = {**asdict(result), "at_chance": result.at_chance}
+        out[half] = {**asdict(result), "better_than_chance": result.better_than_chance}
     heard = out["audit"]
     line = (
         f"feedback: audit of {run.config.feedback.method} on {heard['pairs']} held-out labelled "
         f"pairs: accuracy {heard['accuracy']:.2f} "
         f"[{heard['accuracy_low']:.2f}, {heard['accuracy_high']:.2f}]"
     )
-    if heard["at_chance"]:
+    if not heard["better_than_chance"]:
         log.warning(
-            "%s. The interval includes one half: these labels may be noise. Use a larger "
+            "%s. The interval does not lie above one half: these labels may be noise. Use a larger "
             "feedback model (config.feedback.source) or another config.feedback.method.",
             line,
         )
@@ -187,8 +183,8 @@ def _row(run: Run, c: Comparison, judgement: Judgement) -> dict[str, Any]:
         "prompt": c.prompt,
         "response_first": c.first,
         "response_second": c.second,
-        "first": prompt_ids + run.chat.reply_ids(c.first),
-        "second": prompt_ids + run.chat.reply_ids(c.second),
+        "first": run.chat.judged_ids(prompt_ids, run.chat.reply_ids(c.first)),
+        "second": run.chat.judged_ids(prompt_ids, run.chat.reply_ids(c.second)),
         "target_ppm": [round(judgement.probability * 1e6)],
         "probability": judgement.probability,
         "principle_ids": [p.id for p in c.principles],

@@ -13,7 +13,7 @@ from cai_jax.generation.scoring import Scorer
 from cai_jax.learning.losses import preference_loss_sum
 from cai_jax.learning.train import make_optimizer, make_trainable
 from cai_jax.models.heads import PreferenceModel
-from cai_jax.models.io.checkpoint import CheckpointInfo, save_checkpoint
+from cai_jax.models.io.checkpoint import CheckpointInfo, base_of, save_checkpoint
 from cai_jax.models.io.load import Model
 from cai_jax.prompts.chat import conversation, same_tokens
 from cai_jax.stages.run import Outcome, Run, Stage, frozen_layers, lora_config
@@ -44,10 +44,12 @@ def run(run: Run, folder: Path) -> Outcome:
     source, lora = run.source(settings.source), lora_config(settings.lora)
     frozen = frozen_layers(settings.trained_layers, source)
 
-    def build() -> PreferenceModel:
-        return PreferenceModel(source.config, lora, run.dtype, frozen, rngs=nnx.Rngs(0))
+    seed = run.stage_seed("pm_train", "init")
 
-    decoder = run.policy(source, trained_fully=lora is None).params
+    def build() -> PreferenceModel:
+        return PreferenceModel(source.config, lora, run.dtype, frozen, rngs=nnx.Rngs(seed))
+
+    decoder = run.merged(source, trained_fully=lora is None).params
     trainable = make_trainable(build, decoder, lora, run.mesh, decoder_name="decoder")
     comparisons = read_records(run.workdir / "feedback", "comparisons")
     parts = [Part(run.workdir / "feedback", "comparisons", float(len(comparisons)))]
@@ -64,8 +66,7 @@ def run(run: Run, folder: Path) -> Outcome:
         PreferenceConverter(),
         {"first": length, "second": length, "target_ppm": 1},
         settings.batch_size,
-        run.config.seed,
-        settings.epochs,
+        [run.stage_seed("pm_train", "epoch", e) for e in range(settings.epochs)],
     )
     params, history, tokens = train(
         run,
@@ -83,7 +84,8 @@ def run(run: Run, folder: Path) -> Outcome:
     # Both sides of every comparison are samples of the reference policy, SL-CAI.
     samples = [row[side] for row in comparisons for side in ("first", "second")]
     scores = scorer.preference_scores(samples, "pm_train: normalise")
-    info = CheckpointInfo("preference", settings.source or run.config.model.source, lora)
+    base = base_of(settings.source or run.config.model.source, folder / "checkpoint")
+    info = CheckpointInfo("preference", base, lora)
     info = replace(info, score_mean=float(scores.mean()), score_std=float(max(scores.std(), 1e-6)))
     save_checkpoint(folder / "checkpoint", info, params)
     return Outcome(
@@ -104,8 +106,8 @@ def _helpful_row(run: Run, pair: LabelledPair) -> dict:
     prompt_ids = run.chat.prompt_ids(conversation(pair.prompt))
     return {
         "id": pair.id,
-        "first": prompt_ids + run.chat.reply_ids(pair.chosen),
-        "second": prompt_ids + run.chat.reply_ids(pair.rejected),
+        "first": run.chat.judged_ids(prompt_ids, run.chat.reply_ids(pair.chosen)),
+        "second": run.chat.judged_ids(prompt_ids, run.chat.reply_ids(pair.rejected)),
         "target_ppm": [1_000_000],
     }
 

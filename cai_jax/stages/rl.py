@@ -38,13 +38,14 @@ class Reward:
     def __init__(self, run: Run):
         source = run.source(str(run.checkpoint("pm_train")))
         model, self.info = load_preference_model(source, run.mesh, run.dtype, run.dtype)
+        self.chat = run.chat
         self.scorer = Scorer(model, run.mesh, run.config.generation.score_batch_size)
 
     def __call__(
         self, prompts: list[list[int]], replies: list[list[int]], name: str = "score"
     ) -> np.ndarray:
         """Float32 scores: 0 is the mean of SL-CAI samples, 1 their standard deviation."""
-        rows = [p + r for p, r in zip(prompts, replies, strict=True)]
+        rows = [self.chat.judged_ids(p, r) for p, r in zip(prompts, replies, strict=True)]
         return (
             self.scorer.preference_scores(rows, name) - self.info.score_mean
         ) / self.info.score_std
@@ -56,11 +57,14 @@ def run(run: Run, folder: Path) -> Outcome:
     source = run.source(str(run.checkpoint("sl_train")))
     lora = lora_config(settings.lora)
     frozen = frozen_layers(settings.trained_layers, source)
-    reference = run.policy(source)
-    start = reference if lora else run.policy(source, trained_fully=True)
+    # Merged, as the policy's frozen base: both start as exactly the same function.
+    reference = run.merged(source)
+    start = reference if lora else run.merged(source, trained_fully=True)
+
+    seed = run.stage_seed("rl", "init")
 
     def build() -> PolicyWithValue:
-        return PolicyWithValue(source.config, lora, run.dtype, frozen, rngs=nnx.Rngs(0))
+        return PolicyWithValue(source.config, lora, run.dtype, frozen, rngs=nnx.Rngs(seed))
 
     trainable = make_trainable(build, start.params, lora, run.mesh, decoder_name="decoder")
     optimizer = make_optimizer(
@@ -71,6 +75,7 @@ def run(run: Run, folder: Path) -> Outcome:
     reward = Reward(run)
     prompts = _training_prompts(run)
     ppo = PPOSettings(
+        prompt_length=settings.prompt_tokens,
         temperature=settings.temperature,
         gamma=settings.gamma,
         lam=settings.lam,
@@ -136,7 +141,7 @@ def run(run: Run, folder: Path) -> Outcome:
             history.append(scalars)
             writer.write_scalars(iteration, scalars)
             real = sum(map(len, ids)) + sum(len(c.ids) for c in completions)
-            tokens += real * (4 + settings.epochs)  # sampled, scored, old, reference, each epoch
+            tokens += real
             bar.set_postfix(score=f"{scalars['score']:.2f}", kl=f"{scalars['kl_k3']:.2f}")
     writer.close()
     (folder / "history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
@@ -160,10 +165,14 @@ def _training_prompts(run: Run) -> list[tuple[Prompt, list[int], bool]]:
     """Prompts that fit, as (prompt, ids, is it a helpfulness prompt)."""
     limit, out = run.config.rl.prompt_tokens, []
     for items, helpful in ((run.red_team_prompts, False), (run.helpful_prompts, True)):
-        for prompt in run.training(items, len(items)):
+        for prompt in run.training(items, None):
             ids = run.chat.prompt_ids([user(prompt.text)])
             if len(ids) <= limit:
                 out.append((prompt, ids, helpful))
+    asked = sum(len(run.training(p, None)) for p in (run.red_team_prompts, run.helpful_prompts))
+    left_out = asked - len(out)
+    if left_out:
+        log.info("rl: %d prompts are longer than config.rl.prompt_tokens", left_out)
     if not out:
         raise ValueError(f"rl: no prompt has at most config.rl.prompt_tokens = {limit} tokens")
     return out
@@ -179,8 +188,9 @@ def _draw(run: Run, prompts: list, iteration: int) -> list[tuple[Prompt, list[in
         kind = [(p, ids) for p, ids, is_helpful in prompts if is_helpful == wanted]
         if count and not kind:
             raise ValueError(
-                "rl: no helpfulness prompts fit; set config.rl.helpful_fraction to "
-                f"{0 if wanted else 1} or raise config.rl.prompt_tokens"
+                f"rl: no {'helpfulness' if wanted else 'red-team'} prompts fit; set "
+                f"config.rl.helpful_fraction to {0 if wanted else 1} or raise "
+                "config.rl.prompt_tokens"
             )
         chosen = rng.choice(len(kind), size=count, replace=count > len(kind)) if count else []
         batch += [kind[int(i)] for i in chosen]

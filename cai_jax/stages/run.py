@@ -31,9 +31,10 @@ from cai_jax.data.readers import (
 )
 from cai_jax.generation.sampling import Sampling
 from cai_jax.models.config import LoRAConfig
-from cai_jax.models.io.load import Model, load_policy
+from cai_jax.models.io.load import Model, load_merged, load_policy
 from cai_jax.models.io.sources import ModelSource, default_cache, resolve
 from cai_jax.parallel.devices import compute_dtype
+from cai_jax.parallel.keys import named_key
 from cai_jax.parallel.mesh import make_mesh
 from cai_jax.prompts.chat import ChatFormat, load_tokenizer
 
@@ -103,18 +104,22 @@ class Run:
         """All labelled harmlessness pairs: for audits and evaluation alone."""
         return read_pairs(Path(self.config.data.harmlessness_pairs))
 
-    def training(self, items: list, count: int) -> list:
-        """The first ``count`` items that are not held out."""
+    def training(self, items: list, count: int | None) -> list:
+        """The first ``count`` items that are not held out; None: all of them."""
         return self._some(items, count, held_out=False)
 
-    def held_out(self, items: list, count: int) -> list:
-        """The first ``count`` held-out items."""
+    def held_out(self, items: list, count: int | None) -> list:
+        """The first ``count`` held-out items; None: all of them."""
         return self._some(items, count, held_out=True)
 
-    def _some(self, items: list, count: int, held_out: bool) -> list:
+    def _some(self, items: list, count: int | None, held_out: bool) -> list:
         percent = self.config.data.held_out_percent
         text = lambda item: item.text if isinstance(item, Prompt) else item.prompt
         return [i for i in items if is_held_out(text(i), percent) == held_out][:count]
+
+    def audit_split(self, held_out: bool) -> list[LabelledPair]:
+        """Half of the harmlessness pairs: the held-out one is for the audit alone."""
+        return [p for p in self.harmlessness_pairs if is_held_out(p.prompt, 50) == held_out]
 
     @cached_property
     def mesh(self) -> Mesh:
@@ -148,11 +153,18 @@ class Run:
         """Where a training stage leaves its model."""
         return self.workdir / stage / "checkpoint"
 
-    def policy(self, source: ModelSource, trained_fully: bool = False) -> Model:
-        """A decoder on the mesh: in the compute type, or float32 where all of it is trained."""
-        return load_policy(
-            source, self.mesh, self.dtype, jnp.float32 if trained_fully else self.dtype
-        )
+    def stage_seed(self, *names: str | int) -> int:
+        """A seed below 2**31 for libraries that take integers, from the run's seed and names."""
+        return int(named_key(self.config.seed, *names)[0] >> 1)
+
+    def merged(self, source: ModelSource, trained_fully: bool = False) -> Model:
+        """A decoder to train from: float32 where all of it is trained, else the compute type."""
+        param_dtype = jnp.dtype(jnp.float32) if trained_fully else self.dtype
+        return load_merged(source, self.mesh, self.dtype, param_dtype)
+
+    def policy(self, source: ModelSource) -> Model:
+        """A decoder to run, in the compute type."""
+        return load_policy(source, self.mesh, self.dtype, self.dtype)
 
     @property
     def sampling(self) -> Sampling:
@@ -193,6 +205,16 @@ class Run:
                     f"config.data.held_out_percent = {c.data.held_out_percent}; add rows"
                 )
 
+    def check_models(self) -> None:
+        """Resolves every model and the mesh before anything is computed.
+
+        Raises:
+          ValueError: a source cannot be resolved, or the mesh does not fit the devices.
+        """
+        for name in {"", self.config.feedback.source, self.config.pm_train.source}:
+            self.source(name)
+        _ = self.mesh
+
     def _choice_shots(self) -> int:
         return 0 if self.config.feedback.method == "contrast" else self.config.feedback.few_shots
 
@@ -224,7 +246,7 @@ def fingerprints(run: Run, stages: list[Stage]) -> dict[str, str]:
     """Fingerprint of every stage, each including those of its inputs."""
     shared = [run.config.seed, run.config.model.source, run.config.model.system_prompt]
     shared += [run.config.model.compute_dtype, run.config.mesh, run.config.data]
-    shared += [run.config.generation, input_hashes(run)]
+    shared += [run.config.generation, input_hashes(run), str(run.dtype)]
     prints: dict[str, str] = {}
     for stage in stages:
         below = [prints[name] for name in stage.inputs]
@@ -242,6 +264,7 @@ def claim_workdir(run: Run) -> None:
     tree = json.loads(json.dumps(asdict(run.config)))
     for name in ("stages", "rerun_changed", "workdir"):
         tree.pop(name)
+    tree["model"].pop("cache")
     if file.exists() and not run.config.rerun_changed:
         changed = differences(json.loads(file.read_text(encoding="utf-8")), tree)
         if changed:

@@ -8,7 +8,7 @@ from cai_jax.data.records import read_records
 from cai_jax.data.tasks import CausalLMConverter, Part, batches, mixture
 from cai_jax.learning.losses import sft_loss_sum
 from cai_jax.learning.train import make_optimizer, make_trainable
-from cai_jax.models.io.checkpoint import CheckpointInfo, save_checkpoint
+from cai_jax.models.io.checkpoint import CheckpointInfo, base_of, save_checkpoint
 from cai_jax.models.io.load import decoder_builder
 from cai_jax.stages.run import Outcome, Run, Stage, frozen_layers, lora_config
 from cai_jax.stages.training import fill_rows, train
@@ -19,8 +19,14 @@ def run(run: Run, folder: Path) -> Outcome:
     settings, source = run.config.sl_train, run.source("")
     lora = lora_config(settings.lora)
     trainable = make_trainable(
-        decoder_builder(source, run.dtype, lora, frozen_layers(settings.trained_layers, source)),
-        run.policy(source, trained_fully=lora is None).params,
+        decoder_builder(
+            source,
+            run.dtype,
+            lora,
+            frozen_layers(settings.trained_layers, source),
+            run.stage_seed("sl_train", "init"),
+        ),
+        run.merged(source, trained_fully=lora is None).params,
         lora,
         run.mesh,
     )
@@ -44,8 +50,7 @@ def run(run: Run, folder: Path) -> Outcome:
         CausalLMConverter(),
         {"tokens": length, "loss_mask": length},
         settings.batch_size,
-        run.config.seed,
-        settings.epochs,
+        [run.stage_seed("sl_train", "epoch", e) for e in range(settings.epochs)],
     )
     params, history, tokens = train(
         run,
@@ -58,7 +63,8 @@ def run(run: Run, folder: Path) -> Outcome:
         settings.micro_batches,
         lambda batch: int(np.sum(batch["segments"] > 0)),
     )
-    info = CheckpointInfo("policy", run.config.model.source, lora)
+    base = base_of(run.config.model.source, folder / "checkpoint")
+    info = CheckpointInfo("policy", base, lora)
     save_checkpoint(folder / "checkpoint", info, params)
     return Outcome(
         {

@@ -5,6 +5,7 @@ training changed: low-rank updates and heads, or the whole model.
 """
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,13 @@ def save_checkpoint(folder: Path, info: CheckpointInfo, trained: nnx.State) -> N
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder.absolute() / "params", arrays)
     (folder / MODEL_FILE).write_text(json.dumps(asdict(info), indent=2) + "\n", encoding="utf-8")
+
+
+def base_of(source: str, folder: Path) -> str:
+    """A source as a checkpoint in ``folder`` names it: local paths become relative to it."""
+    if source.startswith(("pypi:", "hf:")):
+        return source
+    return os.path.relpath(Path(source).expanduser().resolve(), folder.resolve())
 
 
 def read_info(folder: Path) -> CheckpointInfo:

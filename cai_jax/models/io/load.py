@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
@@ -29,24 +30,55 @@ def decoder_builder(
     dtype: jnp.dtype,
     lora: LoRAConfig | None = None,
     frozen_layers: int = 0,
+    seed: int = 0,
 ):
-    """A function that makes the source's decoder, for abstract evaluation."""
-    return lambda: Decoder(source.config, lora, dtype, frozen_layers, rngs=nnx.Rngs(0))
+    """A function that makes the source's decoder; ``seed`` is for new parameters only."""
+    return lambda: Decoder(source.config, lora, dtype, frozen_layers, rngs=nnx.Rngs(seed))
+
+
+def load_merged(
+    source: ModelSource, mesh: Mesh, compute_dtype: jnp.dtype, param_dtype: jnp.dtype
+) -> Model:
+    """A decoder with all checkpoints of the source merged into its weights.
+
+    Merged in float32 and rounded once to ``param_dtype``, the type the parameters are kept in.
+    """
+    graph, _ = abstract_split(decoder_builder(source, compute_dtype))
+    merging = bool(source.checkpoints)
+    params = _pretrained(source.path, mesh, jnp.dtype(jnp.float32 if merging else param_dtype))
+    for folder, info in source.checkpoints:
+        _require(info, "policy", folder)
+        trained = _trained(source, folder, info, mesh)
+        params = merge_lora(params, trained, info.lora.scale) if info.lora else trained
+    return Model(graph, cast(params, param_dtype) if merging else params)
 
 
 def load_policy(
     source: ModelSource, mesh: Mesh, compute_dtype: jnp.dtype, param_dtype: jnp.dtype
 ) -> Model:
-    """A decoder with all checkpoints of the source merged into its weights."""
-    graph, _ = abstract_split(decoder_builder(source, compute_dtype))
-    params = _pretrained(source.path, mesh, param_dtype)
-    for folder, info in source.checkpoints:
-        _require(info, "policy", folder)
-        builder = decoder_builder(source, compute_dtype, info.lora)
-        _, trained, _ = abstract_split(builder, trainable_filter(bool(info.lora)), ...)
-        trained = restore_trained(folder, trained, mesh)
-        params = merge_lora(params, trained, info.lora.scale) if info.lora else trained
-    return Model(graph, params)
+    """A decoder exactly as it was trained: its last low-rank update stays apart.
+
+    Merged into bfloat16 weights, a small update would be lost to rounding.
+    """
+    if not source.checkpoints or not source.checkpoints[-1][1].lora:
+        return load_merged(source, mesh, compute_dtype, param_dtype)
+    folder, info = source.checkpoints[-1]
+    _require(info, "policy", folder)
+    below = ModelSource(source.path, source.checkpoints[:-1])
+    base = load_merged(below, mesh, compute_dtype, param_dtype)
+    graph, _ = abstract_split(decoder_builder(source, compute_dtype, info.lora))
+    return Model(graph, nnx.merge_state(base.params, _trained(source, folder, info, mesh)))
+
+
+def cast(params: nnx.State, dtype: jnp.dtype) -> nnx.State:
+    """Every parameter in one type."""
+    return jax.tree.map(lambda x: x.astype(dtype), params)
+
+
+def _trained(source: ModelSource, folder: Path, info: CheckpointInfo, mesh: Mesh) -> nnx.State:
+    builder = decoder_builder(source, jnp.dtype(jnp.float32), info.lora)
+    _, trained, _ = abstract_split(builder, trainable_filter(bool(info.lora)), ...)
+    return restore_trained(folder, trained, mesh)
 
 
 def load_preference_model(
@@ -70,7 +102,7 @@ def load_preference_model(
     trained = restore_trained(folder, trained, mesh)
     if not info.lora:
         return Model(graph, trained), info
-    decoder = load_policy(below, mesh, compute_dtype, param_dtype)
+    decoder = load_merged(below, mesh, compute_dtype, param_dtype)
     return Model(graph, nnx.merge_state(trained, under("decoder", decoder.params))), info
 
 

@@ -29,7 +29,7 @@ _HUGGING_FACE_NAMES = {
     "blocks.down.kernel": "model.layers.N.mlp.down_proj.weight",
 }
 # Buffers that some checkpoints carry beside their weights.
-_IGNORED = re.compile(r".*(rotary_emb\.inv_freq|rope_freqs\.weight)$")
+_IGNORED = re.compile(r".*rotary_emb\.inv_freq$")
 
 
 def path_name(path: tuple) -> str:
@@ -124,19 +124,20 @@ def merge_lora(base: nnx.State, lora: nnx.State, scale: float) -> nnx.State:
     """Base parameters with every low-rank update added: kernel + scale * A B, per layer."""
     updates = {path: variable for path, variable in nnx.to_flat_state(lora)}
 
-    @jax.jit
-    def merged(kernel, a, b):
-        delta = jnp.einsum("lir,lro->lio", a, b) * scale
-        return (kernel.astype(jnp.float32) + delta).astype(kernel.dtype)
-
     out = []
     for path, variable in nnx.to_flat_state(base):
         pair = [updates.get((*path[:-1], part)) for part in ("lora_a", "lora_b")]
         if path[-1] == "kernel" and pair[0] is not None:
             a, b = (v.get_value() for v in pair)
-            variable = variable.replace(merged(variable.get_value(), a, b))
+            variable = variable.replace(_merged(variable.get_value(), a, b, scale))
         out.append((path, variable))
     return nnx.from_flat_state(out)
+
+
+@jax.jit
+def _merged(kernel: jax.Array, a: jax.Array, b: jax.Array, scale: float) -> jax.Array:
+    delta = jnp.einsum("lir,lro->lio", a, b) * scale
+    return (kernel.astype(jnp.float32) + delta).astype(kernel.dtype)
 
 
 def trainable_filter(lora: bool) -> Any:

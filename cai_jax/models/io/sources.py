@@ -16,7 +16,7 @@ import subprocess
 import sys
 import zipfile
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from cai_jax.models.config import DecoderConfig
@@ -49,6 +49,12 @@ class ModelSource:
         if isinstance(self.weights, GGUFWeights):
             return self.weights.config()
         return read_hugging_face_config(self.path / "config.json")
+
+
+@lru_cache(maxsize=4)
+def open_weights(path: Path) -> Weights:
+    """Opens a weight file or folder; once, since parsing a GGUF header takes seconds."""
+    return GGUFWeights(path) if path.suffix == ".gguf" else SafetensorsWeights(path)
 
 
 def default_cache() -> Path:
@@ -163,6 +169,13 @@ def read_hugging_face_config(file: Path) -> DecoderConfig:
                 f"{file}: {field} {value!r} is not supported; cai_jax computes Llama decoders "
                 "without biases and without rope scaling"
             )
+    try:
+        return _decoder_config(fields, rope)
+    except KeyError as error:
+        raise ValueError(f"{file}: field {error} is missing; the folder is incomplete") from None
+
+
+def _decoder_config(fields: dict, rope: dict) -> DecoderConfig:
     heads = fields["num_attention_heads"]
     return DecoderConfig(
         vocab_size=fields["vocab_size"],

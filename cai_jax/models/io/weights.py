@@ -100,6 +100,12 @@ class GGUFWeights:
                 f"{file}: architecture {architecture!r}; cai_jax reads GGUF files of the llama "
                 "architecture"
             )
+        scaling = self._field("llama.rope.scaling.type", "none")
+        if scaling != "none" or any(t.name.startswith("rope_freqs") for t in reader.tensors):
+            raise ValueError(
+                f"{file}: rope scaling ({scaling}) is not supported; cai_jax computes Llama "
+                "decoders without it"
+            )
         self._tensors = {_hugging_face_name(t.name): t for t in reader.tensors}
 
     def _field(self, key: str, default=None):

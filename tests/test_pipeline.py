@@ -1,0 +1,173 @@
+"""The whole pipeline on a tiny random model, sharded over eight devices."""
+
+import importlib.util
+import json
+import re
+from dataclasses import replace
+
+import pytest
+import tensorflow_datasets as tfds
+from conftest import ROOT
+from tiny_model import write_tiny_model
+
+from cai_jax.config import ConfigError, parse_config
+from cai_jax.stages import evaluate, feedback, pm_train, report, rl, sl_data, sl_train
+from cai_jax.stages.run import Run, claim_workdir, run_stages
+
+STAGES = [m.STAGE for m in (sl_data, sl_train, feedback, pm_train, rl, evaluate, report)]
+
+
+def rlaif_config(**changes):
+    """configs/rlaif.py:smoke as a dict, with changes by dotted name."""
+    spec = importlib.util.spec_from_file_location("rlaif", ROOT / "configs" / "rlaif.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config("smoke")
+    config.update_from_flattened_dict(changes)
+    return config.to_dict()
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def in_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def tiny_config(workdir, model_folder, **changes):
+    return parse_config(
+        rlaif_config(
+            **{
+                "workdir": str(workdir),
+                "model.source": str(model_folder),
+                "model.compute_dtype": "float32",
+                "mesh.fsdp": 4,
+                "mesh.tensor": 2,
+                "sl_train.sequence_length": 192,
+                "pm_train.sequence_length": 192,
+                "pm_train.trained_layers": 0,
+                "sl_train.trained_layers": 1,
+                "rl.trained_layers": 1,
+                "rl.minibatches": 1,
+                "evaluate.bootstrap_samples": 100,
+                **changes,
+            }
+        )
+    )
+
+
+def run_all(config) -> Run:
+    run = Run(config)
+    run.check_inputs()
+    claim_workdir(run)
+    run_stages(run, STAGES)
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, model_folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return run_all(tiny_config(tmp_path_factory.mktemp("run") / "work", model_folder))
+
+
+def test_summary_and_report(finished):
+    summary = json.loads((finished.workdir / "report" / "summary.json").read_text())
+    assert set(summary["stages"]) == {s.name for s in STAGES} - {"report"}
+    assert all(s["tokens"] > 0 and s["seconds"] > 0 for s in summary["stages"].values())
+    assert summary["supervision"]["human_harm_labels_trained_on"] == 0
+    assert set(summary["evaluation"]["models"]) == {"base", "sl_cai", "rl_cai"}
+    assert summary["feedback"]["audit"]["audit"]["pairs"] == 4
+    assert summary["constitution"]["sha256"] == finished.constitution.content_hash()
+    page = (finished.workdir / "report" / "index.html").read_text(encoding="utf-8")
+    for prompt in evaluate.SHOWN_PROMPTS:
+        assert prompt.text.replace("'", "&#39;") in page
+    assert page.count("<svg") == 4
+    loaded = re.findall(r"""(?:src|href)=["']?(?!#)""", page.replace('xlink:href="#', ""))
+    assert not loaded  # self-contained
+
+
+def test_records_carry_their_origin(finished):
+    builder = tfds.builder_from_directory(finished.workdir / "sl_data" / "revisions" / "1.0.0")
+    for row in tfds.as_numpy(builder.as_dataset(split="train")):
+        assert row["constitution_sha256"].decode() == finished.constitution.content_hash()
+        assert row["principle_id"].decode() in {
+            p.id for p in finished.constitution.critique_revision
+        }
+        assert row["round"] >= 1
+        assert len(row["tokens"]) == len(row["loss_mask"])
+        assert row["loss_mask"][0] == 0
+        assert row["loss_mask"][-1] == 1
+        assert row["tokens"][-1] == finished.chat.end_of_turn
+
+
+def refuse(stages):
+    """The same stages, none of which may run."""
+
+    def refusal(name):
+        def fail(run, folder):
+            raise AssertionError(f"{name} was run again")
+
+        return fail
+
+    return [replace(stage, run=refusal(stage.name)) for stage in stages]
+
+
+def test_a_finished_run_is_not_run_again(finished, in_root):
+    run_stages(Run(finished.config), refuse(STAGES))
+
+
+def test_a_change_reruns_only_what_depends_on_it(finished, model_folder, in_root):
+    changed = tiny_config(finished.workdir, model_folder, **{"rl.kl_coef": 0.5})
+    with pytest.raises(ConfigError, match=r"config.rl.kl_coef: 0.02 there, 0.5 here"):
+        claim_workdir(Run(changed))
+    upstream = refuse([sl_data.STAGE, sl_train.STAGE, feedback.STAGE, pm_train.STAGE])
+    with pytest.raises(AssertionError, match="rl was run again"):
+        run_stages(Run(changed), [*upstream, *refuse([rl.STAGE])])
+
+
+def test_a_stage_without_its_inputs_is_refused(tmp_path, model_folder, in_root):
+    config = tiny_config(tmp_path / "fresh", model_folder, stages="rl")
+    with pytest.raises(ConfigError, match="stage rl needs sl_train"):
+        run_stages(Run(config), STAGES)
+
+
+@pytest.mark.parametrize("method", ["multiple_choice", "chain_of_thought"])
+def test_other_feedback_methods(finished, model_folder, in_root, method):
+    changed = tiny_config(
+        finished.workdir,
+        model_folder,
+        **{
+            "feedback.method": method,
+            "feedback.principles_per_pair": 2,
+            "feedback.audit_pairs": 4,
+            "feedback.reasoning_tokens": 4,
+            "rerun_changed": True,
+        },
+    )
+    folder = finished.workdir / method
+    folder.mkdir()
+    outcome = feedback.run(Run(changed), folder)
+    assert 0 <= outcome.metrics["audit"]["audit"]["picks_option_a"] <= 1
+    if method == "chain_of_thought":
+        assert outcome.metrics["label_strength"] <= 0.1 + 1e-6
+
+
+def test_full_finetuning(finished, model_folder, in_root, tmp_path):
+    changed = tiny_config(finished.workdir, model_folder, **{"sl_train.lora.rank": 0})
+    run = Run(changed)
+    sl_train.run(run, tmp_path)
+    trained = run.policy(run.source(str(tmp_path / "checkpoint")))
+    base = run.policy(run.source(""))
+    same = [
+        (a == b).all()
+        for a, b in zip(
+            (v[...] for v in trained.params.flat_state().leaves),
+            (v[...] for v in base.params.flat_state().leaves),
+            strict=True,
+        )
+    ]
+    assert not all(same)
