@@ -90,7 +90,7 @@ def laptop() -> ConfigDict:
     c.rl = dict(
         lora=lora,
         trained_layers=10,
-        iterations=6,
+        iterations=5,
         batch_size=24,
         minibatches=4,
         micro_batches=1,
@@ -98,18 +98,18 @@ def laptop() -> ConfigDict:
         prompt_tokens=64,
         response_tokens=32,
         temperature=0.7,
-        learning_rate=3e-3,
+        learning_rate=2e-3,
         warmup_steps=2,
         max_grad_norm=1.0,
         adam_eps=1e-5,
-        kl_coef=0.01,
+        kl_coef=0.02,
         kl_target=0.0,
         kl_horizon=1000,
         gamma=1.0,
         lam=0.95,
         clip_ratio=0.2,
-        clip_value=1.0,
-        value_coef=0.5,
+        clip_value=0.2,
+        value_coef=0.1,
         entropy_coef=0.0,
         missing_stop_penalty=0.0,
         helpful_fraction=0.25,
@@ -117,7 +117,7 @@ def laptop() -> ConfigDict:
         max_first_ratio_error=0.02,
     )
     c.evaluate = dict(
-        red_team_prompts=38, helpful_prompts=20, labelled_pairs=40, bootstrap_samples=2000
+        red_team_prompts=24, helpful_prompts=14, labelled_pairs=40, bootstrap_samples=2000
     )
     c.report = dict(transcripts=12)
     return c

@@ -137,7 +137,7 @@ def test_a_finished_run_is_not_run_again(finished, in_root):
 
 def test_a_change_reruns_only_what_depends_on_it(finished, model_folder, in_root):
     changed = tiny_config(finished.workdir, model_folder, **{"rl.kl_coef": 0.5})
-    with pytest.raises(ConfigError, match=r"config.rl.kl_coef: 0.01 there, 0.5 here"):
+    with pytest.raises(ConfigError, match=r"config.rl.kl_coef: 0.02 there, 0.5 here"):
         claim_workdir(Run(changed))
     upstream = refuse([sl_data.STAGE, sl_train.STAGE, feedback.STAGE, pm_train.STAGE])
     with pytest.raises(AssertionError, match="rl was run again"):
