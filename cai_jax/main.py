@@ -55,7 +55,9 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        # ml_collections hands on the traceback of a config file; its last line is the error.
+        text = str(error).strip()
+        sys.exit(f"error: {text.splitlines()[-1] if 'Traceback' in text else text}")
 
 
 def run_main(argv: list[str]) -> None:
