@@ -310,6 +310,13 @@ def _check_together(c: Config) -> None:
             raise ConfigError(
                 f"config.{where}.batch_size: {batch} is not a multiple of {unit} = {parts}"
             )
+    for where, stage in (("sl_train", c.sl_train), ("pm_train", c.pm_train), ("rl", c.rl)):
+        if stage.trained_layers and not stage.lora.rank:
+            raise ConfigError(
+                f"config.{where}.trained_layers: {stage.trained_layers}, but full finetuning "
+                "trains every layer; set it to 0, or config."
+                f"{where}.lora.rank above 0"
+            )
     if [c.mesh.data, c.mesh.fsdp, c.mesh.tensor].count(-1) > 1:
         raise ConfigError("config.mesh: only one axis may be -1")
     for axis in ("data", "fsdp", "tensor"):

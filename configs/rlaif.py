@@ -40,16 +40,16 @@ def laptop() -> ConfigDict:
     )
     # Far below the paper's temperature of 1: at 135M parameters full-temperature text is noise.
     c.generation = dict(
-        temperature=0.6,
+        temperature=0.5,
         top_k=0,
         top_p=1.0,
-        batch_size=20,
-        score_batch_size=16,
+        batch_size=24,
+        score_batch_size=12,
         response_tokens=40,
         critique_tokens=32,
     )
     lora = dict(rank=8, alpha=16.0)
-    c.sl_data = dict(red_team_prompts=20, helpful_prompts=12, rounds=2, critique=True, few_shots=1)
+    c.sl_data = dict(red_team_prompts=24, helpful_prompts=12, rounds=2, critique=True, few_shots=1)
     c.sl_train = dict(
         lora=lora,
         trained_layers=10,
@@ -64,8 +64,8 @@ def laptop() -> ConfigDict:
     c.feedback = dict(
         method="contrast",
         source="",
-        prompts=30,
-        temperature=0.8,
+        prompts=36,
+        temperature=0.7,
         principles_per_pair=1,
         few_shots=1,
         contrast_scale=10.0,
@@ -78,8 +78,8 @@ def laptop() -> ConfigDict:
         source="",
         lora=lora,
         trained_layers=10,
-        helpfulness_pairs=26,
-        epochs=2,
+        helpfulness_pairs=76,
+        epochs=1,
         batch_size=8,
         micro_batches=1,
         sequence_length=112,
@@ -90,23 +90,23 @@ def laptop() -> ConfigDict:
     c.rl = dict(
         lora=lora,
         trained_layers=10,
-        iterations=5,
+        iterations=6,
         batch_size=24,
-        minibatches=4,
+        minibatches=2,
         micro_batches=1,
-        epochs=1,
+        epochs=2,
         prompt_tokens=64,
-        response_tokens=32,
-        temperature=0.7,
+        response_tokens=40,
+        temperature=0.6,
         learning_rate=2e-3,
         warmup_steps=2,
         max_grad_norm=1.0,
         adam_eps=1e-5,
-        kl_coef=0.02,
+        kl_coef=0.08,
         kl_target=0.0,
         kl_horizon=1000,
         gamma=1.0,
-        lam=0.95,
+        lam=1.0,
         clip_ratio=0.2,
         clip_value=0.2,
         value_coef=0.1,
@@ -117,7 +117,7 @@ def laptop() -> ConfigDict:
         max_first_ratio_error=0.02,
     )
     c.evaluate = dict(
-        red_team_prompts=24, helpful_prompts=14, labelled_pairs=40, bootstrap_samples=2000
+        red_team_prompts=44, helpful_prompts=26, labelled_pairs=40, bootstrap_samples=2000
     )
     c.report = dict(transcripts=12)
     return c

@@ -52,9 +52,9 @@ def mesh8() -> Mesh:
     return jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
 
 
-def tiny_decoder(seed: int = 0, lora: LoRAConfig | None = None) -> Decoder:
+def tiny_decoder(seed: int = 0, lora: LoRAConfig | None = None, frozen_layers: int = 0) -> Decoder:
     """A random decoder; weights large enough that distributions are not flat."""
-    decoder = Decoder(TINY, lora, jnp.float32, rngs=nnx.Rngs(seed))
+    decoder = Decoder(TINY, lora, jnp.float32, frozen_layers, rngs=nnx.Rngs(seed))
     decoder.embedding.set_value(decoder.embedding[...] * 30)
     return decoder
 

@@ -9,7 +9,7 @@ from flax import nnx
 
 from cai_jax.generation.batching import buckets
 from cai_jax.generation.engine import Generator
-from cai_jax.generation.sampling import Sampling, sample, sampling_logits
+from cai_jax.generation.sampling import Sampling, inverse_cdf, sample, sampling_logits
 from cai_jax.generation.scoring import Scorer
 from cai_jax.models.heads import PreferenceModel
 from cai_jax.parallel.keys import named_key
@@ -109,6 +109,21 @@ def test_sampled_distribution(sampling, kept):
     inside = expected > 0
     assert chisquare(counts[inside], expected[inside] / expected.sum() * n).pvalue > 1e-4
     np.testing.assert_allclose(np.exp(logprobs), expected[np.asarray(tokens)], rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 9, 10, 1000])
+def test_inverse_cdf_never_draws_what_cannot_be(size):
+    rng = np.random.default_rng(size)
+    p = rng.random((64, size)).astype(np.float32) * (rng.random((64, size)) < 0.3)
+    p[np.arange(64), rng.integers(size, size=64)] += 0.1  # a row has at least one
+    p /= p.sum(1, keepdims=True)
+    for u in (0.0, 0.3, 1 - 2**-24):
+        tokens = np.asarray(inverse_cdf(jnp.array(p), jnp.full((64,), u, jnp.float32)))
+        assert (p[np.arange(64), tokens] > 0).all()
+        ends = np.cumsum(p.astype(np.float64), axis=1)
+        before = np.where(tokens > 0, ends[np.arange(64), tokens - 1], 0.0)
+        assert (before <= u + 1e-5).all()
+        assert (ends[np.arange(64), tokens] >= u - 1e-5).all()
 
 
 def test_truncated_logits_are_minus_infinity():

@@ -51,6 +51,7 @@ def test_unknown_preset():
         ("--config.rl.gamma=1.5", ["config.rl.gamma", "at most 1"]),
         ("--config.stages=sl_data,pm", ["config.stages", "'pm'", "pm_train"]),
         ("--config.rl.batch_size=3", ["config.rl.batch_size", "multiple"]),
+        ("--config.rl.lora.rank=0", ["config.rl.trained_layers", "every layer"]),
         ("--config.feedback.method=vote", ["config.feedback.method", "contrast"]),
         ("--config.constitution.path=none.yaml", ["none.yaml", "constitutions/"]),
         ("--config.sl_data.few_shots=9", ["config.sl_data.few_shots", "3"]),

@@ -36,9 +36,12 @@ def test_template_is_applied_once(chat):
 
 def test_preference_input_does_not_tell_how_a_reply_ended(chat):
     prompt, finished = chat.prompt_ids([user("the good")]), chat.reply_ids("a safe reply")
-    judged = chat.judged_ids(prompt, finished)
-    assert judged == chat.judged_ids(prompt, finished[:-1]) == prompt + finished
-    assert chat.judged_ids(prompt, []) == [*prompt, chat.end_of_turn]
+    assert chat.judged_ids(prompt, chat.reply_text(finished)) == prompt + finished
+    cut = chat.reply_ids("a safe reply. the good")[:-1]
+    assert chat.reply_text(cut) == "a safe reply."
+    assert chat.reply_text([*cut, chat.end_of_turn]) == "a safe reply. the good"
+    assert chat.reply_text(finished[:-1]) == "a safe reply"  # no whole sentence: as it is
+    assert chat.judged_ids(prompt, chat.reply_text([])) == [*prompt, chat.end_of_turn]
 
 
 def test_system_prompt_and_prefill(chat):
@@ -70,6 +73,8 @@ def test_a_tokenizer_without_template_is_refused(tmp_path):
         ("One. Two is cut", False, "One."),
         ('He said "no." And then', False, 'He said "no."'),
         ("never ends", False, None),
+        ("Do this:\n\n1. Wash.\n2.", False, "Do this:\n\n1. Wash."),
+        ("It was 1999. And", False, "It was 1999."),
         ("", True, None),
         ("...", True, None),
         ("Fine. Revision: more", True, None),

@@ -11,6 +11,7 @@ from flax import nnx
 
 from cai_jax.generation.engine import Completion, Generator
 from cai_jax.generation.sampling import Sampling
+from cai_jax.learning.logprobs import token_logprobs
 from cai_jax.learning.train import init_state, make_optimizer, make_trainable
 from cai_jax.models.config import LoRAConfig
 from cai_jax.models.heads import PolicyWithValue
@@ -149,14 +150,15 @@ SETTINGS = PPOSettings(
 class Setting:
     """A tiny policy that is rewarded for the lower half of the vocabulary."""
 
-    def __init__(self, mesh):
+    def __init__(self, mesh, frozen_layers=0):
         self.lora, self.mesh = LoRAConfig(4, 8.0), mesh
         self.base = tiny_decoder()
 
         def build():
-            return PolicyWithValue(TINY, self.lora, jnp.float32, rngs=nnx.Rngs(0))
+            return PolicyWithValue(TINY, self.lora, jnp.float32, frozen_layers, rngs=nnx.Rngs(0))
 
         self.reference = at_rest(self.base)
+        self.reference_graph = nnx.split(tiny_decoder(frozen_layers=frozen_layers))[0]
         self.trainable = make_trainable(
             build, self.reference.params, self.lora, mesh, decoder_name="decoder"
         )
@@ -187,7 +189,7 @@ class Setting:
             rollout,
             jnp.float32(kl_coef),
             policy_graph=self.trainable.graph,
-            reference_graph=self.reference.graph,
+            reference_graph=self.reference_graph,
             settings=SETTINGS,
         )
 
@@ -247,9 +249,37 @@ def test_ppo_loss_rows_do_not_feel_their_padding(mesh):
 
 
 def test_ppo_earns_more(mesh):
-    setting, scores = Setting(mesh), []
+    setting = Setting(mesh)
+    earned = lambda start: np.mean([setting.rollout(start + i).scores_b for i in range(6)])
+    before = earned(100)
     for iteration in range(12):
-        experience, stats = setting.prepare(setting.rollout(iteration))
+        experience, _ = setting.prepare(setting.rollout(iteration))
         setting.update(experience, iteration)
-        scores.append(float(stats["score"]))
-    assert np.mean(scores[-3:]) > np.mean(scores[:2]) + 0.2
+    assert earned(100) > before + 0.2
+
+
+def test_a_shared_trunk_changes_nothing(mesh):
+    shared, alone = Setting(mesh, frozen_layers=2), Setting(mesh, frozen_layers=2)
+    rollout = shared.rollout(0)
+    for iteration in range(2):  # the second time policy and reference differ
+        experience, stats = shared.prepare(rollout, 0.1)
+        assert experience.trunk_btd is not None
+        _, alone_stats = alone.prepare(rollout, 0.1)
+        assert (abs(float(stats["kl_k3"])) > 1e-5) == (iteration > 0)
+        # A reference that computes its own lower layers is at the same distance.
+        model = nnx.merge(alone.reference.graph, alone.reference.params)
+        whole = token_logprobs(
+            model, rollout.tokens_bt, rollout.segments_bt, SETTINGS.temperature, start=4
+        ).logprobs_bt
+        mask = rollout.mask_bt
+        by_hand = np.mean(np.sum((experience.logprobs_bt - whole) * mask, axis=1))
+        np.testing.assert_allclose(stats["kl_k1"], by_hand, atol=1e-4)
+        np.testing.assert_allclose(stats["kl_k1"], alone_stats["kl_k1"], atol=1e-4)
+        ours = shared.update(experience, iteration)
+        theirs = alone.update(experience._replace(trunk_btd=None), iteration)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs
+        )
+    shared.reference_graph = nnx.split(tiny_decoder())[0]
+    with pytest.raises(ValueError, match="freezes 0 layers, policy_graph 2"):
+        shared.prepare(rollout)

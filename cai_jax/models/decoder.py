@@ -90,8 +90,25 @@ class Decoder(nnx.Module):
                 init(rngs.params(), table, jnp.float32), axes=("vocab", "embed")
             )
 
+    def trunk(self, tokens_bt: jax.Array, segments_bt: jax.Array) -> jax.Array:
+        """States [b, t, d] after the embedding and the frozen layers, without a gradient.
+
+        Models that differ in their trained layers alone have this in common: PPO computes it once
+        a rollout, for the policy, the reference and every epoch.
+        """
+        _, stacked = nnx.split(self.blocks)
+        lower = jax.tree.map(lambda p: p[: self.frozen_layers], stacked)
+        x_btd, _ = self._scan_blocks(
+            lower, self._embed(tokens_bt), segments_bt, remat=False, keep_kv=False
+        )
+        return jax.lax.stop_gradient(x_btd)
+
     def hidden(
-        self, tokens_bt: jax.Array, segments_bt: jax.Array, remat: bool = False
+        self,
+        tokens_bt: jax.Array,
+        segments_bt: jax.Array,
+        remat: bool = False,
+        trunk_btd: jax.Array | None = None,
     ) -> jax.Array:
         """Hidden states of whole sequences, for training and scoring.
 
@@ -100,25 +117,35 @@ class Decoder(nnx.Module):
           segments_bt: int32; 0 is padding, tokens attend to earlier tokens of their own segment,
             so that several short sequences may be packed in a row. Padding may stand anywhere.
           remat: recompute each block in the backward pass instead of keeping its activations.
+          trunk_btd: what ``trunk`` gave for these tokens, to go on from there.
 
         Returns:
           [b, t, d] after the last norm, in the compute type.
         """
-        hidden, _ = self._scan_blocks(tokens_bt, segments_bt, remat, keep_kv=False)
-        return hidden
+        _, layers = nnx.split(self.blocks)
+        if trunk_btd is None and self.frozen_layers:
+            trunk_btd = self.trunk(tokens_bt, segments_bt)
+        if trunk_btd is None:
+            x_btd = self._embed(tokens_bt)
+        else:
+            x_btd = trunk_btd
+            layers = jax.tree.map(lambda p: p[self.frozen_layers :], layers)
+        x_btd, _ = self._scan_blocks(layers, x_btd, segments_bt, remat, keep_kv=False)
+        return self.norm(x_btd)
 
     def prefill(
         self, tokens_bt: jax.Array, segments_bt: jax.Array, slots: int
     ) -> tuple[jax.Array, KVCache]:
         """Hidden states of the prompts, and a cache of ``slots`` slots that holds them."""
-        hidden, (keys, values) = self._scan_blocks(
-            tokens_bt, segments_bt, remat=False, keep_kv=True
+        _, stacked = nnx.split(self.blocks)
+        x_btd, (keys, values) = self._scan_blocks(
+            stacked, self._embed(tokens_bt), segments_bt, remat=False, keep_kv=True
         )
         room = slots - tokens_bt.shape[1]
         pad = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, room), (0, 0)))
         layers = range(self.config.num_layers)
         valid_bs = jnp.pad(segments_bt > 0, ((0, 0), (0, room)))
-        return hidden, KVCache(
+        return self.norm(x_btd), KVCache(
             tuple(pad(keys[i]) for i in layers), tuple(pad(values[i]) for i in layers), valid_bs
         )
 
@@ -163,10 +190,18 @@ class Decoder(nnx.Module):
     def _embed(self, tokens: jax.Array) -> jax.Array:
         return constrain(self.embedding[...].astype(self.dtype)[tokens], "batch", None, None)
 
-    def _scan_blocks(self, tokens_bt, segments_bt, remat, keep_kv):
+    def _scan_blocks(
+        self,
+        layers: nnx.State,
+        x_btd: jax.Array,
+        segments_bt: jax.Array,
+        remat: bool,
+        keep_kv: bool,
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
+        """Runs some consecutive blocks; their keys and values [layers, b, k, t, n] if asked."""
         positions_bt = segment_positions(segments_bt)
         mask_bts = causal_segment_mask(segments_bt)
-        graph, stacked = nnx.split(self.blocks)
+        graph, _ = nnx.split(self.blocks)
 
         def body(x_btd, layer):
             kept = None
@@ -179,13 +214,7 @@ class Decoder(nnx.Module):
             x_btd = nnx.merge(graph, layer)(x_btd, positions_bt, attention)
             return x_btd, kept
 
-        x_btd = self._embed(tokens_bt)
-        if self.frozen_layers and not keep_kv:
-            lower = jax.tree.map(lambda p: p[: self.frozen_layers], stacked)
-            stacked = jax.tree.map(lambda p: p[self.frozen_layers :], stacked)
-            x_btd = jax.lax.stop_gradient(jax.lax.scan(body, x_btd, lower)[0])
-        x_btd, kv = jax.lax.scan(jax.checkpoint(body) if remat else body, x_btd, stacked)
-        return self.norm(x_btd), kv
+        return jax.lax.scan(jax.checkpoint(body) if remat else body, x_btd, layers)
 
 
 def segment_positions(segments_bt: jax.Array) -> jax.Array:

@@ -29,6 +29,13 @@ def conversation(prompt: str) -> list[Message]:
     return [user(parts[0].strip()), *later]
 
 
+def whole_sentences(text: str) -> str:
+    """The text up to the end of its last whole sentence; empty where there is none."""
+    # A number alone before the stop ("2.") opens an item of a list.
+    ends = list(re.finditer(r"(?<!\b\d)(?<!\b\d\d)[.!?][\"')\]]*(?=\s|$)", text))
+    return text[: ends[-1].end()] if ends else ""
+
+
 def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a Hugging Face folder or a .gguf file.
 
@@ -67,19 +74,24 @@ class ChatFormat:
         """Ids of a finished reply: the text and the end of turn."""
         return [*self._encode(text), self.end_of_turn]
 
-    def judged_ids(self, prompt_ids: Sequence[int], reply_ids: Sequence[int]) -> list[int]:
-        """What the preference model reads, in training and in every scoring.
-
-        A sampled reply counts as ended where it was cut: otherwise the score would tell apart
-        replies that ran into the token limit from those that did not, whatever they say.
-        """
-        ended = bool(reply_ids) and reply_ids[-1] in self.stop_ids
-        said = reply_ids[:-1] if ended else reply_ids
-        return [*prompt_ids, *said, self.end_of_turn]
+    def judged_ids(self, prompt_ids: Sequence[int], text: str) -> list[int]:
+        """What the preference model reads, in training and in every scoring: a finished reply."""
+        return [*prompt_ids, *self.reply_ids(text)]
 
     def text(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens left out."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True).strip()
+
+    def reply_text(self, ids: Sequence[int]) -> str:
+        """Text of a sampled reply; one cut by the token limit ends at its last whole sentence.
+
+        Where there is no whole sentence it stays as it is. A judge would otherwise hear the cut:
+        a preference model reads its score where the reply ends, and a word out of nowhere there
+        outweighs all that was said before.
+        """
+        text = self.text(ids)
+        ended = bool(ids) and ids[-1] in self.stop_ids
+        return text if ended else whole_sentences(text) or text
 
     @property
     def stop_ids(self) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from cai_jax.constitution.schema import CritiqueExample, CritiquePrinciple
-from cai_jax.prompts.chat import Message, assistant, user
+from cai_jax.prompts.chat import Message, assistant, conversation, user, whole_sentences
 
 CRITIQUE_MARK = "Critique:"
 REVISION_MARK = "Revision:"
@@ -17,7 +17,7 @@ def critique_messages(
 ) -> list[Message]:
     """Few-shots, the dialogue, and the critique request; the reply goes on after CRITIQUE_MARK."""
     shots = [turn for example in examples for turn in _example(example)]
-    return [*shots, user(prompt), assistant(response), user(principle.critique_request)]
+    return [*shots, *conversation(prompt), assistant(response), user(principle.critique_request)]
 
 
 def revision_messages(
@@ -30,7 +30,8 @@ def revision_messages(
     """As above, up to the revision request; without a critique it asks for the revision at once."""
     if critique is None:
         shots = [turn for e in examples for turn in _direct_example(e)]
-        return [*shots, user(prompt), assistant(response), user(principle.revision_request)]
+        answered = [*conversation(prompt), assistant(response)]
+        return [*shots, *answered, user(principle.revision_request)]
     return [
         *critique_messages(examples, prompt, response, principle),
         assistant(f"{CRITIQUE_MARK} {critique}"),
@@ -47,8 +48,7 @@ def parse_reply(text: str, finished: bool, forbidden: Sequence[str]) -> str | No
     """
     text = text.strip()
     if not finished:
-        ends = list(re.finditer(r"[.!?][\"')\]]*(?=\s|$)", text))
-        text = text[: ends[-1].end()] if ends else ""
+        text = whole_sentences(text)
     if not re.search(r"\w", text) or _RUN_ON.search(text):
         return None
     if any(text == other.strip() for other in forbidden):

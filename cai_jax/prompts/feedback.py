@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from cai_jax.constitution.schema import ChoiceExample
-from cai_jax.prompts.chat import Message, assistant, user
+from cai_jax.prompts.chat import Message, assistant, conversation, user
 
 ANSWER = "The better response is ("  # the next token is the letter of the answer
 THINK = "Let's think step by step."
@@ -12,8 +12,10 @@ LETTERS = ("A", "B")
 
 def question_message(prompt: str, question: str, first: str, second: str) -> Message:
     """The dialogue, the question of a principle, and both responses as options."""
+    turns = [f"{turn['role'].capitalize()}: {turn['content']}" for turn in conversation(prompt)]
+    dialogue = "\n".join([*turns, "Assistant: ..."])
     return user(
-        f"Read this conversation.\n\nUser: {prompt}\nAssistant: ...\n\n{question}\n\n"
+        f"Read this conversation.\n\n{dialogue}\n\n{question}\n\n"
         f"Options:\n(A) {first}\n(B) {second}"
     )
 

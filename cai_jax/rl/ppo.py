@@ -42,10 +42,11 @@ class PPOSettings:
 
 
 class Experience(NamedTuple):
-    """A rollout with everything the update reads; all [b, t], fixed during the update."""
+    """A rollout with everything the update reads; fixed during the update."""
 
     tokens_bt: jax.Array
     segments_bt: jax.Array
+    trunk_btd: jax.Array | None  # states below the trained layers, where some are frozen
     mask_bt: jax.Array
     logprobs_bt: jax.Array
     values_bt: jax.Array
@@ -57,11 +58,12 @@ def policy_outputs(
     model: PolicyWithValue,
     tokens_bt: jax.Array,
     segments_bt: jax.Array,
+    trunk_btd: jax.Array | None,
     settings: PPOSettings,
     remat: bool,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Log-probability, entropy and value [b, t] of each response token, as seen from before it."""
-    hidden_btd = model.decoder.hidden(tokens_bt, segments_bt, remat)
+    hidden_btd = model.decoder.hidden(tokens_bt, segments_bt, remat, trunk_btd)
     scored = logprobs_of_hidden(
         model.decoder,
         hidden_btd,
@@ -89,20 +91,37 @@ def prepare(
     """From a rollout to what the update reads, and statistics of the rollout.
 
     Old log-probabilities are recomputed here, by the trainer, so that the first ratio is 1; how
-    far the sampler's own differ is in the statistics.
+    far the sampler's own differ is in the statistics. What both models freeze is run once.
+
+    Raises:
+      ValueError: policy and reference freeze different numbers of layers.
     """
     tokens, segments, mask = rollout.tokens_bt, rollout.segments_bt, rollout.mask_bt
     policy = nnx.merge(policy_graph, policy_params, frozen)
-    logprobs, entropy, values = policy_outputs(policy, tokens, segments, settings, remat=False)
     reference_model = nnx.merge(reference_graph, reference_params)
+    if reference_model.frozen_layers != policy.decoder.frozen_layers:
+        raise ValueError(
+            f"reference_graph freezes {reference_model.frozen_layers} layers, policy_graph "
+            f"{policy.decoder.frozen_layers}: they share what is frozen, so both must be alike"
+        )
+    trunk = policy.decoder.trunk(tokens, segments) if policy.decoder.frozen_layers else None
+    logprobs, entropy, values = policy_outputs(
+        policy, tokens, segments, trunk, settings, remat=False
+    )
     reference = token_logprobs(
-        reference_model, tokens, segments, settings.temperature, start=settings.prompt_length
+        reference_model,
+        tokens,
+        segments,
+        settings.temperature,
+        start=settings.prompt_length,
+        trunk_btd=trunk,
     ).logprobs_bt
     rewards = token_rewards(rollout.scores_b, logprobs, reference, mask, kl_coef)
     advantages = generalized_advantages(rewards, values, mask, settings.gamma, settings.lam)
     experience = Experience(
         tokens_bt=tokens,
         segments_bt=segments,
+        trunk_btd=trunk,
         mask_bt=mask,
         logprobs_bt=logprobs,
         values_bt=values,
@@ -129,7 +148,7 @@ def ppo_loss_sum(
 ) -> tuple[jax.Array, Sums]:
     """Clipped surrogate plus clipped value loss minus entropy bonus, summed over tokens."""
     logprobs, entropy, values = policy_outputs(
-        model, batch.tokens_bt, batch.segments_bt, settings, remat=True
+        model, batch.tokens_bt, batch.segments_bt, batch.trunk_btd, settings, remat=True
     )
     log_ratio = jnp.where(batch.mask_bt > 0, logprobs - batch.logprobs_bt, 0.0)
     ratio = jnp.exp(log_ratio)

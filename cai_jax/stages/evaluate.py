@@ -15,7 +15,7 @@ from cai_jax.feedback.audit import wilson_interval
 from cai_jax.generation.engine import Completion, Generator
 from cai_jax.generation.scoring import Scorer
 from cai_jax.parallel.keys import named_key
-from cai_jax.prompts.chat import conversation, user
+from cai_jax.prompts.chat import conversation
 from cai_jax.stages.rl import Reward
 from cai_jax.stages.run import Outcome, Run, Stage
 
@@ -46,7 +46,7 @@ def run(run: Run, folder: Path) -> Outcome:
     }
     prompts = [prompt for group in sets.values() for prompt in group]
     group_of = [name for name, group in sets.items() for _ in group]
-    ids = [run.chat.prompt_ids([user(prompt.text)]) for prompt in prompts]
+    ids = [run.chat.prompt_ids(conversation(prompt.text)) for prompt in prompts]
     reward = Reward(run)
     base = run.policy(run.source(""))
     base_scorer = Scorer(base, run.mesh, run.config.generation.score_batch_size)
@@ -59,14 +59,13 @@ def run(run: Run, folder: Path) -> Outcome:
         generator = Generator(model, run.mesh, run.chat.stop_ids, run.config.generation.batch_size)
         samples = _respond(run, generator, group_of, prompts, ids, name)
         tokens += generator.tokens
-        replies = [s.ids for s in samples]
-        scores[name] = reward(ids, replies, f"evaluate: score {name}")
+        texts = [run.chat.reply_text(s.ids) for s in samples]
+        scores[name] = reward(ids, texts, f"evaluate: score {name}")
         kl = np.zeros(len(ids))
         if name != "base":
             scorer = Scorer(model, run.mesh, run.config.generation.score_batch_size)
             kl = _kl_to_base(run, scorer, base_scorer, ids, samples)
             tokens += scorer.tokens
-        texts = [run.chat.text(reply) for reply in replies]
         results["models"][name] = {
             group: _describe(run, [g == group for g in group_of], scores[name], texts, samples, kl)
             for group in ("red_team", "helpful")
@@ -188,9 +187,8 @@ def _revision_scores(run: Run, reward: Reward) -> list[dict[str, Any]]:
         *({row["prompt_id"] for row in steps if row["round"] == number} for number in rounds)
     )
     steps = [row for row in steps if row["prompt_id"] in whole]
-    prompts = [run.chat.prompt_ids([user(row["prompt"])]) for row in steps]
-    replies = [run.chat.reply_ids(row["response"]) for row in steps]
-    scored = reward(prompts, replies, "evaluate: rounds")
+    prompts = [run.chat.prompt_ids(conversation(row["prompt"])) for row in steps]
+    scored = reward(prompts, [row["response"] for row in steps], "evaluate: rounds")
     return [
         {
             "round": number,
@@ -213,7 +211,7 @@ def _preference_accuracy(run: Run, reward: Reward) -> dict[str, Any]:
     for name, pairs in (("harmlessness", harmless), ("helpfulness", helpful)):
         ids = [run.chat.prompt_ids(conversation(p.prompt)) for p in pairs]
         chosen, rejected = (
-            reward(ids, [run.chat.reply_ids(getattr(p, side)) for p in pairs], "evaluate: pairs")
+            reward(ids, [getattr(p, side) for p in pairs], "evaluate: pairs")
             for side in ("chosen", "rejected")
         )
         right = int(np.sum(chosen > rejected))

@@ -22,7 +22,7 @@ from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
 from cai_jax.parallel.keys import named_key, named_rng
-from cai_jax.prompts.chat import user
+from cai_jax.prompts.chat import conversation
 from cai_jax.prompts.critique_revision import parse_reply
 from cai_jax.stages.run import Outcome, Run, Stage
 
@@ -156,7 +156,7 @@ def draw_principles(run: Run, item: str) -> tuple:
 def _sample_pairs(
     run: Run, sampler: Generator, prompts: list[Prompt]
 ) -> tuple[list[Comparison], int]:
-    ids = [run.chat.prompt_ids([user(p.text)]) for p in prompts]
+    ids = [run.chat.prompt_ids(conversation(p.text)) for p in prompts]
     sides = range(2)
     samples = sampler.generate(
         [row for row in ids for _ in sides],
@@ -177,14 +177,14 @@ def _sample_pairs(
 
 
 def _row(run: Run, c: Comparison, judgement: Judgement) -> dict[str, Any]:
-    prompt_ids = run.chat.prompt_ids([user(c.prompt)])
+    prompt_ids = run.chat.prompt_ids(conversation(c.prompt))
     return {
         "id": c.id,
         "prompt": c.prompt,
         "response_first": c.first,
         "response_second": c.second,
-        "first": run.chat.judged_ids(prompt_ids, run.chat.reply_ids(c.first)),
-        "second": run.chat.judged_ids(prompt_ids, run.chat.reply_ids(c.second)),
+        "first": run.chat.judged_ids(prompt_ids, c.first),
+        "second": run.chat.judged_ids(prompt_ids, c.second),
         "target_ppm": [round(judgement.probability * 1e6)],
         "probability": judgement.probability,
         "principle_ids": [p.id for p in c.principles],

@@ -106,8 +106,8 @@ def _helpful_row(run: Run, pair: LabelledPair) -> dict:
     prompt_ids = run.chat.prompt_ids(conversation(pair.prompt))
     return {
         "id": pair.id,
-        "first": run.chat.judged_ids(prompt_ids, run.chat.reply_ids(pair.chosen)),
-        "second": run.chat.judged_ids(prompt_ids, run.chat.reply_ids(pair.rejected)),
+        "first": run.chat.judged_ids(prompt_ids, pair.chosen),
+        "second": run.chat.judged_ids(prompt_ids, pair.rejected),
         "target_ppm": [1_000_000],
     }
 

@@ -22,7 +22,7 @@ from cai_jax.models.io.load import Model, decoder_builder, load_preference_model
 from cai_jax.models.io.params import abstract_split
 from cai_jax.parallel.keys import named_key, named_rng
 from cai_jax.parallel.mesh import put_batch
-from cai_jax.prompts.chat import user
+from cai_jax.prompts.chat import conversation
 from cai_jax.rl.kl import AdaptiveKL
 from cai_jax.rl.ppo import PPOSettings, prepare, update
 from cai_jax.rl.rollout import assemble
@@ -42,7 +42,7 @@ class Reward:
         self.scorer = Scorer(model, run.mesh, run.config.generation.score_batch_size)
 
     def __call__(
-        self, prompts: list[list[int]], replies: list[list[int]], name: str = "score"
+        self, prompts: list[list[int]], replies: list[str], name: str = "score"
     ) -> np.ndarray:
         """Float32 scores: 0 is the mean of SL-CAI samples, 1 their standard deviation."""
         rows = [self.chat.judged_ids(p, r) for p, r in zip(prompts, replies, strict=True)]
@@ -72,6 +72,7 @@ def run(run: Run, folder: Path) -> Outcome:
     )
     state = init_state(trainable.params, optimizer)
     sampler_graph, _ = abstract_split(decoder_builder(source, run.dtype, lora))
+    reference_graph, _ = abstract_split(decoder_builder(source, run.dtype, None, frozen))
     reward = Reward(run)
     prompts = _training_prompts(run)
     ppo = PPOSettings(
@@ -118,7 +119,7 @@ def run(run: Run, folder: Path) -> Outcome:
                     rollout,
                     jnp.float32(kl_coef),
                     policy_graph=trainable.graph,
-                    reference_graph=reference.graph,
+                    reference_graph=reference_graph,
                     settings=ppo,
                 )
                 state, metrics = update(
@@ -166,7 +167,7 @@ def _training_prompts(run: Run) -> list[tuple[Prompt, list[int], bool]]:
     limit, out = run.config.rl.prompt_tokens, []
     for items, helpful in ((run.red_team_prompts, False), (run.helpful_prompts, True)):
         for prompt in run.training(items, None):
-            ids = run.chat.prompt_ids([user(prompt.text)])
+            ids = run.chat.prompt_ids(conversation(prompt.text))
             if len(ids) <= limit:
                 out.append((prompt, ids, helpful))
     asked = sum(len(run.training(p, None)) for p in (run.red_team_prompts, run.helpful_prompts))
@@ -215,7 +216,7 @@ def _respond(run: Run, generator: Generator, batch: list, iteration: int) -> lis
 def _scores(
     run: Run, reward: Reward, ids: list[list[int]], completions: list[Completion]
 ) -> np.ndarray:
-    scores = reward(ids, [c.ids for c in completions])
+    scores = reward(ids, [run.chat.reply_text(c.ids) for c in completions])
     unfinished = np.array([not c.finished for c in completions], np.float32)
     return scores - unfinished * run.config.rl.missing_stop_penalty
 

@@ -10,7 +10,7 @@ from cai_jax.data.readers import Prompt
 from cai_jax.data.records import INT, INTS, TEXT, write_records
 from cai_jax.generation.engine import Completion, Generator
 from cai_jax.parallel.keys import named_key, named_rng
-from cai_jax.prompts.chat import Message, user
+from cai_jax.prompts.chat import Message, conversation
 from cai_jax.prompts.critique_revision import (
     CRITIQUE_MARK,
     REVISION_MARK,
@@ -97,7 +97,7 @@ def run(run: Run, folder: Path) -> Outcome:
 def _first_responses(
     run: Run, generator: Generator, prompts: list[Prompt], kind: str, dropped: dict[str, int]
 ) -> list[Draft]:
-    samples = _sample(run, generator, [[user(p.text)] for p in prompts], "", prompts, kind, 0)
+    samples = _sample(run, generator, [conversation(p.text) for p in prompts], "", prompts, kind, 0)
     drafts = []
     for prompt, sample in zip(prompts, samples, strict=True):
         raw = run.chat.text(sample.ids)
@@ -186,7 +186,7 @@ def _sample(
 
 
 def _row(run: Run, draft: Draft) -> dict[str, Any]:
-    prompt_ids = run.chat.prompt_ids([user(draft.prompt.text)])
+    prompt_ids = run.chat.prompt_ids(conversation(draft.prompt.text))
     reply_ids = run.chat.reply_ids(draft.response)
     return {
         "id": f"{draft.prompt.id}/{draft.round}",
