@@ -8,6 +8,8 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from cai_jax.prompts.gguf_tokenizer import gguf_tokenizer
+
 Message = dict[str, str]  # {"role": ..., "content": ...}, as chat templates take it
 
 
@@ -42,8 +44,8 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     Raises:
       ValueError: it has no chat template.
     """
-    folder, gguf_file = (path.parent, path.name) if path.suffix == ".gguf" else (path, None)
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file)
+    is_gguf = path.suffix == ".gguf"
+    tokenizer = gguf_tokenizer(path) if is_gguf else AutoTokenizer.from_pretrained(path)
     if not tokenizer.chat_template:
         raise ValueError(
             f"{path}: the tokenizer has no chat template; use an instruction-tuned model, or add "

@@ -39,7 +39,7 @@ class ModelSource:
     @cached_property
     def weights(self) -> Weights:
         """The pretrained weights, opened."""
-        return _open_weights(self.path)
+        return open_weights(self.path)
 
     @cached_property
     def config(self) -> DecoderConfig:
@@ -50,7 +50,7 @@ class ModelSource:
 
 
 @lru_cache(maxsize=4)
-def _open_weights(path: Path) -> Weights:
+def open_weights(path: Path) -> Weights:
     """Opens a weight file or folder; once, since parsing a GGUF header takes seconds."""
     return GGUFWeights(path) if path.suffix == ".gguf" else SafetensorsWeights(path)
 

@@ -6,7 +6,7 @@ large model never stands whole in host memory. Nothing here unpickles or runs re
 
 import json
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import gguf
 import numpy as np
@@ -94,13 +94,13 @@ class GGUFWeights:
                 f"{file}: not a readable GGUF file ({error}); download it again"
             ) from error
         self._fields = {key: field.contents for key, field in reader.fields.items()}
-        architecture = self._field("general.architecture")
+        architecture = self.field("general.architecture")
         if architecture != "llama":
             raise ValueError(
                 f"{file}: architecture {architecture!r}; cai_jax reads GGUF files of the llama "
                 "architecture"
             )
-        scaling = self._field("llama.rope.scaling.type", "none")
+        scaling = self.field("llama.rope.scaling.type", "none")
         if scaling != "none" or any(t.name.startswith("rope_freqs") for t in reader.tensors):
             raise ValueError(
                 f"{file}: rope scaling ({scaling}) is not supported; cai_jax computes Llama "
@@ -108,7 +108,8 @@ class GGUFWeights:
             )
         self._tensors = {_hugging_face_name(t.name): t for t in reader.tensors}
 
-    def _field(self, key: str, default=None):
+    def field(self, key: str, default: Any = None) -> Any:
+        """A metadata field; an error if it is missing and there is no default."""
         if key in self._fields:
             return self._fields[key]()
         if default is None:
@@ -117,20 +118,20 @@ class GGUFWeights:
 
     def config(self) -> DecoderConfig:
         """Sizes from the file's metadata."""
-        heads = int(self._field("llama.attention.head_count"))
-        d_model = int(self._field("llama.embedding_length"))
+        heads = int(self.field("llama.attention.head_count"))
+        d_model = int(self.field("llama.embedding_length"))
         return DecoderConfig(
             vocab_size=int(self._tensors["model.embed_tokens.weight"].shape[1]),
-            num_layers=int(self._field("llama.block_count")),
+            num_layers=int(self.field("llama.block_count")),
             d_model=d_model,
             num_heads=heads,
-            num_kv_heads=int(self._field("llama.attention.head_count_kv", heads)),
-            head_dim=int(self._field("llama.rope.dimension_count", d_model // heads)),
-            d_ff=int(self._field("llama.feed_forward_length")),
-            rope_theta=float(self._field("llama.rope.freq_base", 10_000.0)),
-            rms_eps=float(self._field("llama.attention.layer_norm_rms_epsilon")),
+            num_kv_heads=int(self.field("llama.attention.head_count_kv", heads)),
+            head_dim=int(self.field("llama.rope.dimension_count", d_model // heads)),
+            d_ff=int(self.field("llama.feed_forward_length")),
+            rope_theta=float(self.field("llama.rope.freq_base", 10_000.0)),
+            rms_eps=float(self.field("llama.attention.layer_norm_rms_epsilon")),
             tie_embeddings="lm_head.weight" not in self._tensors,
-            max_length=int(self._field("llama.context_length")),
+            max_length=int(self.field("llama.context_length")),
         )
 
     def names(self) -> set[str]:
@@ -143,9 +144,9 @@ class GGUFWeights:
         array = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
         array = array.reshape(tuple(reversed([int(n) for n in tensor.shape])))
         if name.endswith("q_proj.weight"):
-            return _halves(array, int(self._field("llama.attention.head_count")))
+            return _halves(array, int(self.field("llama.attention.head_count")))
         if name.endswith("k_proj.weight"):
-            return _halves(array, int(self._field("llama.attention.head_count_kv")))
+            return _halves(array, int(self.field("llama.attention.head_count_kv")))
         return array
 
 
