@@ -20,6 +20,7 @@ setup(
         "optax>=0.2.5",  # optimizers
         "orbax-checkpoint>=0.11",  # checkpoints
         "transformers>=5.0",  # tokenizers and chat templates
+        "tokenizers>=0.20",  # the tokenizer of a .gguf file
         "tensorflow-datasets>=4.9.9",  # records of finished stages
         "ml-collections>=1.1",  # configs and their command-line overrides
         "seqio>=0.0.20",  # tasks, mixtures, packing

@@ -19,6 +19,7 @@ def logits_of(decoder, tokens, segments):
     return decoder.logits(decoder.hidden(jnp.asarray(tokens), jnp.asarray(segments)))
 
 
+@pytest.mark.reference
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(4, 2, 8), (3, 1, 12), (2, 2, 16)])
 def test_logits_match_transformers(tmp_path, mesh, tied, heads, kv_heads, head_dim):

@@ -1,8 +1,12 @@
 """The chat template, applied once; the critique-revision format, parsed strictly."""
 
+import json
+
+import gguf
 import pytest
 from conftest import ROOT
 from tiny_model import write_tiny_model
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from cai_jax.constitution.schema import load_constitution
 from cai_jax.prompts.chat import ChatFormat, assistant, load_tokenizer, same_tokens, user
@@ -13,6 +17,7 @@ from cai_jax.prompts.critique_revision import (
     revision_messages,
 )
 from cai_jax.prompts.feedback import choice_messages
+from cai_jax.prompts.gguf_tokenizer import gguf_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +68,63 @@ def test_a_tokenizer_without_template_is_refused(tmp_path):
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(ValueError, match="chat template"):
         load_tokenizer(folder)
+
+
+def byte_level_bpe():
+    """A byte-level BPE trained on a few words, digits merged too."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    tokenizer.train_from_iterator(["it's the other house in 1234 12345 1234"] * 9, trainer)
+    return tokenizer
+
+
+def write_gguf_tokenizer(file, tokenizer, cut, kind="gpt2"):
+    writer = gguf.GGUFWriter(file, "llama")
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    writer.add_tokenizer_model(kind)
+    writer.add_tokenizer_pre(cut)
+    writer.add_token_list([token for token, _ in vocabulary])
+    writer.add_token_types([3 if token == "<|end|>" else 1 for token, _ in vocabulary])
+    merges = json.loads(tokenizer.to_str())["model"]["merges"]
+    writer.add_token_merges([" ".join(merge) for merge in merges])
+    writer.add_eos_token_id(tokenizer.token_to_id("<|end|>"))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+def test_gguf_tokenizer_equals_the_one_in_the_file(tmp_path):
+    trained = byte_level_bpe()
+    ours = gguf_tokenizer(write_gguf_tokenizer(tmp_path / "a.gguf", trained, "gpt-2"))
+    for text in ("it's the other house", "1234 in<|end|>\n\n 1234  ü", " the\thouse 12345"):
+        ids = ours(text, add_special_tokens=False)["input_ids"]
+        assert ids == trained.encode(text).ids
+        assert ours.decode(ids) == text
+    assert ours.eos_token == "<|end|>"
+
+
+@pytest.mark.parametrize(("cut", "pieces"), [("smollm", 5), ("qwen2", 5), ("llama-bpe", 2)])
+def test_gguf_tokenizer_cuts_digits_as_its_family_does(tmp_path, cut, pieces):
+    trained = byte_level_bpe()
+    ours = gguf_tokenizer(write_gguf_tokenizer(tmp_path / "a.gguf", trained, cut))
+    cuts = ours.backend_tokenizer.pre_tokenizer.pre_tokenize_str("12345")
+    assert len(cuts) == pieces
+    assert ours.decode(ours("it's 12345", add_special_tokens=False)["input_ids"]) == "it's 12345"
+
+
+def test_gguf_tokenizer_of_another_kind_is_refused(tmp_path):
+    trained = byte_level_bpe()
+    for name, cut, kind in (("a", "tekken", "gpt2"), ("b", "default", "llama")):
+        file = write_gguf_tokenizer(tmp_path / f"{name}.gguf", trained, cut, kind)
+        with pytest.raises(ValueError, match="Hugging Face folder"):
+            gguf_tokenizer(file)
 
 
 @pytest.mark.parametrize(

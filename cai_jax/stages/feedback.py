@@ -21,6 +21,7 @@ from cai_jax.feedback.labelers import (
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
+from cai_jax.models.io.sources import stamp
 from cai_jax.parallel.keys import named_key, named_rng
 from cai_jax.prompts.chat import conversation
 from cai_jax.prompts.critique_revision import parse_reply
@@ -201,6 +202,10 @@ def _row(run: Run, c: Comparison, judgement: Judgement) -> dict[str, Any]:
 STAGE = Stage(
     name="feedback",
     inputs=("sl_train",),
-    settings=lambda run: [run.config.feedback, run.constitution.content_hash()],
+    settings=lambda run: [
+        run.config.feedback,
+        stamp(run.config.feedback.source),
+        run.constitution.content_hash(),
+    ],
     run=run,
 )

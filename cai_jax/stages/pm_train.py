@@ -15,6 +15,7 @@ from cai_jax.learning.train import make_optimizer, make_trainable
 from cai_jax.models.heads import PreferenceModel
 from cai_jax.models.io.checkpoint import CheckpointInfo, base_of, save_checkpoint
 from cai_jax.models.io.load import Model
+from cai_jax.models.io.sources import stamp
 from cai_jax.prompts.chat import conversation, same_tokens
 from cai_jax.stages.run import Outcome, Run, Stage, frozen_layers, lora_config
 from cai_jax.stages.training import fill_rows, train
@@ -128,5 +129,8 @@ def _with_target(batch: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarra
 
 
 STAGE = Stage(
-    name="pm_train", inputs=("feedback",), settings=lambda run: [run.config.pm_train], run=run
+    name="pm_train",
+    inputs=("feedback",),
+    settings=lambda run: [run.config.pm_train, stamp(run.config.pm_train.source)],
+    run=run,
 )

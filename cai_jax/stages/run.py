@@ -32,7 +32,7 @@ from cai_jax.data.readers import (
 from cai_jax.generation.sampling import Sampling
 from cai_jax.models.config import LoRAConfig
 from cai_jax.models.io.load import Model, load_merged, load_policy
-from cai_jax.models.io.sources import ModelSource, default_cache, resolve
+from cai_jax.models.io.sources import ModelSource, default_cache, resolve, stamp
 from cai_jax.parallel.devices import compute_dtype
 from cai_jax.parallel.keys import named_key
 from cai_jax.parallel.mesh import make_mesh
@@ -244,8 +244,9 @@ def input_hashes(run: Run) -> dict[str, str]:
 
 def fingerprints(run: Run, stages: list[Stage]) -> dict[str, str]:
     """Fingerprint of every stage, each including those of its inputs."""
-    shared = [run.config.seed, run.config.model.source, run.config.model.system_prompt]
-    shared += [run.config.model.compute_dtype, run.config.mesh, run.config.data]
+    model = run.config.model
+    shared = [run.config.seed, model.source, stamp(model.source), model.system_prompt]
+    shared += [model.compute_dtype, run.config.mesh, run.config.data]
     shared += [run.config.generation, input_hashes(run), str(run.dtype)]
     prints: dict[str, str] = {}
     for stage in stages:

