@@ -38,8 +38,8 @@ setup(
     ],
     extras_require={
         "test": ["pytest>=8", "scipy>=1.13", "ruff==0.17.6", "import-linter>=2.0"],
-        # Independent implementation that model logits are compared with.
-        "reference": ["torch>=2.13"],
+        # Independent implementations that logits and exports are compared with.
+        "reference": ["torch>=2.13", "peft>=0.17"],
         "tpu": ["jax[tpu]>=0.10"],
     },
 )

@@ -67,8 +67,8 @@ def test_gguf_reads_back_the_hugging_face_tensors(folder, tmp_path):
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(weights.read(name), tensor, err_msg=name)
     config = weights.config()
-    assert config.rms_eps == pytest.approx(1e-5)  # a float32 in the file
-    assert replace(config, rms_eps=1e-5) == ModelSource(folder).config
+    assert config.norm_eps == pytest.approx(1e-5)  # a float32 in the file
+    assert replace(config, norm_eps=1e-5) == ModelSource(folder).config
 
 
 def test_gguf_of_another_kind_is_refused(folder, tmp_path):
@@ -122,9 +122,8 @@ def test_truncated_and_pickled_weights_are_refused(folder):
     ("field", "value"),
     [
         ("model_type", "gpt2"),
-        ("attention_bias", True),
-        ("rope_scaling", {"rope_type": "llama3"}),
-        ("hidden_act", "gelu"),
+        ("rope_scaling", {"rope_type": "yarn"}),
+        ("hidden_act", "relu2"),
     ],
 )
 def test_unsupported_architectures_are_named(folder, field, value):

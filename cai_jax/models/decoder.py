@@ -1,4 +1,4 @@
-"""A decoder-only transformer of the Llama family, layers stacked and scanned."""
+"""A decoder-only transformer, driven by its config; layers are stacked and scanned."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cai_jax.models.config import DecoderConfig, LoRAConfig
-from cai_jax.models.layers import Linear, RMSNorm, attend, rotate
+from cai_jax.models.layers import Linear, Norm, activate, attend, rotate, softcap
 from cai_jax.parallel.mesh import constrain
 
 # From rotated queries [b,t,h,n], keys and values [b,k,t,n] to the attention output [b,t,h*n].
@@ -27,6 +27,14 @@ class KVCache(NamedTuple):
     valid_bs: jax.Array  # bool: which slots hold a real token
 
 
+class Layers(NamedTuple):
+    """What a block needs to run, of all layers (leading axis) or of one."""
+
+    block: nnx.State
+    frequencies_r: jax.Array  # radians a position, of each pair that turns
+    window: jax.Array | None  # int32: tokens that may be seen; None: no layer has a limit
+
+
 class Block(nnx.Module):
     """All transformer blocks of a decoder, stacked along a leading layer axis."""
 
@@ -34,29 +42,72 @@ class Block(nnx.Module):
         c, layers = config, config.num_layers
         self.config = config
         heads, kv_heads = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
-        norm_shape, norm_axes = (layers, c.d_model), ("layers", None)
-        self.attention_norm = RMSNorm(norm_shape, norm_axes, c.rms_eps)
-        self.q = Linear(layers, c.d_model, heads, ("embed", "heads"), lora, rngs=rngs)
-        self.k = Linear(layers, c.d_model, kv_heads, ("embed", "kv_heads"), lora, rngs=rngs)
-        self.v = Linear(layers, c.d_model, kv_heads, ("embed", "kv_heads"), lora, rngs=rngs)
-        self.o = Linear(layers, heads, c.d_model, ("heads", "embed"), lora, rngs=rngs)
-        self.mlp_norm = RMSNorm(norm_shape, norm_axes, c.rms_eps)
-        self.gate = Linear(layers, c.d_model, c.d_ff, ("embed", "mlp"), lora, rngs=rngs)
-        self.up = Linear(layers, c.d_model, c.d_ff, ("embed", "mlp"), lora, rngs=rngs)
-        self.down = Linear(layers, c.d_ff, c.d_model, ("mlp", "embed"), lora, rngs=rngs)
 
-    def __call__(self, x_btd: jax.Array, positions_bt: jax.Array, attention: Attend) -> jax.Array:
+        def linear(size_in, size_out, axes, bias):
+            return Linear(layers, size_in, size_out, axes, bias, lora, rngs=rngs)
+
+        def norm(size):
+            return Norm(c, (layers, size), ("layers", None))
+
+        self.attention_norm = norm(c.d_model)
+        self.q = linear(c.d_model, heads, ("embed", "heads"), c.qkv_bias)
+        self.k = linear(c.d_model, kv_heads, ("embed", "kv_heads"), c.qkv_bias)
+        self.v = linear(c.d_model, kv_heads, ("embed", "kv_heads"), c.qkv_bias)
+        self.o = linear(heads, c.d_model, ("heads", "embed"), c.output_bias)
+        if c.qk_norm:
+            self.q_norm, self.k_norm = norm(c.head_dim), norm(c.head_dim)
+        self.mlp_norm = norm(c.d_model)
+        if c.gated_mlp:
+            self.gate = linear(c.d_model, c.d_ff, ("embed", "mlp"), c.mlp_bias)
+        self.up = linear(c.d_model, c.d_ff, ("embed", "mlp"), c.mlp_bias)
+        self.down = linear(c.d_ff, c.d_model, ("mlp", "embed"), c.mlp_bias)
+        if c.post_norms:
+            self.attention_post_norm, self.mlp_post_norm = norm(c.d_model), norm(c.d_model)
+
+    def __call__(
+        self,
+        x_btd: jax.Array,
+        positions_bt: jax.Array,
+        frequencies_r: jax.Array,
+        attention: Attend,
+    ) -> jax.Array:
+        c = self.config
+        attended_btd = self._attend(
+            self.attention_norm(x_btd), positions_bt, frequencies_r, attention
+        )
+        if c.post_norms:
+            attended_btd = self.attention_post_norm(attended_btd)
+        if c.parallel_residual:
+            return constrain(
+                x_btd + attended_btd + self._mlp(self.mlp_norm(x_btd)), "batch", None, None
+            )
+        x_btd += attended_btd
+        out_btd = self._mlp(self.mlp_norm(x_btd))
+        if c.post_norms:
+            out_btd = self.mlp_post_norm(out_btd)
+        return constrain(x_btd + out_btd, "batch", None, None)
+
+    def _attend(self, x_btd, positions_bt, frequencies_r, attention):
         c = self.config
         b, t, _ = x_btd.shape
-        x = self.attention_norm(x_btd)
-        q = rotate(self.q(x).reshape(b, t, c.num_heads, c.head_dim), positions_bt, c.rope_theta)
-        k = rotate(self.k(x).reshape(b, t, c.num_kv_heads, c.head_dim), positions_bt, c.rope_theta)
-        v = self.v(x).reshape(b, t, c.num_kv_heads, c.head_dim)
-        q = constrain(q, "batch", None, "heads", None)
-        x_btd += self.o(attention(q, k.swapaxes(1, 2), v.swapaxes(1, 2)))
-        x = self.mlp_norm(x_btd)
-        x_btd += self.down(constrain(jax.nn.silu(self.gate(x)) * self.up(x), "batch", None, "mlp"))
-        return constrain(x_btd, "batch", None, None)
+        q = self.q(x_btd).reshape(b, t, c.num_heads, c.head_dim)
+        k = self.k(x_btd).reshape(b, t, c.num_kv_heads, c.head_dim)
+        v = self.v(x_btd).reshape(b, t, c.num_kv_heads, c.head_dim)
+        if c.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q = constrain(rotate(q, positions_bt, frequencies_r), "batch", None, "heads", None)
+        k = rotate(k, positions_bt, frequencies_r)
+        return self.o(attention(q, k.swapaxes(1, 2), v.swapaxes(1, 2)))
+
+    def _mlp(self, x_btd):
+        c = self.config
+        up = self.up(x_btd)
+        wide = (
+            activate(self.gate(x_btd), c.activation) * up
+            if c.gated_mlp
+            else activate(up, c.activation)
+        )
+        return self.down(constrain(wide, "batch", None, "mlp"))
 
 
 class Decoder(nnx.Module):
@@ -84,7 +135,7 @@ class Decoder(nnx.Module):
         table = (config.vocab_size, config.d_model)
         self.embedding = nnx.Param(init(rngs.params(), table, jnp.float32), axes=("vocab", "embed"))
         self.blocks = Block(config, lora, rngs=rngs)
-        self.norm = RMSNorm((config.d_model,), (None,), config.rms_eps)
+        self.norm = Norm(config, (config.d_model,), (None,))
         if not config.tie_embeddings:
             self.output = nnx.Param(
                 init(rngs.params(), table, jnp.float32), axes=("vocab", "embed")
@@ -96,8 +147,7 @@ class Decoder(nnx.Module):
         Models that differ in their trained layers alone have this in common: PPO computes it once
         a rollout, for the policy, the reference and every epoch.
         """
-        _, stacked = nnx.split(self.blocks)
-        lower = jax.tree.map(lambda p: p[: self.frozen_layers], stacked)
+        lower = jax.tree.map(lambda p: p[: self.frozen_layers], self._layers())
         x_btd, _ = self._scan_blocks(
             lower, self._embed(tokens_bt), segments_bt, remat=False, keep_kv=False
         )
@@ -122,7 +172,7 @@ class Decoder(nnx.Module):
         Returns:
           [b, t, d] after the last norm, in the compute type.
         """
-        _, layers = nnx.split(self.blocks)
+        layers = self._layers()
         if trunk_btd is None and self.frozen_layers:
             trunk_btd = self.trunk(tokens_bt, segments_bt)
         if trunk_btd is None:
@@ -137,9 +187,8 @@ class Decoder(nnx.Module):
         self, tokens_bt: jax.Array, segments_bt: jax.Array, slots: int
     ) -> tuple[jax.Array, KVCache]:
         """Hidden states of the prompts, and a cache of ``slots`` slots that holds them."""
-        _, stacked = nnx.split(self.blocks)
         x_btd, (keys, values) = self._scan_blocks(
-            stacked, self._embed(tokens_bt), segments_bt, remat=False, keep_kv=True
+            self._layers(), self._embed(tokens_bt), segments_bt, remat=False, keep_kv=True
         )
         room = slots - tokens_bt.shape[1]
         pad = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, room), (0, 0)))
@@ -160,39 +209,56 @@ class Decoder(nnx.Module):
           slot: int32 scalar, the same column for all rows (prompts are padded on the left).
           cache: the cache of all earlier tokens.
         """
-        b = tokens_b.shape[0]
+        c, b = self.config, tokens_b.shape[0]
         positions_bt = cache.valid_bs.sum(axis=1, dtype=jnp.int32)[:, None]
         valid_bs = jax.lax.dynamic_update_slice(cache.valid_bs, valid_b[:, None], (0, slot))
+        age_s = slot - jnp.arange(valid_bs.shape[1])
         x_btd = self._embed(tokens_b[:, None])
-        graph, stacked = nnx.split(self.blocks)
+        graph, _ = nnx.split(self.blocks)
+        layers = self._layers()
         keys, values = list(cache.keys), list(cache.values)
-        for i in range(self.config.num_layers):
-            block = nnx.merge(graph, jax.tree.map(lambda p, i=i: p[i], stacked))
+        for i in range(c.num_layers):
+            block, frequencies_r, window = jax.tree.map(lambda p, i=i: p[i], layers)
 
-            def attention(q, k, v, i=i):
+            def attention(q, k, v, i=i, window=window):
                 keys[i] = jax.lax.dynamic_update_slice(keys[i], k, (0, 0, slot, 0))
                 values[i] = jax.lax.dynamic_update_slice(values[i], v, (0, 0, slot, 0))
-                return attend(q, keys[i], values[i], valid_bs[:, None, :])
+                seen_bs = valid_bs if window is None else valid_bs & (age_s < window)
+                return self._attend(q, keys[i], values[i], seen_bs[:, None, :])
 
-            x_btd = block(x_btd, positions_bt, attention)
+            x_btd = nnx.merge(graph, block)(x_btd, positions_bt, frequencies_r, attention)
         return self.norm(x_btd).reshape(b, -1), KVCache(tuple(keys), tuple(values), valid_bs)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Float32 logits [..., v] of hidden states [..., d]."""
         table = self.embedding if self.config.tie_embeddings else self.output
-        return jnp.einsum(
+        logits = jnp.einsum(
             "...d,vd->...v",
             hidden,
             table[...].astype(hidden.dtype),
             preferred_element_type=jnp.float32,
         )
+        return softcap(logits, self.config.logits_softcap)
 
     def _embed(self, tokens: jax.Array) -> jax.Array:
-        return constrain(self.embedding[...].astype(self.dtype)[tokens], "batch", None, None)
+        scale = jnp.asarray(self.config.embedding_scale, self.dtype)
+        embedded = self.embedding[...].astype(self.dtype)[tokens] * scale
+        return constrain(embedded, "batch", None, None)
+
+    def _attend(self, q, k, v, mask):
+        c = self.config
+        return attend(q, k, v, mask, c.query_scale or c.head_dim**-0.5, c.attention_softcap)
+
+    def _layers(self) -> Layers:
+        """What differs from layer to layer, stacked; ``frozen_layers`` splits it."""
+        _, blocks = nnx.split(self.blocks)
+        c = self.config
+        windows = None if c.windows is None else jnp.asarray(c.windows)
+        return Layers(blocks, jnp.asarray(c.rotary_frequencies), windows)
 
     def _scan_blocks(
         self,
-        layers: nnx.State,
+        layers: Layers,
         x_btd: jax.Array,
         segments_bt: jax.Array,
         remat: bool,
@@ -202,6 +268,8 @@ class Decoder(nnx.Module):
         positions_bt = segment_positions(segments_bt)
         mask_bts = causal_segment_mask(segments_bt)
         graph, _ = nnx.split(self.blocks)
+        time = jnp.arange(segments_bt.shape[1])
+        age_ts = time[:, None] - time[None, :]
 
         def body(x_btd, layer):
             kept = None
@@ -209,10 +277,11 @@ class Decoder(nnx.Module):
             def attention(q, k, v):
                 nonlocal kept
                 kept = (k, v) if keep_kv else None
-                return attend(q, k, v, mask_bts)
+                seen_bts = mask_bts if layer.window is None else mask_bts & (age_ts < layer.window)
+                return self._attend(q, k, v, seen_bts)
 
-            x_btd = nnx.merge(graph, layer)(x_btd, positions_bt, attention)
-            return x_btd, kept
+            block = nnx.merge(graph, layer.block)
+            return block(x_btd, positions_bt, layer.frequencies_r, attention), kept
 
         return jax.lax.scan(jax.checkpoint(body) if remat else body, x_btd, layers)
 

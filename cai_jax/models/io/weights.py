@@ -12,7 +12,7 @@ import gguf
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from cai_jax.models.config import DecoderConfig
+from cai_jax.models.config import DecoderConfig, LayerAttention, Rope
 
 
 class Weights(Protocol):
@@ -120,6 +120,7 @@ class GGUFWeights:
         """Sizes from the file's metadata."""
         heads = int(self.field("llama.attention.head_count"))
         d_model = int(self.field("llama.embedding_length"))
+        theta = float(self.field("llama.rope.freq_base", 10_000.0))
         return DecoderConfig(
             vocab_size=int(self._tensors["model.embed_tokens.weight"].shape[1]),
             num_layers=int(self.field("llama.block_count")),
@@ -128,8 +129,8 @@ class GGUFWeights:
             num_kv_heads=int(self.field("llama.attention.head_count_kv", heads)),
             head_dim=int(self.field("llama.rope.dimension_count", d_model // heads)),
             d_ff=int(self.field("llama.feed_forward_length")),
-            rope_theta=float(self.field("llama.rope.freq_base", 10_000.0)),
-            rms_eps=float(self.field("llama.attention.layer_norm_rms_epsilon")),
+            attention=(LayerAttention(rope=Rope(theta)),),
+            norm_eps=float(self.field("llama.attention.layer_norm_rms_epsilon")),
             tie_embeddings="lm_head.weight" not in self._tensors,
             max_length=int(self.field("llama.context_length")),
         )

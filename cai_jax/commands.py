@@ -1,0 +1,32 @@
+"""What all small commands share: how they start, and how a user's mistake ends them."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from absl import app, flags
+
+from cai_jax.models.io.sources import ModelSource, default_cache, resolve
+
+CACHE = flags.DEFINE_string("cache", "", "folder of downloads; empty: the XDG cache")
+
+
+def run(command: Callable[[], None]) -> None:
+    """Parses the flags and runs a command; a user's mistake ends with one line."""
+
+    def main(argv: list[str]) -> None:
+        if len(argv) > 1:
+            raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+        jax.config.update("jax_compilation_cache_dir", str(default_cache() / "xla"))
+        try:
+            command()
+        except (ValueError, FloatingPointError, OSError) as error:
+            sys.exit(f"error: {error}")
+
+    app.run(main)
+
+
+def open_source(name: str) -> ModelSource:
+    """A model source, as the README lists them."""
+    return resolve(name, Path(CACHE.value) if CACHE.value else default_cache())

@@ -1,0 +1,166 @@
+"""Converts any model source to a Hugging Face folder that transformers loads.
+
+python -m cai_jax.convert --from=runs/rlaif/rl/checkpoint --to=exported
+
+A policy becomes a causal language model, a preference model a sequence classifier with one label;
+both with config, tokenizer, chat template and a model card. ``--nomerge`` writes the last low-rank
+update alone, as a PEFT adapter on the model that it was trained from.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from flax import nnx
+from safetensors.numpy import save_file
+from transformers import PreTrainedTokenizerFast
+
+from cai_jax import commands
+from cai_jax.models.io.export import (
+    Tensor,
+    adapter_config,
+    decoder_tensors,
+    lora_tensors,
+    write_shards,
+)
+from cai_jax.models.io.load import load_update, load_whole
+from cai_jax.models.io.sources import ModelSource
+from cai_jax.parallel.mesh import make_mesh
+from cai_jax.prompts.chat import load_tokenizer
+
+FROM = flags.DEFINE_string("from", None, "model source: see the README", required=True)
+TO = flags.DEFINE_string("to", None, "folder to write; must not exist", required=True)
+DTYPE = flags.DEFINE_enum(
+    "dtype", "source", ["source", "float32", "bfloat16", "float16"], "of the written tensors"
+)
+SHARD_GIB = flags.DEFINE_float("shard_gib", 5.0, "largest file of weights", lower_bound=1e-9)
+MERGE = flags.DEFINE_bool("merge", True, "merge low-rank updates; --nomerge: a PEFT adapter")
+
+
+def main() -> None:
+    """Converts, into a hidden folder first: what stands under --to is whole."""
+    to = Path(TO.value)
+    if to.exists():
+        raise ValueError(f"--to: {to} exists; name a new folder")
+    source = commands.open_source(FROM.value)
+    partial = to.with_name(f".{to.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    if MERGE.value:
+        _write_model(source, partial)
+    else:
+        _write_adapter(source, partial)
+    (partial / "README.md").write_text(_card(source), encoding="utf-8")
+    partial.rename(to)
+    print(to)
+
+
+def _write_model(source: ModelSource, folder: Path) -> None:
+    decoder, head = load_whole(source, make_mesh())
+    fields = source.hugging_face_fields()
+    names, preferred = source.family.names, head is not None
+    fields["architectures"] = [source.family.classes[preferred]]
+    if preferred:
+        # A classifier has no projection to the vocabulary.
+        flat = [(path, v) for path, v in nnx.to_flat_state(decoder) if path != ("output",)]
+        decoder = nnx.from_flat_state(flat)
+        fields |= {"num_labels": 1, "id2label": {"0": "score"}, "label2id": {"score": 0}}
+    tokenizer = _tokenizer(source)
+    if tokenizer is not None:
+        if preferred:
+            tokenizer.pad_token_id = _padding(source, tokenizer)
+        tokenizer.save_pretrained(folder)
+    if preferred:
+        fields["pad_token_id"] = _padding(source, tokenizer)
+    generation = source.path / "generation_config.json"
+    if generation.is_file() and not preferred:
+        shutil.copy(generation, folder)
+    dtype = fields.get("dtype", "float32") if DTYPE.value == "source" else DTYPE.value
+    tensors = decoder_tensors(decoder, names, source.config)
+    if preferred:
+        tensors = _also(tensors, [("score.weight", np.asarray(head)[None])])
+    write_shards(tensors, folder, jnp.dtype(dtype), int(SHARD_GIB.value * 2**30))
+    _write_json(folder / "config.json", {**fields, "dtype": dtype})
+
+
+def _also(tensors: Iterator[Tensor], more: Iterable[Tensor]) -> Iterator[Tensor]:
+    yield from tensors
+    yield from more
+
+
+def _padding(source: ModelSource, tokenizer: PreTrainedTokenizerFast | None) -> int:
+    """A padding token that is none of the stop tokens.
+
+    transformers reads the score at the last token that is not padding, and a dialogue ends with a
+    stop token: were that the padding token, the score would be read one token early.
+    """
+    named = () if tokenizer is None else (tokenizer.pad_token_id, tokenizer.unk_token_id)
+    special = () if tokenizer is None else tokenizer.added_tokens_decoder
+    stops = {*source.stop_ids, getattr(tokenizer, "eos_token_id", None)}
+    return next(i for i in (*named, *sorted(special), 0, 1, 2) if i is not None and i not in stops)
+
+
+def _write_adapter(source: ModelSource, folder: Path) -> None:
+    info = source.checkpoints[-1][1] if source.checkpoints else None
+    if info is None or not info.lora or info.kind != "policy":
+        raise ValueError(
+            f"--nomerge: {FROM.value} does not end with a low-rank update of a policy; leave "
+            "--nomerge away"
+        )
+    update = load_update(source, make_mesh())
+    tensors = dict(lora_tensors(update, source.family.names, source.path))
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    base = info.base.removeprefix("hf:")
+    _write_json(folder / "adapter_config.json", adapter_config(info.lora, base, list(tensors)))
+
+
+def _tokenizer(source: ModelSource) -> PreTrainedTokenizerFast | None:
+    """The source's tokenizer; a folder may have none."""
+    has = source.path.suffix == ".gguf" or list(source.path.glob("tokenizer*"))
+    return load_tokenizer(source.path, needs_template=False) if has else None
+
+
+def _card(source: ModelSource) -> str:
+    """README.md of the folder: what it is, what it was made from, under which constitution."""
+    kind = "A preference model" if source.kind == "preference" else "A language model"
+    lines = ["---", "library_name: transformers", "tags: [constitutional-ai, cai_jax]", "---", ""]
+    lines += [f"# {TO.value.rstrip('/').rsplit('/', 1)[-1]}", ""]
+    lines += [f"{kind}, converted by cai_jax from `{FROM.value}`.", ""]
+    lines += [f"- pretrained model: `{source.path.name}`"]
+    lines += [f"- trained on top of it: `{folder}`" for folder, _ in source.checkpoints]
+    if source.kind == "preference":
+        info = source.checkpoints[-1][1]
+        lines += [
+            "- the score is the one label's logit, read at the last token, the end of the turn; "
+            f"over samples of the reference policy its mean is {info.score_mean:.6g} and its "
+            f"standard deviation {info.score_std:.6g}"
+        ]
+    for folder, _ in source.checkpoints[-1:]:
+        lines += _constitution(folder)
+    return "\n".join([*lines, "", "The license of the pretrained model applies.", ""])
+
+
+def _constitution(checkpoint: Path) -> list[str]:
+    """Name, hash and text of the constitution of the run that left the checkpoint."""
+    manifest = checkpoint.parent / "manifest.json"
+    if not manifest.is_file():
+        return []
+    stage = json.loads(manifest.read_text(encoding="utf-8"))
+    lines = [f"- constitution: {stage['constitution']}, SHA-256 {stage['constitution_sha256']}"]
+    text = checkpoint.parent.parent / "constitution.yaml"
+    if text.is_file():
+        lines += ["", "## Constitution", "", "```yaml", text.read_text(encoding="utf-8"), "```"]
+    return lines
+
+
+def _write_json(file: Path, fields: dict[str, Any]) -> None:
+    file.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    commands.run(main)

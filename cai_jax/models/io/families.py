@@ -1,0 +1,352 @@
+"""Model families of Hugging Face: what their config.json says, and how they name their tensors.
+
+A family is a reader of its config and a table of names. The decoder knows neither: it is driven
+by DecoderConfig alone.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cai_jax.models.config import DecoderConfig, LayerAttention, Rope
+
+Fields = dict[str, Any]  # of a config.json
+
+
+class TensorName(NamedTuple):
+    """Where a parameter stands in a checkpoint; N is the layer, kernels are stored transposed."""
+
+    name: str
+    part: int | None = None  # 0, 1, 2: queries, keys, values of a tensor [h, 3, n, ...] of all
+
+
+@dataclass(frozen=True)
+class Family:
+    """How to read one model_type."""
+
+    config: Callable[[Fields], DecoderConfig]
+    names: dict[str, TensorName]  # by our parameter path
+    classes: tuple[str, str]  # of transformers: language model, sequence classifier
+
+
+def read_hugging_face_config(file: Path) -> tuple[Family, DecoderConfig]:
+    """The family and sizes that a config.json states.
+
+    Raises:
+      ValueError: an architecture or a feature that the decoder does not compute.
+    """
+    fields = json.loads(file.read_text(encoding="utf-8"))
+    family = FAMILIES.get(fields.get("model_type"))
+    if family is None:
+        raise ValueError(
+            f"{file}: model_type {fields.get('model_type')!r} is not supported; known: "
+            f"{', '.join(FAMILIES)}"
+        )
+    try:
+        return family, family.config(fields)
+    except KeyError as error:
+        raise ValueError(f"{file}: field {error} is missing; the folder is incomplete") from None
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+def _common(fields: Fields) -> dict[str, Any]:
+    """What all families state under the same names."""
+    heads = fields["num_attention_heads"]
+    return {
+        "vocab_size": fields["vocab_size"],
+        "num_layers": fields["num_hidden_layers"],
+        "d_model": fields["hidden_size"],
+        "num_heads": heads,
+        "num_kv_heads": fields.get("num_key_value_heads") or heads,
+        "head_dim": fields.get("head_dim") or fields["hidden_size"] // heads,
+        "d_ff": fields["intermediate_size"],
+        "activation": _activation(fields.get("hidden_activation") or fields["hidden_act"]),
+        "max_length": fields["max_position_embeddings"],
+    }
+
+
+def _llama_like(fields: Fields, tied: bool = False, **changes: Any) -> DecoderConfig:
+    """Llama's fields; ``tied`` is what tie_word_embeddings means where it is not stated."""
+    attention_bias = bool(fields.get("attention_bias"))
+    values = _common(fields) | {
+        "norm_eps": fields["rms_norm_eps"],
+        "qkv_bias": attention_bias,
+        "output_bias": attention_bias,
+        "mlp_bias": bool(fields.get("mlp_bias")),
+        "tie_embeddings": fields.get("tie_word_embeddings", tied),
+    }
+    if "attention" not in changes:
+        values["attention"] = _attention(fields, _rope(_rope_fields(fields)))
+    return DecoderConfig(**(values | changes))
+
+
+def _llama(fields: Fields) -> DecoderConfig:
+    return _llama_like({**fields, "layer_types": None})
+
+
+def _mistral(fields: Fields) -> DecoderConfig:
+    types = ["sliding_attention"] * fields["num_hidden_layers"]
+    return _llama_like({"layer_types": types, **_without_nulls(fields)})
+
+
+def _smollm3(fields: Fields) -> DecoderConfig:
+    """Every fourth layer has no positions; a window, if one is asked for, is on those."""
+    fields, count = _without_nulls(fields), fields["num_hidden_layers"]
+    interval = fields.get("no_rope_layer_interval", 4)
+    turns = fields.get("no_rope_layers", [(i + 1) % interval for i in range(count)])
+    sliding = bool(fields.get("use_sliding_window"))
+    types = ["sliding_attention" if sliding and not t else "full_attention" for t in turns]
+    layers = _attention({"layer_types": types, **fields}, _rope(_rope_fields(fields)))
+    turned = [
+        LayerAttention(layers[i % len(layers)].window, layers[i % len(layers)].rope if t else None)
+        for i, t in enumerate(turns)
+    ]
+    return _llama_like(fields, tied=True, attention=tuple(turned))
+
+
+def _qwen2(fields: Fields) -> DecoderConfig:
+    fields = _full_attention_unless_asked(fields)
+    return _llama_like(fields, qkv_bias=True, output_bias=False, mlp_bias=False)
+
+
+def _qwen3(fields: Fields) -> DecoderConfig:
+    return _llama_like(_full_attention_unless_asked(fields), qk_norm=True, mlp_bias=False)
+
+
+def _gemma2(fields: Fields) -> DecoderConfig:
+    rope = _rope(_rope_fields(fields))
+    return _gemma(fields, period=2, full=rope, sliding=rope, qk_norm=False)
+
+
+def _gemma3(fields: Fields) -> DecoderConfig:
+    """Windowed layers have a rotary base of their own, and only the others are scaled."""
+    stated = fields.get("rope_parameters") or {
+        "full_attention": {
+            "rope_theta": fields.get("rope_theta", 1e6),
+            **(fields.get("rope_scaling") or {}),
+        },
+        "sliding_attention": {"rope_theta": fields.get("rope_local_base_freq", 1e4)},
+    }
+    full, sliding = (_rope(stated[kind]) for kind in ("full_attention", "sliding_attention"))
+    period = fields.get("sliding_window_pattern", 6)
+    return _gemma(fields, period=period, full=full, sliding=sliding, qk_norm=True)
+
+
+def _gemma(
+    fields: Fields, *, period: int, full: Rope, sliding: Rope, qk_norm: bool
+) -> DecoderConfig:
+    """Scaled embeddings, norms before and after, every ``period``-th layer without a window."""
+    if fields.get("use_bidirectional_attention"):
+        raise ValueError("use_bidirectional_attention is not supported: the decoder is causal")
+    types = [
+        "sliding_attention" if (i + 1) % period else "full_attention"
+        for i in range(fields["num_hidden_layers"])
+    ]
+    fields = {"layer_types": types, **_without_nulls(fields)}
+    return _llama_like(
+        fields,
+        tied=True,
+        attention=_attention(fields, full, sliding),
+        norm_offset=1.0,
+        post_norms=True,
+        qk_norm=qk_norm,
+        embedding_scale=fields["hidden_size"] ** 0.5,
+        query_scale=fields["query_pre_attn_scalar"] ** -0.5,
+        attention_softcap=fields.get("attn_logit_softcapping", 0.0),
+        logits_softcap=fields.get("final_logit_softcapping", 0.0),
+    )
+
+
+def _gpt_neox(fields: Fields) -> DecoderConfig:
+    common = _common(fields)
+    rope_fields = _rope_fields({"rope_theta": fields.get("rotary_emb_base"), **fields})
+    part = rope_fields.get("partial_rotary_factor", fields.get("rotary_pct", 0.25))
+    bias = fields.get("attention_bias", True)
+    return DecoderConfig(
+        **common,
+        attention=_attention({**fields, "layer_types": None}, _rope(rope_fields)),
+        rotary_dim=int(common["head_dim"] * part),
+        norm="layer",
+        norm_eps=fields["layer_norm_eps"],
+        parallel_residual=fields.get("use_parallel_residual", True),
+        qkv_bias=bias,
+        output_bias=bias,
+        mlp_bias=True,
+        gated_mlp=False,
+        tie_embeddings=fields.get("tie_word_embeddings", False),
+    )
+
+
+def _attention(
+    fields: Fields, full: Rope, sliding: Rope | None = None
+) -> tuple[LayerAttention, ...]:
+    """One entry a layer, or one for all, from layer_types and sliding_window."""
+    window = fields.get("sliding_window") or 0
+    known = {
+        "full_attention": LayerAttention(0, full),
+        "sliding_attention": LayerAttention(window, sliding or full),
+    }
+    types = fields.get("layer_types") or ["full_attention"]
+    for kind in types:
+        if kind not in known:
+            raise ValueError(f"layer_types: {kind!r} is not supported; known: {', '.join(known)}")
+    layers = [known[kind] for kind in types]
+    return (layers[0],) if len(set(layers)) == 1 else tuple(layers)
+
+
+def _full_attention_unless_asked(fields: Fields) -> Fields:
+    """Qwen states a window that only ``use_sliding_window`` switches on, from some layer up."""
+    fields = _without_nulls(fields)
+    if not fields.get("use_sliding_window"):
+        return {**fields, "layer_types": None}
+    first = fields.get("max_window_layers", 0)
+    types = [
+        "sliding_attention" if i >= first else "full_attention"
+        for i in range(fields["num_hidden_layers"])
+    ]
+    return {"layer_types": types, **fields}
+
+
+def _without_nulls(fields: Fields) -> Fields:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _rope_fields(fields: Fields) -> Fields:
+    """transformers 5 keeps all in rope_parameters; before it, the base stood apart."""
+    stated = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
+    return {"rope_theta": fields.get("rope_theta") or 10_000.0, **stated}
+
+
+def _rope(stated: Fields) -> Rope:
+    kind = stated.get("rope_type", stated.get("type", "default"))
+    theta = float(stated["rope_theta"])
+    if kind == "default":
+        return Rope(theta)
+    if kind == "linear":
+        return Rope(theta, float(stated["factor"]))
+    if kind == "llama3":
+        return Rope(
+            theta,
+            float(stated["factor"]),
+            float(stated["low_freq_factor"]),
+            float(stated["high_freq_factor"]),
+            int(stated["original_max_position_embeddings"]),
+        )
+    raise ValueError(f"rope_type {kind!r} is not supported; known: default, linear, llama3")
+
+
+_ACTIVATIONS = {
+    "silu": "silu",
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+}
+
+
+def _activation(name: str) -> str:
+    if name not in _ACTIVATIONS:
+        raise ValueError(f"hidden_act {name!r} is not supported; known: {', '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[name]
+
+
+def _named(top: dict[str, str], block: dict[str, str]) -> dict[str, TensorName]:
+    """Weights and biases of modules: a kernel or scale is ``weight``, a bias ``bias``."""
+    names = {path: TensorName(f"{name}.weight") for path, name in top.items() if "norm" not in path}
+    modules = {path: name for path, name in top.items() if "norm" in path} | block
+    for path, name in modules.items():
+        weight = f"{path}.scale" if "norm" in path else f"{path}.kernel"
+        names[weight] = TensorName(f"{name}.weight")
+        names[f"{path}.bias"] = TensorName(f"{name}.bias")
+    return names
+
+
+_LLAMA = _named(
+    {"embedding": "model.embed_tokens", "output": "lm_head", "norm": "model.norm"},
+    {
+        "blocks.attention_norm": "model.layers.N.input_layernorm",
+        "blocks.q": "model.layers.N.self_attn.q_proj",
+        "blocks.k": "model.layers.N.self_attn.k_proj",
+        "blocks.v": "model.layers.N.self_attn.v_proj",
+        "blocks.o": "model.layers.N.self_attn.o_proj",
+        "blocks.q_norm": "model.layers.N.self_attn.q_norm",
+        "blocks.k_norm": "model.layers.N.self_attn.k_norm",
+        "blocks.mlp_norm": "model.layers.N.post_attention_layernorm",
+        "blocks.gate": "model.layers.N.mlp.gate_proj",
+        "blocks.up": "model.layers.N.mlp.up_proj",
+        "blocks.down": "model.layers.N.mlp.down_proj",
+    },
+)
+_GEMMA = _LLAMA | _named(
+    {},
+    {
+        "blocks.attention_post_norm": "model.layers.N.post_attention_layernorm",
+        "blocks.mlp_norm": "model.layers.N.pre_feedforward_layernorm",
+        "blocks.mlp_post_norm": "model.layers.N.post_feedforward_layernorm",
+    },
+)
+_NEOX_QKV = "gpt_neox.layers.N.attention.query_key_value"
+_GPT_NEOX = _named(
+    {
+        "embedding": "gpt_neox.embed_in",
+        "output": "embed_out",
+        "norm": "gpt_neox.final_layer_norm",
+    },
+    {
+        "blocks.attention_norm": "gpt_neox.layers.N.input_layernorm",
+        "blocks.o": "gpt_neox.layers.N.attention.dense",
+        "blocks.mlp_norm": "gpt_neox.layers.N.post_attention_layernorm",
+        "blocks.up": "gpt_neox.layers.N.mlp.dense_h_to_4h",
+        "blocks.down": "gpt_neox.layers.N.mlp.dense_4h_to_h",
+    },
+) | {
+    f"blocks.{part}.{ours}": TensorName(f"{_NEOX_QKV}.{theirs}", index)
+    for index, part in enumerate("qkv")
+    for ours, theirs in (("kernel", "weight"), ("bias", "bias"))
+}
+
+
+def _family(
+    config: Callable[[Fields], DecoderConfig],
+    names: dict[str, TensorName],
+    prefix: str,
+    classifier: str = "",
+) -> Family:
+    classes = (f"{prefix}ForCausalLM", f"{classifier or prefix}ForSequenceClassification")
+    return Family(config, names, classes)
+
+
+FAMILIES = {
+    "llama": _family(_llama, _LLAMA, "Llama"),
+    "smollm3": _family(_smollm3, _LLAMA, "SmolLM3"),
+    "mistral": _family(_mistral, _LLAMA, "Mistral"),
+    "qwen2": _family(_qwen2, _LLAMA, "Qwen2"),
+    "qwen3": _family(_qwen3, _LLAMA, "Qwen3"),
+    "gemma2": _family(_gemma2, _GEMMA, "Gemma2"),
+    "gemma3_text": _family(_gemma3, _GEMMA, "Gemma3", "Gemma3Text"),
+    "gpt_neox": _family(_gpt_neox, _GPT_NEOX, "GPTNeoX"),
+}
+
+
+def llama_fields(config: DecoderConfig) -> Fields:
+    """A config.json of a plain Llama decoder, for checkpoints that come without one."""
+    rope = config.layer(0).rope
+    return {
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "vocab_size": config.vocab_size,
+        "num_hidden_layers": config.num_layers,
+        "hidden_size": config.d_model,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "intermediate_size": config.d_ff,
+        "rope_theta": rope.theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": rope.theta},
+        "rms_norm_eps": config.norm_eps,
+        "tie_word_embeddings": config.tie_embeddings,
+        "max_position_embeddings": config.max_length,
+    }

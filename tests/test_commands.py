@@ -1,0 +1,81 @@
+"""score and generate, as a user runs them."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from tiny_model import write_tiny_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("commands") / "tiny")
+
+
+def command(name, folder, rows, *flags):
+    """Runs a command on some rows; what it answers, or what it says and no file."""
+    data, out = folder.parent / "in.jsonl", folder.parent / "out.jsonl"
+    out.unlink(missing_ok=True)
+    data.write_text(
+        "".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows)
+    )
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", f"cai_jax.{name}", f"--model={folder}"),
+            *(f"--data={data}", f"--out={out}", *flags),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        assert not out.exists()
+        assert "Traceback" not in done.stderr
+        return done.stderr
+    return [json.loads(line) for line in out.read_text().splitlines()]
+
+
+def test_what_generate_samples_score_finds_as_likely(folder):
+    rows = [{"prompt_ids": [5, 6, 7], "id": "a"}, {"prompt": "the good"}, {"prompt_ids": [9]}]
+    made = command("generate", folder, rows, "--max_new_tokens=7", "--seed=3", "--batch_size=2")
+    assert [row.get("id") for row in made] == ["a", None, None]
+    assert "completion" in made[1]
+    assert "completion" not in made[0]
+    again = command("generate", folder, rows, "--max_new_tokens=7", "--seed=3")
+    assert [row["completion_ids"] for row in again] == [row["completion_ids"] for row in made]
+    other = command("generate", folder, rows, "--max_new_tokens=7", "--seed=4")
+    assert [row["completion_ids"] for row in other] != [row["completion_ids"] for row in made]
+    pairs = [
+        {"prompt_ids": row["prompt_ids"], "completion_ids": row["completion_ids"]}
+        for row in (made[0], made[2])
+    ]
+    scored = command("score", folder, pairs)
+    for sampled, found in zip((made[0], made[2]), scored, strict=True):
+        np.testing.assert_allclose(found["token_logprobs"], sampled["token_logprobs"], atol=1e-4)
+
+
+def test_plain_text_and_chats(folder):
+    row = {"prompt": "the good", "completion": "a safe reply"}
+    (chat,), (plain,) = command("score", folder, [row]), command("score", folder, [row], "--nochat")
+    assert len(chat["token_logprobs"]) == len(plain["token_logprobs"]) + 1  # the end of the turn
+    (greedy,) = command("generate", folder, [row], "--temperature=0", "--max_new_tokens=3")
+    assert 1 <= len(greedy["completion_ids"]) <= 3
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("{broken", ["in.jsonl:1", "JSON"]),
+        ({"completion_ids": [3]}, ["in.jsonl:1", "'prompt'", "prompt_ids"]),
+        ({"prompt_ids": [], "completion_ids": [3]}, ["in.jsonl:1", "prompt_ids", "empty"]),
+        ({"prompt_ids": [10**6], "completion_ids": [3]}, ["in.jsonl:1", "1000000", "vocabulary"]),
+        ({"prompt_ids": [3] * 1100, "completion_ids": [3]}, ["in.jsonl:1", "1101", "1024"]),
+    ],
+)
+def test_bad_rows_are_named(folder, row, words):
+    said = command("score", folder, [row])
+    assert all(word in said for word in words), said
