@@ -182,6 +182,7 @@ class RLConfig:
     clip_value: float = limits(above=0)
     value_coef: float = limits(0)
     entropy_coef: float = limits(0)
+    unusable_score: float = limits()  # of a reply that does not parse, in standard deviations
     missing_stop_penalty: float = limits(0)  # off the score of a response that never ended
     helpful_fraction: float = limits(0, 1)  # share of helpfulness prompts
     max_sampler_gap: float = limits(above=0)  # nats; warns above it, mean over tokens

@@ -111,6 +111,7 @@ def laptop() -> ConfigDict:
         clip_value=0.2,
         value_coef=0.1,
         entropy_coef=0.0,
+        unusable_score=-2.0,
         missing_stop_penalty=0.0,
         helpful_fraction=0.25,
         max_sampler_gap=0.05,

@@ -145,6 +145,15 @@ def test_a_change_reruns_only_what_depends_on_it(finished, model_folder, in_root
         run_stages(Run(changed), [*upstream, *refuse([rl.STAGE])])
 
 
+def test_replies_that_do_not_parse_earn_a_fixed_score(finished, in_root):
+    reward, prompt = rl.Reward(Run(finished.config)), [5, 6, 7]
+    scores = reward([prompt] * 3, [None, "the good.", None])
+    assert scores[0] == scores[2] == finished.config.rl.unusable_score
+    alone = reward([prompt], ["the good."])
+    assert scores[1] == pytest.approx(alone[0], abs=1e-4)
+    assert scores[1] != scores[0]
+
+
 def test_a_replaced_model_is_another_model(finished, model_folder, in_root):
     before = fingerprints(Run(finished.config), STAGES)
     file = model_folder / "model.safetensors"

@@ -40,13 +40,11 @@ def test_template_is_applied_once(chat):
 
 
 def test_preference_input_does_not_tell_how_a_reply_ended(chat):
-    prompt, finished = chat.prompt_ids([user("the good")]), chat.reply_ids("a safe reply")
-    assert chat.judged_ids(prompt, chat.reply_text(finished)) == prompt + finished
-    cut = chat.reply_ids("a safe reply. the good")[:-1]
-    assert chat.reply_text(cut) == "a safe reply."
-    assert chat.reply_text([*cut, chat.end_of_turn]) == "a safe reply. the good"
-    assert chat.reply_text(finished[:-1]) == "a safe reply"  # no whole sentence: as it is
-    assert chat.judged_ids(prompt, chat.reply_text([])) == [*prompt, chat.end_of_turn]
+    prompt, finished = chat.prompt_ids([user("the good")]), chat.reply_ids("a safe reply.")
+    judged = lambda ids, ended: chat.judged_ids(prompt, parse_reply(chat.text(ids), ended, ()))
+    assert judged(finished, True) == prompt + finished
+    cut = [*finished[:-1], *chat.reply_ids("the good")[:-1]]
+    assert judged(cut, False) == prompt + finished
 
 
 def test_system_prompt_and_prefill(chat):

@@ -24,6 +24,7 @@ from cai_jax.rl.ppo import (
     PPOSettings,
     clipped_surrogate,
     clipped_value_loss,
+    policy_outputs,
     ppo_loss_sum,
     prepare,
     update,
@@ -283,3 +284,24 @@ def test_a_shared_trunk_changes_nothing(mesh):
     shared.reference_graph = nnx.split(tiny_decoder())[0]
     with pytest.raises(ValueError, match="freezes 0 layers, policy_graph 2"):
         shared.prepare(rollout)
+
+
+def test_values_do_not_divide_by_the_temperature(mesh):
+    setting = Setting(mesh)
+    model = nnx.merge(setting.trainable.graph, setting.state.params, setting.trainable.frozen)
+    model.value_head.kernel.set_value(jnp.linspace(-1, 1, TINY.d_model))
+    rollout = setting.rollout(0)
+    outputs = [
+        policy_outputs(
+            model,
+            rollout.tokens_bt,
+            rollout.segments_bt,
+            None,
+            replace(SETTINGS, temperature=temperature),
+            remat=False,
+        )
+        for temperature in (0.5, 1.0)
+    ]
+    np.testing.assert_array_equal(outputs[0][2], outputs[1][2])
+    assert np.abs(np.asarray(outputs[0][2])).max() > 0.1
+    assert np.abs(np.asarray(outputs[0][0] - outputs[1][0])).max() > 0.1

@@ -88,17 +88,6 @@ class ChatFormat:
         """Text of ids, special tokens left out."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True).strip()
 
-    def reply_text(self, ids: Sequence[int]) -> str:
-        """Text of a sampled reply; one cut by the token limit ends at its last whole sentence.
-
-        Where there is no whole sentence it stays as it is. A judge would otherwise hear the cut:
-        a preference model reads its score where the reply ends, and a word out of nowhere there
-        outweighs all that was said before.
-        """
-        text = self.text(ids)
-        ended = bool(ids) and ids[-1] in self.stop_ids
-        return text if ended else whole_sentences(text) or text
-
     @property
     def stop_ids(self) -> tuple[int, ...]:
         """Ids that end a reply."""

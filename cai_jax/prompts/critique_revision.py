@@ -42,9 +42,10 @@ def revision_messages(
 def parse_reply(text: str, finished: bool, forbidden: Sequence[str]) -> str | None:
     """The usable text of a sampled critique, revision or response, or None.
 
-    A reply that ran into its token limit is cut after its last whole sentence. Replies without
-    one, that open another turn of the format, or that repeat one of the ``forbidden`` texts (the
-    few-shots, the request) do not count.
+    A reply that ran into its token limit is cut after its last whole sentence: a preference model
+    reads its score where the reply ends, and a word cut there outweighs all that was said. Replies
+    without a sentence, that open another turn of the format, or that repeat one of the
+    ``forbidden`` texts (the few-shots, the request) do not count.
     """
     text = text.strip()
     if not finished:

@@ -16,6 +16,7 @@ from cai_jax.generation.engine import Completion, Generator
 from cai_jax.generation.scoring import Scorer
 from cai_jax.parallel.keys import named_key
 from cai_jax.prompts.chat import conversation
+from cai_jax.prompts.critique_revision import parse_reply
 from cai_jax.stages.rl import Reward
 from cai_jax.stages.run import Outcome, Run, Stage
 
@@ -59,15 +60,18 @@ def run(run: Run, folder: Path) -> Outcome:
         generator = Generator(model, run.mesh, run.chat.stop_ids, run.config.generation.batch_size)
         samples = _respond(run, generator, group_of, prompts, ids, name)
         tokens += generator.tokens
-        texts = [run.chat.reply_text(s.ids) for s in samples]
-        scores[name] = reward(ids, texts, f"evaluate: score {name}")
+        parsed = [parse_reply(run.chat.text(s.ids), s.finished, ()) for s in samples]
+        scores[name] = reward(ids, parsed, f"evaluate: score {name}")
+        texts = [p or run.chat.text(s.ids) for p, s in zip(parsed, samples, strict=True)]
         kl = np.zeros(len(ids))
         if name != "base":
             scorer = Scorer(model, run.mesh, run.config.generation.score_batch_size)
             kl = _kl_to_base(run, scorer, base_scorer, ids, samples)
             tokens += scorer.tokens
         results["models"][name] = {
-            group: _describe(run, [g == group for g in group_of], scores[name], texts, samples, kl)
+            group: _describe(
+                run, [g == group for g in group_of], scores[name], parsed, texts, samples, kl
+            )
             for group in ("red_team", "helpful")
         }
         rows += [
@@ -152,6 +156,7 @@ def _describe(
     run: Run,
     mask: list[bool],
     scores: np.ndarray,
+    parsed: list[str | None],
     texts: list[str],
     samples: list[Completion],
     kl: np.ndarray,
@@ -164,6 +169,7 @@ def _describe(
         "kl_to_base": _estimate(run, kl[chosen]),
         "response_tokens": float(np.mean([len(samples[i].ids) for i in chosen])),
         "finished": float(np.mean([samples[i].finished for i in chosen])),
+        "unusable": float(np.mean([parsed[i] is None for i in chosen])),
         "distinct_1": distinct_n(some, 1),
         "distinct_2": distinct_n(some, 2),
         "refusal_rate": refusal_rate(some),

@@ -23,6 +23,7 @@ from cai_jax.models.io.params import abstract_split
 from cai_jax.parallel.keys import named_key, named_rng
 from cai_jax.parallel.mesh import put_batch
 from cai_jax.prompts.chat import conversation
+from cai_jax.prompts.critique_revision import parse_reply
 from cai_jax.rl.kl import AdaptiveKL
 from cai_jax.rl.ppo import PPOSettings, prepare, update
 from cai_jax.rl.rollout import assemble
@@ -33,22 +34,36 @@ log = logging.getLogger("cai_jax")
 
 
 class Reward:
-    """Normalised preference-model scores of responses."""
+    """Normalised preference-model scores of responses.
+
+    Replies that do not parse get a fixed score: comparisons hold none, so the preference model
+    has never read one, and PPO would soon write what it misjudges (seen: rows of emoji).
+    """
 
     def __init__(self, run: Run):
         source = run.source(str(run.checkpoint("pm_train")))
         model, self.info = load_preference_model(source, run.mesh, run.dtype, run.dtype)
         self.chat = run.chat
         self.scorer = Scorer(model, run.mesh, run.config.generation.score_batch_size)
+        self.unusable_score = run.config.rl.unusable_score
 
     def __call__(
-        self, prompts: list[list[int]], replies: list[str], name: str = "score"
+        self, prompts: list[list[int]], replies: list[str | None], name: str = "score"
     ) -> np.ndarray:
-        """Float32 scores: 0 is the mean of SL-CAI samples, 1 their standard deviation."""
-        rows = [self.chat.judged_ids(p, r) for p, r in zip(prompts, replies, strict=True)]
-        return (
-            self.scorer.preference_scores(rows, name) - self.info.score_mean
-        ) / self.info.score_std
+        """Float32 scores: 0 is the mean of SL-CAI samples, 1 their standard deviation.
+
+        Args:
+          prompts: ids.
+          replies: texts as ``parse_reply`` leaves them; None for one that does not parse.
+          name: label of the progress bar.
+        """
+        scores = np.full(len(replies), self.unusable_score, np.float32)
+        usable = [i for i, reply in enumerate(replies) if reply is not None]
+        if usable:
+            rows = [self.chat.judged_ids(prompts[i], replies[i]) for i in usable]
+            raw = self.scorer.preference_scores(rows, name)
+            scores[usable] = (raw - self.info.score_mean) / self.info.score_std
+        return scores
 
 
 def run(run: Run, folder: Path) -> Outcome:
@@ -104,7 +119,8 @@ def run(run: Run, folder: Path) -> Outcome:
                 bucket_multiple=settings.prompt_tokens,
             )
             completions = _respond(run, generator, batch, iteration)
-            scores = _scores(run, reward, ids, completions)
+            texts = [parse_reply(run.chat.text(c.ids), c.finished, ()) for c in completions]
+            scores = _scores(run, reward(ids, texts), completions)
             rollout = put_batch(
                 assemble(
                     ids, completions, scores, settings.prompt_tokens, settings.response_tokens
@@ -136,6 +152,7 @@ def run(run: Run, folder: Path) -> Outcome:
             scalars |= _weighted_means(metrics)
             scalars["first_ratio_error"] = abs(float(metrics["ratio"][0]) - 1.0)
             scalars["kl_coef"] = kl_coef
+            scalars["unusable"] = float(np.mean([text is None for text in texts]))
             scalars["finished"] = float(np.mean([c.finished for c in completions]))
             _check(run, scalars, iteration)
             kl_coef = controller.update(kl_coef, scalars["kl_k1"], settings.batch_size)
@@ -213,10 +230,7 @@ def _respond(run: Run, generator: Generator, batch: list, iteration: int) -> lis
     )
 
 
-def _scores(
-    run: Run, reward: Reward, ids: list[list[int]], completions: list[Completion]
-) -> np.ndarray:
-    scores = reward(ids, [run.chat.reply_text(c.ids) for c in completions])
+def _scores(run: Run, scores: np.ndarray, completions: list[Completion]) -> np.ndarray:
     unfinished = np.array([not c.finished for c in completions], np.float32)
     return scores - unfinished * run.config.rl.missing_stop_penalty
 
