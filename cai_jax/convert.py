@@ -80,7 +80,9 @@ def _write_model(source: ModelSource, folder: Path) -> None:
     generation = source.path / "generation_config.json"
     if generation.is_file() and not preferred:
         shutil.copy(generation, folder)
-    dtype = fields.get("dtype", "float32") if DTYPE.value == "source" else DTYPE.value
+    stated = fields.pop("torch_dtype", None)  # before transformers 5
+    stated = fields.get("dtype") or stated or "float32"
+    dtype = stated if DTYPE.value == "source" else DTYPE.value
     tensors = decoder_tensors(decoder, names, source.config)
     if preferred:
         tensors = _also(tensors, [("score.weight", np.asarray(head)[None])])
@@ -115,7 +117,15 @@ def _write_adapter(source: ModelSource, folder: Path) -> None:
     update = load_update(source, make_mesh())
     tensors = dict(lora_tensors(update, source.family.names, source.path))
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    base = info.base.removeprefix("hf:")
+    if info.base.startswith("hf:"):
+        base = info.base.removeprefix("hf:")
+    elif len(source.checkpoints) == 1 and source.path.is_dir():
+        base = str(source.path.resolve())
+    else:
+        raise ValueError(
+            f"--nomerge: PEFT cannot load {info.base}, which {FROM.value} was trained from; leave "
+            "--nomerge away"
+        )
     _write_json(folder / "adapter_config.json", adapter_config(info.lora, base, list(tensors)))
 
 
@@ -152,7 +162,7 @@ def _constitution(checkpoint: Path) -> list[str]:
         return []
     stage = json.loads(manifest.read_text(encoding="utf-8"))
     lines = [f"- constitution: {stage['constitution']}, SHA-256 {stage['constitution_sha256']}"]
-    text = checkpoint.parent.parent / "constitution.yaml"
+    text = checkpoint.parent / "constitution.yaml"
     if text.is_file():
         lines += ["", "## Constitution", "", "```yaml", text.read_text(encoding="utf-8"), "```"]
     return lines

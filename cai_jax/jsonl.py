@@ -97,6 +97,8 @@ def token_ids(rows: list[Row], source: ModelSource, field: str) -> list[list[int
             for ids, row in zip(given, rows, strict=True)
         ]
     for number, ids in enumerate(given, 1):
+        if not ids and field == "prompt":
+            raise ValueError(f"{DATA.value}:{number}: the prompt is empty")
         if max(ids, default=0) >= source.config.vocab_size:
             raise ValueError(
                 f"{DATA.value}:{number}: id {max(ids)} in {field!r}, but the model's vocabulary "

@@ -90,7 +90,7 @@ def laptop() -> ConfigDict:
     c.rl = dict(
         lora=lora,
         trained_layers=10,
-        iterations=6,
+        iterations=8,
         batch_size=24,
         minibatches=2,
         micro_batches=1,
@@ -102,7 +102,7 @@ def laptop() -> ConfigDict:
         warmup_steps=2,
         max_grad_norm=1.0,
         adam_eps=1e-5,
-        kl_coef=0.08,
+        kl_coef=0.05,
         kl_target=0.0,
         kl_horizon=1000,
         gamma=1.0,

@@ -111,16 +111,18 @@ def test_sampled_distribution(sampling, kept):
     np.testing.assert_allclose(np.exp(logprobs), expected[np.asarray(tokens)], rtol=1e-5)
 
 
-@pytest.mark.parametrize("size", [1, 2, 9, 10, 1000])
+@pytest.mark.parametrize("size", [1, 2, 9, 10, 1000, 151_936])
 def test_inverse_cdf_never_draws_what_cannot_be(size):
     rng = np.random.default_rng(size)
     p = rng.random((64, size)).astype(np.float32) * (rng.random((64, size)) < 0.3)
     p[np.arange(64), rng.integers(size, size=64)] += 0.1  # a row has at least one
     p /= p.sum(1, keepdims=True)
-    for u in (0.0, 0.3, 1 - 2**-24):
-        tokens = np.asarray(inverse_cdf(jnp.array(p), jnp.full((64,), u, jnp.float32)))
+    # Besides plain numbers, the ends themselves, where rounding decides.
+    ends = np.cumsum(p.astype(np.float64), axis=1)
+    some = [ends[:, rng.integers(size)].astype(np.float32) for _ in range(20)]
+    for u in (0.0, 0.3, 1 - 2**-24, *(np.minimum(e, 1 - 2**-24) for e in some)):
+        tokens = np.asarray(inverse_cdf(jnp.array(p), jnp.broadcast_to(jnp.float32(u), (64,))))
         assert (p[np.arange(64), tokens] > 0).all()
-        ends = np.cumsum(p.astype(np.float64), axis=1)
         before = np.where(tokens > 0, ends[np.arange(64), tokens - 1], 0.0)
         assert (before <= u + 1e-5).all()
         assert (ends[np.arange(64), tokens] >= u - 1e-5).all()

@@ -48,13 +48,20 @@ def inverse_cdf(probabilities_bv: jax.Array, uniform_b: jax.Array) -> jax.Array:
     b, v = probabilities_bv.shape
     width = math.isqrt(v - 1) + 1
     blocks_bkw = jnp.pad(probabilities_bv, ((0, 0), (0, width * width - v))).reshape(b, width, -1)
-    ends_bk = jnp.cumsum(jnp.sum(blocks_bkw, axis=-1), axis=-1)
+    ends_bk = _ends(jnp.sum(blocks_bkw, axis=-1))
     block_b, before_b = _pass(ends_bk, uniform_b * ends_bk[:, -1])
-    ends_bw = jnp.cumsum(
-        jnp.take_along_axis(blocks_bkw, block_b[:, None, None], axis=1)[:, 0], axis=-1
-    )
+    ends_bw = _ends(jnp.take_along_axis(blocks_bkw, block_b[:, None, None], axis=1)[:, 0])
     inside_b, _ = _pass(ends_bw, uniform_b * ends_bk[:, -1] - before_b)
     return block_b * width + inside_b
+
+
+def _ends(mass_bn: jax.Array) -> jax.Array:
+    """Cumulative sums that never fall, nor rise where there is no mass.
+
+    XLA sums long rows in pieces, so that rounding alone would do both.
+    """
+    sums_bn = jnp.where(mass_bn > 0, jnp.cumsum(mass_bn, axis=-1), 0.0)
+    return jax.lax.cummax(sums_bn, axis=mass_bn.ndim - 1)
 
 
 def _pass(ends_bn: jax.Array, target_b: jax.Array) -> tuple[jax.Array, jax.Array]:

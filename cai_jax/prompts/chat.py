@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from cai_jax.prompts.gguf_tokenizer import gguf_tokenizer
@@ -25,6 +26,7 @@ def assistant(text: str) -> Message:
 
 def conversation(prompt: str) -> list[Message]:
     """Turns of a prompt: one user turn, or several marked as hh-rlhf marks them."""
+    prompt = re.sub(r"^\s*Human:|\n\nAssistant:\s*$", "", prompt)
     parts = re.split(r"\n\n(Human|Assistant):", prompt)
     roles = {"Human": user, "Assistant": assistant}
     later = [roles[who](text.strip()) for who, text in zip(parts[1::2], parts[2::2], strict=True)]
@@ -67,9 +69,12 @@ class ChatFormat:
         """Ids up to where the assistant's reply begins, or goes on after ``prefill``."""
         system = self.system_prompt if system is None else system
         turns = [{"role": "system", "content": system}] if system else []
-        text = self.tokenizer.apply_chat_template(
-            [*turns, *messages], add_generation_prompt=True, tokenize=False
-        )
+        try:
+            text = self.tokenizer.apply_chat_template(
+                [*turns, *messages], add_generation_prompt=True, tokenize=False
+            )
+        except TemplateError as error:
+            raise ValueError(f"the model's chat template refuses a dialogue: {error}") from error
         return self._encode(text + prefill)
 
     def plain_ids(self, text: str, starts: bool) -> list[int]:
@@ -100,7 +105,7 @@ class ChatFormat:
         messages = [user("Hi"), assistant("yes")]
         text = self.tokenizer.apply_chat_template(messages, tokenize=False)
         tail = self._encode(text[text.rindex("yes") + len("yes") :])
-        special = set(self.tokenizer.all_special_ids)
+        special = {i for i, t in self.tokenizer.added_tokens_decoder.items() if t.special}
         return next((i for i in tail if i in special), self.tokenizer.eos_token_id)
 
     def _encode(self, text: str) -> list[int]:

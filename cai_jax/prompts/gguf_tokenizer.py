@@ -5,7 +5,7 @@ transformers can build one too, but only where PyTorch is installed.
 
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from cai_jax.models.io.sources import open_weights
@@ -48,7 +48,9 @@ def gguf_tokenizer(file: Path) -> PreTrainedTokenizerFast:
     tokens, types = field("tokens"), field("token_type")
     merges = [tuple(merge.split(" ")) for merge in field("merges")]
     vocabulary = {token: i for i, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    # Llama 3 keeps a word that is a token whole, whether or not merges lead to it.
+    whole_words = cut == "llama-bpe"
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=whole_words))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(_CUTS[cut])
     tokenizer.decoder = decoders.ByteLevel()
     whole = lambda wanted, special: [
@@ -63,6 +65,11 @@ def gguf_tokenizer(file: Path) -> PreTrainedTokenizerFast:
         index = field(f"{key}_token_id", -1)
         if index >= 0:
             named[name] = tokens[index]
+    if field("add_bos_token", False):
+        bos = named["bos_token"]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, field("bos_token_id"))]
+        )
     template = weights.field("tokenizer.chat_template", "")
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, chat_template=template or None, **named

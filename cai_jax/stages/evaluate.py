@@ -14,6 +14,7 @@ from cai_jax.evaluation.text import distinct_n, refusal_rate
 from cai_jax.feedback.audit import wilson_interval
 from cai_jax.generation.engine import Completion, Generator
 from cai_jax.generation.scoring import Scorer
+from cai_jax.models.io.load import Model
 from cai_jax.parallel.keys import named_key
 from cai_jax.prompts.chat import conversation
 from cai_jax.prompts.critique_revision import parse_reply
@@ -65,9 +66,7 @@ def run(run: Run, folder: Path) -> Outcome:
         texts = [p or run.chat.text(s.ids) for p, s in zip(parsed, samples, strict=True)]
         kl = np.zeros(len(ids))
         if name != "base":
-            scorer = Scorer(model, run.mesh, run.config.generation.score_batch_size)
-            kl = _kl_to_base(run, scorer, base_scorer, ids, samples)
-            tokens += scorer.tokens
+            kl = _kl_to_base(run, model, base_scorer, ids, samples)
         results["models"][name] = {
             group: _describe(
                 run, [g == group for g in group_of], scores[name], parsed, texts, samples, kl
@@ -132,23 +131,21 @@ def _respond(
 
 
 def _kl_to_base(
-    run: Run,
-    model: Scorer,
-    base: Scorer,
-    ids: list[list[int]],
-    samples: list[Completion],
+    run: Run, model: Model, base: Scorer, ids: list[list[int]], samples: list[Completion]
 ) -> np.ndarray:
     """Nats a response: log-ratio (k1) on the model's own samples, at the sampling temperature.
 
-    Both sides are the whole distribution: with top-k, top-p or temperature 0 it is the log-ratio
-    of what was sampled, not an estimate of the divergence.
+    Both sides are the whole distribution; what the sampler saw is that where it cuts nothing off.
+    With top-k, top-p or temperature 0 the samples are others, and it is no estimate of the
+    divergence.
     """
-    temperature = run.config.generation.temperature or 1.0
-    replies = [s.ids for s in samples]
-    ours, theirs = (
-        scorer.completion_logprobs(ids, replies, temperature, "evaluate: KL")
-        for scorer in (model, base)
-    )
+    sampling, replies = run.sampling, [s.ids for s in samples]
+    temperature = sampling.temperature or 1.0
+    ours = [s.logprobs for s in samples]
+    if sampling.top_k or sampling.top_p < 1:
+        scorer = Scorer(model, run.mesh, run.config.generation.score_batch_size)
+        ours = scorer.completion_logprobs(ids, replies, temperature, "evaluate: KL")
+    theirs = base.completion_logprobs(ids, replies, temperature, "evaluate: KL")
     return np.array([np.sum(a - b) for a, b in zip(ours, theirs, strict=True)])
 
 

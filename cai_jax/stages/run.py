@@ -276,8 +276,6 @@ def claim_workdir(run: Run) -> None:
             )
     run.workdir.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
-    # For the model cards of what this run trains.
-    shutil.copy(run.config.constitution.path, run.workdir / "constitution.yaml")
 
 
 def run_stages(run: Run, stages: list[Stage]) -> None:
@@ -326,6 +324,7 @@ def _run_one(run: Run, stage: Stage, print_: str) -> None:
     }
     text = json.dumps(manifest, indent=2) + "\n"
     (partial / MANIFEST).write_text(text, encoding="utf-8")
+    shutil.copy(run.config.constitution.path, partial / "constitution.yaml")
     final = run.workdir / stage.name
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)

@@ -89,12 +89,12 @@ def _llama(fields: Fields) -> DecoderConfig:
 
 def _mistral(fields: Fields) -> DecoderConfig:
     types = ["sliding_attention"] * fields["num_hidden_layers"]
-    return _llama_like({"layer_types": types, **_without_nulls(fields)})
+    return _llama_like({"sliding_window": 4096, **fields, "layer_types": types})
 
 
 def _smollm3(fields: Fields) -> DecoderConfig:
     """Every fourth layer has no positions; a window, if one is asked for, is on those."""
-    fields, count = _without_nulls(fields), fields["num_hidden_layers"]
+    fields, count = {"rope_theta": 2e6} | _without_nulls(fields), fields["num_hidden_layers"]
     interval = fields.get("no_rope_layer_interval", 4)
     turns = fields.get("no_rope_layers", [(i + 1) % interval for i in range(count)])
     sliding = bool(fields.get("use_sliding_window"))
@@ -118,6 +118,7 @@ def _qwen3(fields: Fields) -> DecoderConfig:
 
 def _gemma2(fields: Fields) -> DecoderConfig:
     rope = _rope(_rope_fields(fields))
+    fields = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, **fields}
     return _gemma(fields, period=2, full=rope, sliding=rope, qk_norm=False)
 
 
@@ -145,7 +146,7 @@ def _gemma(
         "sliding_attention" if (i + 1) % period else "full_attention"
         for i in range(fields["num_hidden_layers"])
     ]
-    fields = {"layer_types": types, **_without_nulls(fields)}
+    fields = {"layer_types": types} | _without_nulls({"sliding_window": 4096, **fields})
     return _llama_like(
         fields,
         tied=True,
@@ -199,10 +200,10 @@ def _attention(
 
 def _full_attention_unless_asked(fields: Fields) -> Fields:
     """Qwen states a window that only ``use_sliding_window`` switches on, from some layer up."""
-    fields = _without_nulls(fields)
+    fields = _without_nulls({"sliding_window": 4096, **fields})
     if not fields.get("use_sliding_window"):
         return {**fields, "layer_types": None}
-    first = fields.get("max_window_layers", 0)
+    first = fields.get("max_window_layers", 28)
     types = [
         "sliding_attention" if i >= first else "full_attention"
         for i in range(fields["num_hidden_layers"])

@@ -71,7 +71,9 @@ class ModelSource:
         else:
             files = [self.path / name for name in ("generation_config.json", "config.json")]
             read = [json.loads(f.read_text(encoding="utf-8")) for f in files if f.is_file()]
-            stated = next((f["eos_token_id"] for f in read if f.get("eos_token_id")), [])
+            stated = next(
+                (f["eos_token_id"] for f in read if f.get("eos_token_id") is not None), []
+            )
         return tuple(stated) if isinstance(stated, list) else (int(stated),)
 
     def hugging_face_fields(self) -> dict[str, Any]:
