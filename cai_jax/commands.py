@@ -2,12 +2,11 @@
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 from absl import app, flags
 
-from cai_jax.models.io.sources import ModelSource, default_cache, resolve
+from cai_jax.models.io.sources import ModelSource, cache_folder, resolve
 
 CACHE = flags.DEFINE_string("cache", "", "folder of downloads; empty: the XDG cache")
 
@@ -18,7 +17,7 @@ def run(command: Callable[[], None]) -> None:
     def main(argv: list[str]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-        jax.config.update("jax_compilation_cache_dir", str(default_cache() / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
         try:
             command()
         except (ValueError, FloatingPointError, OSError) as error:
@@ -29,4 +28,4 @@ def run(command: Callable[[], None]) -> None:
 
 def open_source(name: str) -> ModelSource:
     """A model source, as the README lists them."""
-    return resolve(name, Path(CACHE.value) if CACHE.value else default_cache())
+    return resolve(name, cache_folder(CACHE.value))

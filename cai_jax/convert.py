@@ -9,7 +9,7 @@ update alone, as a PEFT adapter on the model that it was trained from.
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,7 @@ from safetensors.numpy import save_file
 from transformers import PreTrainedTokenizerFast
 
 from cai_jax import commands
-from cai_jax.models.io.export import (
-    Tensor,
-    adapter_config,
-    decoder_tensors,
-    lora_tensors,
-    write_shards,
-)
+from cai_jax.models.io.export import adapter_config, decoder_tensors, lora_tensors, write_shards
 from cai_jax.models.io.load import load_update, load_whole
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.mesh import make_mesh
@@ -65,18 +59,17 @@ def _write_model(source: ModelSource, folder: Path) -> None:
     fields = source.hugging_face_fields()
     names, preferred = source.family.names, head is not None
     fields["architectures"] = [source.family.classes[preferred]]
+    tokenizer = _tokenizer(source)
     if preferred:
         # A classifier has no projection to the vocabulary.
         flat = [(path, v) for path, v in nnx.to_flat_state(decoder) if path != ("output",)]
         decoder = nnx.from_flat_state(flat)
         fields |= {"num_labels": 1, "id2label": {"0": "score"}, "label2id": {"score": 0}}
-    tokenizer = _tokenizer(source)
-    if tokenizer is not None:
-        if preferred:
-            tokenizer.pad_token_id = _padding(source, tokenizer)
-        tokenizer.save_pretrained(folder)
-    if preferred:
         fields["pad_token_id"] = _padding(source, tokenizer)
+        if tokenizer is not None:
+            tokenizer.pad_token_id = fields["pad_token_id"]
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
     generation = source.path / "generation_config.json"
     if generation.is_file() and not preferred:
         shutil.copy(generation, folder)
@@ -85,14 +78,9 @@ def _write_model(source: ModelSource, folder: Path) -> None:
     dtype = stated if DTYPE.value == "source" else DTYPE.value
     tensors = decoder_tensors(decoder, names, source.config)
     if preferred:
-        tensors = _also(tensors, [("score.weight", np.asarray(head)[None])])
+        tensors = chain(tensors, [("score.weight", np.asarray(head)[None])])
     write_shards(tensors, folder, jnp.dtype(dtype), int(SHARD_GIB.value * 2**30))
     _write_json(folder / "config.json", {**fields, "dtype": dtype})
-
-
-def _also(tensors: Iterator[Tensor], more: Iterable[Tensor]) -> Iterator[Tensor]:
-    yield from tensors
-    yield from more
 
 
 def _padding(source: ModelSource, tokenizer: PreTrainedTokenizerFast | None) -> int:
@@ -114,9 +102,6 @@ def _write_adapter(source: ModelSource, folder: Path) -> None:
             f"--nomerge: {FROM.value} does not end with a low-rank update of a policy; leave "
             "--nomerge away"
         )
-    update = load_update(source, make_mesh())
-    tensors = dict(lora_tensors(update, source.family.names, source.path))
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     if info.base.startswith("hf:"):
         base = info.base.removeprefix("hf:")
     elif len(source.checkpoints) == 1 and source.path.is_dir():
@@ -126,6 +111,9 @@ def _write_adapter(source: ModelSource, folder: Path) -> None:
             f"--nomerge: PEFT cannot load {info.base}, which {FROM.value} was trained from; leave "
             "--nomerge away"
         )
+    update = load_update(source, make_mesh())
+    tensors = dict(lora_tensors(update, source.family.names, source.path))
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     _write_json(folder / "adapter_config.json", adapter_config(info.lora, base, list(tensors)))
 
 

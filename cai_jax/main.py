@@ -31,12 +31,12 @@ def main(argv: list[str]) -> None:
 
     import jax
 
-    from cai_jax.models.io.sources import default_cache
+    from cai_jax.models.io.sources import cache_folder
     from cai_jax.stages import evaluate, feedback, pm_train, report, rl, sl_data, sl_train
     from cai_jax.stages.run import Run, claim_workdir, run_stages
 
     # Programs compiled once are found again by the next run with the same shapes.
-    jax.config.update("jax_compilation_cache_dir", str(default_cache() / "xla"))
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
     run = Run(config)
     run.check_inputs()
     run.check_models()

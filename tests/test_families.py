@@ -9,7 +9,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver as flagsaver_module
 from flax import nnx
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from cai_jax.convert import main as convert_main
 from cai_jax.generation.scoring import Scorer
@@ -219,6 +219,16 @@ def test_out_and_in_again(tmp_path, name):
     again = AutoModelForCausalLM.from_pretrained(out).eval()
     np.testing.assert_allclose(logits(again, IDS), logits(reference, IDS), atol=1e-5)
     assert "converted by cai_jax" in (out / "README.md").read_text()
+
+
+def test_a_misshapen_joint_tensor_is_named(tmp_path, mesh):
+    reference_model("neox").save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    name = "gpt_neox.layers.1.attention.query_key_value.weight"
+    save_file({**tensors, name: tensors[name][:-1].copy()}, file)
+    with pytest.raises(ValueError, match=r"layers\.1\.attention\.query_key_value.*asks for"):
+        loaded(tmp_path, mesh)
 
 
 def trained(folder, model_folder, mesh, kind):

@@ -252,9 +252,12 @@ class Decoder(nnx.Module):
     def _layers(self) -> Layers:
         """What differs from layer to layer, stacked; ``frozen_layers`` splits it."""
         _, blocks = nnx.split(self.blocks)
-        c = self.config
-        windows = None if c.windows is None else jnp.asarray(c.windows)
-        return Layers(blocks, jnp.asarray(c.rotary_frequencies), windows)
+        windows = self.config.windows
+        return Layers(
+            blocks,
+            jnp.asarray(self.config.rotary_frequencies),
+            None if windows is None else jnp.asarray(windows),
+        )
 
     def _scan_blocks(
         self,

@@ -17,7 +17,6 @@ from cai_jax.generation.scoring import Scorer
 from cai_jax.models.io.load import Model
 from cai_jax.parallel.keys import named_key
 from cai_jax.prompts.chat import conversation
-from cai_jax.prompts.critique_revision import parse_reply
 from cai_jax.stages.rl import Reward
 from cai_jax.stages.run import Outcome, Run, Stage
 
@@ -61,7 +60,7 @@ def run(run: Run, folder: Path) -> Outcome:
         generator = Generator(model, run.mesh, run.chat.stop_ids, run.config.generation.batch_size)
         samples = _respond(run, generator, group_of, prompts, ids, name)
         tokens += generator.tokens
-        parsed = [parse_reply(run.chat.text(s.ids), s.finished, ()) for s in samples]
+        parsed = [run.usable_text(s) for s in samples]
         scores[name] = reward(ids, parsed, f"evaluate: score {name}")
         texts = [p or run.chat.text(s.ids) for p, s in zip(parsed, samples, strict=True)]
         kl = np.zeros(len(ids))

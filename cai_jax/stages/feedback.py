@@ -24,7 +24,6 @@ from cai_jax.generation.scoring import Scorer
 from cai_jax.models.io.sources import stamp
 from cai_jax.parallel.keys import named_key, named_rng
 from cai_jax.prompts.chat import conversation
-from cai_jax.prompts.critique_revision import parse_reply
 from cai_jax.stages.run import Outcome, Run, Stage
 
 log = logging.getLogger("cai_jax")
@@ -168,9 +167,7 @@ def _sample_pairs(
     )
     comparisons = []
     for i, prompt in enumerate(prompts):
-        texts = [
-            parse_reply(run.chat.text(s.ids), s.finished, ()) for s in samples[2 * i : 2 * i + 2]
-        ]
+        texts = [run.usable_text(s) for s in samples[2 * i : 2 * i + 2]]
         if None not in texts and texts[0] != texts[1]:
             principles = draw_principles(run, prompt.id)
             comparisons.append(Comparison(prompt.id, prompt.text, *texts, principles))

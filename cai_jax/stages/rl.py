@@ -18,12 +18,11 @@ from cai_jax.generation.scoring import Scorer
 from cai_jax.learning.train import init_state, make_optimizer, make_trainable
 from cai_jax.models.heads import PolicyWithValue
 from cai_jax.models.io.checkpoint import CheckpointInfo, save_checkpoint
-from cai_jax.models.io.load import Model, decoder_builder, load_preference_model
+from cai_jax.models.io.load import Model, decoder_builder, inside, load_preference_model
 from cai_jax.models.io.params import abstract_split
 from cai_jax.parallel.keys import named_key, named_rng
 from cai_jax.parallel.mesh import put_batch
 from cai_jax.prompts.chat import conversation
-from cai_jax.prompts.critique_revision import parse_reply
 from cai_jax.rl.kl import AdaptiveKL
 from cai_jax.rl.ppo import PPOSettings, prepare, update
 from cai_jax.rl.rollout import assemble
@@ -54,7 +53,7 @@ class Reward:
 
         Args:
           prompts: ids.
-          replies: texts as ``parse_reply`` leaves them; None for one that does not parse.
+          replies: texts as ``Run.usable_text`` gives them; None for one that does not parse.
           name: label of the progress bar.
         """
         scores = np.full(len(replies), self.unusable_score, np.float32)
@@ -110,7 +109,7 @@ def run(run: Run, folder: Path) -> Outcome:
         for iteration in bar:
             batch = _draw(run, prompts, iteration)
             ids = [row for _, row in batch]
-            decoder = _decoder(state.params, trainable.frozen)
+            decoder = inside("decoder", nnx.merge_state(state.params, trainable.frozen))
             generator = Generator(
                 Model(sampler_graph, decoder),
                 run.mesh,
@@ -119,7 +118,7 @@ def run(run: Run, folder: Path) -> Outcome:
                 bucket_multiple=settings.prompt_tokens,
             )
             completions = _respond(run, generator, batch, iteration)
-            texts = [parse_reply(run.chat.text(c.ids), c.finished, ()) for c in completions]
+            texts = [run.usable_text(c) for c in completions]
             scores = _scores(run, reward(ids, texts), completions)
             rollout = put_batch(
                 assemble(
@@ -164,7 +163,7 @@ def run(run: Run, folder: Path) -> Outcome:
     writer.close()
     (folder / "history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
     info = CheckpointInfo("policy", "../../sl_train/checkpoint", lora)
-    save_checkpoint(folder / "checkpoint", info, _decoder(state.params, nnx.State({})))
+    save_checkpoint(folder / "checkpoint", info, inside("decoder", state.params))
     return Outcome(
         {
             "iterations": settings.iterations,
@@ -233,12 +232,6 @@ def _respond(run: Run, generator: Generator, batch: list, iteration: int) -> lis
 def _scores(run: Run, scores: np.ndarray, completions: list[Completion]) -> np.ndarray:
     unfinished = np.array([not c.finished for c in completions], np.float32)
     return scores - unfinished * run.config.rl.missing_stop_penalty
-
-
-def _decoder(params: nnx.State, frozen: nnx.State) -> nnx.State:
-    """Parameters of the policy's decoder alone, as a Decoder names them."""
-    flat = [*nnx.to_flat_state(params), *nnx.to_flat_state(frozen)]
-    return nnx.from_flat_state([(path[1:], v) for path, v in flat if path[0] == "decoder"])
 
 
 def _weighted_means(metrics: dict[str, np.ndarray]) -> dict[str, float]:

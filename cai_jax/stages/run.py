@@ -29,14 +29,16 @@ from cai_jax.data.readers import (
     read_pairs,
     read_prompts,
 )
+from cai_jax.generation.engine import Completion
 from cai_jax.generation.sampling import Sampling
 from cai_jax.models.config import LoRAConfig
 from cai_jax.models.io.load import Model, load_merged, load_policy
-from cai_jax.models.io.sources import ModelSource, default_cache, resolve, stamp
+from cai_jax.models.io.sources import ModelSource, cache_folder, resolve, stamp
 from cai_jax.parallel.devices import compute_dtype
 from cai_jax.parallel.keys import named_key
 from cai_jax.parallel.mesh import make_mesh
 from cai_jax.prompts.chat import ChatFormat, load_tokenizer
+from cai_jax.prompts.critique_revision import parse_reply
 
 log = logging.getLogger("cai_jax")
 
@@ -134,7 +136,7 @@ class Run:
     @property
     def cache(self) -> Path:
         """Folder of downloads."""
-        return Path(self.config.model.cache) if self.config.model.cache else default_cache()
+        return cache_folder(self.config.model.cache)
 
     def source(self, name: str) -> ModelSource:
         """A model source, empty meaning the run's own model."""
@@ -148,6 +150,10 @@ class Run:
     def chat_of(self, source: ModelSource) -> ChatFormat:
         """Tokenizer and chat template of a model."""
         return ChatFormat(load_tokenizer(source.path), self.config.model.system_prompt)
+
+    def usable_text(self, sample: Completion) -> str | None:
+        """What a sampled reply says, up to its last whole sentence; None if it does not parse."""
+        return parse_reply(self.chat.text(sample.ids), sample.finished, ())
 
     def checkpoint(self, stage: str) -> Path:
         """Where a training stage leaves its model."""

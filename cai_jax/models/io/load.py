@@ -64,8 +64,7 @@ def load_policy(
         return load_merged(source, mesh, compute_dtype, param_dtype)
     folder, info = source.checkpoints[-1]
     _require(info, "policy", folder)
-    below = ModelSource(source.path, source.checkpoints[:-1])
-    base = load_merged(below, mesh, compute_dtype, param_dtype)
+    base = load_merged(source.below, mesh, compute_dtype, param_dtype)
     graph, _ = abstract_split(decoder_builder(source, compute_dtype, info.lora))
     return Model(graph, nnx.merge_state(base.params, load_update(source, mesh)))
 
@@ -79,14 +78,12 @@ def load_whole(source: ModelSource, mesh: Mesh) -> tuple[nnx.State, jax.Array | 
     float32 = jnp.dtype(jnp.float32)
     if source.kind == "policy":
         return load_merged(source, mesh, float32, float32).params, None
-    below, info = ModelSource(source.path, source.checkpoints[:-1]), source.checkpoints[-1][1]
-    trained = nnx.to_flat_state(load_update(source, mesh))
-    head = next(v for path, v in trained if path == ("head", "kernel")).get_value()
-    decoder = nnx.from_flat_state([(path[1:], v) for path, v in trained if path[0] == "decoder"])
-    if info.lora:
-        base = load_merged(below, mesh, float32, float32).params
-        decoder = merge_lora(base, decoder, info.lora.scale)
-    return decoder, head
+    trained, lora = load_update(source, mesh), source.checkpoints[-1][1].lora
+    decoder = inside("decoder", trained)
+    if lora:
+        base = load_merged(source.below, mesh, float32, float32).params
+        decoder = merge_lora(base, decoder, lora.scale)
+    return decoder, trained["head"]["kernel"].get_value()
 
 
 def load_update(source: ModelSource, mesh: Mesh) -> nnx.State:
@@ -120,7 +117,6 @@ def load_preference_model(
         raise ValueError(f"{source.path}: not a preference model; name a checkpoint of pm_train")
     folder, info = source.checkpoints[-1]
     _require(info, "preference", folder)
-    below = ModelSource(source.path, source.checkpoints[:-1])
 
     def build():
         return PreferenceModel(source.config, info.lora, compute_dtype, rngs=nnx.Rngs(0))
@@ -129,8 +125,14 @@ def load_preference_model(
     trained = load_update(source, mesh)
     if not info.lora:
         return Model(graph, trained), info
-    decoder = load_merged(below, mesh, compute_dtype, param_dtype)
+    decoder = load_merged(source.below, mesh, compute_dtype, param_dtype)
     return Model(graph, nnx.merge_state(trained, under("decoder", decoder.params))), info
+
+
+def inside(name: str, state: nnx.State) -> nnx.State:
+    """The state of a module's attribute ``name``, as that attribute names it."""
+    flat = nnx.to_flat_state(state)
+    return nnx.from_flat_state([(path[1:], v) for path, v in flat if path[0] == name])
 
 
 def under(name: str, state: nnx.State) -> nnx.State:

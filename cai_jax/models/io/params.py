@@ -109,12 +109,20 @@ class _ParamReader:
                 "another architecture than its config"
             ) from None
         if self.part is not None:
-            split = array.reshape(self.config.num_heads, 3, self.config.head_dim, *array.shape[1:])
-            array = split[:, self.part].reshape(-1, *array.shape[1:])
+            array = self._own_part(name, array)
         array = array.T if self.transposed else array
         if name not in self.checked:
             self._check(name, array)
         return array
+
+    def _own_part(self, name: str, array: np.ndarray) -> np.ndarray:
+        heads, size, rest = self.config.num_heads, self.config.head_dim, array.shape[1:]
+        if array.shape[0] != heads * 3 * size:
+            raise ValueError(
+                f"{self.weights.path}: tensor {name} has shape {array.shape}, but the model's "
+                f"config asks for {(heads * 3 * size, *rest)}"
+            )
+        return array.reshape(heads, 3, size, *rest)[:, self.part].reshape(-1, *rest)
 
     def _check(self, name: str, array: np.ndarray) -> None:
         shape = self.shape[1:] if self.stacked else self.shape

@@ -43,6 +43,11 @@ class ModelSource:
     path: Path  # folder in Hugging Face layout, or .gguf file
     checkpoints: tuple[tuple[Path, CheckpointInfo], ...] = ()
 
+    @property
+    def below(self) -> "ModelSource":
+        """What the last checkpoint was trained from."""
+        return ModelSource(self.path, self.checkpoints[:-1])
+
     @cached_property
     def weights(self) -> Weights:
         """The pretrained weights, opened."""
@@ -95,8 +100,10 @@ def open_weights(path: Path) -> Weights:
     return GGUFWeights(path) if path.suffix == ".gguf" else SafetensorsWeights(path)
 
 
-def default_cache() -> Path:
-    """The XDG cache folder of cai_jax."""
+def cache_folder(named: str = "") -> Path:
+    """Where downloads and compiled programs are kept: the named folder, or the XDG cache's."""
+    if named:
+        return Path(named)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cai_jax"
 
 
