@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 
 setup(
     name="cai_jax",
-    version="0.2.0",
+    version="0.3.0",
     description="Constitutional AI end to end in JAX and Flax, for TPU pods",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -39,7 +39,8 @@ setup(
     extras_require={
         "test": ["pytest>=8", "scipy>=1.13", "ruff==0.17.6", "import-linter>=2.0"],
         # Independent implementations that logits and exports are compared with.
-        "reference": ["torch>=2.13", "peft>=0.17"],
+        # rlax needs tf-keras wherever TensorFlow is imported, and does not ask for it.
+        "reference": ["torch>=2.13", "peft>=0.17", "rlax>=0.1.9", "tf-keras>=2.18"],
         "tpu": ["jax[tpu]>=0.10"],
     },
 )

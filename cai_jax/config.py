@@ -186,7 +186,9 @@ class RLConfig:
     missing_stop_penalty: float = limits(0)  # off the score of a response that never ended
     helpful_fraction: float = limits(0, 1)  # share of helpfulness prompts
     max_sampler_gap: float = limits(above=0)  # nats; warns above it, mean over tokens
-    max_first_ratio_error: float = limits(above=0)  # stops above it
+    # Of the first minibatch, before any update: mean |ratio - 1|, and approximate KL, nats a
+    # token. Stops above it.
+    max_first_ratio_error: float = limits(above=0)
 
 
 @dataclass(frozen=True, kw_only=True)

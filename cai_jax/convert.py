@@ -4,11 +4,13 @@ python -m cai_jax.convert --from=runs/rlaif/rl/checkpoint --to=exported
 
 A policy becomes a causal language model, a preference model a sequence classifier with one label;
 both with config, tokenizer, chat template and a model card. ``--nomerge`` writes the last low-rank
-update alone, as a PEFT adapter on the model that it was trained from.
+update as a PEFT adapter; the model that it was trained from stands in FOLDER/base, unless it is a
+Hugging Face repository or folder itself.
 """
 
 import json
 import shutil
+import tempfile
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from safetensors.numpy import save_file
 from transformers import PreTrainedTokenizerFast
 
 from cai_jax import commands
-from cai_jax.models.io.export import adapter_config, decoder_tensors, lora_tensors, write_shards
+from cai_jax.models.io.export import adapter_config, adapter_tensors, decoder_tensors, write_shards
 from cai_jax.models.io.load import load_update, load_whole
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.mesh import make_mesh
@@ -42,24 +44,25 @@ def main() -> None:
     if to.exists():
         raise ValueError(f"--to: {to} exists; name a new folder")
     source = commands.open_source(FROM.value)
-    partial = to.with_name(f".{to.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    if MERGE.value:
-        _write_model(source, partial)
-    else:
-        _write_adapter(source, partial)
-    (partial / "README.md").write_text(_card(source), encoding="utf-8")
-    partial.rename(to)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.name}.") as hidden:
+        partial = Path(hidden) / to.name
+        partial.mkdir()
+        if MERGE.value:
+            _write_model(source, partial)
+        else:
+            _write_adapter(source, partial, to)
+        (partial / "README.md").write_text(_card(source), encoding="utf-8")
+        partial.rename(to)
     print(to)
 
 
 def _write_model(source: ModelSource, folder: Path) -> None:
-    decoder, head = load_whole(source, make_mesh())
-    fields = source.hugging_face_fields()
-    names, preferred = source.family.names, head is not None
-    fields["architectures"] = [source.family.classes[preferred]]
     tokenizer = _tokenizer(source)
+    decoder, head = load_whole(source, make_mesh())
+    fields = dict(source.hugging_face_fields)
+    family, preferred = source.family, head is not None
+    fields["architectures"] = [family.classifier if preferred else family.language_model]
     if preferred:
         # A classifier has no projection to the vocabulary.
         flat = [(path, v) for path, v in nnx.to_flat_state(decoder) if path != ("output",)]
@@ -73,10 +76,9 @@ def _write_model(source: ModelSource, folder: Path) -> None:
     generation = source.path / "generation_config.json"
     if generation.is_file() and not preferred:
         shutil.copy(generation, folder)
-    stated = fields.pop("torch_dtype", None)  # before transformers 5
-    stated = fields.get("dtype") or stated or "float32"
-    dtype = stated if DTYPE.value == "source" else DTYPE.value
-    tensors = decoder_tensors(decoder, names, source.config)
+    fields.pop("torch_dtype", None)  # the name before transformers 5
+    dtype = source.weights.dtype if DTYPE.value == "source" else DTYPE.value
+    tensors = decoder_tensors(decoder, family.names, source.config)
     if preferred:
         tensors = chain(tensors, [("score.weight", np.asarray(head)[None])])
     write_shards(tensors, folder, jnp.dtype(dtype), int(SHARD_GIB.value * 2**30))
@@ -95,31 +97,33 @@ def _padding(source: ModelSource, tokenizer: PreTrainedTokenizerFast | None) -> 
     return next(i for i in (*named, *sorted(special), 0, 1, 2) if i is not None and i not in stops)
 
 
-def _write_adapter(source: ModelSource, folder: Path) -> None:
+def _write_adapter(source: ModelSource, folder: Path, to: Path) -> None:
+    """Writes the last update; the model it was trained from too, where PEFT could not load it."""
     info = source.checkpoints[-1][1] if source.checkpoints else None
-    if info is None or not info.lora or info.kind != "policy":
+    if info is None or not info.lora:
         raise ValueError(
-            f"--nomerge: {FROM.value} does not end with a low-rank update of a policy; leave "
-            "--nomerge away"
+            f"--nomerge: {FROM.value} does not end with a low-rank update; leave --nomerge away"
         )
+    update = load_update(source, make_mesh())
+    tensors = adapter_tensors(update, source.family.names, source.path)
     if info.base.startswith("hf:"):
         base = info.base.removeprefix("hf:")
     elif len(source.checkpoints) == 1 and source.path.is_dir():
         base = str(source.path.resolve())
     else:
-        raise ValueError(
-            f"--nomerge: PEFT cannot load {info.base}, which {FROM.value} was trained from; leave "
-            "--nomerge away"
-        )
-    update = load_update(source, make_mesh())
-    tensors = dict(lora_tensors(update, source.family.names, source.path))
+        base = str(to.resolve() / "base")
+        (folder / "base").mkdir()
+        _write_model(source.below, folder / "base")
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    _write_json(folder / "adapter_config.json", adapter_config(info.lora, base, list(tensors)))
+    _write_json(folder / "adapter_config.json", adapter_config(info, base, tensors))
 
 
 def _tokenizer(source: ModelSource) -> PreTrainedTokenizerFast | None:
-    """The source's tokenizer; a folder may have none."""
-    has = source.path.suffix == ".gguf" or list(source.path.glob("tokenizer*"))
+    """The source's tokenizer; it may have none."""
+    if source.path.suffix == ".gguf":
+        has = "tokenizer.ggml.model" in source.weights.metadata
+    else:
+        has = any(source.path.glob("tokenizer*"))
     return load_tokenizer(source.path, needs_template=False) if has else None
 
 
@@ -131,15 +135,15 @@ def _card(source: ModelSource) -> str:
     lines += [f"{kind}, converted by cai_jax from `{FROM.value}`.", ""]
     lines += [f"- pretrained model: `{source.path.name}`"]
     lines += [f"- trained on top of it: `{folder}`" for folder, _ in source.checkpoints]
-    if source.kind == "preference":
-        info = source.checkpoints[-1][1]
+    for folder, info in source.checkpoints[-1:]:
+        lines += _constitution(folder)
+        if info.kind == "policy":
+            continue
         lines += [
             "- the score is the one label's logit, read at the last token, the end of the turn; "
             f"over samples of the reference policy its mean is {info.score_mean:.6g} and its "
             f"standard deviation {info.score_std:.6g}"
         ]
-    for folder, _ in source.checkpoints[-1:]:
-        lines += _constitution(folder)
     return "\n".join([*lines, "", "The license of the pretrained model applies.", ""])
 
 

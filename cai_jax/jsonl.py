@@ -19,7 +19,11 @@ Row = dict[str, Any]
 MODEL = flags.DEFINE_string("model", None, "model source: see the README", required=True)
 DATA = flags.DEFINE_string("data", None, "JSONL file to read", required=True)
 OUT = flags.DEFINE_string("out", None, "JSONL file to write", required=True)
-_CHAT = flags.DEFINE_bool("chat", True, "text prompts are a user's turns; --nochat: plain text")
+_CHAT = flags.DEFINE_bool(
+    "chat",
+    None,
+    "text prompts are a user's turns; --nochat: plain text; unset: turns, if there is a template",
+)
 _SYSTEM = flags.DEFINE_string("system_prompt", "", "of the chat template; empty: its own")
 _DTYPE = flags.DEFINE_enum(
     "compute_dtype", "float32", ["auto", "float32", "bfloat16"], "of weights and activations"
@@ -110,20 +114,26 @@ def token_ids(rows: list[Row], source: ModelSource, field: str) -> list[list[int
 @lru_cache(maxsize=1)
 def open_chat(source: ModelSource) -> ChatFormat:
     """Tokenizer and chat template of the model."""
-    tokenizer = load_tokenizer(source.path, needs_template=_CHAT.value)
+    tokenizer = load_tokenizer(source.path, needs_template=bool(_CHAT.value))
     return ChatFormat(tokenizer, _SYSTEM.value)
 
 
+def _are_turns(chat: ChatFormat) -> bool:
+    return bool(chat.tokenizer.chat_template) if _CHAT.value is None else _CHAT.value
+
+
 def _encode(chat: ChatFormat, text: str, field: str) -> list[int]:
-    if not _CHAT.value:
+    if not _are_turns(chat):
         return chat.plain_ids(text, starts=field == "prompt")
     return chat.prompt_ids(conversation(text)) if field == "prompt" else chat.reply_ids(text)
 
 
 def stop_ids(rows: list[Row], source: ModelSource) -> tuple[int, ...]:
     """Ids that end a completion: the model's own, and the end of turn where prompts are chats."""
-    chats = _CHAT.value and any(row.get("prompt_ids") is None for row in rows)
-    return tuple(sorted({*source.stop_ids, *(open_chat(source).stop_ids if chats else ())}))
+    ids = set(source.stop_ids)
+    if any(row.get("prompt_ids") is None for row in rows) and _are_turns(open_chat(source)):
+        ids.update(open_chat(source).stop_ids)
+    return tuple(sorted(ids))
 
 
 def check_lengths(source: ModelSource, lengths: list[int]) -> None:

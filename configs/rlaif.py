@@ -90,7 +90,7 @@ def laptop() -> ConfigDict:
     c.rl = dict(
         lora=lora,
         trained_layers=10,
-        iterations=8,
+        iterations=10,
         batch_size=24,
         minibatches=2,
         micro_batches=1,
@@ -102,7 +102,7 @@ def laptop() -> ConfigDict:
         warmup_steps=2,
         max_grad_norm=1.0,
         adam_eps=1e-5,
-        kl_coef=0.05,
+        kl_coef=0.03,
         kl_target=0.0,
         kl_horizon=1000,
         gamma=1.0,
@@ -115,7 +115,7 @@ def laptop() -> ConfigDict:
         missing_stop_penalty=0.0,
         helpful_fraction=0.25,
         max_sampler_gap=0.05,
-        max_first_ratio_error=0.02,
+        max_first_ratio_error=1e-5,
     )
     c.evaluate = dict(
         red_team_prompts=44, helpful_prompts=26, labelled_pairs=40, bootstrap_samples=2000

@@ -1,6 +1,7 @@
 """score and generate, as a user runs them."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -79,3 +80,12 @@ def test_plain_text_and_chats(folder):
 def test_bad_rows_are_named(folder, row, words):
     said = command("score", folder, [row])
     assert all(word in said for word in words), said
+
+
+def test_a_model_without_a_template_reads_plain_text(folder, tmp_path):
+    plain = tmp_path / "plain"
+    shutil.copytree(folder, plain)
+    (plain / "chat_template.jinja").unlink()
+    row = {"prompt": "the good", "completion": "a safe reply"}
+    assert command("score", plain, [row]) == command("score", folder, [row], "--nochat")
+    assert "chat template" in command("score", plain, [row], "--chat")

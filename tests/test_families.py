@@ -9,6 +9,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver as flagsaver_module
 from flax import nnx
+from gguf_files import write_gguf
 from safetensors.numpy import load_file, save_file
 
 from cai_jax.convert import main as convert_main
@@ -17,6 +18,7 @@ from cai_jax.models.config import LoRAConfig
 from cai_jax.models.decoder import Decoder
 from cai_jax.models.heads import PreferenceModel
 from cai_jax.models.io.checkpoint import CheckpointInfo, save_checkpoint
+from cai_jax.models.io.families import read_fields
 from cai_jax.models.io.load import load_policy, load_preference_model
 from cai_jax.models.io.params import init_on_mesh
 from cai_jax.models.io.sources import ModelSource, resolve
@@ -169,6 +171,58 @@ def test_configs_of_transformers_4_mean_the_same(tmp_path, name):
     assert ModelSource(tmp_path).config == new
 
 
+# What llama.cpp's format cannot say: windows of Mistral and Qwen, other layers without rope, other
+# scalings than Llama 3's own, and a local rope base or query scaling of Gemma's.
+IN_GGUF = {
+    "llama": {},
+    "llama-tied-biases": {},
+    "llama-linear": {},
+    "llama3-scaled": {
+        "rope_parameters": {**LLAMA_3, "rope_theta": 5e5, "original_max_position_embeddings": 8192}
+    },
+    "smollm3": {"num_hidden_layers": 5, "tie_word_embeddings": True, "eos_token_id": 7},
+    "qwen2": {},
+    "qwen3": {},
+    "gemma2": {"query_pre_attn_scalar": 8},
+    "gemma3": {"query_pre_attn_scalar": 8},
+    "neox": {},
+    "neox-sequential": {},
+}
+
+
+@pytest.mark.parametrize("name", IN_GGUF)
+def test_gguf_means_the_same_as_the_folder(tmp_path, mesh, monkeypatch, name):
+    monkeypatch.setitem(CASES, name, (CASES[name][0], CASES[name][1] | IN_GGUF[name]))
+    reference = reference_model(name)
+    reference.save_pretrained(tmp_path / "folder")
+    fields = read_fields(tmp_path / "folder" / "config.json")
+    tensors = load_file(tmp_path / "folder" / "model.safetensors")
+    file = write_gguf(tmp_path / "model.gguf", fields, tensors)
+    decoder = loaded(file, mesh)
+    ours = decoder.logits(decoder.hidden(jnp.array([IDS]), jnp.ones((1, len(IDS)), jnp.int32)))[0]
+    np.testing.assert_allclose(ours, logits(reference, IDS), atol=1e-4)
+    assert ModelSource(file).stop_ids == (fields["eos_token_id"],)
+    from transformers import AutoModelForCausalLM
+
+    out = AutoModelForCausalLM.from_pretrained(convert(file, tmp_path / "out")).eval()
+    np.testing.assert_allclose(logits(out, IDS), logits(reference, IDS), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gemma2"])
+def test_our_gguf_files_are_what_transformers_reads(tmp_path, monkeypatch, name):
+    """The writer of these tests lays tensors out as llama.cpp does, or both would be wrong."""
+    from transformers import AutoModelForCausalLM
+
+    monkeypatch.setitem(CASES, name, (CASES[name][0], CASES[name][1] | IN_GGUF[name]))
+    reference = reference_model(name)
+    reference.save_pretrained(tmp_path / "folder")
+    fields = read_fields(tmp_path / "folder" / "config.json")
+    write_gguf(tmp_path / "model.gguf", fields, load_file(tmp_path / "folder/model.safetensors"))
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf")
+    for key, tensor in reference.state_dict().items():
+        np.testing.assert_allclose(theirs.state_dict()[key], tensor, atol=1e-6, err_msg=key)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -233,14 +287,14 @@ def test_a_misshapen_joint_tensor_is_named(tmp_path, mesh):
 
 def trained(folder, model_folder, mesh, kind):
     """A checkpoint with random low-rank updates (and head) on the model in a folder."""
-    source, lora = ModelSource(model_folder), LoRAConfig(3, 6.0)
+    source, lora = resolve(str(model_folder), folder), LoRAConfig(3, 6.0)
     module = PreferenceModel if kind == "preference" else Decoder
     build = lambda: module(source.config, lora, jnp.float32, rngs=nnx.Rngs(0))
     state = init_on_mesh(build, (LoRAParam, HeadParam), mesh)
     rng = np.random.default_rng(0)
     state = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.2, x.shape), x.dtype), state)
     if kind == "preference":
-        state["head"]["bias"].set_value(jnp.zeros(()))  # Bradley-Terry never moves it
+        state["head"]["kernel"].set_value(state["head"]["kernel"][...] * 3)
     folder.mkdir()
     save_checkpoint(folder, CheckpointInfo(kind, str(model_folder), lora), state)
     return resolve(str(folder), folder)
@@ -264,6 +318,16 @@ def test_preference_model_out(tmp_path, mesh, name):
         scores = theirs(padded, attention_mask=(padded != theirs.config.pad_token_id)).logits[:, 0]
     np.testing.assert_allclose(ours, scores.numpy(), atol=1e-4)
 
+    # The classifier is a source too, to score with and to write again.
+    model, _ = load_preference_model(ModelSource(out), mesh, jnp.float32, jnp.float32)
+    again = Scorer(model, mesh, 2, 8).preference_scores(rows)
+    np.testing.assert_allclose(again, ours, atol=1e-5)
+    with pytest.raises(ValueError, match="a preference model, but a policy"):
+        loaded(out, mesh)
+    copy = convert(out, tmp_path / "copy")
+    for key, tensor in load_file(out / "model.safetensors").items():
+        np.testing.assert_array_equal(load_file(copy / "model.safetensors")[key], tensor)
+
 
 @pytest.mark.parametrize("name", ["llama", "gemma3"])
 def test_low_rank_updates_out(tmp_path, mesh, name):
@@ -282,6 +346,31 @@ def test_low_rank_updates_out(tmp_path, mesh, name):
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     adapted = peft.PeftModel.from_pretrained(base, adapter).eval()
     np.testing.assert_allclose(logits(adapted, IDS), ours, atol=2e-4)
+
+
+def test_an_adapter_brings_a_base_that_peft_could_not_load(tmp_path, mesh):
+    peft = pytest.importorskip("peft", reason="pip install '.[reference]' to compare")
+    reference_model("llama").save_pretrained(tmp_path / "base")
+    trained(tmp_path / "first", tmp_path / "base", mesh, "policy")
+    source = trained(tmp_path / "second", tmp_path / "first", mesh, "policy")
+    adapter = convert(tmp_path / "second", tmp_path / "adapter", merge=False)
+    adapted = peft.AutoPeftModelForCausalLM.from_pretrained(adapter).eval()
+    model = load_policy(source, mesh, jnp.float32, jnp.float32)
+    decoder = nnx.merge(model.graph, model.params)
+    ours = decoder.logits(decoder.hidden(jnp.array([IDS]), jnp.ones((1, len(IDS)), jnp.int32)))[0]
+    np.testing.assert_allclose(logits(adapted, IDS), ours, atol=2e-4)
+
+
+def test_an_adapter_of_a_preference_model(tmp_path, mesh):
+    peft = pytest.importorskip("peft", reason="pip install '.[reference]' to compare")
+    reference_model("qwen3").save_pretrained(tmp_path / "base")
+    source = trained(tmp_path / "pm", tmp_path / "base", mesh, "preference")
+    adapter = convert(tmp_path / "pm", tmp_path / "adapter", merge=False)
+    theirs = peft.AutoPeftModelForSequenceClassification.from_pretrained(adapter, num_labels=1)
+    model, _ = load_preference_model(source, mesh, jnp.float32, jnp.float32)
+    ours = Scorer(model, mesh, 1, 8).preference_scores([IDS])
+    with torch.no_grad():
+        np.testing.assert_allclose(theirs.eval()(torch.tensor([IDS])).logits[:, 0], ours, atol=1e-4)
 
 
 def test_what_cannot_be_converted_is_refused(tmp_path, mesh):

@@ -94,6 +94,7 @@ def test_batched_preference_scores_equal_single_scores(mesh):
         (Sampling(top_k=2), {0: 4 / 7, 1: 3 / 7}),
         (Sampling(top_p=0.65), {0: 4 / 7, 1: 3 / 7}),
         (Sampling(top_p=0.75), {0: 4 / 9, 1: 3 / 9, 2: 2 / 9}),
+        (Sampling(top_k=3, top_p=0.7), {0: 4 / 7, 1: 3 / 7}),  # 0.4 and 0.3 of 0.9 are 0.78
         (Sampling(temperature=0.5), {0: 16 / 30, 1: 9 / 30, 2: 4 / 30, 3: 1 / 30}),
     ],
 )
@@ -131,6 +132,36 @@ def test_inverse_cdf_never_draws_what_cannot_be(size):
 def test_truncated_logits_are_minus_infinity():
     logits = jnp.array([[3.0, 2.0, 1.0, 0.0]])
     assert np.isneginf(sampling_logits(logits, Sampling(top_k=1))[0, 1:]).all()
+
+
+def test_ties_are_not_kept_together():
+    for sampling in (Sampling(top_k=3), Sampling(top_p=0.28)):
+        logits = sampling_logits(jnp.zeros((2, 10)), sampling)
+        assert (np.isfinite(logits).sum(1) == 3).all()
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize(("top_k", "top_p"), [(7, 1.0), (0, 0.8), (20, 0.6), (0, 0.05), (1, 1.0)])
+def test_truncation_is_that_of_transformers(top_k, top_p):
+    torch = pytest.importorskip("torch", reason="pip install '.[reference]' to compare")
+    from transformers import TopKLogitsWarper, TopPLogitsWarper
+
+    logits = np.random.default_rng(0).normal(scale=2, size=(6, 53)).astype(np.float32)
+    theirs = torch.tensor(logits) / 0.7
+    if top_k:
+        theirs = TopKLogitsWarper(top_k)(None, theirs)
+    theirs = TopPLogitsWarper(top_p)(None, theirs) if top_p < 1 else theirs
+    ours = sampling_logits(jnp.asarray(logits), Sampling(0.7, top_k, top_p))
+    np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-6)
+
+
+def test_a_row_never_draws_twice_with_one_key(mesh, model):
+    """Same prompts under different keys part, and so do the steps of a row."""
+    flat = Sampling(temperature=50.0)  # every step is nearly uniform
+    keys = [named_key(0, "rows", i) for i in range(6)]
+    rows = Generator(model, mesh, [], 6, 8).generate([[5, 6]] * 6, keys, 12, flat)
+    assert len({tuple(row.ids) for row in rows}) == 6
+    assert all(len(set(row.ids)) > 6 for row in rows)
 
 
 def test_keys_come_from_names():

@@ -18,7 +18,6 @@ from cai_jax.learning.train import (
     init_state,
     make_optimizer,
     make_trainable,
-    mean_loss_grads,
     train_step,
 )
 from cai_jax.models.config import LoRAConfig
@@ -54,6 +53,29 @@ def test_logprobs_from_a_column_on_equal_the_whole(decoder):
         assert not b[:, :9].any()
 
 
+def test_no_array_of_all_logits(mesh):
+    """Neither the log-probabilities nor their gradient hold [b, t, v] at once."""
+    b, t, v = 2, 160, TINY.vocab_size
+    graph, params = nnx.split(tiny_decoder())
+    tokens = jnp.zeros((b, t), jnp.int32)
+    batch = {"tokens": tokens, "segments": tokens + 1, "loss_mask": tokens + 1}
+    jaxpr = jax.make_jaxpr(jax.grad(lambda p: sft_loss_sum(nnx.merge(graph, p), batch)[0]))(params)
+    shapes = {tuple(shape) for shape in array_shapes(jaxpr.jaxpr)}
+    assert (v, TINY.d_model) in shapes  # the walk sees what is there
+    whole = [s for s in shapes if v in s and np.prod(s) > b * 64 * v]
+    assert not whole
+
+
+def array_shapes(jaxpr):
+    for equation in jaxpr.eqns:
+        yield from (x.aval.shape for x in equation.outvars)
+        for inner in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
+        ):
+            if hasattr(inner, "eqns"):
+                yield from array_shapes(getattr(inner, "jaxpr", inner))
+
+
 def test_bradley_terry_soft_targets_and_gradient():
     margin = np.array([-3.0, -0.2, 0.0, 1.5])
     target = np.array([0.1, 0.5, 0.9, 1.0])
@@ -72,14 +94,38 @@ def sft_batch(rows=4, length=12):
     return {"tokens": tokens, "segments": jnp.asarray(segments), "loss_mask": jnp.asarray(mask)}
 
 
-@pytest.mark.parametrize("micro_batches", [2, 4])
-def test_gradient_accumulation_changes_nothing(model, micro_batches):
-    batch, none = sft_batch(), nnx.State({})
-    whole = mean_loss_grads(sft_loss_sum, model.graph, model.params, none, batch, 1)
-    parts = mean_loss_grads(sft_loss_sum, model.graph, model.params, none, batch, micro_batches)
-    assert whole[1]["weight"] == parts[1]["weight"] == (10 + 3 + 7 + 1)
-    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
+@pytest.mark.parametrize("kind", ["sft", "preference"])
+def test_micro_batches_change_no_update(mesh, kind):
+    """Token counts, and weights of pairs, are unequal between micro-batches."""
+    loss_sum, batch, weight, module, name = {
+        "sft": (sft_loss_sum, sft_batch(), 10 + 3 + 7 + 1, Decoder, ""),
+        "preference": (preference_loss_sum, pair_batch(), 3, PreferenceModel, "decoder"),
+    }[kind]
+    lora, optimizer = LoRAConfig(2, 4.0), make_optimizer(1e-3, 0, 1.0, 1e-5)
+    after = []
+    for micro_batches in (1, 2, 4):
+        trainable = make_trainable(
+            lambda: module(TINY, lora, jnp.float32, rngs=nnx.Rngs(0)),
+            at_rest(tiny_decoder()).params,
+            lora,
+            mesh,
+            name,
+        )
+        params = jax.tree.map(lambda x: x + 0.01, trainable.params)
+        after.append(
+            train_step(
+                init_state(params, optimizer),
+                trainable.frozen,
+                batch,
+                loss_sum=loss_sum,
+                graph=trainable.graph,
+                optimizer=optimizer,
+                micro_batches=micro_batches,
+            )
+        )
+        assert after[-1][1]["weight"] == weight
+    for other in after[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), other, after[0])
 
 
 def test_sft_loss_ignores_what_stands_outside_the_mask(decoder):
@@ -193,6 +239,20 @@ def test_preference_model_learns_its_pairs(mesh):
         )
     assert metrics["agreement"] == 1.0
     assert metrics["loss"] < 0.3
+
+
+def test_adam_adds_epsilon_to_the_bias_corrected_root():
+    """optax's and PyTorch's form; TensorFlow's divides epsilon by the correction (item 16)."""
+    gradients = np.random.default_rng(0).normal(scale=1e-4, size=(6, 5))
+    optimizer = make_optimizer(0.01, 0, 10.0, adam_eps=1e-5)
+    state = optimizer.init(jnp.zeros(5))
+    mean = square = np.zeros(5)
+    for step, gradient in enumerate(gradients, 1):
+        mean, square = 0.9 * mean + 0.1 * gradient, 0.95 * square + 0.05 * gradient**2
+        corrected = mean / (1 - 0.9**step), square / (1 - 0.95**step)
+        expected = -0.01 * corrected[0] / (np.sqrt(corrected[1]) + 1e-5)
+        updates, state = optimizer.update(jnp.asarray(gradient), state, jnp.zeros(5))
+        np.testing.assert_allclose(updates, expected, rtol=1e-4)
 
 
 def test_optimizer_first_update_is_not_void_and_warms_up():

@@ -6,12 +6,16 @@ import os
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from conftest import ROOT
 from tiny_model import write_tiny_model
 
 from cai_jax.config import ConfigError, parse_config
+from cai_jax.data.readers import Prompt
+from cai_jax.generation.engine import Completion
+from cai_jax.generation.sampling import Sampling
 from cai_jax.report.page import Transcript, TranscriptStep, render_page
 from cai_jax.stages import evaluate, feedback, pm_train, report, rl, sl_data, sl_train
 from cai_jax.stages.run import Run, claim_workdir, fingerprints, run_stages
@@ -152,6 +156,56 @@ def test_replies_that_do_not_parse_earn_a_fixed_score(finished, in_root):
     alone = reward([prompt], ["the good."])
     assert scores[1] == pytest.approx(alone[0], abs=1e-4)
     assert scores[1] != scores[0]
+
+
+def test_ppo_samples_the_full_distribution(finished, in_root):
+    asked = {}
+
+    class Spy:
+        def generate(self, prompts, keys, max_new_tokens, sampling, name):
+            asked.update(keys=keys, sampling=sampling)
+
+    batch = [(Prompt("a", "Hi?"), [5]), (Prompt("a", "Hi?"), [5])]
+    rl._respond(Run(finished.config), Spy(), batch, 0)
+    assert asked["sampling"] == Sampling(finished.config.rl.temperature)
+    assert (asked["sampling"].top_k, asked["sampling"].top_p) == (0, 1.0)
+    assert (asked["keys"][0] != asked["keys"][1]).any()  # the same prompt twice in a batch
+
+
+def good_scalars():
+    return {"first_ratio_error": 0.0, "first_approx_kl": 0.0, "sampler_gap_mean": 0.0}
+
+
+@pytest.mark.parametrize("field", ["first_ratio_error", "first_approx_kl"])
+def test_a_first_minibatch_that_is_off_stops_the_run(finished, in_root, field):
+    run = Run(finished.config)
+    assert finished.config.rl.max_first_ratio_error == 1e-5
+    rl._check(run, good_scalars(), 0)
+    with pytest.raises(FloatingPointError, match="max_first_ratio_error"):
+        rl._check(run, good_scalars() | {field: 2e-5}, 0)
+    history = json.loads((finished.workdir / "rl" / "history.json").read_text())
+    assert all(iteration[field] <= 1e-5 for iteration in history)
+
+
+def test_a_sampler_that_differs_is_told(finished, in_root, caplog):
+    run = Run(finished.config)
+    rl._check(run, good_scalars() | {"sampler_gap_mean": run.config.rl.max_sampler_gap / 2}, 3)
+    assert not caplog.records
+    rl._check(run, good_scalars() | {"sampler_gap_mean": run.config.rl.max_sampler_gap * 2}, 3)
+    assert "max_sampler_gap" in caplog.text
+
+
+def test_metrics_weigh_by_tokens():
+    metrics = {"ratio": np.array([1.0, 2.0]), "weight": np.array([30.0, 10.0])}
+    means = rl._weighted_means(metrics | {"grad_norm": np.array([0.1, 0.4])})
+    assert means == {"ratio": 1.25, "grad_norm": 0.4}
+
+
+def test_responses_without_a_stop_pay(model_folder, tmp_path, in_root):
+    run = Run(tiny_config(tmp_path, model_folder, **{"rl.missing_stop_penalty": 0.75}))
+    whole, cut = (Completion([5, 2], np.zeros(2, np.float32), stopped) for stopped in (True, False))
+    scores = rl._scores(run, np.array([1.0, 1.0], np.float32), [whole, cut])
+    np.testing.assert_allclose(scores, [1.0, 0.25])
 
 
 def test_a_replaced_model_is_another_model(finished, model_folder, in_root):

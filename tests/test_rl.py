@@ -24,6 +24,7 @@ from cai_jax.rl.ppo import (
     PPOSettings,
     clipped_surrogate,
     clipped_value_loss,
+    minibatch_rows,
     policy_outputs,
     ppo_loss_sum,
     prepare,
@@ -116,12 +117,32 @@ def test_clipped_surrogate_and_its_gradient():
     np.testing.assert_allclose(grad, [-1, -1, 2, -1, 0, 0, 1], atol=1e-6)
 
 
-def test_clipped_value_loss():
-    values, old = np.array([1.0, 0.1, -1.0]), np.array([0.0, 0.0, 0.0])
-    returns = np.array([2.0, 2.0, -0.5])
-    clipped = np.clip(values - old, -0.2, 0.2)
-    expected = 0.5 * np.maximum((values - returns) ** 2, (clipped - returns) ** 2)
-    np.testing.assert_allclose(clipped_value_loss(values, old, returns, 0.2), expected, rtol=1e-6)
+def test_surrogate_gradient_in_log_probabilities():
+    """d/dlogp of -min(rA, clip(r)A) is -rA, or 0 where clipping holds it."""
+    new, old, advantage = RNG.normal(scale=0.4, size=(3, 5, 7))
+    ratio = np.exp(new - old)
+    held = ((ratio > 1.3) & (advantage > 0)) | ((ratio < 0.8) & (advantage < 0))
+    assert 0 < held.sum() < held.size
+
+    def loss(logprobs):
+        return clipped_surrogate(jnp.exp(logprobs - old), advantage, 0.8, 1.3).sum()
+
+    expected = np.where(held, 0.0, -ratio * advantage)
+    np.testing.assert_allclose(jax.grad(loss)(jnp.asarray(new)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("clip", [0.2, 0.05])
+def test_clipped_value_loss_and_its_gradient(clip):
+    values, old, returns = RNG.normal(size=(3, 40))
+    values[:10] = old[:10] + clip / 2  # inside the clip range
+    plain, clipped = values - returns, old + np.clip(values - old, -clip, clip) - returns
+    expected = 0.5 * np.maximum(plain**2, clipped**2)
+    ours = clipped_value_loss(values, old, returns, clip)
+    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+    grad = jax.grad(lambda v: clipped_value_loss(v, old, returns, clip).sum())(jnp.asarray(values))
+    moves = (plain**2 > clipped**2) | (np.abs(values - old) < clip)
+    assert 10 <= moves.sum() < 40
+    np.testing.assert_allclose(grad, np.where(moves, plain, 0.0), atol=1e-5)
 
 
 def test_assembled_rollout_keeps_prompt_left_and_response_right():
@@ -148,6 +169,9 @@ SETTINGS = PPOSettings(
 )
 
 
+OPTIMIZER = make_optimizer(1e-2, 0, 1.0, 1e-5)  # one, so that all tests compile one update
+
+
 class Setting:
     """A tiny policy that is rewarded for the lower half of the vocabulary."""
 
@@ -164,8 +188,7 @@ class Setting:
             build, self.reference.params, self.lora, mesh, decoder_name="decoder"
         )
         self.sampler_graph = nnx.split(tiny_decoder(lora=self.lora))[0]
-        self.optimizer = make_optimizer(1e-2, 0, 1.0, 1e-5)
-        self.state = init_state(self.trainable.params, self.optimizer)
+        self.state = init_state(self.trainable.params, OPTIMIZER)
 
     def rollout(self, iteration):
         flat = [
@@ -177,6 +200,9 @@ class Setting:
         keys = [named_key(0, iteration, i) for i in range(8)]
         sampler = Generator(Model(self.sampler_graph, decoder), self.mesh, [3], 8, 4)
         out = sampler.generate(prompts, keys, 6, Sampling(SETTINGS.temperature))
+        # Stops are rare in random models; cut, so that rows differ in length.
+        cut = lambda c, n: Completion(c.ids[:n], c.logprobs[:n], c.finished)
+        out = [cut(c, 6 - i % 4) for i, c in enumerate(out)]
         scores = np.array(
             [np.mean(np.array(c.ids) < TINY.vocab_size // 2) for c in out], np.float32
         )
@@ -194,15 +220,15 @@ class Setting:
             settings=SETTINGS,
         )
 
-    def update(self, experience, iteration=0):
+    def update(self, experience, iteration=0, settings=SETTINGS):
         self.state, metrics = update(
             self.state,
             self.trainable.frozen,
             experience,
             named_key(0, "shuffle", iteration),
             graph=self.trainable.graph,
-            optimizer=self.optimizer,
-            settings=SETTINGS,
+            optimizer=OPTIMIZER,
+            settings=settings,
         )
         return metrics
 
@@ -212,10 +238,32 @@ def test_first_minibatch_has_ratio_one_and_no_kl(mesh):
     experience, stats = setting.prepare(setting.rollout(0))
     metrics = setting.update(experience)
     np.testing.assert_allclose(metrics["ratio"][0], 1.0, atol=1e-5)
+    np.testing.assert_allclose(metrics["ratio_error"][0], 0.0, atol=1e-5)
     np.testing.assert_allclose(metrics["approx_kl"][0], 0.0, atol=1e-5)
     assert abs(metrics["ratio"][-1] - 1.0) > 1e-5
     assert stats["sampler_gap_max"] < 1e-4  # sampler and trainer agree on the temperature too
     assert abs(stats["kl_k1"]) < 1e-4  # the policy starts at the reference
+
+
+def test_kl_of_a_moved_policy_is_logged(mesh):
+    setting = Setting(mesh)
+    rollout = setting.rollout(0)
+    experience, _ = setting.prepare(rollout)
+    reference = np.asarray(experience.logprobs_bt, np.float64)  # the policy starts there
+    for iteration in range(2):
+        setting.update(experience, iteration)
+    moved, stats = setting.prepare(rollout, 0.1)
+    log_ratio = np.asarray(moved.logprobs_bt, np.float64) - reference
+    mask = rollout.mask_bt
+    k3 = (np.exp(-log_ratio) - 1 + log_ratio) * mask
+    np.testing.assert_allclose(stats["kl_k1"], (log_ratio * mask).sum(1).mean(), atol=1e-4)
+    np.testing.assert_allclose(stats["kl_k3"], k3.sum(1).mean(), atol=1e-4)
+    assert stats["kl_k3"] > 1e-3
+
+
+def test_value_head_starts_at_zero(mesh):
+    experience, _ = Setting(mesh).prepare(Setting(mesh).rollout(0))
+    assert not np.any(experience.values_bt)
 
 
 def test_returns_use_unwhitened_advantages(mesh):
@@ -247,6 +295,69 @@ def test_ppo_loss_rows_do_not_feel_their_padding(mesh):
         row = jax.tree.map(lambda x, b=b, time=time: x[b : b + 1, time], experience)
         rows.append(ppo_loss_sum(model, row, settings)[0])
     np.testing.assert_allclose(whole, sum(rows), atol=1e-3)
+
+
+@pytest.mark.parametrize("entropy_coef", [0.0, 0.3])
+def test_ppo_loss_is_its_formula(mesh, entropy_coef):
+    """Loss and metrics from the model's outputs, in float64, token by token."""
+    setting = Setting(mesh)
+    experience, _ = setting.prepare(setting.rollout(0), 0.1)
+    setting.update(experience)  # so that ratios differ from 1
+    settings = replace(SETTINGS, entropy_coef=entropy_coef, value_coef=0.7, clip_ratio=0.01)
+    model = nnx.merge(setting.trainable.graph, setting.state.params, setting.trainable.frozen)
+    e = experience
+    outputs = policy_outputs(model, e.tokens_bt, e.segments_bt, None, settings, remat=False)
+    new, entropy, values = (np.asarray(x, np.float64) for x in outputs)
+    expected = dict.fromkeys(
+        ("policy_loss", "value_loss", "approx_kl", "clip_fraction", "ratio", "weight"), 0.0
+    )
+    loss = 0.0
+    for b, t in np.argwhere(np.asarray(e.mask_bt) > 0):
+        log_ratio = new[b, t] - float(e.logprobs_bt[b, t])
+        ratio, advantage = np.exp(log_ratio), float(e.advantages_bt[b, t])
+        policy_loss = -min(ratio * advantage, np.clip(ratio, 0.99, 1.01) * advantage)
+        old, wanted = float(e.values_bt[b, t]), float(e.returns_bt[b, t])
+        clipped = old + np.clip(values[b, t] - old, -0.2, 0.2)
+        value_loss = 0.5 * max((values[b, t] - wanted) ** 2, (clipped - wanted) ** 2)
+        expected["policy_loss"] += policy_loss
+        expected["value_loss"] += value_loss
+        expected["approx_kl"] += ratio - 1 - log_ratio
+        expected["clip_fraction"] += abs(ratio - 1) > 0.01
+        expected["ratio"] += ratio
+        expected["weight"] += 1
+        loss += policy_loss + 0.7 * value_loss - entropy_coef * entropy[b, t]
+    ours, sums = ppo_loss_sum(model, e, settings)
+    assert 0 < expected["clip_fraction"] < expected["weight"]
+    np.testing.assert_allclose(ours, loss, rtol=1e-4)
+    for name, value in expected.items():
+        np.testing.assert_allclose(sums[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_micro_batches_change_no_update(mesh):
+    """The same policy, value function and metrics, though rows differ in their tokens."""
+    after = []
+    for micro_batches in (1, 2, 4):
+        setting = Setting(mesh)
+        experience, _ = setting.prepare(setting.rollout(0))
+        counts = np.asarray(experience.mask_bt).sum(1)
+        assert len(set(counts)) > 1
+        settings = replace(SETTINGS, micro_batches=micro_batches, epochs=1)
+        metrics = setting.update(experience, settings=settings)
+        after.append((setting.state.params, metrics))
+    for other in after[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), other, after[0])
+
+
+def test_no_two_epochs_or_iterations_share_a_shuffle():
+    settings = replace(SETTINGS, epochs=3, minibatches=4)
+    orders = []
+    for iteration in range(3):
+        rows = np.asarray(minibatch_rows(named_key(0, "rl", "shuffle", iteration), 64, settings))
+        assert rows.shape == (12, 16)
+        for epoch in rows.reshape(3, 64):
+            assert sorted(epoch) == list(range(64))
+            orders.append(tuple(epoch))
+    assert len(set(orders)) == 9
 
 
 def test_ppo_earns_more(mesh):

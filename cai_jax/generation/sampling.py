@@ -22,17 +22,17 @@ def sampling_logits(logits_bv: jax.Array, sampling: Sampling) -> jax.Array:
     top-k is taken first and top-p of what is left. Tokens outside get minus infinity.
     """
     logits_bv = logits_bv / (sampling.temperature or 1.0)
-    if 0 < sampling.top_k < logits_bv.shape[-1]:
-        kth = jax.lax.top_k(logits_bv, sampling.top_k)[0][:, -1:]
-        logits_bv = jnp.where(logits_bv < kth, -jnp.inf, logits_bv)
-    if sampling.top_p < 1.0:
-        ordered = jnp.sort(logits_bv, axis=-1, descending=True)
-        probabilities = jax.nn.softmax(ordered, axis=-1)
-        before = jnp.cumsum(probabilities, axis=-1) - probabilities
-        last = jnp.sum(before < sampling.top_p, axis=-1, keepdims=True) - 1
-        threshold = jnp.take_along_axis(ordered, last, axis=-1)
-        logits_bv = jnp.where(logits_bv < threshold, -jnp.inf, logits_bv)
-    return logits_bv
+    top_k = sampling.top_k or logits_bv.shape[-1]
+    if top_k >= logits_bv.shape[-1] and sampling.top_p >= 1.0:
+        return logits_bv
+    order_bv = jnp.argsort(logits_bv, axis=-1, descending=True)
+    ranks_bv = jnp.argsort(order_bv, axis=-1)  # ties are kept or dropped by rank, not together
+    ordered = jnp.take_along_axis(logits_bv, order_bv, axis=-1)
+    ordered = jnp.where(jnp.arange(ordered.shape[-1]) < top_k, ordered, -jnp.inf)
+    probabilities = jax.nn.softmax(ordered, axis=-1)
+    before = jnp.cumsum(probabilities, axis=-1) - probabilities
+    kept_b = jnp.minimum(top_k, jnp.sum(before < sampling.top_p, axis=-1))
+    return jnp.where(ranks_bv < kept_b[:, None], logits_bv, -jnp.inf)
 
 
 def inverse_cdf(probabilities_bv: jax.Array, uniform_b: jax.Array) -> jax.Array:

@@ -12,12 +12,13 @@ from cai_jax.models.layers import HeadParam
 class ScalarHead(nnx.Module):
     """A linear map from hidden states [..., d] to float32 scalars [...], zero at the start."""
 
-    def __init__(self, d_model: int):
+    def __init__(self, d_model: int, bias: bool):
         self.kernel = HeadParam(jnp.zeros((d_model,), jnp.float32), axes=(None,))
-        self.bias = HeadParam(jnp.zeros((), jnp.float32), axes=())
+        self.bias = HeadParam(jnp.zeros((), jnp.float32), axes=()) if bias else None
 
     def __call__(self, hidden: jax.Array) -> jax.Array:
-        return hidden.astype(jnp.float32) @ self.kernel[...] + self.bias[...]
+        out = hidden.astype(jnp.float32) @ self.kernel[...]
+        return out if self.bias is None else out + self.bias[...]
 
 
 class PreferenceModel(nnx.Module):
@@ -33,7 +34,7 @@ class PreferenceModel(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.decoder = Decoder(config, lora, dtype, frozen_layers, rngs=rngs)
-        self.head = ScalarHead(config.d_model)
+        self.head = ScalarHead(config.d_model, bias=False)  # a bias cancels in every comparison
 
     def __call__(
         self, tokens_bt: jax.Array, segments_bt: jax.Array, remat: bool = False
@@ -56,7 +57,7 @@ class PolicyWithValue(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.decoder = Decoder(config, lora, dtype, frozen_layers, rngs=rngs)
-        self.value_head = ScalarHead(config.d_model)
+        self.value_head = ScalarHead(config.d_model, bias=True)
 
 
 def last_token(x_btd: jax.Array, segments_bt: jax.Array) -> jax.Array:

@@ -47,13 +47,20 @@ def load_tokenizer(path: Path, needs_template: bool = True) -> PreTrainedTokeniz
       ValueError: it has no chat template, and needs one.
     """
     is_gguf = path.suffix == ".gguf"
-    tokenizer = gguf_tokenizer(path) if is_gguf else AutoTokenizer.from_pretrained(path)
+    tokenizer = gguf_tokenizer(path) if is_gguf else _folder_tokenizer(path)
     if needs_template and not tokenizer.chat_template:
         raise ValueError(
             f"{path}: the tokenizer has no chat template; use an instruction-tuned model, or add "
             "chat_template.jinja to the folder"
         )
     return tokenizer
+
+
+def _folder_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, OSError, KeyError, ImportError) as error:
+        raise ValueError(f"{folder}: no tokenizer that can be read ({error})") from error
 
 
 @dataclass(frozen=True)

@@ -160,9 +160,10 @@ def ppo_loss_sum(
     return total(loss), {
         "policy_loss": total(policy_loss),
         "value_loss": total(value_loss),
-        "approx_kl": total(ratio - 1 - log_ratio),
+        "approx_kl": total(jnp.expm1(log_ratio) - log_ratio),
         "clip_fraction": total(((ratio < low) | (ratio > high)).astype(jnp.float32)),
         "ratio": total(ratio),
+        "ratio_error": total(jnp.abs(ratio - 1)),
         "weight": jnp.sum(batch.mask_bt),
     }
 
@@ -214,6 +215,11 @@ def update(
         metrics["grad_norm"] = optax.global_norm(grads)
         return apply_grads(state, grads, optimizer), metrics
 
+    return jax.lax.scan(minibatch, state, minibatch_rows(key_data, rows, settings))
+
+
+def minibatch_rows(key_data: jax.Array, rows: int, settings: PPOSettings) -> jax.Array:
+    """Int32 [epochs * minibatches, rows / minibatches]: every epoch a shuffle of its own."""
     keys = jax.random.split(jax.random.wrap_key_data(key_data), settings.epochs)
     order = jax.vmap(lambda key: jax.random.permutation(key, rows))(keys)
-    return jax.lax.scan(minibatch, state, order.reshape(settings.epochs * settings.minibatches, -1))
+    return order.reshape(settings.epochs * settings.minibatches, -1)

@@ -149,7 +149,8 @@ def run(run: Run, folder: Path) -> Outcome:
             metrics = jax.device_get(metrics)
             scalars = {key: float(value) for key, value in jax.device_get(stats).items()}
             scalars |= _weighted_means(metrics)
-            scalars["first_ratio_error"] = abs(float(metrics["ratio"][0]) - 1.0)
+            scalars["first_ratio_error"] = float(metrics["ratio_error"][0])
+            scalars["first_approx_kl"] = float(metrics["approx_kl"][0])
             scalars["kl_coef"] = kl_coef
             scalars["unusable"] = float(np.mean([text is None for text in texts]))
             scalars["finished"] = float(np.mean([c.finished for c in completions]))
@@ -172,6 +173,7 @@ def run(run: Run, folder: Path) -> Outcome:
             "last_kl_k1": history[-1]["kl_k1"],
             "last_kl_k3": history[-1]["kl_k3"],
             "max_first_ratio_error": max(h["first_ratio_error"] for h in history),
+            "max_first_approx_kl": max(h["first_approx_kl"] for h in history),
             "max_sampler_gap_mean": max(h["sampler_gap_mean"] for h in history),
         },
         tokens,
@@ -248,10 +250,12 @@ def _weighted_means(metrics: dict[str, np.ndarray]) -> dict[str, float]:
 def _check(run: Run, scalars: dict[str, float], iteration: int) -> None:
     check_finite(scalars, "rl", iteration)
     settings = run.config.rl
-    if scalars["first_ratio_error"] > settings.max_first_ratio_error:
+    off = max(scalars["first_ratio_error"], scalars["first_approx_kl"])
+    if off > settings.max_first_ratio_error:
         raise FloatingPointError(
-            f"rl: the first minibatch's mean ratio is off 1 by {scalars['first_ratio_error']:.2e} "
-            f"at iteration {iteration}, above config.rl.max_first_ratio_error = "
+            f"rl: at iteration {iteration} the first minibatch's ratios are off 1 by "
+            f"{scalars['first_ratio_error']:.2e} and its approximate KL is "
+            f"{scalars['first_approx_kl']:.2e}, above config.rl.max_first_ratio_error = "
             f"{settings.max_first_ratio_error}: old and new log-probabilities are not computed "
             "alike"
         )

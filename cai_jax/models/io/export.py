@@ -1,7 +1,7 @@
 """Out again: Hugging Face folders that transformers loads, and PEFT adapters."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import jax
@@ -9,7 +9,8 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import save_file
 
-from cai_jax.models.config import DecoderConfig, LoRAConfig
+from cai_jax.models.config import DecoderConfig
+from cai_jax.models.io.checkpoint import CheckpointInfo
 from cai_jax.models.io.families import TensorName
 from cai_jax.models.io.params import path_name
 
@@ -47,40 +48,47 @@ def _joined(group: dict[int, jax.Array], config: DecoderConfig) -> np.ndarray:
     return np.stack(split, axis=2).reshape(layers, -1, *rest)
 
 
-def lora_tensors(
-    trained: nnx.State, names: dict[str, TensorName], folder: Path
-) -> Iterator[Tensor]:
-    """Low-rank updates as PEFT stores them: A is [rank, in], B is [out, rank].
+def adapter_tensors(
+    trained: nnx.State, names: dict[str, TensorName], file: Path
+) -> dict[str, np.ndarray]:
+    """A low-rank update as PEFT stores it: A is [rank, in], B is [out, rank]; and a head whole.
 
     Raises:
       ValueError: the family keeps queries, keys and values in one tensor, so that three separate
         updates are none of its own.
     """
+    tensors = {}
     for path, variable in nnx.to_flat_state(trained):
-        if path[-1] not in ("lora_a", "lora_b"):
+        value = np.asarray(variable.get_value())
+        if path == ("head", "kernel"):
+            tensors["base_model.model.score.weight"] = value[None]
             continue
-        name, part = names[path_name((*path[:-1], "kernel"))]
+        name, part = names[path_name((*path[:-1], "kernel")).removeprefix("decoder.")]
         if part is not None:
             raise ValueError(
-                f"{folder}: {name} holds queries, keys and values in one, which an adapter of "
+                f"{file}: {name} holds queries, keys and values in one, which an adapter of "
                 "three separate updates does not fit; convert with --merge"
             )
         stem = name.removesuffix(".weight")
-        for layer, value in enumerate(np.asarray(variable.get_value())):
+        letter = "A" if path[-1] == "lora_a" else "B"
+        for layer, matrix in enumerate(value):
             module = f"base_model.model.{stem}".replace(".N.", f".{layer}.")
-            letter = "A" if path[-1] == "lora_a" else "B"
-            yield f"{module}.lora_{letter}.weight", np.ascontiguousarray(value.T)
+            tensors[f"{module}.lora_{letter}.weight"] = np.ascontiguousarray(matrix.T)
+    return tensors
 
 
-def adapter_config(lora: LoRAConfig, base: str, tensors: list[str]) -> dict:
+def adapter_config(info: CheckpointInfo, base: str, tensors: Collection[str]) -> dict:
     """adapter_config.json of PEFT."""
-    modules = sorted({name.split(".lora_")[0].rsplit(".", 1)[1] for name in tensors})
+    low_rank = [name for name in tensors if ".lora_" in name]
+    modules = sorted({name.split(".lora_")[0].rsplit(".", 1)[1] for name in low_rank})
+    policy = info.kind == "policy"
     return {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": "CAUSAL_LM" if policy else "SEQ_CLS",
+        "modules_to_save": None if policy else ["score"],
         "base_model_name_or_path": base,
-        "r": lora.rank,
-        "lora_alpha": lora.alpha,
+        "r": info.lora.rank,
+        "lora_alpha": info.lora.alpha,
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,

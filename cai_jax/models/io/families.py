@@ -28,16 +28,32 @@ class Family:
 
     config: Callable[[Fields], DecoderConfig]
     names: dict[str, TensorName]  # by our parameter path
-    classes: tuple[str, str]  # of transformers: language model, sequence classifier
+    language_model: str  # class of transformers
+    classifier: str
 
 
-def read_hugging_face_config(file: Path) -> tuple[Family, DecoderConfig]:
+def read_fields(file: Path) -> Fields:
+    """The fields of a config.json.
+
+    Raises:
+      ValueError: it is not JSON.
+    """
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file}: not a JSON object ({error}); download it again") from None
+
+
+def read_config(fields: Fields, file: Path) -> tuple[Family, DecoderConfig]:
     """The family and sizes that a config.json states.
+
+    Args:
+      fields: of the config.json.
+      file: where they stand, for messages.
 
     Raises:
       ValueError: an architecture or a feature that the decoder does not compute.
     """
-    fields = json.loads(file.read_text(encoding="utf-8"))
     family = FAMILIES.get(fields.get("model_type"))
     if family is None:
         raise ValueError(
@@ -48,7 +64,7 @@ def read_hugging_face_config(file: Path) -> tuple[Family, DecoderConfig]:
         return family, family.config(fields)
     except KeyError as error:
         raise ValueError(f"{file}: field {error} is missing; the folder is incomplete") from None
-    except ValueError as error:
+    except (TypeError, ValueError, ZeroDivisionError) as error:
         raise ValueError(f"{file}: {error}") from None
 
 
@@ -316,8 +332,8 @@ def _family(
     prefix: str,
     classifier: str = "",
 ) -> Family:
-    classes = (f"{prefix}ForCausalLM", f"{classifier or prefix}ForSequenceClassification")
-    return Family(config, names, classes)
+    classifier = f"{classifier or prefix}ForSequenceClassification"
+    return Family(config, names, f"{prefix}ForCausalLM", classifier)
 
 
 FAMILIES = {
@@ -330,24 +346,3 @@ FAMILIES = {
     "gemma3_text": _family(_gemma3, _GEMMA, "Gemma3", "Gemma3Text"),
     "gpt_neox": _family(_gpt_neox, _GPT_NEOX, "GPTNeoX"),
 }
-
-
-def llama_fields(config: DecoderConfig) -> Fields:
-    """A config.json of a plain Llama decoder, for checkpoints that come without one."""
-    rope = config.layer(0).rope
-    return {
-        "model_type": "llama",
-        "hidden_act": "silu",
-        "vocab_size": config.vocab_size,
-        "num_hidden_layers": config.num_layers,
-        "hidden_size": config.d_model,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_dim,
-        "intermediate_size": config.d_ff,
-        "rope_theta": rope.theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": rope.theta},
-        "rms_norm_eps": config.norm_eps,
-        "tie_word_embeddings": config.tie_embeddings,
-        "max_position_embeddings": config.max_length,
-    }

@@ -16,6 +16,8 @@ from cai_jax.models.io.checkpoint import CheckpointInfo, restore_trained
 from cai_jax.models.io.params import abstract_split, load_decoder, merge_lora, trainable_filter
 from cai_jax.models.io.sources import ModelSource
 
+_HEAD = "score.weight"  # of transformers' sequence classifiers
+
 
 @dataclass(frozen=True)
 class Model:
@@ -43,11 +45,12 @@ def load_merged(
 
     Merged in float32 and rounded once to ``param_dtype``, the type the parameters are kept in.
     """
+    for number in range(len(source.checkpoints) + 1):
+        _require(ModelSource(source.path, source.checkpoints[:number]), "policy")
     graph, _ = abstract_split(decoder_builder(source, compute_dtype))
     merging = bool(source.checkpoints)
     params = _pretrained(source.path, mesh, jnp.dtype(jnp.float32 if merging else param_dtype))
-    for number, (folder, info) in enumerate(source.checkpoints, 1):
-        _require(info, "policy", folder)
+    for number, (_, info) in enumerate(source.checkpoints, 1):
         trained = load_update(ModelSource(source.path, source.checkpoints[:number]), mesh)
         params = merge_lora(params, trained, info.lora.scale) if info.lora else trained
     return Model(graph, cast(params, param_dtype) if merging else params)
@@ -62,8 +65,8 @@ def load_policy(
     """
     if not source.checkpoints or not source.checkpoints[-1][1].lora:
         return load_merged(source, mesh, compute_dtype, param_dtype)
-    folder, info = source.checkpoints[-1]
-    _require(info, "policy", folder)
+    _require(source, "policy")
+    info = source.checkpoints[-1][1]
     base = load_merged(source.below, mesh, compute_dtype, param_dtype)
     graph, _ = abstract_split(decoder_builder(source, compute_dtype, info.lora))
     return Model(graph, nnx.merge_state(base.params, load_update(source, mesh)))
@@ -78,6 +81,8 @@ def load_whole(source: ModelSource, mesh: Mesh) -> tuple[nnx.State, jax.Array | 
     float32 = jnp.dtype(jnp.float32)
     if source.kind == "policy":
         return load_merged(source, mesh, float32, float32).params, None
+    if not source.checkpoints:
+        return _pretrained(source.path, mesh, float32), _classifier_head(source)
     trained, lora = load_update(source, mesh), source.checkpoints[-1][1].lora
     decoder = inside("decoder", trained)
     if lora:
@@ -108,20 +113,23 @@ def cast(params: nnx.State, dtype: jnp.dtype) -> nnx.State:
 def load_preference_model(
     source: ModelSource, mesh: Mesh, compute_dtype: jnp.dtype, param_dtype: jnp.dtype
 ) -> tuple[Model, CheckpointInfo]:
-    """A preference model: its last checkpoint's updates on the pretrained decoder.
+    """A preference model: a checkpoint of pm_train, or a sequence classifier with one label.
 
     Raises:
-      ValueError: the source is not a checkpoint of a preference model.
+      ValueError: the source is neither.
     """
-    if not source.checkpoints:
-        raise ValueError(f"{source.path}: not a preference model; name a checkpoint of pm_train")
-    folder, info = source.checkpoints[-1]
-    _require(info, "preference", folder)
+    _require(source, "preference")
+    last = source.checkpoints[-1][1] if source.checkpoints else None
+    info = last or CheckpointInfo("preference", str(source.path), None)
 
     def build():
         return PreferenceModel(source.config, info.lora, compute_dtype, rngs=nnx.Rngs(0))
 
-    graph, _ = abstract_split(build)
+    graph, abstract = abstract_split(build)
+    if last is None:
+        decoder = _pretrained(source.path, mesh, jnp.dtype(param_dtype))
+        abstract["head"]["kernel"].set_value(_classifier_head(source))
+        return Model(graph, nnx.merge_state(abstract, under("decoder", decoder))), info
     trained = load_update(source, mesh)
     if not info.lora:
         return Model(graph, trained), info
@@ -145,11 +153,22 @@ def _pretrained(path: Path, mesh: Mesh, param_dtype: jnp.dtype) -> nnx.State:
     # Stages of one run share the frozen base; nothing donates or changes these arrays.
     source = ModelSource(path)
     _, abstract = abstract_split(decoder_builder(source, param_dtype))
-    return load_decoder(
-        source.weights, source.config, source.family.names, abstract, mesh, param_dtype
-    )
+    names, head = source.family.names, [_HEAD] if source.kind == "preference" else []
+    return load_decoder(source.weights, source.config, names, abstract, mesh, param_dtype, head)
 
 
-def _require(info: CheckpointInfo, kind: str, folder: Path) -> None:
-    if info.kind != kind:
-        raise ValueError(f"{folder}: a checkpoint of a {info.kind} model, but a {kind} is wanted")
+def _classifier_head(source: ModelSource) -> jax.Array:
+    """Float32 [d]: the one label's weights of a sequence classifier."""
+    wanted = (1, source.config.d_model)
+    if _HEAD not in source.weights.names() or source.weights.read(_HEAD).shape != wanted:
+        raise ValueError(
+            f"{source.path}: no tensor {_HEAD} of shape {wanted}; a preference model is a "
+            "sequence classifier with one label"
+        )
+    return jnp.asarray(source.weights.read(_HEAD)[0])
+
+
+def _require(source: ModelSource, kind: str) -> None:
+    if source.kind != kind:
+        what = source.checkpoints[-1][0] if source.checkpoints else source.path
+        raise ValueError(f"{what}: a {source.kind} model, but a {kind} model is wanted")

@@ -1,6 +1,7 @@
 """From weight files to parameter trees on the mesh, and between parameter trees."""
 
 import re
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -43,6 +44,7 @@ def load_decoder(
     abstract: nnx.State,
     mesh: Mesh,
     dtype: jnp.dtype,
+    beside: Collection[str] = (),
 ) -> nnx.State:
     """Reads every parameter of a decoder, layer by layer, onto the mesh.
 
@@ -53,11 +55,12 @@ def load_decoder(
       abstract: abstract state of a Decoder without LoRA.
       mesh: where the parameters go.
       dtype: type they are kept in.
+      beside: tensors of the file that are not the decoder's.
 
     Raises:
       ValueError: a tensor is missing, unknown, misshapen or not finite; the message names it.
     """
-    unread = {name for name in weights.names() if not _IGNORED.match(name)}
+    unread = {name for name in weights.names() if not _IGNORED.match(name)} - set(beside)
     loaded = []
     for path, variable in nnx.to_flat_state(abstract):
         reader = _ParamReader(weights, config, names[path_name(path)], path, tuple(variable.shape))

