@@ -1,6 +1,6 @@
 """The default run over two seeds: is RL-CAI scored above base on held-out prompts?
 
-    python benchmarks/two_seeds.py            # 2 x 11 to 12 minutes on two cores
+    python benchmarks/two_seeds.py            # 2 x 10 minutes on two cores
 
 Each seed runs in a fresh process with a cache folder of its own, so download and compilation are
 in the time. Writes benchmarks/results/two_seeds.json and prints the README's table.

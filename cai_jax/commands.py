@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 
 from cai_jax.models.io.sources import ModelSource, cache_folder, resolve
 
@@ -17,6 +17,7 @@ def run(command: Callable[[], None]) -> None:
     def main(argv: list[str]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+        logging.set_verbosity(logging.WARNING)  # Orbax reports every file
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
         try:
             command()

@@ -73,9 +73,8 @@ def _write_model(source: ModelSource, folder: Path) -> None:
             tokenizer.pad_token_id = fields["pad_token_id"]
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-    generation = source.path / "generation_config.json"
-    if generation.is_file() and not preferred:
-        shutil.copy(generation, folder)
+    if not preferred:
+        _write_generation_config(source, fields, folder / "generation_config.json")
     fields.pop("torch_dtype", None)  # the name before transformers 5
     dtype = source.weights.dtype if DTYPE.value == "source" else DTYPE.value
     tensors = decoder_tensors(decoder, family.names, source.config)
@@ -83,6 +82,16 @@ def _write_model(source: ModelSource, folder: Path) -> None:
         tensors = chain(tensors, [("score.weight", np.asarray(head)[None])])
     write_shards(tensors, folder, jnp.dtype(dtype), int(SHARD_GIB.value * 2**30))
     _write_json(folder / "config.json", {**fields, "dtype": dtype})
+
+
+def _write_generation_config(source: ModelSource, fields: dict[str, Any], file: Path) -> None:
+    """The source's own; where it has none, the special tokens that its config states."""
+    own = source.path / file.name
+    if own.is_file():
+        shutil.copy(own, file)
+        return
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    _write_json(file, {name: fields[name] for name in names if fields.get(name) is not None})
 
 
 def _padding(source: ModelSource, tokenizer: PreTrainedTokenizerFast | None) -> int:

@@ -118,7 +118,11 @@ def laptop() -> ConfigDict:
         max_first_ratio_error=1e-5,
     )
     c.evaluate = dict(
-        red_team_prompts=44, helpful_prompts=26, labelled_pairs=40, bootstrap_samples=2000
+        red_team_prompts=44,
+        helpful_prompts=26,
+        labelled_pairs=40,
+        bootstrap_samples=2000,
+        oracle="",
     )
     c.report = dict(transcripts=12)
     return c

@@ -273,6 +273,7 @@ def test_out_and_in_again(tmp_path, name):
     again = AutoModelForCausalLM.from_pretrained(out).eval()
     np.testing.assert_allclose(logits(again, IDS), logits(reference, IDS), atol=1e-5)
     assert "converted by cai_jax" in (out / "README.md").read_text()
+    assert again.generation_config.eos_token_id == SMALL["eos_token_id"]
 
 
 def test_a_misshapen_joint_tensor_is_named(tmp_path, mesh):
