@@ -15,7 +15,7 @@ from typing import Any
 
 import cai_jax
 
-STAGES = ("sl_data", "sl_train", "feedback", "pm_train", "rl", "evaluate", "report")
+STAGES = ("pretrain", "sl_data", "sl_train", "feedback", "pm_train", "rl", "evaluate", "report")
 
 
 class ConfigError(ValueError):
@@ -41,10 +41,30 @@ def text(empty: bool = False) -> Any:
 class ModelConfig:
     """The pretrained model that is policy, feedback model and start of the preference model."""
 
-    source: str = text()  # see models/io/sources.py for the forms
+    source: str = text(empty=True)  # see models/io/sources.py; empty: what ``pretrain`` leaves
     system_prompt: str = text(empty=True)  # empty: what the chat template has
     compute_dtype: str = one_of("auto", "bfloat16", "float32")
     cache: str = text(empty=True)  # folder of downloads; empty: the XDG cache
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """A small assistant from scratch, on a corpus that a function writes."""
+
+    corpus: str = text()  # MODULE:FUNCTION, as cai_jax/microworld/corpus.py has one
+    options: dict[str, float]  # of the corpus
+    num_layers: int = limits(1)
+    d_model: int = limits(2)
+    num_heads: int = limits(1)
+    d_ff: int = limits(1)
+    max_length: int = limits(8)  # tokens that the model can read
+    epochs: int = limits(1)
+    batch_size: int = limits(1)  # packed rows an update
+    micro_batches: int = limits(1)
+    sequence_length: int = limits(8)
+    learning_rate: float = limits(above=0)  # falls to 0 along a cosine
+    warmup_steps: int = limits(0)
+    max_grad_norm: float = limits(above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +121,7 @@ class SLDataConfig:
 
     red_team_prompts: int = limits(1)
     helpful_prompts: int = limits(0)
+    helpful_samples: int = limits(1)  # of each helpfulness prompt
     rounds: int = limits(1)
     critique: bool  # False: direct revision, without a critique before it
     few_shots: int = limits(0)
@@ -128,6 +149,7 @@ class FeedbackConfig:
     method: str = one_of("contrast", "multiple_choice", "chain_of_thought")
     source: str = text(empty=True)  # feedback model; empty: model.source
     prompts: int = limits(1)
+    pairs_per_prompt: int = limits(1)
     temperature: float = limits(above=0)  # of the two responses; 0 would make them equal
     principles_per_pair: int = limits(1)
     few_shots: int = limits(0)
@@ -199,6 +221,7 @@ class EvaluateConfig:
     helpful_prompts: int = limits(1)
     labelled_pairs: int = limits(2)  # of each kind, at most
     bootstrap_samples: int = limits(100)
+    oracle: str = text(empty=True)  # MODULE:FUNCTION from prompt and reply to measures; empty: none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +251,7 @@ class Config:
     rl: RLConfig
     evaluate: EvaluateConfig
     report: ReportConfig
+    pretrain: PretrainConfig | None = None  # None: model.source names a pretrained model
 
 
 def parse_config(tree: dict[str, Any]) -> Config:
@@ -252,15 +276,23 @@ def _parse(kind: type, tree: Any, where: str) -> Any:
             raise ConfigError(f"{where}.{name}: no such field; known: {', '.join(sorted(known))}")
     values = {}
     for name, field in known.items():
+        if name not in tree and field.default is not dataclasses.MISSING:
+            values[name] = field.default
+            continue
         if name not in tree:
             raise ConfigError(f"{where}.{name}: missing; configs/rlaif.py shows every field")
         place = f"{where}.{name}"
-        if dataclasses.is_dataclass(hints[name]):
-            values[name] = _parse(hints[name], tree[name], place)
-        elif isinstance(hints[name], types.GenericAlias):
+        hint = hints[name]
+        if isinstance(hint, types.UnionType):
+            hint = hint.__args__[0]
+        if dataclasses.is_dataclass(hint):
+            values[name] = _parse(hint, tree[name], place)
+        elif name == "stages":
             values[name] = _parse_stages(tree[name], place)
+        elif name == "options":
+            values[name] = _parse_options(tree[name], place)
         else:
-            values[name] = _check_value(tree[name], hints[name], field.metadata, place)
+            values[name] = _check_value(tree[name], hint, field.metadata, place)
     return kind(**values)
 
 
@@ -298,7 +330,18 @@ def _parse_stages(value: Any, where: str) -> tuple[str, ...]:
     return tuple(stage for stage in STAGES if stage in stages)
 
 
+def _parse_options(value: Any, where: str) -> dict[str, float]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where}: names and numbers are wanted, found {value!r}")
+    return {name: _check_value(v, float, {}, f"{where}.{name}") for name, v in value.items()}
+
+
 def _check_together(c: Config) -> None:
+    if bool(c.model.source) == bool(c.pretrain):
+        raise ConfigError(
+            "config.model.source: name a pretrained model, or have one made by config.pretrain as "
+            "configs/microworld.py does; one of them, not both"
+        )
     for where, batch, parts, unit in (
         ("sl_train", c.sl_train.batch_size, c.sl_train.micro_batches, "micro_batches"),
         ("pm_train", c.pm_train.batch_size, c.pm_train.micro_batches, "micro_batches"),
@@ -320,6 +363,11 @@ def _check_together(c: Config) -> None:
                 "trains every layer; set it to 0, or config."
                 f"{where}.lora.rank above 0"
             )
+    if c.pretrain and c.pretrain.d_model % (2 * c.pretrain.num_heads):
+        raise ConfigError(
+            f"config.pretrain.d_model: {c.pretrain.d_model} is not an even number for each of "
+            f"{c.pretrain.num_heads} heads"
+        )
     if [c.mesh.data, c.mesh.fsdp, c.mesh.tensor].count(-1) > 1:
         raise ConfigError("config.mesh: only one axis may be -1")
     for axis in ("data", "fsdp", "tensor"):

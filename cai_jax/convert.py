@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerFast
 
 from cai_jax import commands
 from cai_jax.models.io.export import adapter_config, adapter_tensors, decoder_tensors, write_shards
-from cai_jax.models.io.load import load_update, load_whole
+from cai_jax.models.io.load import HEAD, load_update, load_whole
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.mesh import make_mesh
 from cai_jax.prompts.chat import load_tokenizer
@@ -49,7 +49,7 @@ def main() -> None:
         partial = Path(hidden) / to.name
         partial.mkdir()
         if MERGE.value:
-            _write_model(source, partial)
+            _write_model(source, partial, source.kind == "preference")
         else:
             _write_adapter(source, partial, to)
         (partial / "README.md").write_text(_card(source), encoding="utf-8")
@@ -57,13 +57,13 @@ def main() -> None:
     print(to)
 
 
-def _write_model(source: ModelSource, folder: Path) -> None:
+def _write_model(source: ModelSource, folder: Path, classifier: bool) -> None:
     tokenizer = _tokenizer(source)
     decoder, head = load_whole(source, make_mesh())
     fields = dict(source.hugging_face_fields)
-    family, preferred = source.family, head is not None
-    fields["architectures"] = [family.classifier if preferred else family.language_model]
-    if preferred:
+    family = source.family
+    fields["architectures"] = [family.classifier if classifier else family.language_model]
+    if classifier:
         # A classifier has no projection to the vocabulary.
         flat = [(path, v) for path, v in nnx.to_flat_state(decoder) if path != ("output",)]
         decoder = nnx.from_flat_state(flat)
@@ -73,13 +73,15 @@ def _write_model(source: ModelSource, folder: Path) -> None:
             tokenizer.pad_token_id = fields["pad_token_id"]
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-    if not preferred:
+    if not classifier:
         _write_generation_config(source, fields, folder / "generation_config.json")
     fields.pop("torch_dtype", None)  # the name before transformers 5
     dtype = source.weights.dtype if DTYPE.value == "source" else DTYPE.value
     tensors = decoder_tensors(decoder, family.names, source.config)
-    if preferred:
-        tensors = chain(tensors, [("score.weight", np.asarray(head)[None])])
+    if classifier:
+        # The base of an adapter has no score of its own: the adapter brings it.
+        score = np.zeros(source.config.d_model) if head is None else np.asarray(head)
+        tensors = chain(tensors, [(HEAD, score[None])])
     write_shards(tensors, folder, jnp.dtype(dtype), int(SHARD_GIB.value * 2**30))
     _write_json(folder / "config.json", {**fields, "dtype": dtype})
 
@@ -103,11 +105,17 @@ def _padding(source: ModelSource, tokenizer: PreTrainedTokenizerFast | None) -> 
     named = () if tokenizer is None else (tokenizer.pad_token_id, tokenizer.unk_token_id)
     special = () if tokenizer is None else tokenizer.added_tokens_decoder
     stops = {*source.stop_ids, getattr(tokenizer, "eos_token_id", None)}
+    own = source.hugging_face_fields.get("pad_token_id")
+    if source.kind == "preference" and not source.checkpoints and own is not None:
+        return own  # a classifier already: what it reads must stay what it reads
     return next(i for i in (*named, *sorted(special), 0, 1, 2) if i is not None and i not in stops)
 
 
 def _write_adapter(source: ModelSource, folder: Path, to: Path) -> None:
-    """Writes the last update; the model it was trained from too, where PEFT could not load it."""
+    """Writes the last update, and the model that it belongs to, where PEFT could not load that.
+
+    For a preference model always: the base's config says how many labels and what padding.
+    """
     info = source.checkpoints[-1][1] if source.checkpoints else None
     if info is None or not info.lora:
         raise ValueError(
@@ -115,14 +123,15 @@ def _write_adapter(source: ModelSource, folder: Path, to: Path) -> None:
         )
     update = load_update(source, make_mesh())
     tensors = adapter_tensors(update, source.family.names, source.path)
-    if info.base.startswith("hf:"):
+    policy = info.kind == "policy"
+    if policy and info.base.startswith("hf:"):
         base = info.base.removeprefix("hf:")
-    elif len(source.checkpoints) == 1 and source.path.is_dir():
+    elif policy and len(source.checkpoints) == 1 and source.path.is_dir():
         base = str(source.path.resolve())
     else:
         base = str(to.resolve() / "base")
         (folder / "base").mkdir()
-        _write_model(source.below, folder / "base")
+        _write_model(source.below, folder / "base", not policy)
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     _write_json(folder / "adapter_config.json", adapter_config(info, base, tensors))
 
@@ -144,6 +153,11 @@ def _card(source: ModelSource) -> str:
     lines += [f"{kind}, converted by cai_jax from `{FROM.value}`.", ""]
     lines += [f"- pretrained model: `{source.path.name}`"]
     lines += [f"- trained on top of it: `{folder}`" for folder, _ in source.checkpoints]
+    if not MERGE.value:
+        lines += [
+            "- a PEFT adapter: adapter_config.json names its base by path; once the folder has "
+            "moved, load the base yourself and hand both to `PeftModel.from_pretrained`"
+        ]
     for folder, info in source.checkpoints[-1:]:
         lines += _constitution(folder)
         if info.kind == "policy":

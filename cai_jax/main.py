@@ -8,6 +8,8 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow only reads data here
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # no word on missing PyTorch
+if not sys.stderr.isatty():
+    os.environ.setdefault("TQDM_MININTERVAL", "10")  # seconds; logs are not for animation
 
 import logging
 
@@ -32,7 +34,16 @@ def main(argv: list[str]) -> None:
     import jax
 
     from cai_jax.models.io.sources import cache_folder
-    from cai_jax.stages import evaluate, feedback, pm_train, report, rl, sl_data, sl_train
+    from cai_jax.stages import (
+        evaluate,
+        feedback,
+        pm_train,
+        pretrain,
+        report,
+        rl,
+        sl_data,
+        sl_train,
+    )
     from cai_jax.stages.run import Run, claim_workdir, run_stages
 
     # Programs compiled once are found again by the next run with the same shapes.
@@ -43,7 +54,8 @@ def main(argv: list[str]) -> None:
     pm_train.check_tokenizer(run)
     claim_workdir(run)
     modules = (sl_data, sl_train, feedback, pm_train, rl, evaluate, report)
-    run_stages(run, [module.STAGE for module in modules])
+    stages = [module.STAGE for module in ((pretrain, *modules) if config.pretrain else modules)]
+    run_stages(run, stages)
     page = run.workdir / "report" / "index.html"
     if page.exists():
         log.info("report: %s", page)

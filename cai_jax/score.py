@@ -21,6 +21,10 @@ def main() -> None:
     whole = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
     jsonl.check_lengths(source, [len(ids) for ids in whole])
     if source.kind == "preference":
+        if not source.checkpoints:
+            # transformers reads a classifier's score at the last token that is not padding.
+            padding = source.hugging_face_fields.get("pad_token_id")
+            whole = [_without_end(ids, padding) for ids in whole]
         model, _ = load_preference_model(source, mesh, dtype, dtype)
         scores = Scorer(model, mesh, jsonl.BATCH_SIZE.value).preference_scores(whole)
         answers = [{"score": float(score)} for score in scores]
@@ -30,6 +34,13 @@ def main() -> None:
         logprobs = scorer.completion_logprobs(prompts, completions)
         answers = [{"token_logprobs": row.tolist()} for row in logprobs]
     jsonl.write_rows([row | answer for row, answer in zip(rows, answers, strict=True)])
+
+
+def _without_end(ids: list[int], padding: int | None) -> list[int]:
+    end = len(ids)
+    while end > 1 and ids[end - 1] == padding:
+        end -= 1
+    return ids[:end]
 
 
 if __name__ == "__main__":

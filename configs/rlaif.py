@@ -49,7 +49,14 @@ def laptop() -> ConfigDict:
         critique_tokens=32,
     )
     lora = dict(rank=8, alpha=16.0)
-    c.sl_data = dict(red_team_prompts=24, helpful_prompts=12, rounds=2, critique=True, few_shots=1)
+    c.sl_data = dict(
+        red_team_prompts=24,
+        helpful_prompts=12,
+        helpful_samples=1,
+        rounds=2,
+        critique=True,
+        few_shots=1,
+    )
     c.sl_train = dict(
         lora=lora,
         trained_layers=10,
@@ -65,6 +72,7 @@ def laptop() -> ConfigDict:
         method="contrast",
         source="",
         prompts=36,
+        pairs_per_prompt=1,
         temperature=0.7,
         principles_per_pair=1,
         few_shots=1,

@@ -367,11 +367,15 @@ def test_an_adapter_of_a_preference_model(tmp_path, mesh):
     reference_model("qwen3").save_pretrained(tmp_path / "base")
     source = trained(tmp_path / "pm", tmp_path / "base", mesh, "preference")
     adapter = convert(tmp_path / "pm", tmp_path / "adapter", merge=False)
-    theirs = peft.AutoPeftModelForSequenceClassification.from_pretrained(adapter, num_labels=1)
+    theirs = peft.AutoPeftModelForSequenceClassification.from_pretrained(adapter).eval()
     model, _ = load_preference_model(source, mesh, jnp.float32, jnp.float32)
-    ours = Scorer(model, mesh, 1, 8).preference_scores([IDS])
-    with torch.no_grad():
-        np.testing.assert_allclose(theirs.eval()(torch.tensor([IDS])).logits[:, 0], ours, atol=1e-4)
+    end = SMALL["eos_token_id"]
+    assert theirs.config.pad_token_id != end
+    rows = [[*IDS, end], [40, end]]
+    ours = Scorer(model, mesh, 2, 8).preference_scores(rows)
+    for row, score in zip(rows, ours, strict=True):
+        with torch.no_grad():
+            np.testing.assert_allclose(theirs(torch.tensor([row])).logits[0, 0], score, atol=1e-4)
 
 
 def test_what_cannot_be_converted_is_refused(tmp_path, mesh):

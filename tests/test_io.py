@@ -97,6 +97,15 @@ def test_gguf_of_another_kind_is_refused(folder, tmp_path):
     broken.write_bytes(b"GGUF" + b"\0" * 40)
     with pytest.raises(ValueError, match=r"c\.gguf"):
         GGUFWeights(broken)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.embed_tokens.weight"]
+    fields = read_fields(folder / "config.json")
+    with pytest.raises(ValueError, match=r"e\.gguf: tensor token_embd\.weight is missing"):
+        _ = ModelSource(write_gguf(tmp_path / "e.gguf", fields, tensors)).config
+    fields["num_attention_heads"] = 0
+    table = {"model.embed_tokens.weight": np.ones((5, 32), np.float32)}
+    with pytest.raises(ValueError, match=r"f\.gguf: llama\.attention\.head_count is 0"):
+        _ = ModelSource(write_gguf(tmp_path / "f.gguf", fields | {"head_dim": 8}, table)).config
     whole = tiny_gguf(tmp_path / "d.gguf", folder)
     whole.write_bytes(whole.read_bytes()[:-200])
     with pytest.raises(ValueError, match=r"d\.gguf"):

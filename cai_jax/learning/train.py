@@ -61,10 +61,21 @@ def make_trainable(
 
 
 def make_optimizer(
-    learning_rate: float, warmup_steps: int, max_grad_norm: float, adam_eps: float = 1e-8
+    learning_rate: float,
+    warmup_steps: int,
+    max_grad_norm: float,
+    adam_eps: float = 1e-8,
+    decay_steps: int = 0,
 ) -> optax.GradientTransformation:
-    """Adam with clipping by global norm and linear warmup to a constant rate."""
+    """Adam with clipping by global norm and linear warmup.
+
+    The rate stays constant, or falls to 0 along a cosine until step ``decay_steps``.
+    """
     schedule = optax.linear_schedule(0.0, learning_rate, max(warmup_steps, 1))
+    if decay_steps:
+        schedule = optax.warmup_cosine_decay_schedule(
+            0.0, learning_rate, max(warmup_steps, 1), decay_steps
+        )
     # The first update must not be void: shifted by one, so warmup_steps=0 is a constant rate.
     rate = lambda step: schedule(step + 1)
     return optax.chain(

@@ -25,6 +25,7 @@ _CUTS = {
     "gpt-2": [_GPT_2],
     "smollm": [pre_tokenizers.Digits(individual_digits=True), _GPT_2],
     "llama-bpe": [_LLAMA_3, _BYTES],
+    "smaug-bpe": [_LLAMA_3, _BYTES],
     "qwen2": [_QWEN_2, _BYTES],
 }
 _CONTROL, _USER_DEFINED = 3, 4  # token types of the format
@@ -49,7 +50,7 @@ def gguf_tokenizer(file: Path) -> PreTrainedTokenizerFast:
     merges = [tuple(merge.split(" ")) for merge in field("merges")]
     vocabulary = {token: i for i, token in enumerate(tokens)}
     # Llama 3 keeps a word that is a token whole, whether or not merges lead to it.
-    whole_words = cut == "llama-bpe"
+    whole_words = cut in ("llama-bpe", "smaug-bpe")
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=whole_words))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(_CUTS[cut])
     tokenizer.decoder = decoders.ByteLevel()

@@ -105,17 +105,25 @@ def prepare(
             f"{policy.decoder.frozen_layers}: they share what is frozen, so both must be alike"
         )
     trunk = policy.decoder.trunk(tokens, segments) if policy.decoder.frozen_layers else None
-    logprobs, entropy, values = policy_outputs(
-        policy, tokens, segments, trunk, settings, remat=False
-    )
-    reference = token_logprobs(
-        reference_model,
-        tokens,
-        segments,
-        settings.temperature,
-        start=settings.prompt_length,
-        trunk_btd=trunk,
-    ).logprobs_bt
+
+    def outputs(rows):
+        ours = policy_outputs(policy, *rows, settings, remat=False)
+        tokens, segments, trunk = rows
+        theirs = token_logprobs(
+            reference_model,
+            tokens,
+            segments,
+            settings.temperature,
+            start=settings.prompt_length,
+            trunk_btd=trunk,
+        )
+        return *ours, theirs.logprobs_bt
+
+    # As many rows at once as the update takes: bfloat16 products round by their shape.
+    parts = settings.minibatches * settings.micro_batches
+    split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), (tokens, segments, trunk))
+    mapped = jax.lax.map(outputs, split)
+    logprobs, entropy, values, reference = (x.reshape(tokens.shape) for x in mapped)
     rewards = token_rewards(rollout.scores_b, logprobs, reference, mask, kl_coef)
     advantages = generalized_advantages(rewards, values, mask, settings.gamma, settings.lam)
     experience = Experience(

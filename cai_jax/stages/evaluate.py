@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import numpy as np
 
 from cai_jax.data.readers import Prompt
 from cai_jax.data.records import BOOL, FLOAT, TEXT, read_records, write_records
+from cai_jax.evaluation.oracle import measure_replies
 from cai_jax.evaluation.statistics import bootstrap_mean
 from cai_jax.evaluation.text import distinct_n, refusal_rate
-from cai_jax.feedback.audit import wilson_interval
+from cai_jax.feedback.audit import audit, wilson_interval
+from cai_jax.feedback.labelers import Judgement
 from cai_jax.generation.engine import Completion, Generator
 from cai_jax.generation.scoring import Scorer
 from cai_jax.models.io.load import Model
@@ -63,6 +66,7 @@ def run(run: Run, folder: Path) -> Outcome:
         parsed = [run.usable_text(s) for s in samples]
         scores[name] = reward(ids, parsed, f"evaluate: score {name}")
         texts = [p or run.chat.text(s.ids) for p, s in zip(parsed, samples, strict=True)]
+        said = [(prompt.text, text) for prompt, text in zip(prompts, texts, strict=True)]
         kl = np.zeros(len(ids))
         if name != "base":
             kl = _kl_to_base(run, model, base_scorer, ids, samples)
@@ -70,6 +74,7 @@ def run(run: Run, folder: Path) -> Outcome:
             group: _describe(
                 run, [g == group for g in group_of], scores[name], parsed, texts, samples, kl
             )
+            | _by_oracle(run, [pair for pair, g in zip(said, group_of, strict=True) if g == group])
             for group in ("red_team", "helpful")
         }
         rows += [
@@ -99,6 +104,8 @@ def run(run: Run, folder: Path) -> Outcome:
     }
     results["revision_rounds"] = _revision_scores(run, reward)
     results["preference_model_accuracy"] = _preference_accuracy(run, reward)
+    if run.oracle:
+        results["labels"] = _labels_by_oracle(run)
     write_records(folder, "samples", SAMPLE_FEATURES, rows)
     (folder / "evaluation.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return Outcome(results, tokens + reward.scorer.tokens + base_scorer.tokens)
@@ -172,6 +179,37 @@ def _describe(
     }
 
 
+def _by_oracle(run: Run, pairs: list[tuple[str, str]]) -> dict[str, Any]:
+    """What the oracle measures of prompts and replies, where there is one."""
+    if not run.oracle:
+        return {}
+    prompts, replies = zip(*pairs, strict=True)
+    return {"oracle": measure_replies(run.oracle, prompts, replies, partial(_estimate, run))}
+
+
+def _labels_by_oracle(run: Run) -> dict[str, Any]:
+    """The feedback's labels against the oracle's ``merit``, over pairs whose merits differ.
+
+    Of whole pairs, and of the single principles that a pair was judged under.
+    """
+    pairs, singles, truths = [], [], []
+    for row in read_records(run.workdir / "feedback", "comparisons"):
+        first, second = (
+            run.oracle(row["prompt"], row[f"response_{side}"]).get("merit")
+            for side in ("first", "second")
+        )
+        if first is None or first == second:
+            continue
+        shown = np.array(row["shown_first"]), np.array(row["shown_second"])
+        truths.append(first > second)
+        pairs.append(Judgement(*shown))
+        singles += [Judgement(*(side[i : i + 1] for side in shown)) for i in range(len(shown[0]))]
+    if not pairs:
+        return {}
+    repeated = np.repeat(truths, len(singles) // len(pairs))
+    return {"pairs": asdict(audit(pairs, truths)), "principles": asdict(audit(singles, repeated))}
+
+
 def _estimate(run: Run, values: np.ndarray) -> dict[str, float]:
     samples = run.config.evaluate.bootstrap_samples
     return asdict(bootstrap_mean(values, samples, run.config.seed))
@@ -199,6 +237,9 @@ def _revision_scores(run: Run, reward: Reward) -> list[dict[str, Any]]:
                 run, scored[[i for i, row in enumerate(steps) if row["round"] == number]]
             ),
         }
+        | _by_oracle(
+            run, [(row["prompt"], row["response"]) for row in steps if row["round"] == number]
+        )
         for number in rounds
         if whole
     ]
@@ -224,7 +265,7 @@ def _preference_accuracy(run: Run, reward: Reward) -> dict[str, Any]:
 
 STAGE = Stage(
     name="evaluate",
-    inputs=("sl_data", "sl_train", "pm_train", "rl"),
+    inputs=("sl_data", "sl_train", "feedback", "pm_train", "rl"),
     settings=lambda run: [run.config.evaluate],
     run=run,
 )

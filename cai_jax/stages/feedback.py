@@ -64,7 +64,9 @@ def run(run: Run, folder: Path) -> Outcome:
         run.chat.stop_ids,
         generation.batch_size,
     )
-    prompts = run.training(run.red_team_prompts, settings.prompts)
+    prompts = run.repeated(
+        run.training(run.red_team_prompts, settings.prompts), settings.pairs_per_prompt
+    )
     comparisons, dropped = _sample_pairs(run, sampler, prompts)
     if not comparisons:
         raise ValueError(
@@ -190,8 +192,8 @@ def _row(run: Run, c: Comparison, judgement: Judgement) -> dict[str, Any]:
         "shown_second": judgement.shown_second.tolist(),
         "method": run.config.feedback.method,
         "seed": run.config.seed,
-        "model": run.config.model.source,
-        "feedback_model": run.config.feedback.source or run.config.model.source,
+        "model": run.model,
+        "feedback_model": run.config.feedback.source or run.model,
         "constitution_sha256": run.constitution.content_hash(),
     }
 

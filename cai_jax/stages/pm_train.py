@@ -35,7 +35,7 @@ def check_tokenizer(run: Run) -> None:
     if not same_tokens(run.chat.tokenizer, other.tokenizer):
         raise ValueError(
             f"config.pm_train.source: the tokenizer of {run.config.pm_train.source} differs from "
-            f"that of the policy, {run.config.model.source}; give a model with the same tokenizer"
+            f"that of the policy, {run.model}; give a model with the same tokenizer"
         )
 
 
@@ -85,7 +85,7 @@ def run(run: Run, folder: Path) -> Outcome:
     # Both sides of every comparison are samples of the reference policy, SL-CAI.
     samples = [row[side] for row in comparisons for side in ("first", "second")]
     scores = scorer.preference_scores(samples, "pm_train: normalise")
-    base = base_of(settings.source or run.config.model.source, folder / "checkpoint")
+    base = base_of(settings.source or run.model, folder / "checkpoint")
     info = CheckpointInfo("preference", base, lora)
     info = replace(info, score_mean=float(scores.mean()), score_std=float(max(scores.std(), 1e-6)))
     save_checkpoint(folder / "checkpoint", info, params)

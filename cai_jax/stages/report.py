@@ -48,6 +48,7 @@ def summarise(run: Run) -> dict[str, Any]:
             name: {key: m[key] for key in ("seconds", "tokens", "tokens_per_second")}
             for name, m in manifests.items()
         },
+        "pretrain": read_manifest(run, "pretrain")["metrics"] if settings.pretrain else None,
         "sl_data": manifests["sl_data"]["metrics"],
         "sl_train": manifests["sl_train"]["metrics"],
         "feedback": manifests["feedback"]["metrics"],

@@ -160,7 +160,9 @@ def run(run: Run, folder: Path) -> Outcome:
             writer.write_scalars(iteration, scalars)
             real = sum(map(len, ids)) + sum(len(c.ids) for c in completions)
             tokens += real
-            bar.set_postfix(score=f"{scalars['score']:.2f}", kl=f"{scalars['kl_k3']:.2f}")
+            bar.set_postfix(
+                score=f"{scalars['score']:.2f}", kl=f"{scalars['kl_k3']:.2f}", refresh=False
+            )
     writer.close()
     (folder / "history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
     info = CheckpointInfo("policy", "../../sl_train/checkpoint", lora)

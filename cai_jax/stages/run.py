@@ -4,6 +4,7 @@ A stage writes one folder of the workdir. The folder's manifest holds the finger
 the stage depends on; a stage whose folder carries the current fingerprint is not run again.
 """
 
+import importlib
 import json
 import logging
 import shutil
@@ -29,6 +30,7 @@ from cai_jax.data.readers import (
     read_pairs,
     read_prompts,
 )
+from cai_jax.evaluation.oracle import Oracle
 from cai_jax.generation.engine import Completion
 from cai_jax.generation.sampling import Sampling
 from cai_jax.models.config import LoRAConfig
@@ -43,6 +45,7 @@ from cai_jax.prompts.critique_revision import parse_reply
 log = logging.getLogger("cai_jax")
 
 MANIFEST = "manifest.json"
+PRETRAINED = "model"  # folder of the model that the stage pretrain leaves
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "seqio")
 
 
@@ -110,6 +113,12 @@ class Run:
         """The first ``count`` items that are not held out; None: all of them."""
         return self._some(items, count, held_out=False)
 
+    @staticmethod
+    def repeated(prompts: list[Prompt], times: int) -> list[Prompt]:
+        """Every prompt several times, under ids of their own, so that samples differ."""
+        again = [Prompt(f"{p.id}.{n}", p.text) for n in range(1, times) for p in prompts]
+        return [*prompts, *again]
+
     def held_out(self, items: list, count: int | None) -> list:
         """The first ``count`` held-out items; None: all of them."""
         return self._some(items, count, held_out=True)
@@ -138,9 +147,14 @@ class Run:
         """Folder of downloads."""
         return cache_folder(self.config.model.cache)
 
+    @property
+    def model(self) -> str:
+        """Source of the model that the run starts from: a given one, or its own."""
+        return self.config.model.source or str(self.workdir / "pretrain" / PRETRAINED)
+
     def source(self, name: str) -> ModelSource:
         """A model source, empty meaning the run's own model."""
-        return resolve(name or self.config.model.source, self.cache)
+        return resolve(name or self.model, self.cache)
 
     @cached_property
     def chat(self) -> ChatFormat:
@@ -150,6 +164,12 @@ class Run:
     def chat_of(self, source: ModelSource) -> ChatFormat:
         """Tokenizer and chat template of a model."""
         return ChatFormat(load_tokenizer(source.path), self.config.model.system_prompt)
+
+    @cached_property
+    def oracle(self) -> Oracle | None:
+        """What knows the truth about replies; evaluation alone may ask it."""
+        name = self.config.evaluate.oracle
+        return load_function(name, "config.evaluate.oracle") if name else None
 
     def usable_text(self, sample: Completion) -> str | None:
         """What a sampled reply says, up to its last whole sentence; None if it does not parse."""
@@ -185,6 +205,12 @@ class Run:
           ValueError: a file cannot be used, or holds less than the config asks for.
         """
         c, constitution = self.config, self.constitution
+        for field_name, name in (
+            ("config.pretrain.corpus", c.pretrain.corpus if c.pretrain else ""),
+            ("config.evaluate.oracle", c.evaluate.oracle),
+        ):
+            if name:
+                load_function(name, field_name)
         for field_name, few, examples in (
             ("sl_data.few_shots", c.sl_data.few_shots, constitution.critique_examples),
             ("feedback.few_shots", self._choice_shots(), self.feedback_examples_all),
@@ -217,8 +243,14 @@ class Run:
         Raises:
           ValueError: a source cannot be resolved, or the mesh does not fit the devices.
         """
-        for name in {"", self.config.feedback.source, self.config.pm_train.source}:
-            self.source(name)
+        c = self.config
+        for field_name in ("model", "feedback", "pm_train"):
+            name = getattr(c, field_name).source
+            if name and self.source(name).kind != "policy":
+                raise ConfigError(
+                    f"config.{field_name}.source: {name} is a preference model; name a language "
+                    "model"
+                )
         _ = self.mesh
 
     def _choice_shots(self) -> int:
@@ -229,6 +261,21 @@ class Run:
         """Few-shots of the configured feedback method."""
         thinks = self.config.feedback.method == "chain_of_thought"
         return self.constitution.thought_examples if thinks else self.constitution.choice_examples
+
+
+def load_function(name: str, field: str) -> Callable:
+    """The function that a config field names as MODULE:FUNCTION.
+
+    Raises:
+      ConfigError: there is none of this name.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"{field}: {name!r} is no function ({error}); name one as MODULE:FUNCTION"
+        ) from None
 
 
 def lora_config(fields: Any) -> LoRAConfig | None:
@@ -256,7 +303,7 @@ def fingerprints(run: Run, stages: list[Stage]) -> dict[str, str]:
     shared += [run.config.generation, input_hashes(run), str(run.dtype)]
     prints: dict[str, str] = {}
     for stage in stages:
-        below = [prints[name] for name in stage.inputs]
+        below = [prints[name] for name in stage.inputs if name in prints]
         prints[stage.name] = fingerprint(stage.name, shared, stage.settings(run), below)
     return prints
 
@@ -293,7 +340,7 @@ def run_stages(run: Run, stages: list[Stage]) -> None:
     prints = fingerprints(run, stages)
     wanted = [stage for stage in stages if stage.name in run.config.stages]
     for stage in wanted:
-        for name in stage.inputs:
+        for name in set(stage.inputs) & set(prints):
             if name not in run.config.stages and read_fingerprint(run, name) != prints[name]:
                 raise ConfigError(
                     f"stage {stage.name} needs {name}, which has not been run in {run.workdir} "
@@ -323,7 +370,7 @@ def _run_one(run: Run, stage: Stage, print_: str) -> None:
         "metrics": outcome.metrics,
         "constitution": run.constitution.name,
         "constitution_sha256": run.constitution.content_hash(),
-        "model": run.config.model.source,
+        "model": run.model,
         "seed": run.config.seed,
         "versions": versions(),
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",

@@ -67,7 +67,9 @@ def run(run: Run, folder: Path) -> Outcome:
     drafts = [_first_responses(run, generator, prompts, "response", dropped)]
     for number in range(1, settings.rounds + 1):
         drafts.append(_revise(run, generator, drafts[-1], number, dropped))
-    helpful_prompts = run.training(run.helpful_prompts, settings.helpful_prompts)
+    helpful_prompts = run.repeated(
+        run.training(run.helpful_prompts, settings.helpful_prompts), settings.helpful_samples
+    )
     helpful = _first_responses(run, generator, helpful_prompts, "helpful", dropped)
 
     revisions = [draft for later in drafts[1:] for draft in later]
@@ -201,14 +203,14 @@ def _row(run: Run, draft: Draft) -> dict[str, Any]:
         "tokens": prompt_ids + reply_ids,
         "loss_mask": [0] * len(prompt_ids) + [1] * len(reply_ids),
         "seed": run.config.seed,
-        "model": run.config.model.source,
+        "model": run.model,
         "constitution_sha256": run.constitution.content_hash(),
     }
 
 
 STAGE = Stage(
     name="sl_data",
-    inputs=(),
+    inputs=("pretrain",),
     settings=lambda run: [run.config.sl_data, run.constitution.content_hash()],
     run=run,
 )

@@ -11,7 +11,7 @@ from cai_jax.learning.train import make_optimizer, make_trainable
 from cai_jax.models.io.checkpoint import CheckpointInfo, base_of, save_checkpoint
 from cai_jax.models.io.load import decoder_builder
 from cai_jax.stages.run import Outcome, Run, Stage, frozen_layers, lora_config
-from cai_jax.stages.training import fill_rows, train
+from cai_jax.stages.training import fill_packed, train
 
 
 def run(run: Run, folder: Path) -> Outcome:
@@ -59,11 +59,11 @@ def run(run: Run, folder: Path) -> Outcome:
         trainable,
         sft_loss_sum,
         make_optimizer(settings.learning_rate, settings.warmup_steps, settings.max_grad_norm),
-        (_fill(batch, settings.batch_size) for batch in packed),
+        (fill_packed(batch, settings.batch_size) for batch in packed),
         settings.micro_batches,
         lambda batch: int(np.sum(batch["segments"] > 0)),
     )
-    base = base_of(run.config.model.source, folder / "checkpoint")
+    base = base_of(run.model, folder / "checkpoint")
     info = CheckpointInfo("policy", base, lora)
     save_checkpoint(folder / "checkpoint", info, params)
     return Outcome(
@@ -75,13 +75,6 @@ def run(run: Run, folder: Path) -> Outcome:
         },
         tokens,
     )
-
-
-def _fill(batch: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
-    filled = fill_rows(batch, rows)
-    weight = filled.pop("weight")
-    filled["loss_mask"] = (filled["loss_mask"] * weight[:, None]).astype(np.int32)
-    return filled
 
 
 STAGE = Stage(

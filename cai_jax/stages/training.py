@@ -53,7 +53,7 @@ def train(
             history.append(scalars)
             tokens += tokens_of(batch)
             writer.write_scalars(step, scalars)
-            bar.set_postfix(loss=f"{scalars['loss']:.3f}")
+            bar.set_postfix(loss=f"{scalars['loss']:.3f}", refresh=False)
     writer.close()
     return state.params, history, tokens
 
@@ -78,4 +78,12 @@ def fill_rows(batch: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
     index = np.concatenate([np.arange(have), np.zeros(rows - have, int)])
     filled: dict[str, Any] = {key: value[index] for key, value in batch.items()}
     filled["weight"] = (np.arange(rows) < have).astype(np.float32)
+    return filled
+
+
+def fill_packed(batch: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+    """The same for packed dialogues: no loss on the rows that only fill."""
+    filled = fill_rows(batch, rows)
+    weight = filled.pop("weight")
+    filled["loss_mask"] = (filled["loss_mask"] * weight[:, None]).astype(np.int32)
     return filled

@@ -67,12 +67,21 @@ def restore_trained(folder: Path, abstract: nnx.State, mesh: Any) -> nnx.State:
       folder: the checkpoint.
       abstract: abstract state of exactly the parameters that were trained.
       mesh: where they go; the layout need not be the one they were written from.
+
+    Raises:
+      ValueError: the checkpoint holds other parameters.
     """
     flat = nnx.to_flat_state(abstract)
     wanted = {
         path_name(path): jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=param_sharding(v, mesh))
         for path, v in flat
     }
-    with ocp.StandardCheckpointer() as checkpointer:
-        arrays = checkpointer.restore(folder.absolute() / "params", wanted)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            arrays = checkpointer.restore(folder.absolute() / "params", wanted)
+    except (ValueError, KeyError) as error:
+        raise ValueError(
+            f"{folder}: does not hold the parameters that this version of cai_jax looks for; "
+            f"train it again ({str(error).splitlines()[0]})"
+        ) from error
     return nnx.from_flat_state([(path, v.replace(arrays[path_name(path)])) for path, v in flat])

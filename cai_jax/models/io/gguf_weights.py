@@ -44,6 +44,11 @@ class GGUFWeights:
                 f"{file}: not a readable GGUF file ({error}); download it again"
             ) from error
         self.metadata = {key: field.contents for key, field in reader.fields.items()}
+        if self.field("general.type", "model") != "model" or self.field("split.count", 1) > 1:
+            raise ValueError(
+                f"{file}: an adapter, or one part of a split model; give a whole model, merged by "
+                "llama-gguf-split --merge"
+            )
         self.architecture = self.field("general.architecture")
         if self.architecture not in _MODEL_TYPES:
             raise ValueError(
@@ -57,7 +62,7 @@ class GGUFWeights:
         if key in self.metadata:
             return self.metadata[key]()
         if default is None:
-            raise ValueError(f"{self.path}: metadata field {key} is missing; download it again")
+            raise ValueError(f"{self.path}: metadata field {key} is missing; give another file")
         return default
 
     def names(self) -> set[str]:
@@ -71,7 +76,13 @@ class GGUFWeights:
           KeyError: there is none of this name.
         """
         tensor = self._stored[self._names[name]]
-        array = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        try:
+            array = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        except NotImplementedError as error:
+            raise ValueError(
+                f"{self.path}: tensor {tensor.name} is stored as {tensor.tensor_type.name}, which "
+                "gguf does not dequantise; give the model in another quantisation"
+            ) from error
         array = array.reshape(tuple(reversed([int(n) for n in tensor.shape])))
         if self.architecture in _PAIRED_ROPE and ".q_proj." in name:
             return _halves(array, self._heads)
@@ -90,6 +101,10 @@ class GGUFWeights:
         Raises:
           ValueError: a field is missing, or states what the decoder does not compute.
         """
+        if "token_embd.weight" not in self._stored:
+            raise ValueError(
+                f"{self.path}: tensor token_embd.weight is missing; give a whole model"
+            )
         d_model, heads, size = self._of("embedding_length"), self._heads, self._head_size
         theta = float(self._of("rope.freq_base", 10_000.0))
         fields = {
@@ -127,15 +142,27 @@ class GGUFWeights:
             fields |= {
                 "hidden_activation": "gelu_pytorch_tanh",
                 "query_pre_attn_scalar": d_model // heads if largest else size,
-                "sliding_window": self._of("attention.sliding_window"),
-                "attn_logit_softcapping": self._of("attn_logit_softcapping", 0.0) or None,
-                "final_logit_softcapping": self._of("final_logit_softcapping", 0.0) or None,
+                **self._gemma_windows(fields["num_hidden_layers"]),
+            }
+        if self.architecture == "gemma2":
+            fields |= {
+                "attn_logit_softcapping": self._of("attn_logit_softcapping", 50.0),
+                "final_logit_softcapping": self._of("final_logit_softcapping", 30.0),
             }
         if self.architecture == "gemma3":
             local = {"rope_type": "default", "rope_theta": self._of("rope.freq_base_swa", 1e4)}
             both = {"full_attention": fields["rope_parameters"], "sliding_attention": local}
             fields |= {"rope_parameters": both, "rope_local_base_freq": local["rope_theta"]}
         return fields
+
+    def _gemma_windows(self, layers: int) -> Fields:
+        """Every second (Gemma 2) or sixth layer sees all, unless the file says otherwise."""
+        window = self._of("attention.sliding_window", 4096 if self.architecture == "gemma2" else 0)
+        pattern = self._of("attention.sliding_window_pattern", 0)
+        period = pattern or (2 if self.architecture == "gemma2" else 6)
+        slides = pattern if isinstance(pattern, list) else [(i + 1) % period for i in range(layers)]
+        kinds = ["sliding_attention" if window and s else "full_attention" for s in slides]
+        return {"sliding_window": window or None, "layer_types": kinds}
 
     def _rope_scaling(self, theta: float) -> Fields:
         kind = self._of("rope.scaling.type", "none")
@@ -175,11 +202,20 @@ class GGUFWeights:
 
     @property
     def _heads(self) -> int:
-        return self._of("attention.head_count")
+        return self._count("attention.head_count")
 
     @property
     def _kv_heads(self) -> int:
-        return self._of("attention.head_count_kv", self._heads)
+        return self._count("attention.head_count_kv", self._heads)
+
+    def _count(self, key: str, default: int | None = None) -> int:
+        value = self._of(key, default)
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(
+                f"{self.path}: {self.architecture}.{key} is {value}; one number above 0, the same "
+                "for all layers, is what cai_jax reads"
+            )
+        return value
 
     @property
     def _head_size(self) -> int:

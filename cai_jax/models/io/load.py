@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -16,7 +17,7 @@ from cai_jax.models.io.checkpoint import CheckpointInfo, restore_trained
 from cai_jax.models.io.params import abstract_split, load_decoder, merge_lora, trainable_filter
 from cai_jax.models.io.sources import ModelSource
 
-_HEAD = "score.weight"  # of transformers' sequence classifiers
+HEAD = "score.weight"  # of transformers' sequence classifiers
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,11 @@ def load_merged(
 
     Merged in float32 and rounded once to ``param_dtype``, the type the parameters are kept in.
     """
-    for number in range(len(source.checkpoints) + 1):
-        _require(ModelSource(source.path, source.checkpoints[:number]), "policy")
+    below = source
+    while below.checkpoints:
+        _require(below, "policy")
+        below = below.below
+    _require(below, "policy")
     graph, _ = abstract_split(decoder_builder(source, compute_dtype))
     merging = bool(source.checkpoints)
     params = _pretrained(source.path, mesh, jnp.dtype(jnp.float32 if merging else param_dtype))
@@ -82,7 +86,8 @@ def load_whole(source: ModelSource, mesh: Mesh) -> tuple[nnx.State, jax.Array | 
     if source.kind == "policy":
         return load_merged(source, mesh, float32, float32).params, None
     if not source.checkpoints:
-        return _pretrained(source.path, mesh, float32), _classifier_head(source)
+        head = _classifier_head(source)
+        return _pretrained(source.path, mesh, float32), head
     trained, lora = load_update(source, mesh), source.checkpoints[-1][1].lora
     decoder = inside("decoder", trained)
     if lora:
@@ -127,8 +132,8 @@ def load_preference_model(
 
     graph, abstract = abstract_split(build)
     if last is None:
-        decoder = _pretrained(source.path, mesh, jnp.dtype(param_dtype))
         abstract["head"]["kernel"].set_value(_classifier_head(source))
+        decoder = _pretrained(source.path, mesh, jnp.dtype(param_dtype))
         return Model(graph, nnx.merge_state(abstract, under("decoder", decoder))), info
     trained = load_update(source, mesh)
     if not info.lora:
@@ -153,22 +158,27 @@ def _pretrained(path: Path, mesh: Mesh, param_dtype: jnp.dtype) -> nnx.State:
     # Stages of one run share the frozen base; nothing donates or changes these arrays.
     source = ModelSource(path)
     _, abstract = abstract_split(decoder_builder(source, param_dtype))
-    names, head = source.family.names, [_HEAD] if source.kind == "preference" else []
+    names, head = source.family.names, [HEAD] if source.kind == "preference" else []
     return load_decoder(source.weights, source.config, names, abstract, mesh, param_dtype, head)
 
 
 def _classifier_head(source: ModelSource) -> jax.Array:
     """Float32 [d]: the one label's weights of a sequence classifier."""
     wanted = (1, source.config.d_model)
-    if _HEAD not in source.weights.names() or source.weights.read(_HEAD).shape != wanted:
+    head = source.weights.read(HEAD) if HEAD in source.weights.names() else np.zeros(0)
+    if head.shape != wanted:
         raise ValueError(
-            f"{source.path}: no tensor {_HEAD} of shape {wanted}; a preference model is a "
+            f"{source.path}: no tensor {HEAD} of shape {wanted}; a preference model is a "
             "sequence classifier with one label"
         )
-    return jnp.asarray(source.weights.read(_HEAD)[0])
+    if not np.isfinite(head).all():
+        raise ValueError(f"{source.path}: tensor {HEAD} holds NaN or infinite values")
+    return jnp.asarray(head[0])
 
 
 def _require(source: ModelSource, kind: str) -> None:
     if source.kind != kind:
         what = source.checkpoints[-1][0] if source.checkpoints else source.path
-        raise ValueError(f"{what}: a {source.kind} model, but a {kind} model is wanted")
+        raise ValueError(
+            f"{what}: a {source.kind} model, but a {kind} model is wanted; name another source"
+        )
