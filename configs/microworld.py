@@ -53,7 +53,7 @@ def whole() -> ConfigDict:
         max_grad_norm=1.0,
     )
     c.mesh = dict(data=1, fsdp=-1, tensor=1)
-    c.constitution = dict(path="constitutions/microworld.yaml")
+    c.constitution = dict(path="constitutions/microworld/harmless.yaml")
     folder = "datasets/microworld"
     c.data = dict(
         red_team_prompts=f"{folder}/red_team_prompts.jsonl",

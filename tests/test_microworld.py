@@ -12,7 +12,7 @@ from cai_jax.config import ConfigError, parse_config
 from cai_jax.data.readers import is_held_out, read_pairs, read_prompts
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
-from cai_jax.microworld.corpus import dialogues, prompt_of
+from cai_jax.microworld.corpus import constitutions, dialogues, prompt_of
 from cai_jax.microworld.oracle import judge, topic_of
 from cai_jax.microworld.texts import KIND_WORDS, REQUESTS, Act, reply, request
 from cai_jax.microworld.world import CATEGORIES, TOPICS
@@ -82,6 +82,12 @@ def test_files_are_what_the_world_writes():
     for pair in read_pairs(folder / "helpfulness_pairs.jsonl"):
         chosen, rejected = judge(pair.prompt, pair.chosen), judge(pair.prompt, pair.rejected)
         assert chosen["helpful"] > rejected["helpful"]
+
+
+def test_its_constitutions_are_whole():
+    for constitution in constitutions():
+        assert len(constitution.critique_revision) == len(constitution.feedback) >= 8
+        assert constitution.name.startswith("microworld_")
 
 
 def corpus(count=4000, **options):

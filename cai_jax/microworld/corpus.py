@@ -84,8 +84,8 @@ def prompt_of(topic: Topic) -> str:
 
 def constitutions() -> list[Constitution]:
     """Every constitution of this world: what it was never told of, a small model cannot read."""
-    folder = Path(__file__).resolve().parents[2] / "constitutions"
-    return [load_constitution(file) for file in sorted(folder.glob("microworld*.yaml"))]
+    folder = Path(__file__).resolve().parents[2] / "constitutions" / "microworld"
+    return [load_constitution(file) for file in sorted(folder.glob("*.yaml"))]
 
 
 class _Writer:
