@@ -219,7 +219,10 @@ class GGUFWeights:
 
     @property
     def _head_size(self) -> int:
-        return self._of("attention.key_length", self._of("embedding_length") // self._heads)
+        size = self._of("embedding_length") // self._heads
+        if self.architecture != "gptneox":  # all others turn whole heads
+            size = self._of("rope.dimension_count", size)
+        return self._of("attention.key_length", size)
 
     @cached_property
     def _names(self) -> dict[str, str]:
