@@ -22,17 +22,21 @@ def sampling_logits(logits_bv: jax.Array, sampling: Sampling) -> jax.Array:
     top-k is taken first and top-p of what is left. Tokens outside get minus infinity.
     """
     logits_bv = logits_bv / (sampling.temperature or 1.0)
-    top_k = sampling.top_k or logits_bv.shape[-1]
-    if top_k >= logits_bv.shape[-1] and sampling.top_p >= 1.0:
+    top_k = min(sampling.top_k or logits_bv.shape[-1], logits_bv.shape[-1])
+    if top_k == logits_bv.shape[-1] and sampling.top_p >= 1.0:
         return logits_bv
-    order_bv = jnp.argsort(logits_bv, axis=-1, descending=True)
-    ranks_bv = jnp.argsort(order_bv, axis=-1)  # ties are kept or dropped by rank, not together
-    ordered = jnp.take_along_axis(logits_bv, order_bv, axis=-1)
-    ordered = jnp.where(jnp.arange(ordered.shape[-1]) < top_k, ordered, -jnp.inf)
-    probabilities = jax.nn.softmax(ordered, axis=-1)
-    before = jnp.cumsum(probabilities, axis=-1) - probabilities
-    kept_b = jnp.minimum(top_k, jnp.sum(before < sampling.top_p, axis=-1))
-    return jnp.where(ranks_bv < kept_b[:, None], logits_bv, -jnp.inf)
+    ordered_bk = jax.lax.top_k(logits_bv, top_k)[0]
+    kept_b = jnp.full(ordered_bk.shape[0], top_k)
+    if sampling.top_p < 1.0:
+        probabilities = jax.nn.softmax(ordered_bk, axis=-1)
+        before = jnp.cumsum(probabilities, axis=-1) - probabilities
+        kept_b = jnp.sum(before < sampling.top_p, axis=-1)
+    least_b1 = jnp.take_along_axis(ordered_bk, kept_b[:, None] - 1, axis=-1)
+    above_bv, tied_bv = logits_bv > least_b1, logits_bv == least_b1
+    # Of tokens that tie for the last places, the first ones get them.
+    room_b1 = kept_b[:, None] - jnp.sum(above_bv, axis=-1, keepdims=True)
+    kept_bv = above_bv | (tied_bv & (jnp.cumsum(tied_bv, axis=-1) <= room_b1))
+    return jnp.where(kept_bv, logits_bv, -jnp.inf)
 
 
 def inverse_cdf(probabilities_bv: jax.Array, uniform_b: jax.Array) -> jax.Array:
