@@ -168,28 +168,33 @@ def test_unsupported_architectures_are_named(folder, field, value):
 
 
 def save_lora(folder, source, base, mesh, seed):
+    """A checkpoint with an update; its workdir is two folders above it."""
     lora = LoRAConfig(2, 4.0)
     build = decoder_builder(source, jnp.dtype(jnp.float32), lora, seed=seed)
     update = init_on_mesh(build, LoRAParam, mesh)
     update = jax.tree.map(lambda x: x + 0.05, update)
     folder.mkdir(parents=True)
-    save_checkpoint(folder, CheckpointInfo("policy", base_of(base, folder), lora), update)
+    save_checkpoint(
+        folder, CheckpointInfo("policy", base_of(base, folder, folder.parents[1]), lora), update
+    )
     return lora, update
 
 
-def test_checkpoints_stack_on_a_relative_base(folder, tmp_path, mesh, mesh8, monkeypatch):
+def test_checkpoints_stack_and_their_workdir_moves(folder, tmp_path, mesh, mesh8, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first, second = tmp_path / "run" / "sl" / "checkpoint", tmp_path / "run" / "rl" / "checkpoint"
     save_lora(first, ModelSource(folder), "tiny", mesh, 0)
     save_lora(second, ModelSource(folder), str(first), mesh, 1)
-    (tmp_path / "moved").mkdir()
-    (tmp_path / "run").rename(tmp_path / "moved" / "run")
+    folder.rename(tmp_path / "away")
     with pytest.raises(ValueError, match="no such file"):
-        resolve("moved/run/rl/checkpoint", tmp_path)  # the model did not move along
-    (tmp_path / "moved" / "run").rename(tmp_path / "run")
-    source = resolve("run/rl/checkpoint", tmp_path)
+        resolve("run/rl/checkpoint", tmp_path)
+    (tmp_path / "away").rename(folder)
+    (tmp_path / "moved" / "far").mkdir(parents=True)
+    moved = (tmp_path / "run").rename(tmp_path / "moved" / "far" / "run")
+    source = resolve(str(moved / "rl" / "checkpoint"), tmp_path)
     assert source.path.samefile(folder)
-    assert [path.resolve() for path, _ in source.checkpoints] == [first, second]
+    expected = [moved / "sl" / "checkpoint", moved / "rl" / "checkpoint"]
+    assert [path.resolve() for path, _ in source.checkpoints] == expected
     tokens = jnp.arange(12)[None]
 
     def logits(model):

@@ -25,7 +25,9 @@ class CheckpointInfo:
     """Contents of ``model.json``."""
 
     kind: str  # "policy" or "preference"
-    base: str  # source of the model it was trained from; a path is relative to this folder
+    base: (
+        str  # source of the model it was trained from; paths are whole, or relative to this folder
+    )
     lora: LoRAConfig | None  # None: all parameters were trained
     score_mean: float = 0.0  # preference models: normalisation of scores
     score_std: float = 1.0
@@ -39,11 +41,18 @@ def save_checkpoint(folder: Path, info: CheckpointInfo, trained: nnx.State) -> N
     (folder / MODEL_FILE).write_text(json.dumps(asdict(info), indent=2) + "\n", encoding="utf-8")
 
 
-def base_of(source: str, folder: Path) -> str:
-    """A source as a checkpoint in ``folder`` names it: local paths become relative to it."""
+def base_of(source: str, folder: Path, workdir: Path) -> str:
+    """A source as a checkpoint in ``folder`` names it.
+
+    What lies in the workdir is named relative to the folder, and moves with it; all else by its
+    whole path, for finished stages are taken into other workdirs.
+    """
     if source.startswith(("pypi:", "hf:")):
         return source
-    return os.path.relpath(Path(source).expanduser().resolve(), folder.resolve())
+    path = Path(source).expanduser().resolve()
+    if path.is_relative_to(workdir.resolve()):
+        return os.path.relpath(path, folder.resolve())
+    return str(path)
 
 
 def read_info(folder: Path) -> CheckpointInfo:
@@ -82,6 +91,6 @@ def restore_trained(folder: Path, abstract: nnx.State, mesh: Any) -> nnx.State:
     except (ValueError, KeyError) as error:
         raise ValueError(
             f"{folder}: does not hold the parameters that this version of cai_jax looks for; "
-            f"train it again ({str(error).splitlines()[0]})"
+            f"train it again ({str(error).partition(chr(10))[0]})"
         ) from error
     return nnx.from_flat_state([(path, v.replace(arrays[path_name(path)])) for path, v in flat])

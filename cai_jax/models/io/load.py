@@ -46,18 +46,20 @@ def load_merged(
 
     Merged in float32 and rounded once to ``param_dtype``, the type the parameters are kept in.
     """
-    below = source
-    while below.checkpoints:
-        _require(below, "policy")
-        below = below.below
-    _require(below, "policy")
     graph, _ = abstract_split(decoder_builder(source, compute_dtype))
-    merging = bool(source.checkpoints)
-    params = _pretrained(source.path, mesh, jnp.dtype(jnp.float32 if merging else param_dtype))
-    for number, (_, info) in enumerate(source.checkpoints, 1):
-        trained = load_update(ModelSource(source.path, source.checkpoints[:number]), mesh)
-        params = merge_lora(params, trained, info.lora.scale) if info.lora else trained
-    return Model(graph, cast(params, param_dtype) if merging else params)
+    if not source.checkpoints:
+        _require(source, "policy")
+        return Model(graph, _pretrained(source.path, mesh, jnp.dtype(param_dtype)))
+    return Model(graph, cast(_merged_params(source, mesh), param_dtype))
+
+
+def _merged_params(source: ModelSource, mesh: Mesh) -> nnx.State:
+    """Float32 parameters of a decoder, its last checkpoint merged into those below it."""
+    _require(source, "policy")
+    if not source.checkpoints:
+        return _pretrained(source.path, mesh, jnp.dtype(jnp.float32))
+    trained, lora = load_update(source, mesh), source.checkpoints[-1][1].lora
+    return merge_lora(_merged_params(source.below, mesh), trained, lora.scale) if lora else trained
 
 
 def load_policy(
