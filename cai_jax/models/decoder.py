@@ -131,7 +131,7 @@ class Decoder(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.config, self.dtype, self.frozen_layers = config, dtype, frozen_layers
-        init = nnx.initializers.normal(stddev=0.02)
+        init = nnx.initializers.normal(stddev=config.d_model**-0.5)
         table = (config.vocab_size, config.d_model)
         self.embedding = nnx.Param(init(rngs.params(), table, jnp.float32), axes=("vocab", "embed"))
         self.blocks = Block(config, lora, rngs=rngs)
