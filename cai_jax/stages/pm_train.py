@@ -18,7 +18,7 @@ from cai_jax.models.io.load import Model
 from cai_jax.models.io.sources import stamp
 from cai_jax.prompts.chat import conversation, same_tokens
 from cai_jax.stages.run import Outcome, Run, Stage, frozen_layers, lora_config
-from cai_jax.stages.training import fill_rows, train
+from cai_jax.stages.training import check_lengths, fill_rows, train
 
 PAIR_FEATURES = {"id": TEXT, "first": INTS, "second": INTS, "target_ppm": INTS}
 
@@ -60,7 +60,8 @@ def run(run: Run, folder: Path) -> Outcome:
         write_records(folder, "helpfulness", PAIR_FEATURES, rows)
         parts.append(Part(folder, "helpfulness", float(len(rows))))
     length = settings.sequence_length
-    _check_lengths(comparisons + (rows if helpful else []), length)
+    every = comparisons + (rows if helpful else [])
+    check_lengths("pm_train", (len(r[side]) for r in every for side in ("first", "second")), length)
     mix = mixture("pm_train", parts, ("first", "second", "target_ppm"), source.config.vocab_size)
     padded = batches(
         mix,
@@ -85,7 +86,7 @@ def run(run: Run, folder: Path) -> Outcome:
     # Both sides of every comparison are samples of the reference policy, SL-CAI.
     samples = [row[side] for row in comparisons for side in ("first", "second")]
     scores = scorer.preference_scores(samples, "pm_train: normalise")
-    base = base_of(settings.source or run.model, folder / "checkpoint")
+    base = base_of(settings.source or run.model, folder / "checkpoint", run.workdir)
     info = CheckpointInfo("preference", base, lora)
     info = replace(info, score_mean=float(scores.mean()), score_std=float(max(scores.std(), 1e-6)))
     save_checkpoint(folder / "checkpoint", info, params)
@@ -113,15 +114,6 @@ def _helpful_row(run: Run, pair: LabelledPair) -> dict:
     }
 
 
-def _check_lengths(rows: list[dict], length: int) -> None:
-    longest = max(len(row[side]) for row in rows for side in ("first", "second"))
-    if longest > length:
-        raise ValueError(
-            f"pm_train: a dialogue has {longest} tokens; set config.pm_train.sequence_length "
-            f"(now {length}) to at least that"
-        )
-
-
 def _with_target(batch: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
     filled = fill_rows(batch, rows)
     filled["target"] = filled.pop("target_ppm")[:, 0].astype(np.float32) / 1e6
@@ -131,6 +123,11 @@ def _with_target(batch: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarra
 STAGE = Stage(
     name="pm_train",
     inputs=("feedback",),
-    settings=lambda run: [run.config.pm_train, stamp(run.config.pm_train.source)],
+    settings=lambda run: [
+        run.config.pm_train,
+        run.config.generation,
+        run.file_hashes("helpfulness_pairs"),
+        stamp(run.config.pm_train.source),
+    ],
     run=run,
 )

@@ -2,16 +2,14 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from cai_jax.data.records import read_records
-from cai_jax.data.tasks import CausalLMConverter, Part, batches, mixture
+from cai_jax.data.tasks import Part
 from cai_jax.learning.losses import sft_loss_sum
 from cai_jax.learning.train import make_optimizer, make_trainable
 from cai_jax.models.io.checkpoint import CheckpointInfo, base_of, save_checkpoint
 from cai_jax.models.io.load import decoder_builder
 from cai_jax.stages.run import Outcome, Run, Stage, frozen_layers, lora_config
-from cai_jax.stages.training import fill_packed, train
+from cai_jax.stages.training import check_lengths, packed_batches, packed_tokens, train
 
 
 def run(run: Run, folder: Path) -> Outcome:
@@ -35,23 +33,8 @@ def run(run: Run, folder: Path) -> Outcome:
     for name in ("revisions", "helpful"):
         if (records / name).exists():
             rows = read_records(records, name)
-            longest = max(len(row["tokens"]) for row in rows)
-            if longest > settings.sequence_length:
-                raise ValueError(
-                    f"sl_train: a dialogue of {name} has {longest} tokens; set "
-                    f"config.sl_train.sequence_length (now {settings.sequence_length}) to at "
-                    "least that"
-                )
+            check_lengths("sl_train", (len(r["tokens"]) for r in rows), settings.sequence_length)
             parts.append(Part(records, name, float(len(rows))))
-    mix = mixture("sl_train", parts, ("tokens", "loss_mask"), source.config.vocab_size)
-    length = settings.sequence_length
-    packed = batches(
-        mix,
-        CausalLMConverter(),
-        {"tokens": length, "loss_mask": length},
-        settings.batch_size,
-        [run.stage_seed("sl_train", "epoch", e) for e in range(settings.epochs)],
-    )
     params, history, tokens = train(
         run,
         folder,
@@ -59,11 +42,11 @@ def run(run: Run, folder: Path) -> Outcome:
         trainable,
         sft_loss_sum,
         make_optimizer(settings.learning_rate, settings.warmup_steps, settings.max_grad_norm),
-        (fill_packed(batch, settings.batch_size) for batch in packed),
+        packed_batches(run, "sl_train", parts, settings, source.config.vocab_size),
         settings.micro_batches,
-        lambda batch: int(np.sum(batch["segments"] > 0)),
+        packed_tokens,
     )
-    base = base_of(run.model, folder / "checkpoint")
+    base = base_of(run.model, folder / "checkpoint", run.workdir)
     info = CheckpointInfo("policy", base, lora)
     save_checkpoint(folder / "checkpoint", info, params)
     return Outcome(

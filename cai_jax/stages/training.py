@@ -1,6 +1,6 @@
-"""The loop that SFT and preference-model training share."""
+"""What the stages that train on records share: the loop, and packed dialogues."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from clu import metric_writers
 from flax import nnx
 from tqdm import tqdm
 
+from cai_jax.config import PretrainConfig, SLTrainConfig
+from cai_jax.data.tasks import CausalLMConverter, Part, batches, mixture
 from cai_jax.learning.losses import Batch
 from cai_jax.learning.train import LossSum, Trainable, TrainState, init_state, train_step
 from cai_jax.parallel.mesh import put_batch
@@ -24,7 +26,7 @@ def train(
     trainable: Trainable,
     loss_sum: LossSum,
     optimizer: optax.GradientTransformation,
-    batches: Iterable[Batch],
+    data: Iterable[Batch],
     micro_batches: int,
     tokens_of: Callable[[Batch], int],
 ) -> tuple[nnx.State, list[dict[str, float]], int]:
@@ -33,11 +35,11 @@ def train(
     Returns:
       The trained parameters, the metrics of every step, and the number of tokens read.
     """
-    batches = list(batches)
+    data = list(data)
     state: TrainState = init_state(trainable.params, optimizer)
     history, tokens = [], 0
     writer = metric_writers.create_default_writer(str(folder / "tensorboard"), asynchronous=False)
-    with tqdm(batches, desc=name, unit="step", leave=False) as bar:
+    with tqdm(data, desc=name, unit="step", leave=False) as bar:
         for step, batch in enumerate(bar):
             with jax.set_mesh(run.mesh):
                 state, metrics = train_step(
@@ -81,9 +83,46 @@ def fill_rows(batch: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
     return filled
 
 
-def fill_packed(batch: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
-    """The same for packed dialogues: no loss on the rows that only fill."""
-    filled = fill_rows(batch, rows)
-    weight = filled.pop("weight")
-    filled["loss_mask"] = (filled["loss_mask"] * weight[:, None]).astype(np.int32)
-    return filled
+def packed_batches(
+    run: Run,
+    name: str,
+    parts: Sequence[Part],
+    settings: PretrainConfig | SLTrainConfig,
+    vocab_size: int,
+) -> Iterator[Batch]:
+    """Batches of packed dialogues, ``config.NAME.epochs`` times over the parts.
+
+    Rows that only fill the last batch of an epoch have no loss.
+    """
+    length, rows = settings.sequence_length, settings.batch_size
+    packed = batches(
+        mixture(name, parts, ("tokens", "loss_mask"), vocab_size),
+        CausalLMConverter(),
+        {"tokens": length, "loss_mask": length},
+        rows,
+        [run.stage_seed(name, "epoch", e) for e in range(settings.epochs)],
+    )
+    for batch in packed:
+        filled = fill_rows(batch, rows)
+        weight = filled.pop("weight")
+        filled["loss_mask"] = (filled["loss_mask"] * weight[:, None]).astype(np.int32)
+        yield filled
+
+
+def check_lengths(name: str, lengths: Iterable[int], limit: int) -> None:
+    """Refuses dialogues that do not fit ``config.NAME.sequence_length``.
+
+    Raises:
+      ValueError: one is longer.
+    """
+    longest = max(lengths, default=0)
+    if longest > limit:
+        raise ValueError(
+            f"{name}: a dialogue has {longest} tokens; set config.{name}.sequence_length (now "
+            f"{limit}) to at least that"
+        )
+
+
+def packed_tokens(batch: Batch) -> int:
+    """Tokens of a packed batch that are not padding."""
+    return int(np.sum(batch["segments"] > 0))
