@@ -78,9 +78,11 @@ class MeshConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ConstitutionConfig:
-    """Which constitution."""
+    """Which constitution, and how much of it."""
 
     path: str = text()
+    critique_principles: int = limits(0)  # the first ones; 0: all
+    feedback_principles: int = limits(0)  # the first ones; 0: all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +154,7 @@ class FeedbackConfig:
     pairs_per_prompt: int = limits(1)
     temperature: float = limits(above=0)  # of the two responses; 0 would make them equal
     principles_per_pair: int = limits(1)
+    labels: str = one_of("soft", "hard")  # hard: 1 for the likelier response, 0 for the other
     few_shots: int = limits(0)
     contrast_scale: float = limits(above=0)  # per nat a token
     reasoning_tokens: int = limits(1)
@@ -239,6 +242,7 @@ class Config:
     workdir: str = text()
     stages: tuple[str, ...]
     rerun_changed: bool  # allow another config in a workdir that has one: redo what it changes
+    stage_store: str = text(empty=True)  # folder of stages that runs leave each other; empty: none
     model: ModelConfig
     mesh: MeshConfig
     constitution: ConstitutionConfig
@@ -287,9 +291,9 @@ def _parse(kind: type, tree: Any, where: str) -> Any:
             hint = hint.__args__[0]
         if dataclasses.is_dataclass(hint):
             values[name] = _parse(hint, tree[name], place)
-        elif name == "stages":
+        elif typing.get_origin(hint) is tuple:
             values[name] = _parse_stages(tree[name], place)
-        elif name == "options":
+        elif typing.get_origin(hint) is dict:
             values[name] = _parse_options(tree[name], place)
         else:
             values[name] = _check_value(tree[name], hint, field.metadata, place)

@@ -12,6 +12,7 @@ if not sys.stderr.isatty():
     os.environ.setdefault("TQDM_MININTERVAL", "10")  # seconds; logs are not for animation
 
 import logging
+from collections.abc import Callable
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -72,19 +73,23 @@ def parse_flags(argv: list[str]) -> list[str]:
         sys.exit(f"error: {text.splitlines()[-1] if 'Traceback' in text else text}")
 
 
-def run_main(argv: list[str]) -> None:
-    """``main``, with user errors as one message and exit code 1."""
-    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax and clu report every file
-    try:
-        main(argv)
-    except (ValueError, FloatingPointError, OSError) as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
+def start(main: Callable[[list[str]], None]) -> None:
+    """Runs a ``main`` with its log on stderr; user errors are one message and exit code 1."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False  # absl would print it again
-    app.run(run_main, flags_parser=parse_flags)
+
+    def guarded(argv: list[str]) -> None:
+        absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax and clu report every file
+        try:
+            main(argv)
+        except (ValueError, FloatingPointError, OSError) as error:
+            sys.exit(f"error: {error}")
+
+    app.run(guarded, flags_parser=parse_flags)
+
+
+if __name__ == "__main__":
+    start(main)

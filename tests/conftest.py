@@ -8,6 +8,7 @@ os.environ["XLA_FLAGS"] = (
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import importlib.util
 from pathlib import Path
 
 import jax
@@ -33,6 +34,16 @@ TINY = DecoderConfig(
     d_ff=48,
     max_length=256,
 )
+
+
+def load_config(name: str, *preset: str, **changes) -> dict:
+    """A file of configs/ as a dict, with changes by dotted name."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(*preset)
+    config.update_from_flattened_dict(changes)
+    return config.to_dict()
 
 
 @pytest.fixture(scope="session")

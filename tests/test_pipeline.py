@@ -1,6 +1,5 @@
 """The whole pipeline on a tiny random model, sharded over eight devices."""
 
-import importlib.util
 import json
 import os
 import re
@@ -9,28 +8,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from conftest import ROOT
+from conftest import ROOT, load_config
 from tiny_model import write_tiny_model
 
 from cai_jax.config import ConfigError, parse_config
 from cai_jax.data.readers import Prompt
+from cai_jax.feedback.labelers import Comparison, Judgement
 from cai_jax.generation.engine import Completion
 from cai_jax.generation.sampling import Sampling
 from cai_jax.report.page import Transcript, TranscriptStep, render_page
 from cai_jax.stages import evaluate, feedback, pm_train, report, rl, sl_data, sl_train
-from cai_jax.stages.run import Run, claim_workdir, fingerprints, run_stages
+from cai_jax.stages.run import Run, claim_workdir, fingerprints, read_manifest, run_stages
 
 STAGES = [m.STAGE for m in (sl_data, sl_train, feedback, pm_train, rl, evaluate, report)]
-
-
-def rlaif_config(**changes):
-    """configs/rlaif.py:smoke as a dict, with changes by dotted name."""
-    spec = importlib.util.spec_from_file_location("rlaif", ROOT / "configs" / "rlaif.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config("smoke")
-    config.update_from_flattened_dict(changes)
-    return config.to_dict()
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +35,9 @@ def in_root(monkeypatch):
 
 def tiny_config(workdir, model_folder, **changes):
     return parse_config(
-        rlaif_config(
+        load_config(
+            "rlaif",
+            "smoke",
             **{
                 "workdir": str(workdir),
                 "model.source": str(model_folder),
@@ -60,7 +52,7 @@ def tiny_config(workdir, model_folder, **changes):
                 "rl.minibatches": 1,
                 "evaluate.bootstrap_samples": 100,
                 **changes,
-            }
+            },
         )
     )
 
@@ -147,6 +139,59 @@ def test_a_change_reruns_only_what_depends_on_it(finished, model_folder, in_root
     upstream = refuse([sl_data.STAGE, sl_train.STAGE, feedback.STAGE, pm_train.STAGE])
     with pytest.raises(AssertionError, match="rl was run again"):
         run_stages(Run(changed), [*upstream, *refuse([rl.STAGE])])
+
+
+def test_runs_share_what_they_have_in_common(model_folder, tmp_path, in_root):
+    """Through the store: the second run repeats no stage, a third only what it changes."""
+    shared = {"stage_store": str(tmp_path / "stages"), "stages": "sl_data,sl_train"}
+    config = lambda name, **changes: tiny_config(tmp_path / name, model_folder, **shared, **changes)
+    run_all(config("one"))
+    second = Run(config("deeper/two"))
+    run_stages(second, refuse(STAGES))
+    policy = second.source(str(second.checkpoint("sl_train")))
+    assert policy.path.samefile(model_folder)
+    kept = {p: p.read_bytes() for p in (tmp_path / "stages").rglob("*") if p.is_file()}
+    third = Run(config("three", **{"sl_train.learning_rate": 1e-4}))
+    run_stages(third, [refuse(STAGES)[0], *STAGES[1:]])
+    assert read_manifest(third, "sl_train") != read_manifest(second, "sl_train")
+    assert all(p.read_bytes() == content for p, content in kept.items())
+    # A stage that is redone in its workdir leaves the store's copy alone.
+    changed = {"sl_train.learning_rate": 2e-4, "rerun_changed": True}
+    run_stages(Run(config("one", **changed)), STAGES)
+    assert all(p.read_bytes() == content for p, content in kept.items())
+
+
+def test_a_file_redoes_only_the_stages_that_read_it(model_folder, tmp_path, in_root):
+    def prints(**changes):
+        run = Run(tiny_config(tmp_path, model_folder, **changes))
+        return fingerprints(run, STAGES)
+
+    pairs = tmp_path / "pairs.jsonl"
+    text = (ROOT / "datasets" / "helpfulness_pairs.jsonl").read_text(encoding="utf-8")
+    pairs.write_text(text[: text.rindex("{")], encoding="utf-8")
+    before, after = prints(), prints(**{"data.helpfulness_pairs": str(pairs)})
+    same = {name for name in before if before[name] == after[name]}
+    assert same == {"sl_data", "sl_train", "feedback"}
+
+
+def test_the_first_principles_alone(model_folder, tmp_path, in_root):
+    few = {"constitution.critique_principles": 2, "constitution.feedback_principles": 1}
+    whole, some = (Run(tiny_config(tmp_path, model_folder, **c)) for c in ({}, few))
+    assert some.constitution.critique_revision == whole.constitution.critique_revision[:2]
+    assert some.constitution.feedback == whole.constitution.feedback[:1]
+    assert some.constitution.content_hash() != whole.constitution.content_hash()
+    too_many = {"constitution.feedback_principles": 99}
+    with pytest.raises(ConfigError, match=r"config.constitution.feedback_principles: 99, but"):
+        Run(tiny_config(tmp_path, model_folder, **too_many)).check_inputs()
+
+
+@pytest.mark.parametrize(("probability", "target"), [(0.9, 1.0), (0.2, 0.0), (0.5, 0.5)])
+def test_hard_labels(finished, model_folder, in_root, probability, target):
+    judgement = Judgement(np.array([probability]), np.array([probability]))
+    comparison = Comparison("a", "Hi?", "One.", "Two.", ())
+    for labels, expected in (("soft", probability), ("hard", target)):
+        run = Run(tiny_config(finished.workdir, model_folder, **{"feedback.labels": labels}))
+        assert feedback._row(run, comparison, judgement)["target_ppm"] == [expected * 1e6]
 
 
 def test_replies_that_do_not_parse_earn_a_fixed_score(finished, in_root):

@@ -4,7 +4,7 @@ An oracle is a function from a prompt and a reply to measures, numbers by name; 
 a prompt. The measure ``merit``, if there is one, orders replies as they ought to be preferred.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -13,11 +13,11 @@ Estimate = Callable[[np.ndarray], dict[str, float]]
 
 
 def measure_replies(
-    oracle: Oracle, prompts: Sequence[str], replies: Sequence[str], estimate: Estimate
+    oracle: Oracle, pairs: Iterable[tuple[str, str]], estimate: Estimate
 ) -> dict[str, dict[str, float]]:
-    """Mean of every measure, with its interval, over the replies that have it."""
+    """Mean of every measure, with its interval, over the (prompt, reply) pairs that have it."""
     found: dict[str, list[float]] = {}
-    for prompt, reply in zip(prompts, replies, strict=True):
+    for prompt, reply in pairs:
         for name, value in oracle(prompt, reply).items():
             found.setdefault(name, []).append(value)
     return {name: estimate(np.array(values)) for name, values in sorted(found.items())}

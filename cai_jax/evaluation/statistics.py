@@ -1,13 +1,16 @@
 """Intervals of means."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its 95 % bootstrap interval."""
+    """A mean with its 95 % interval."""
 
     mean: float
     low: float
@@ -27,3 +30,13 @@ def bootstrap_mean(values: np.ndarray, samples: int, seed: int) -> Estimate:
     means = values[rng.integers(len(values), size=(samples, len(values)))].mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return Estimate(float(values.mean()), float(low), float(high))
+
+
+def mean_over_seeds(values: Sequence[float]) -> Estimate:
+    """Mean of runs that differ in their seed, with Student's t interval; NaN for a single run."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Estimate(mean, math.nan, math.nan)
+    spread = float(np.std(values, ddof=1) / math.sqrt(len(values)))
+    reach = float(stats.t.ppf(0.975, len(values) - 1)) * spread
+    return Estimate(mean, mean - reach, mean + reach)

@@ -183,8 +183,7 @@ def _by_oracle(run: Run, pairs: list[tuple[str, str]]) -> dict[str, Any]:
     """What the oracle measures of prompts and replies, where there is one."""
     if not run.oracle:
         return {}
-    prompts, replies = zip(*pairs, strict=True)
-    return {"oracle": measure_replies(run.oracle, prompts, replies, partial(_estimate, run))}
+    return {"oracle": measure_replies(run.oracle, pairs, partial(_estimate, run))}
 
 
 def _labels_by_oracle(run: Run) -> dict[str, Any]:
@@ -266,6 +265,12 @@ def _preference_accuracy(run: Run, reward: Reward) -> dict[str, Any]:
 STAGE = Stage(
     name="evaluate",
     inputs=("sl_data", "sl_train", "feedback", "pm_train", "rl"),
-    settings=lambda run: [run.config.evaluate],
+    settings=lambda run: [
+        run.config.evaluate,
+        run.config.generation,
+        run.file_hashes(
+            "red_team_prompts", "helpful_prompts", "helpfulness_pairs", "harmlessness_pairs"
+        ),
+    ],
     run=run,
 )

@@ -178,6 +178,9 @@ def _sample_pairs(
 
 def _row(run: Run, c: Comparison, judgement: Judgement) -> dict[str, Any]:
     prompt_ids = run.chat.prompt_ids(conversation(c.prompt))
+    target = judgement.probability
+    if run.config.feedback.labels == "hard":
+        target = (1 + np.sign(target - 0.5)) / 2
     return {
         "id": c.id,
         "prompt": c.prompt,
@@ -185,7 +188,7 @@ def _row(run: Run, c: Comparison, judgement: Judgement) -> dict[str, Any]:
         "response_second": c.second,
         "first": run.chat.judged_ids(prompt_ids, c.first),
         "second": run.chat.judged_ids(prompt_ids, c.second),
-        "target_ppm": [round(judgement.probability * 1e6)],
+        "target_ppm": [round(target * 1e6)],
         "probability": judgement.probability,
         "principle_ids": [p.id for p in c.principles],
         "shown_first": judgement.shown_first.tolist(),
@@ -203,6 +206,8 @@ STAGE = Stage(
     inputs=("sl_train",),
     settings=lambda run: [
         run.config.feedback,
+        run.config.generation,
+        run.file_hashes("red_team_prompts", "harmlessness_pairs"),
         stamp(run.config.feedback.source),
         run.constitution.content_hash(),
     ],

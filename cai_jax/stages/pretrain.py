@@ -1,16 +1,17 @@
 """A small assistant from scratch, where the config asks for one: the model the run starts from."""
 
 import json
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from cai_jax.config import PretrainConfig
 from cai_jax.data.records import INTS, TEXT, write_records
-from cai_jax.data.tasks import CausalLMConverter, Part, batches, mixture
+from cai_jax.data.tasks import Part
 from cai_jax.learning.losses import sft_loss_sum
 from cai_jax.learning.train import Trainable, make_optimizer
 from cai_jax.models.io.export import decoder_tensors, write_shards
@@ -20,7 +21,7 @@ from cai_jax.models.io.sources import ModelSource
 from cai_jax.prompts.chat import ChatFormat, Message, load_tokenizer
 from cai_jax.prompts.word_tokenizer import word_tokenizer
 from cai_jax.stages.run import PRETRAINED, Outcome, Run, Stage, load_function
-from cai_jax.stages.training import fill_packed, train
+from cai_jax.stages.training import check_lengths, packed_batches, packed_tokens, train
 
 DIALOGUE_FEATURES = {"id": TEXT, "tokens": INTS, "loss_mask": INTS}
 
@@ -28,9 +29,7 @@ DIALOGUE_FEATURES = {"id": TEXT, "tokens": INTS, "loss_mask": INTS}
 def run(run: Run, folder: Path) -> Outcome:
     """Trains on the corpus and leaves a Hugging Face folder, ``model``."""
     settings = run.config.pretrain
-    corpus = load_function(settings.corpus, "config.pretrain.corpus")
-    percent = run.config.data.held_out_percent
-    dialogues = list(corpus(run.config.seed, percent, dict(settings.options)))
+    dialogues = list(_corpus(run))
     model = folder / PRETRAINED
     texts = (m["content"] for dialogue in dialogues for m in dialogue.messages)
     word_tokenizer(texts).save_pretrained(model)
@@ -40,31 +39,14 @@ def run(run: Run, folder: Path) -> Outcome:
     source = ModelSource(model)
 
     rows = [_row(chat, f"{n:07d}", d.messages, d.learned) for n, d in enumerate(dialogues)]
+    lengths = (len(row["tokens"]) for row in rows)
+    check_lengths("pretrain", lengths, settings.sequence_length)
     write_records(folder, "dialogues", DIALOGUE_FEATURES, rows)
-    length = settings.sequence_length
-    longest = max(len(row["tokens"]) for row in rows)
-    if longest > length:
+    parts = [Part(folder, "dialogues", 1.0)]
+    data = list(packed_batches(run, "pretrain", parts, settings, source.config.vocab_size))
+    if len(data) <= settings.warmup_steps:
         raise ValueError(
-            f"pretrain: a dialogue has {longest} tokens; set config.pretrain.sequence_length (now "
-            f"{length}) to at least that"
-        )
-    mix = mixture(
-        "pretrain",
-        [Part(folder, "dialogues", 1.0)],
-        ("tokens", "loss_mask"),
-        source.config.vocab_size,
-    )
-    packed = batches(
-        mix,
-        CausalLMConverter(),
-        {"tokens": length, "loss_mask": length},
-        settings.batch_size,
-        [run.stage_seed("pretrain", "epoch", e) for e in range(settings.epochs)],
-    )
-    filled = [fill_packed(batch, settings.batch_size) for batch in packed]
-    if len(filled) <= settings.warmup_steps:
-        raise ValueError(
-            f"pretrain: {len(filled)} updates; set config.pretrain.warmup_steps (now "
+            f"pretrain: {len(data)} updates; set config.pretrain.warmup_steps (now "
             f"{settings.warmup_steps}) below that, or use a larger corpus"
         )
     build = decoder_builder(source, run.dtype, seed=run.stage_seed("pretrain", "init"))
@@ -74,7 +56,7 @@ def run(run: Run, folder: Path) -> Outcome:
         settings.learning_rate,
         settings.warmup_steps,
         settings.max_grad_norm,
-        decay_steps=len(filled),
+        decay_steps=len(data),
     )
     params, history, tokens = train(
         run,
@@ -83,9 +65,9 @@ def run(run: Run, folder: Path) -> Outcome:
         trainable,
         sft_loss_sum,
         optimizer,
-        filled,
+        data,
         settings.micro_batches,
-        lambda batch: int(np.sum(batch["segments"] > 0)),
+        packed_tokens,
     )
     tensors = decoder_tensors(params, source.family.names, source.config)
     write_shards(tensors, model, jnp.dtype(jnp.float32), 1 << 40)
@@ -98,6 +80,13 @@ def run(run: Run, folder: Path) -> Outcome:
         },
         tokens,
     )
+
+
+def _corpus(run: Run) -> Iterator[Any]:
+    """Dialogues with ``messages`` and ``learned``, as cai_jax/microworld/corpus.py writes them."""
+    settings = run.config.pretrain
+    write = load_function(settings.corpus, "config.pretrain.corpus")
+    return write(run.config.seed, run.config.data.held_out_percent, dict(settings.options))
 
 
 def _fields(settings: PretrainConfig, chat: ChatFormat) -> dict[str, Any]:
@@ -113,7 +102,7 @@ def _fields(settings: PretrainConfig, chat: ChatFormat) -> dict[str, Any]:
         "num_key_value_heads": settings.num_heads,
         "intermediate_size": settings.d_ff,
         "rms_norm_eps": 1e-5,
-        "rope_theta": 10_000.0,
+        "rope_theta": 300.0,
         "tie_word_embeddings": True,
         "max_position_embeddings": settings.max_length,
         "eos_token_id": chat.tokenizer.eos_token_id,
@@ -134,4 +123,14 @@ def _row(chat: ChatFormat, id_: str, messages: tuple[Message, ...], learned: int
     return {"id": id_, "tokens": tokens, "loss_mask": mask}
 
 
-STAGE = Stage(name="pretrain", inputs=(), settings=lambda run: [run.config.pretrain], run=run)
+def _beginning(run: Run) -> list[str]:
+    """The corpus by its first dialogues: files that it is written from may have changed."""
+    return [m["content"] for dialogue in islice(_corpus(run), 1000) for m in dialogue.messages]
+
+
+STAGE = Stage(
+    name="pretrain",
+    inputs=(),
+    settings=lambda run: [run.config.pretrain, _beginning(run)],
+    run=run,
+)

@@ -273,6 +273,10 @@ def _check(run: Run, scalars: dict[str, float], iteration: int) -> None:
 STAGE = Stage(
     name="rl",
     inputs=("sl_train", "pm_train"),
-    settings=lambda run: [run.config.rl],
+    settings=lambda run: [
+        run.config.rl,
+        run.config.generation,
+        run.file_hashes("red_team_prompts", "helpful_prompts"),
+    ],
     run=run,
 )

@@ -4,13 +4,15 @@ A stage writes one folder of the workdir. The folder's manifest holds the finger
 the stage depends on; a stage whose folder carries the current fingerprint is not run again.
 """
 
+import fcntl
 import importlib
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -64,7 +66,7 @@ class Stage:
     Attributes:
       name: also the name of its folder.
       inputs: stages whose folders it reads.
-      settings: what of the config it depends on, besides seed, model and its inputs.
+      settings: what of config and files it depends on, besides seed, model and its inputs.
       run: does the work, writing into the folder it is given.
     """
 
@@ -86,8 +88,23 @@ class Run:
 
     @cached_property
     def constitution(self) -> Constitution:
-        """The constitution of the run."""
-        return load_constitution(Path(self.config.constitution.path))
+        """The constitution of the run: of the file, as many principles as the config says."""
+        c = self.config.constitution
+        whole = load_constitution(Path(c.path))
+        for field_name, there in (
+            ("critique_principles", whole.critique_revision),
+            ("feedback_principles", whole.feedback),
+        ):
+            if getattr(c, field_name) > len(there):
+                raise ConfigError(
+                    f"config.constitution.{field_name}: {getattr(c, field_name)}, but {c.path} "
+                    f"has {len(there)}"
+                )
+        return replace(
+            whole,
+            critique_revision=whole.critique_revision[: c.critique_principles or None],
+            feedback=whole.feedback[: c.feedback_principles or None],
+        )
 
     @cached_property
     def red_team_prompts(self) -> list[Prompt]:
@@ -108,6 +125,10 @@ class Run:
     def harmlessness_pairs(self) -> list[LabelledPair]:
         """All labelled harmlessness pairs: for audits and evaluation alone."""
         return read_pairs(Path(self.config.data.harmlessness_pairs))
+
+    def file_hashes(self, *names: str) -> list[str]:
+        """SHA-256 of files that people write, by their fields of ``config.data``."""
+        return [file_sha256(Path(getattr(self.config.data, name))) for name in names]
 
     def training(self, items: list, count: int | None) -> list:
         """The first ``count`` items that are not held out; None: all of them."""
@@ -222,8 +243,9 @@ class Run:
                 )
         if c.feedback.principles_per_pair > len(constitution.feedback):
             raise ConfigError(
-                f"config.feedback.principles_per_pair: {c.feedback.principles_per_pair}, but "
-                f"{c.constitution.path} has {len(constitution.feedback)} feedback principles"
+                f"config.feedback.principles_per_pair: {c.feedback.principles_per_pair}, but only "
+                f"{len(constitution.feedback)} feedback principles of {c.constitution.path} are "
+                "in use"
             )
         for items, path in (
             (self.red_team_prompts, c.data.red_team_prompts),
@@ -271,11 +293,13 @@ def load_function(name: str, field: str) -> Callable:
     """
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
+        if callable(found):
+            return found
+        problem = f"it is a {type(found).__name__}"
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"{field}: {name!r} is no function ({error}); name one as MODULE:FUNCTION"
-        ) from None
+        problem = error
+    raise ConfigError(f"{field}: {name!r} is no function ({problem}); name one as MODULE:FUNCTION")
 
 
 def lora_config(fields: Any) -> LoRAConfig | None:
@@ -288,19 +312,11 @@ def frozen_layers(trained_layers: int, source: ModelSource) -> int:
     return max(source.config.num_layers - trained_layers, 0) if trained_layers else 0
 
 
-def input_hashes(run: Run) -> dict[str, str]:
-    """Hashes of the files that people write."""
-    d = run.config.data
-    files = (d.red_team_prompts, d.helpful_prompts, d.helpfulness_pairs, d.harmlessness_pairs)
-    return {path: file_sha256(Path(path)) for path in files}
-
-
 def fingerprints(run: Run, stages: list[Stage]) -> dict[str, str]:
     """Fingerprint of every stage, each including those of its inputs."""
     model = run.config.model
     shared = [run.config.seed, model.source, stamp(model.source), model.system_prompt]
-    shared += [model.compute_dtype, run.config.mesh, run.config.data]
-    shared += [run.config.generation, input_hashes(run), str(run.dtype)]
+    shared += [run.config.mesh, run.config.data.held_out_percent, str(run.dtype)]
     prints: dict[str, str] = {}
     for stage in stages:
         below = [prints[name] for name in stage.inputs if name in prints]
@@ -316,7 +332,7 @@ def claim_workdir(run: Run) -> None:
     """
     file = run.workdir / "config.json"
     tree = json.loads(json.dumps(asdict(run.config)))
-    for name in ("stages", "rerun_changed", "workdir"):
+    for name in ("stages", "rerun_changed", "workdir", "stage_store"):
         tree.pop(name)
     tree["model"].pop("cache")
     if file.exists() and not run.config.rerun_changed:
@@ -349,8 +365,43 @@ def run_stages(run: Run, stages: list[Stage]) -> None:
     for stage in wanted:
         if read_fingerprint(run, stage.name) == prints[stage.name]:
             log.info("%s: up to date", stage.name)
-            continue
-        _run_one(run, stage, prints[stage.name])
+        elif run.config.stage_store:
+            _run_shared(run, stage, prints[stage.name])
+        else:
+            _run_one(run, stage, prints[stage.name])
+
+
+def _run_shared(run: Run, stage: Stage, print_: str) -> None:
+    """Takes a stage from the store, or runs it and leaves it there.
+
+    Runs that want the same stage at the same time wait for the first one.
+    """
+    kept = Path(run.config.stage_store) / f"{stage.name}-{print_}"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{kept}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (kept / MANIFEST).exists():
+            _copy_folder(kept, run.workdir / stage.name)
+            log.info("%s: taken from %s", stage.name, kept)
+        else:
+            _run_one(run, stage, print_)
+            _copy_folder(run.workdir / stage.name, kept)
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    """Links instead of copies: files of finished stages are replaced, never changed."""
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial, copy_function=_link)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)
 
 
 def _run_one(run: Run, stage: Stage, print_: str) -> None:

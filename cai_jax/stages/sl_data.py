@@ -211,6 +211,11 @@ def _row(run: Run, draft: Draft) -> dict[str, Any]:
 STAGE = Stage(
     name="sl_data",
     inputs=("pretrain",),
-    settings=lambda run: [run.config.sl_data, run.constitution.content_hash()],
+    settings=lambda run: [
+        run.config.sl_data,
+        run.config.generation,
+        run.constitution.content_hash(),
+        run.file_hashes("red_team_prompts", "helpful_prompts"),
+    ],
     run=run,
 )
