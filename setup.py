@@ -34,10 +34,11 @@ setup(
         "importlib-resources>=6.0",  # tensorflow-datasets imports it and does not ask for it
         "jinja2>=3.1",  # chat templates and the report page
         "matplotlib>=3.9",  # figures of the report
+        "scipy>=1.13",  # intervals
         "tqdm>=4.66",  # progress bars
     ],
     extras_require={
-        "test": ["pytest>=8", "scipy>=1.13", "ruff==0.17.6", "import-linter>=2.0"],
+        "test": ["pytest>=8", "ruff==0.17.6", "import-linter>=2.0"],
         # Independent implementations that logits and exports are compared with.
         # rlax needs tf-keras wherever TensorFlow is imported, and does not ask for it.
         "reference": ["torch>=2.13", "peft>=0.17", "rlax>=0.1.9", "tf-keras>=2.18"],

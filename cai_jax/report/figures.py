@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-INK, MUTED, ACCENT, SECOND = "#1d2733", "#8a94a0", "#2563a8", "#c2571a"
+INK, ACCENT, SECOND = "#1d2733", "#2563a8", "#c2571a"
+COLOURS = (ACCENT, SECOND, "#2f855a", "#7b4fa3", "#b7791f")
 
 
 def _svg(figure: Figure) -> str:
@@ -64,6 +65,24 @@ def rl_history(history: Sequence[Mapping[str, float]], key: str, label: str) -> 
     axes.set_xlabel("PPO iteration", fontsize=8, color=INK)
     axes.set_ylabel(label, fontsize=8, color=INK)
     axes.xaxis.get_major_locator().set_params(integer=True)
+    return _svg(figure)
+
+
+def measures_by_variation(
+    curves: Mapping[str, Sequence[Mapping]], names: Sequence[str], title: str, axis: str, unit: str
+) -> str:
+    """Points with 95 % intervals: one colour a measure, one column a variation."""
+    figure, axes = _axes(5.6, 3.2)
+    for number, (measure, estimates) in enumerate(curves.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        xs = [x + 0.06 * (number - (len(curves) - 1) / 2) for x in range(len(names))]
+        _points(axes, xs, estimates, colour, measure)
+        axes.plot(xs, [e["mean"] for e in estimates], color=colour, lw=1)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_xlabel(axis, fontsize=8, color=INK)
+    axes.set_ylabel(unit, fontsize=8, color=INK)
+    axes.set_title(title, fontsize=9, color=INK, loc="left")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return _svg(figure)
 
 

@@ -1,0 +1,273 @@
+"""Runs a config in variations, with several seeds each, and compares what they measured.
+
+python -m cai_jax.sweep --config=configs/microworld.py --sweep=configs/sweeps/revisions.py \
+    --workdir=runs/revisions --jobs=2
+
+A sweep file has a function ``get_config()``; configs/sweeps/revisions.py shows all of it. Every run
+is ``python -m cai_jax.main`` in a folder of its own, DIR/runs/VARIATION/SEED, with its output in
+log.txt beside it; runs find in DIR/stages what others of them have finished, or in
+--config.stage_store, which several sweeps may share. The same command again goes on where it was.
+"""
+
+import csv
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from cai_jax.config import ConfigError, parse_config
+from cai_jax.evaluation.statistics import Estimate, mean_over_seeds
+from cai_jax.main import CONFIG, start
+from cai_jax.report.figures import measures_by_variation
+
+log = logging.getLogger("cai_jax")
+SWEEP = config_flags.DEFINE_config_file("sweep", None, "sweep file")
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the runs and of the comparison")
+JOBS = flags.DEFINE_integer("jobs", 1, "runs at once", lower_bound=1)
+flags.mark_flags_as_required(["sweep", "workdir"])
+
+
+@dataclass(frozen=True)
+class Variation:
+    """One way to run the config."""
+
+    name: str
+    changes: dict[str, Any]  # values by dotted field
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep file says.
+
+    Attributes:
+      title: of the figure.
+      axis: what varies.
+      seeds: of every variation.
+      variations: in the order in which they are shown.
+      measures: dotted paths into report/summary.json, by the names that they are shown under.
+      figure: names of the measures in the figure, which share a unit.
+      unit: of the figure's measures.
+    """
+
+    title: str
+    axis: str
+    seeds: tuple[int, ...]
+    variations: tuple[Variation, ...]
+    measures: dict[str, str]
+    figure: tuple[str, ...]
+    unit: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run measured, or why it did not."""
+
+    variation: str
+    seed: int
+    error: str
+    measures: dict[str, float]
+
+
+def main(argv: list[str]) -> None:
+    """Runs what is missing, and compares."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    file = config_flags.get_config_filename(flags.FLAGS["sweep"])
+    sweep = read_sweep(SWEEP.value.to_dict(), file)
+    check_variations(sweep, CONFIG.value, file)
+    overrides = config_flags.get_override_values(flags.FLAGS["config"])
+    base = [f"--config={config_flags.get_config_filename(flags.FLAGS['config'])}"]
+    base += [f"--config.{name}={value}" for name, value in overrides.items()]
+    workdir = Path(WORKDIR.value)
+    if not CONFIG.value.stage_store:
+        base.append(f"--config.stage_store={workdir / 'stages'}")
+    results = run_all(sweep, base, workdir, JOBS.value)
+    print((workdir / "table.md").read_text(encoding="utf-8"))
+    failed = [f"{r.variation}, seed {r.seed}" for r in results if r.error]
+    if failed:
+        raise ValueError(
+            f"{len(failed)} of {len(results)} runs failed ({'; '.join(failed)}); the same command "
+            "again tries them once more"
+        )
+
+
+def read_sweep(tree: Mapping[str, Any], file: str) -> Sweep:
+    """Checks what ``get_config`` of a sweep file returns.
+
+    Raises:
+      ConfigError: a field is missing, unknown or empty, or names clash.
+    """
+    known = set(Sweep.__dataclass_fields__)
+    if set(tree) != known:
+        odd = min(set(tree) ^ known)
+        problem = "unknown field" if odd in tree else "missing field"
+        raise ConfigError(f"{file}: {problem} {odd!r}; known: {', '.join(sorted(known))}")
+    if empty := [name for name in sorted(known) if not tree[name]]:
+        raise ConfigError(f"{file}: {empty[0]} is empty")
+    variations = []
+    for number, entry in enumerate(tree["variations"]):
+        if not isinstance(entry, dict) or set(entry) != {"name", "changes"}:
+            raise ConfigError(
+                f"{file}: variations[{number}] must be dict(name=..., changes={{field: value}})"
+            )
+        variations.append(Variation(**entry))
+    names = [v.name for v in variations]
+    for name in names:
+        if names.count(name) > 1 or not str(name).strip() or set("/\\") & set(str(name)):
+            raise ConfigError(f"{file}: variation {name!r}: names differ, and hold no slash")
+    if odd := set(tree["figure"]) - set(tree["measures"]):
+        raise ConfigError(f"{file}: figure names {min(odd)!r}, which is none of measures")
+    lists = {name: tuple(tree[name]) for name in ("seeds", "figure")}
+    return Sweep(**{**tree, **lists, "variations": tuple(variations)})
+
+
+def check_variations(sweep: Sweep, config: ConfigDict, file: str) -> None:
+    """Refuses a sweep of which a run could not start.
+
+    Raises:
+      ConfigError: a variation changes what is no field, or to what it cannot be.
+    """
+    for variation in sweep.variations:
+        changed = config.copy_and_resolve_references()
+        try:
+            changed.update_from_flattened_dict(variation.changes)
+            parse_config(changed.to_dict())
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"{file}: variation {variation.name!r}: {error}") from None
+
+
+def run_all(sweep: Sweep, base: Sequence[str], workdir: Path, jobs: int) -> list[Result]:
+    """Runs every variation with every seed, ``jobs`` at once; one that fails stops no other.
+
+    The first variation of every seed comes first, so that runs at once do not wait for each other
+    for what the variations of a seed share; then seed by seed. The comparison is written anew
+    after every run: a sweep that is stopped has compared what it has.
+    """
+    first, *others = sweep.variations
+    wanted = [(first, seed) for seed in sweep.seeds]
+    wanted += [(variation, seed) for seed in sweep.seeds for variation in others]
+    shares = _shares_of_cores(jobs)
+    results: list[Result] = []
+
+    def one(variation: Variation, seed: int) -> Result:
+        cores = shares.get()
+        try:
+            return run_one(sweep, base, workdir, variation, seed, cores)
+        finally:
+            shares.put(cores)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for future in as_completed([pool.submit(one, *each) for each in wanted]):
+            result = future.result()
+            results.append(result)
+            how = f"FAILED: {result.error}" if result.error else "done"
+            place = f"{len(results)} of {len(wanted)}"
+            log.info("%s: %s, seed %d: %s", place, result.variation, result.seed, how)
+            write_comparison(sweep, results, workdir)
+    return results
+
+
+def _shares_of_cores(jobs: int) -> SimpleQueue[set[int]]:
+    """A share of this machine's cores for each of the jobs; empty sets where it has too few.
+
+    Runs that all take all cores wait for each other: measured on two cores, two runs at once were
+    no faster than one after the other, and 1.4 times faster with a core each.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    shares: SimpleQueue[set[int]] = SimpleQueue()
+    for job in range(jobs):
+        shares.put(set(cores[job::jobs]) if 1 < jobs <= len(cores) else set())
+    return shares
+
+
+def run_one(
+    sweep: Sweep,
+    base: Sequence[str],
+    workdir: Path,
+    variation: Variation,
+    seed: int,
+    cores: set[int],
+) -> Result:
+    """One run in a process of its own, on some cores; an empty set is all of them."""
+    folder = workdir / "runs" / variation.name / str(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "cai_jax.main", *base]
+    command += [f"--config.{name}={value}" for name, value in variation.changes.items()]
+    command += [f"--config.seed={seed}", f"--config.workdir={folder / 'run'}"]
+    with open(folder / "log.txt", "w", encoding="utf-8") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+        if cores:
+            os.sched_setaffinity(process.pid, cores)
+        code = process.wait()
+    if code:
+        said = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").split("\n")
+        last = next((line for line in reversed(said) if line.strip()), "no output")
+        return Result(variation.name, seed, f"{last.strip()} ({folder / 'log.txt'})", {})
+    summary = folder / "run" / "report" / "summary.json"
+    try:
+        measured = json.loads(summary.read_text(encoding="utf-8"))
+        found = {name: float(_at(measured, path)) for name, path in sweep.measures.items()}
+    except OSError:
+        return Result(variation.name, seed, f"{summary}: not written; was report left out?", {})
+    except (LookupError, TypeError, ValueError) as error:
+        return Result(variation.name, seed, f"{summary}: no measure at {error}", {})
+    return Result(variation.name, seed, "", found)
+
+
+def _at(tree: Any, path: str) -> Any:
+    """What stands at a dotted path; numbers count in lists, -1 being the last."""
+    for key in path.split("."):
+        try:
+            tree = tree[int(key)] if isinstance(tree, list) else tree[key]
+        except (LookupError, TypeError, ValueError):
+            raise LookupError(path) from None
+    return tree
+
+
+def _cell(e: Estimate) -> str:
+    interval = "" if math.isnan(e.low) else f" [{e.low:.2f}, {e.high:.2f}]"
+    return f"{e.mean:.2f}{interval}"
+
+
+def write_comparison(sweep: Sweep, results: Sequence[Result], workdir: Path) -> None:
+    """Writes results.csv, a row a run; table.md and figure.svg, means with 95 % intervals."""
+    with open(workdir / "results.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["variation", "seed", *sweep.measures, "error"])
+        writer.writeheader()
+        order = [v.name for v in sweep.variations]
+        for r in sorted(results, key=lambda r: (order.index(r.variation), r.seed)):
+            about = {"variation": r.variation, "seed": r.seed, "error": r.error}
+            writer.writerow(about | r.measures)
+    done = {
+        v.name: [r for r in results if r.variation == v.name and not r.error]
+        for v in sweep.variations
+    }
+    means = {
+        name: {m: mean_over_seeds([r.measures[m] for r in runs]) for m in sweep.measures}
+        for name, runs in done.items()
+        if runs
+    }
+    rows = [[sweep.axis, *means], ["---", *["---:"] * len(means)]]
+    rows += [["seeds", *(str(len(done[name])) for name in means)]]
+    rows += [[m, *(_cell(row[m]) for row in means.values())] for m in sweep.measures]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    (workdir / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if means:
+        curves = {m: [asdict(row[m]) for row in means.values()] for m in sweep.figure}
+        figure = measures_by_variation(curves, list(means), sweep.title, sweep.axis, sweep.unit)
+        (workdir / "figure.svg").write_text(figure, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    start(main)
