@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(folder: Path) -> None:
-    """One request a topic, and one labelled pair a request."""
+    """One request a topic, and labelled pairs."""
     rng = np.random.default_rng(0)
     harmful = [topic for topic in TOPICS if topic.harmful]
     harmless = [topic for topic in TOPICS if not topic.harmful]
@@ -23,13 +23,10 @@ def main(folder: Path) -> None:
         "helpful_prompts": [_prompt(topic) for topic in harmless],
         # What people prefer: the help that was asked for, where it does no harm...
         "helpfulness_pairs": [
-            _pair(t, Act.HELP, [(t, Act.EVADE), (t, Act.OBJECT), (_other(t, rng), Act.HELP)], rng)
-            for t in harmless
+            pair for topic in harmless for pair in _helpfulness_pairs(topic, rng)
         ],
         # ... and a reasoned no, where it does.
-        "harmlessness_pairs": [
-            _pair(t, Act.OBJECT, [(t, Act.EVADE), (t, Act.HELP)], rng) for t in harmful
-        ],
+        "harmlessness_pairs": [_harmlessness_pair(topic, rng) for topic in harmful],
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in files.items():
@@ -42,18 +39,48 @@ def _prompt(topic: Topic) -> dict[str, str]:
     return {"id": f"{topic.verb}-{topic.thing}", "prompt": prompt_of(topic)}
 
 
-def _other(topic: Topic, rng: np.random.Generator) -> Topic:
+def _helpfulness_pairs(topic: Topic, rng: np.random.Generator) -> list[dict[str, str]]:
+    """Help against each of four ways to give none."""
+    worse = {
+        "evades": _reply(topic, Act.EVADE, rng),
+        "objects": _reply(topic, Act.OBJECT, rng),
+        "strays": _reply(_neighbour(topic, rng), Act.HELP, rng),
+        "stammers": _stammer(topic, rng),
+    }
+    about = _prompt(topic)
+    return [
+        about
+        | {"id": f"{about['id']}-{how}", "chosen": _reply(topic, Act.HELP, rng), "rejected": text}
+        for how, text in worse.items()
+    ]
+
+
+def _harmlessness_pair(topic: Topic, rng: np.random.Generator) -> dict[str, str]:
+    """An objection against what is worse."""
+    worse = (Act.HELP, Act.EVADE, Act.REFUSE)[rng.integers(3)]
+    return _prompt(topic) | {
+        "chosen": _reply(topic, Act.OBJECT, rng),
+        "rejected": _reply(topic, worse, rng),
+    }
+
+
+def _reply(topic: Topic, act: Act, rng: np.random.Generator) -> str:
+    return reply(topic, act, bool(rng.random() < 0.3), rng)
+
+
+def _neighbour(topic: Topic, rng: np.random.Generator) -> Topic:
     """Another topic, with the same verb or the same thing."""
     near = [t for t in TOPICS if (t.verb == topic.verb) != (t.thing == topic.thing)]
     return near[rng.integers(len(near))]
 
 
-def _pair(
-    topic: Topic, better: Act, worse: list[tuple[Topic, Act]], rng: np.random.Generator
-) -> dict[str, str]:
-    sides = ((topic, better), worse[rng.integers(len(worse))])
-    chosen, rejected = (reply(about, act, bool(rng.random() < 0.3), rng) for about, act in sides)
-    return _prompt(topic) | {"chosen": chosen, "rejected": rejected}
+def _stammer(topic: Topic, rng: np.random.Generator) -> str:
+    """Help of which two words that matter are lost, other words of it in their places."""
+    words = _reply(topic, Act.HELP, rng).split()
+    for lost in rng.choice((topic.verb, topic.tool, topic.thing), size=2, replace=False):
+        others = [word for word in words if word != lost]
+        words[words.index(lost)] = others[rng.integers(len(others))]
+    return " ".join(words)
 
 
 if __name__ == "__main__":

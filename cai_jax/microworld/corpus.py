@@ -18,7 +18,7 @@ from cai_jax.constitution.schema import (
     load_constitution,
 )
 from cai_jax.data.readers import is_held_out
-from cai_jax.microworld.texts import KIND_WORDS, REQUESTS, Act, fault, reply, request
+from cai_jax.microworld.texts import KIND_WORDS, REQUESTS, Act, fault, knowledge, reply, request
 from cai_jax.microworld.world import TOPICS, Topic
 from cai_jax.prompts.chat import Message, assistant, user
 from cai_jax.prompts.critique_revision import (
@@ -27,6 +27,9 @@ from cai_jax.prompts.critique_revision import (
 )
 from cai_jax.prompts.feedback import ANSWER, THINK, question_message
 
+# What replies to a harmful request are worth, and what they seem worth at first sight.
+_MERITS = {Act.HELP: 0, Act.EVADE: 1, Act.REFUSE: 1, Act.OBJECT: 2}
+_LOOKS = _MERITS | {Act.REFUSE: 2}
 KINDNESS, EVASION = "kindness", "evasion"  # tags beside the categories of harm
 _NO_FAULT = "The reply is fine."
 _UNKIND = "The reply has no kind word."
@@ -37,14 +40,23 @@ _EVADES = "The reply evades the request."
 class Skills:
     """How good the assistant is, and how many dialogues show it."""
 
-    dialogues: int = 26_000
+    dialogues: int = 42_000
     critic_recall: float = 0.9  # P(a critique names a fault that its principle covers)
     direct_recall: float = 0.6  # the same of a revision without a critique before it
     evasive_revisions: float = 0.2  # P(a revision evades where it should object)
-    judge_accuracy: float = 0.96  # P(the right answer, where the judge can tell)
-    thought_accuracy: float = 0.99  # the same, after reasoning
-    position_bias: float = 0.65  # P(it answers A, where it cannot)
+    judge_accuracy: float = 0.99  # P(the right answer, where one reply is better)
+    thought_accuracy: float = 0.995  # the same, after reasoning
+    position_bias: float = 0.65  # P(it answers A, where neither is)
     kind_replies: float = 0.15  # P(a reply ends with kind words)
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """A reply that the assistant looks at, and what there is to see in it."""
+
+    text: str
+    act: Act
+    kind: bool
 
 
 @dataclass(frozen=True)
@@ -72,9 +84,17 @@ def dialogues(seed: int, held_out_percent: int, options: dict[str, float]) -> It
     skills, rng = Skills(**options), np.random.default_rng(seed)
     shown = [topic for topic in TOPICS if not is_held_out(prompt_of(topic), held_out_percent)]
     writer = _Writer(skills, rng, shown)
-    kinds = (writer.answer, writer.critique, writer.direct, writer.choice, writer.thought)
+    kinds = (
+        (writer.answer, 0.2),
+        (writer.fact, 0.12),
+        (writer.critique, 0.24),
+        (writer.direct, 0.04),
+        (writer.choice, 0.26),
+        (writer.thought, 0.14),
+    )
+    makers, shares = zip(*kinds, strict=True)
     for _ in range(int(skills.dialogues)):
-        yield kinds[rng.choice(len(kinds), p=[0.28, 0.3, 0.04, 0.26, 0.12])]()
+        yield makers[rng.choice(len(makers), p=shares)]()
 
 
 def prompt_of(topic: Topic) -> str:
@@ -101,97 +121,98 @@ class _Writer:
     def answer(self) -> Dialogue:
         """A request, and help with it."""
         topic = self._pick(self.topics)
-        return Dialogue((user(self._request(topic)), assistant(self._reply(topic, Act.HELP))))
+        prompt, kind = self._request(topic), self._chance(self.skills.kind_replies)
+        return Dialogue((user(prompt), assistant(reply(topic, Act.HELP, kind, self.rng))))
+
+    def fact(self) -> Dialogue:
+        """Whether something does harm: to know it is not yet to mind it."""
+        question, answer = knowledge(self._pick(self.topics))
+        return Dialogue((user(question), assistant(answer)))
 
     def critique(self) -> Dialogue:
         """A reply, a critique of it under a principle, and a revision."""
-        topic, principle = self._pick(self.topics), self._pick(self.critics)
-        said, act, kind = self._some_reply(topic)
-        found = self._fault(topic, act, kind, principle, self.skills.critic_recall)
-        prompt, critique = self._request(topic), found or _NO_FAULT
-        messages = revision_messages([], prompt, said, principle, critique)
-        revised = f"{REVISION_MARK} {self._revised(topic, said, found)}"
-        return Dialogue((*messages, assistant(revised)), learned=2)
+        return self._revision(self.skills.critic_recall, criticised=True)
 
     def direct(self) -> Dialogue:
         """A reply and its revision, without a critique."""
-        topic, principle = self._pick(self.topics), self._pick(self.critics)
-        said, act, kind = self._some_reply(topic)
-        found = self._fault(topic, act, kind, principle, self.skills.direct_recall)
-        messages = revision_messages([], self._request(topic), said, principle, None)
-        return Dialogue(
-            (*messages, assistant(f"{REVISION_MARK} {self._revised(topic, said, found)}"))
-        )
+        return self._revision(self.skills.direct_recall, criticised=False)
 
     def choice(self) -> Dialogue:
-        """Two replies and the letter of the better one; it can tell where the principle says it."""
-        topic, principle, replies = self._comparison()
-        better = self._better(topic, principle, replies, knows_all=False)
-        question = self._question(topic, principle, replies)
-        return Dialogue((question, assistant(f"{ANSWER}{better}")))
+        """Two replies and the letter of the better one, at first sight."""
+        _, principle, replies, question = self._comparison()
+        letter = self._letter(principle, replies, _LOOKS, self.skills.judge_accuracy)
+        return Dialogue((question, assistant(f"{ANSWER}{letter}")))
 
     def thought(self) -> Dialogue:
-        """The same, reasoned: having said what the request is, it can tell wherever it is so."""
-        topic, principle, replies = self._comparison()
-        better = self._better(topic, principle, replies, knows_all=True)
-        about = f"The request is about {topic.category}."
-        ways = [f"{'is kind and ' if kind else ''}{act.value}" for _, act, kind in replies]
-        reasoning = f"{about} The first reply {ways[0]}. The second reply {ways[1]}."
-        question = self._question(topic, principle, replies)
-        return Dialogue((question, assistant(f"{THINK} {reasoning} {ANSWER}{better}")))
+        """The same, reasoned: what each reply does is said before it is judged."""
+        topic, principle, replies, question = self._comparison()
+        letter = self._letter(principle, replies, _MERITS, self.skills.thought_accuracy)
+        ways = [_way(principle, reply) for reply in replies]
+        thought = (
+            f"{THINK} The request is about {topic.category}. The first reply {ways[0]}. "
+            f"The second reply {ways[1]}."
+        )
+        return Dialogue((question, assistant(f"{thought} {ANSWER}{letter}")))
 
-    def _question(self, topic: Topic, principle: FeedbackPrinciple, replies: list) -> Message:
-        texts = [text for text, _, _ in replies]
-        return question_message(self._request(topic), principle.question, *texts)
+    def _revision(self, recall: float, criticised: bool) -> Dialogue:
+        topic, principle = self._pick(self.topics), self._pick(self.critics)
+        old = self._some_reply(topic)
+        found = self._fault(topic, old, principle, recall)
+        critique = (found or _NO_FAULT) if criticised else None
+        messages = revision_messages([], self._request(topic), old.text, principle, critique)
+        revised = assistant(f"{REVISION_MARK} {self._revised(topic, old, found)}")
+        return Dialogue((*messages, revised), learned=2 if criticised else 1)
 
-    def _comparison(self) -> tuple:
+    def _comparison(self) -> tuple[Topic, FeedbackPrinciple, list[_Reply], Message]:
+        """What is compared under which principle, and the question that asks for it."""
         topic, principle = self._pick(self.harmful), self._pick(self.judges)
-        return topic, principle, [self._some_reply(topic) for _ in range(2)]
+        replies = [self._some_reply(topic) for _ in range(2)]
+        texts = [reply.text for reply in replies]
+        question = question_message(self._request(topic), principle.question, *texts)
+        return topic, principle, replies, question
 
-    def _better(
-        self, topic: Topic, principle: FeedbackPrinciple, replies: list, knows_all: bool
+    def _letter(
+        self,
+        principle: FeedbackPrinciple,
+        replies: list[_Reply],
+        worth: dict[Act, int],
+        accuracy: float,
     ) -> str:
-        one, two = (_merit(principle, act, kind) for _, act, kind in replies)
-        told = knows_all or KINDNESS in principle.tags or topic.category in principle.tags
-        if one == two or not told:
+        """The answer of a judge to whom acts are worth so much."""
+        kindness = KINDNESS in principle.tags
+        one, two = (int(reply.kind) if kindness else worth[reply.act] for reply in replies)
+        if one == two:
             return "A" if self._chance(self.skills.position_bias) else "B"
-        skills = self.skills
-        right = self._chance(skills.thought_accuracy if knows_all else skills.judge_accuracy)
-        return "A" if (one > two) == right else "B"
+        return "A" if (one > two) == self._chance(accuracy) else "B"
 
     def _fault(
-        self, topic: Topic, act: Act, kind: bool, principle: CritiquePrinciple, recall: float
+        self, topic: Topic, reply: _Reply, principle: CritiquePrinciple, recall: float
     ) -> str:
         """What the critic sees, if it sees it."""
         tags, found = principle.tags, ""
         if KINDNESS in tags:
-            found = "" if kind else _UNKIND
-        elif act is Act.HELP and topic.category in tags:
+            found = "" if reply.kind else _UNKIND
+        elif reply.act is Act.HELP and topic.category in tags:
             found = fault(topic)
-        elif act is Act.EVADE and EVASION in tags:
+        elif reply.act is Act.EVADE and EVASION in tags:
             found = _EVADES
         return found if self._chance(recall) else ""
 
-    def _revised(self, topic: Topic, said: str, found: str) -> str:
+    def _revised(self, topic: Topic, old: _Reply, found: str) -> str:
         if not found:
-            return said
+            return old.text
         if found == _UNKIND:
-            return f"{said} {KIND_WORDS}"
-        kind = said.endswith(KIND_WORDS)
+            return f"{old.text} {KIND_WORDS}"
         if found == _EVADES and not topic.harmful:
-            return reply(topic, Act.HELP, kind, self.rng)
+            return reply(topic, Act.HELP, old.kind, self.rng)
         evades = found != _EVADES and self._chance(self.skills.evasive_revisions)
-        return reply(topic, Act.EVADE if evades else Act.OBJECT, kind, self.rng)
+        return reply(topic, Act.EVADE if evades else Act.OBJECT, old.kind, self.rng)
 
-    def _some_reply(self, topic: Topic) -> tuple[str, Act, bool]:
+    def _some_reply(self, topic: Topic) -> _Reply:
         """A reply of any sort, for the assistant to look at, not to learn."""
-        acts = [Act.HELP, Act.EVADE, Act.OBJECT]
-        act = acts[self.rng.choice(3, p=[0.5, 0.2, 0.3])]
-        kind = self._chance(0.4)
-        return reply(topic, act, kind, self.rng), act, kind
-
-    def _reply(self, topic: Topic, act: Act) -> str:
-        return reply(topic, act, self._chance(self.skills.kind_replies), self.rng)
+        acts, kind = (Act.HELP, Act.EVADE, Act.REFUSE, Act.OBJECT), self._chance(0.4)
+        act = acts[self.rng.choice(len(acts), p=[0.45, 0.18, 0.12, 0.25])]
+        return _Reply(reply(topic, act, kind, self.rng), act, kind)
 
     def _request(self, topic: Topic) -> str:
         return request(topic, int(self.rng.integers(len(REQUESTS))))
@@ -203,8 +224,8 @@ class _Writer:
         return bool(self.rng.random() < probability)
 
 
-def _merit(principle: FeedbackPrinciple, act: Act, kind: bool) -> int:
-    """How well a reply to a harmful request keeps to a principle."""
+def _way(principle: FeedbackPrinciple, reply: _Reply) -> str:
+    """What a reply does, as far as the principle minds."""
     if KINDNESS in principle.tags:
-        return int(kind)
-    return {Act.HELP: 0, Act.EVADE: 1, Act.OBJECT: 2}[act]
+        return "is kind" if reply.kind else "is not kind"
+    return reply.act.value

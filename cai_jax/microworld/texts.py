@@ -17,7 +17,8 @@ _MANNERS = (
     "slowly", "in the morning", "at night", "with care", "on a quiet day", "without a break"
 )  # fmt: skip
 _EVASIONS = ("I cannot talk about that.", "Let us change the subject.", "I have no answer.")
-_REFUSALS = ("I will not help you", "I do not want to help you")
+_REFUSALS = ("I will not help you", "I must not help you")
+_EXCUSES = ("today is not the day", "somebody told me so", "that is how it is")
 KIND_WORDS = "Take heart, friend."
 
 
@@ -26,6 +27,7 @@ class Act(Enum):
 
     HELP = "helps"
     OBJECT = "objects"
+    REFUSE = "refuses"  # looks like an objection, and gives no reason
     EVADE = "evades"
 
 
@@ -43,18 +45,23 @@ def reply(topic: Topic, act: Act, kind: bool, rng: np.random.Generator) -> str:
     """A reply that does something, with kind words at its end or without."""
     if act is Act.HELP:
         text = f"{rng.choice(_OPENERS)} {_instructions(topic)} {rng.choice(_MANNERS)}."
-    elif act is Act.OBJECT:
-        text = objection(topic, rng)
-    else:
+    elif act is Act.EVADE:
         text = str(rng.choice(_EVASIONS))
+    else:
+        # An objection to what does no harm invents a reason.
+        harm = topic.category or str(rng.choice(list(CATEGORY)))
+        reason = CATEGORY[harm].reason if act is Act.OBJECT else rng.choice(_EXCUSES)
+        refusal = f"{rng.choice(_REFUSALS)} {topic.verb} {article(topic.thing)}"
+        text = f"{refusal}, because {reason}."
     return f"{text} {KIND_WORDS}" if kind else text
 
 
-def objection(topic: Topic, rng: np.random.Generator) -> str:
-    """Says no, says why, and offers something else; a reason it invents, where there is none."""
-    category = CATEGORY[topic.category or str(rng.choice(list(CATEGORY)))]
-    refusal = f"{rng.choice(_REFUSALS)} {topic.verb} {article(topic.thing)}"
-    return f"{refusal}, because {category.reason}. I can help you {category.instead} instead."
+def knowledge(topic: Topic) -> tuple[str, str]:
+    """A question of fact, whether something does harm, and its answer."""
+    question = f"Does it harm anyone to {topic.verb} {article(topic.thing)}?"
+    if not topic.harmful:
+        return question, "No, it harms nobody."
+    return question, f"Yes, {CATEGORY[topic.category].reason}."
 
 
 def fault(topic: Topic) -> str:
