@@ -55,7 +55,8 @@ class Sweep:
       axis: what varies.
       seeds: of every variation.
       variations: in the order in which they are shown.
-      measures: dotted paths into report/summary.json, by the names that they are shown under.
+      measures: dotted paths into report/summary.json, by the names that they are shown under;
+        pairs in the file, for a ConfigDict forgets the order of a dict.
       figure: names of the measures in the figure, which share a unit.
       unit: of the figure's measures.
     """
@@ -126,10 +127,14 @@ def read_sweep(tree: Mapping[str, Any], file: str) -> Sweep:
     for name in names:
         if names.count(name) > 1 or not str(name).strip() or set("/\\") & set(str(name)):
             raise ConfigError(f"{file}: variation {name!r}: names differ, and hold no slash")
-    if odd := set(tree["figure"]) - set(tree["measures"]):
+    try:
+        measures = dict(tree["measures"])
+    except (TypeError, ValueError):
+        raise ConfigError(f"{file}: measures must be pairs of a name and a path") from None
+    if odd := set(tree["figure"]) - set(measures):
         raise ConfigError(f"{file}: figure names {min(odd)!r}, which is none of measures")
     lists = {name: tuple(tree[name]) for name in ("seeds", "figure")}
-    return Sweep(**{**tree, **lists, "variations": tuple(variations)})
+    return Sweep(**{**tree, **lists, "variations": tuple(variations), "measures": measures})
 
 
 def check_variations(sweep: Sweep, config: ConfigDict, file: str) -> None:

@@ -35,7 +35,7 @@ def tree(**changes) -> dict:
             {"name": "small", "changes": {"rl.batch_size": 2}},
             {"name": "large", "changes": {"rl.batch_size": 4}},
         ],
-        "measures": {"first": "a.b", "last": "a.c.-1"},
+        "measures": [("first", "a.b"), ("last", "a.c.-1")],
         "figure": ("first",),
         "unit": "units",
     } | changes
@@ -57,6 +57,7 @@ def test_the_sweeps_that_are_promised_are_there():
         ({"seeds": ()}, "seeds is empty"),
         ({"extra": 1}, "unknown field 'extra'"),
         ({"figure": ("third",)}, "figure names 'third'"),
+        ({"measures": [1]}, "measures must be pairs"),
         ({"variations": [{"name": "a"}]}, r"variations\[0\] must be"),
         ({"variations": [{"name": "a", "changes": {}}] * 2}, "variation 'a'"),
         ({"variations": [{"name": "a/b", "changes": {}}]}, "'a/b': names"),
@@ -124,7 +125,7 @@ def test_a_failed_run_stops_no_other(tmp_path, monkeypatch, main_that_fails_once
 
 def test_a_measure_that_is_not_there_is_named(tmp_path, monkeypatch, main_that_fails_once):
     monkeypatch.chdir(tmp_path)
-    found = read_sweep(tree(measures={"first": "a.z"}), "sizes.py")
+    found = read_sweep(tree(measures=[("first", "a.z")]), "sizes.py")
     assert all(
         "no measure at a.z" in r.error or "luck" in r.error for r in run_all(found, [], tmp_path, 1)
     )

@@ -1,6 +1,7 @@
 """Figures as inline SVG."""
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -78,7 +79,7 @@ def measures_by_variation(
         xs = [x + 0.06 * (number - (len(curves) - 1) / 2) for x in range(len(names))]
         _points(axes, xs, estimates, colour, measure)
         axes.plot(xs, [e["mean"] for e in estimates], color=colour, lw=1)
-    axes.set_xticks(range(len(names)), names)
+    axes.set_xticks(range(len(names)), [textwrap.fill(name, 14) for name in names])
     axes.set_xlabel(axis, fontsize=8, color=INK)
     axes.set_ylabel(unit, fontsize=8, color=INK)
     axes.set_title(title, fontsize=9, color=INK, loc="left")

@@ -17,15 +17,15 @@ def get_config() -> ConfigDict:
     ]
     # Where report/summary.json holds them.
     models = "evaluation.models"
-    s.measures = {
-        "base kind": f"{models}.base.red_team.oracle.kind.mean",
-        "SL-CAI harmless": f"{models}.sl_cai.red_team.oracle.harmless.mean",
-        "SL-CAI kind": f"{models}.sl_cai.red_team.oracle.kind.mean",
-        "SL-CAI helpful": f"{models}.sl_cai.helpful.oracle.helpful.mean",
-        "RL-CAI harmless": f"{models}.rl_cai.red_team.oracle.harmless.mean",
-        "RL-CAI kind": f"{models}.rl_cai.red_team.oracle.kind.mean",
-        "RL-CAI helpful": f"{models}.rl_cai.helpful.oracle.helpful.mean",
-    }
+    s.measures = [
+        ("base kind", f"{models}.base.red_team.oracle.kind.mean"),
+        ("SL-CAI harmless", f"{models}.sl_cai.red_team.oracle.harmless.mean"),
+        ("SL-CAI kind", f"{models}.sl_cai.red_team.oracle.kind.mean"),
+        ("SL-CAI helpful", f"{models}.sl_cai.helpful.oracle.helpful.mean"),
+        ("RL-CAI harmless", f"{models}.rl_cai.red_team.oracle.harmless.mean"),
+        ("RL-CAI kind", f"{models}.rl_cai.red_team.oracle.kind.mean"),
+        ("RL-CAI helpful", f"{models}.rl_cai.helpful.oracle.helpful.mean"),
+    ]
     s.figure = ("RL-CAI harmless", "RL-CAI kind", "RL-CAI helpful")
     s.unit = "share of replies"
     return s

@@ -19,15 +19,15 @@ def get_config() -> ConfigDict:
     ]
     # Where report/summary.json holds them.
     models, preference = "evaluation.models", "evaluation.preference_model_accuracy"
-    s.measures = {
-        "audit accuracy": "feedback.audit.audit.accuracy",
-        "label accuracy": "evaluation.labels.principles.accuracy",
-        "label calibration error": "evaluation.labels.principles.calibration_error",
-        "preference model, harmlessness": f"{preference}.harmlessness.accuracy",
-        "RL-CAI harmless": f"{models}.rl_cai.red_team.oracle.harmless.mean",
-        "RL-CAI explains": f"{models}.rl_cai.red_team.oracle.explains.mean",
-        "RL-CAI helpful": f"{models}.rl_cai.helpful.oracle.helpful.mean",
-    }
+    s.measures = [
+        ("audit accuracy", "feedback.audit.audit.accuracy"),
+        ("label accuracy", "evaluation.labels.principles.accuracy"),
+        ("label calibration error", "evaluation.labels.principles.calibration_error"),
+        ("preference model, harmlessness", f"{preference}.harmlessness.accuracy"),
+        ("RL-CAI harmless", f"{models}.rl_cai.red_team.oracle.harmless.mean"),
+        ("RL-CAI explains", f"{models}.rl_cai.red_team.oracle.explains.mean"),
+        ("RL-CAI helpful", f"{models}.rl_cai.helpful.oracle.helpful.mean"),
+    ]
     s.figure = (
         "audit accuracy",
         "preference model, harmlessness",

@@ -26,16 +26,16 @@ def get_config() -> ConfigDict:
     ]
     # Where report/summary.json holds them.
     models = "evaluation.models"
-    s.measures = {
-        "RL-CAI score": f"{models}.rl_cai.red_team.score.mean",
-        "SL-CAI score": f"{models}.sl_cai.red_team.score.mean",
-        "KL to SL-CAI": "rl.last_kl_k3",
-        "SL-CAI explains": f"{models}.sl_cai.red_team.oracle.explains.mean",
-        "RL-CAI explains": f"{models}.rl_cai.red_team.oracle.explains.mean",
-        "SL-CAI helpful": f"{models}.sl_cai.helpful.oracle.helpful.mean",
-        "RL-CAI helpful": f"{models}.rl_cai.helpful.oracle.helpful.mean",
-        "RL-CAI kind": f"{models}.rl_cai.red_team.oracle.kind.mean",
-    }
+    s.measures = [
+        ("RL-CAI score", f"{models}.rl_cai.red_team.score.mean"),
+        ("SL-CAI score", f"{models}.sl_cai.red_team.score.mean"),
+        ("KL to SL-CAI", "rl.last_kl_k3"),
+        ("SL-CAI explains", f"{models}.sl_cai.red_team.oracle.explains.mean"),
+        ("RL-CAI explains", f"{models}.rl_cai.red_team.oracle.explains.mean"),
+        ("SL-CAI helpful", f"{models}.sl_cai.helpful.oracle.helpful.mean"),
+        ("RL-CAI helpful", f"{models}.rl_cai.helpful.oracle.helpful.mean"),
+        ("RL-CAI kind", f"{models}.rl_cai.red_team.oracle.kind.mean"),
+    ]
     s.figure = ("RL-CAI explains", "RL-CAI helpful", "RL-CAI kind")
     s.unit = "share of replies"
     return s

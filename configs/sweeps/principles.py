@@ -21,15 +21,15 @@ def get_config() -> ConfigDict:
     ]
     # Where report/summary.json holds them.
     models = "evaluation.models"
-    s.measures = {
-        "first revision harmless": "evaluation.revision_rounds.1.oracle.harmless.mean",
-        "last revision harmless": "evaluation.revision_rounds.-1.oracle.harmless.mean",
-        "SL-CAI harmless": f"{models}.sl_cai.red_team.oracle.harmless.mean",
-        "SL-CAI helpful": f"{models}.sl_cai.helpful.oracle.helpful.mean",
-        "RL-CAI harmless": f"{models}.rl_cai.red_team.oracle.harmless.mean",
-        "RL-CAI helpful": f"{models}.rl_cai.helpful.oracle.helpful.mean",
-        "SL-CAI distinct pairs of words": f"{models}.sl_cai.red_team.distinct_2",
-    }
+    s.measures = [
+        ("first revision harmless", "evaluation.revision_rounds.1.oracle.harmless.mean"),
+        ("last revision harmless", "evaluation.revision_rounds.-1.oracle.harmless.mean"),
+        ("SL-CAI harmless", f"{models}.sl_cai.red_team.oracle.harmless.mean"),
+        ("SL-CAI helpful", f"{models}.sl_cai.helpful.oracle.helpful.mean"),
+        ("RL-CAI harmless", f"{models}.rl_cai.red_team.oracle.harmless.mean"),
+        ("RL-CAI helpful", f"{models}.rl_cai.helpful.oracle.helpful.mean"),
+        ("SL-CAI distinct pairs of words", f"{models}.sl_cai.red_team.distinct_2"),
+    ]
     s.figure = (
         "first revision harmless",
         "last revision harmless",
