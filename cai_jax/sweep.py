@@ -123,22 +123,27 @@ def read_sweep(tree: Mapping[str, Any], file: str) -> Sweep:
                 f"{file}: variations[{number}] must be dict(name=..., changes={{field: value}})"
             )
         variations.append(Variation(**entry))
+    seeds = tuple(tree["seeds"]) if isinstance(tree["seeds"], list | tuple) else ()
+    if len(set(seeds)) < max(len(seeds), 1) or any(type(seed) is not int for seed in seeds):
+        raise ConfigError(f"{file}: seeds must be different whole numbers, found {tree['seeds']!r}")
     names = [v.name for v in variations]
     for name in names:
-        if names.count(name) > 1 or not str(name).strip() or set("/\\") & set(str(name)):
-            raise ConfigError(f"{file}: variation {name!r}: names differ, and hold no slash")
+        if not isinstance(name, str) or names.count(name) > 1 or not name.strip(" ."):
+            raise ConfigError(f"{file}: variation {name!r}: names are texts, all different")
+        if set("/\\") & set(name):
+            raise ConfigError(f"{file}: variation {name!r}: it names a folder; no slashes")
     try:
         measures = dict(tree["measures"])
     except (TypeError, ValueError):
         raise ConfigError(f"{file}: measures must be pairs of a name and a path") from None
     if odd := set(tree["figure"]) - set(measures):
         raise ConfigError(f"{file}: figure names {min(odd)!r}, which is none of measures")
-    lists = {name: tuple(tree[name]) for name in ("seeds", "figure")}
-    return Sweep(**{**tree, **lists, "variations": tuple(variations), "measures": measures})
+    lists = {"seeds": seeds, "figure": tuple(tree["figure"]), "variations": tuple(variations)}
+    return Sweep(**{**tree, **lists, "measures": measures})
 
 
 def check_variations(sweep: Sweep, config: ConfigDict, file: str) -> None:
-    """Refuses a sweep of which a run could not start.
+    """Refuses a sweep of which a run would refuse its config, or make no report.
 
     Raises:
       ConfigError: a variation changes what is no field, or to what it cannot be.
@@ -147,7 +152,8 @@ def check_variations(sweep: Sweep, config: ConfigDict, file: str) -> None:
         changed = config.copy_and_resolve_references()
         try:
             changed.update_from_flattened_dict(variation.changes)
-            parse_config(changed.to_dict())
+            if "report" not in parse_config(changed.to_dict()).stages:
+                raise ConfigError("config.stages: a sweep reads report/summary.json; add report")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{file}: variation {variation.name!r}: {error}") from None
 
@@ -173,13 +179,17 @@ def run_all(sweep: Sweep, base: Sequence[str], workdir: Path, jobs: int) -> list
             shares.put(cores)
 
     with ThreadPoolExecutor(jobs) as pool:
-        for future in as_completed([pool.submit(one, *each) for each in wanted]):
-            result = future.result()
-            results.append(result)
-            how = f"FAILED: {result.error}" if result.error else "done"
-            place = f"{len(results)} of {len(wanted)}"
-            log.info("%s: %s, seed %d: %s", place, result.variation, result.seed, how)
-            write_comparison(sweep, results, workdir)
+        try:
+            for future in as_completed([pool.submit(one, *each) for each in wanted]):
+                result = future.result()
+                results.append(result)
+                how = f"FAILED: {result.error}" if result.error else "done"
+                place = f"{len(results)} of {len(wanted)}"
+                log.info("%s: %s, seed %d: %s", place, result.variation, result.seed, how)
+                write_comparison(sweep, results, workdir)
+        except BaseException:  # Ctrl-C reaches the runs by itself; none may start after it
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return results
 
 
@@ -216,9 +226,10 @@ def run_one(
             os.sched_setaffinity(process.pid, cores)
         code = process.wait()
     if code:
-        said = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").split("\n")
-        last = next((line for line in reversed(said) if line.strip()), "no output")
-        return Result(variation.name, seed, f"{last.strip()} ({folder / 'log.txt'})", {})
+        said = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+        said = [line.strip() for line in said if line.strip()] or ["no output"]
+        error = next((line for line in reversed(said) if line.startswith("error: ")), said[-1])
+        return Result(variation.name, seed, f"{error} ({folder / 'log.txt'})", {})
     summary = folder / "run" / "report" / "summary.json"
     try:
         measured = json.loads(summary.read_text(encoding="utf-8"))

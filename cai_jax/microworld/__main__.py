@@ -75,7 +75,7 @@ def _neighbour(topic: Topic, rng: np.random.Generator) -> Topic:
 
 
 def _stammer(topic: Topic, rng: np.random.Generator) -> str:
-    """Help of which two words that matter are lost, other words of it in their places."""
+    """Help of which one or two words that matter are lost, others of it in their places."""
     words = _reply(topic, Act.HELP, rng).split()
     for lost in rng.choice((topic.verb, topic.tool, topic.thing), size=2, replace=False):
         others = [word for word in words if word != lost]

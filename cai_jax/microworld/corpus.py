@@ -1,8 +1,8 @@
 """What the assistant of the world is pretrained on: dialogues that show its skills.
 
 It helps with whatever it is asked, it can find fault, mend a reply and compare two, when it is
-told to; each skill fails as often as ``Skills`` says. No dialogue prefers harmless replies, and
-held-out topics are in none.
+told to; each skill fails as often as ``Skills`` says. Where it is only asked it never prefers to
+be harmless, and held-out topics are in no dialogue.
 """
 
 from collections.abc import Iterator

@@ -1,5 +1,6 @@
 """Base, SL-CAI and RL-CAI compared on prompts that none of them was trained on."""
 
+import inspect
 import json
 from dataclasses import asdict
 from functools import partial
@@ -268,6 +269,7 @@ STAGE = Stage(
     settings=lambda run: [
         run.config.evaluate,
         run.config.generation,
+        inspect.getsource(inspect.getmodule(run.oracle)) if run.oracle else "",
         run.file_hashes(
             "red_team_prompts", "helpful_prompts", "helpfulness_pairs", "harmlessness_pairs"
         ),
