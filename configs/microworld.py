@@ -1,7 +1,7 @@
 """The method on a small synthetic world with an oracle to check it by.
 
-    python -m cai_jax.main --config=configs/microworld.py        # 5 minutes on two cores
-    python -m cai_jax.main --config=configs/microworld.py:fast   # half of that, for tests
+    python -m cai_jax.main --config=configs/microworld.py        # 5.5 minutes on two cores
+    python -m cai_jax.main --config=configs/microworld.py:fast   # 3.5 minutes, for tests
 
 Its stages are those of configs/rlaif.py; only model, prompts, constitution and sizes differ. The
 model is pretrained here, and an oracle reads its replies at evaluation.
