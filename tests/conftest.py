@@ -66,7 +66,7 @@ def mesh8() -> Mesh:
 def tiny_decoder(seed: int = 0, lora: LoRAConfig | None = None, frozen_layers: int = 0) -> Decoder:
     """A random decoder; weights large enough that distributions are not flat."""
     decoder = Decoder(TINY, lora, jnp.float32, frozen_layers, rngs=nnx.Rngs(seed))
-    decoder.embedding.set_value(decoder.embedding[...] * 3.4)
+    decoder.embedding.set_value(decoder.embedding[...] * 0.6 * TINY.d_model**0.5)
     return decoder
 
 
