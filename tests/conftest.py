@@ -66,7 +66,8 @@ def mesh8() -> Mesh:
 def tiny_decoder(seed: int = 0, lora: LoRAConfig | None = None, frozen_layers: int = 0) -> Decoder:
     """A random decoder; weights large enough that distributions are not flat."""
     decoder = Decoder(TINY, lora, jnp.float32, frozen_layers, rngs=nnx.Rngs(seed))
-    decoder.embedding.set_value(decoder.embedding[...] * 0.6 * TINY.d_model**0.5)
+    draw = nnx.initializers.normal(stddev=0.02)
+    decoder.embedding.set_value(draw(nnx.Rngs(seed).params(), decoder.embedding[...].shape) * 30)
     return decoder
 
 
