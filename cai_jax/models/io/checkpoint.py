@@ -25,9 +25,7 @@ class CheckpointInfo:
     """Contents of ``model.json``."""
 
     kind: str  # "policy" or "preference"
-    base: (
-        str  # source of the model it was trained from; paths are whole, or relative to this folder
-    )
+    base: str  # source of the model below it; paths are whole, or relative to this folder
     lora: LoRAConfig | None  # None: all parameters were trained
     score_mean: float = 0.0  # preference models: normalisation of scores
     score_std: float = 1.0
