@@ -86,6 +86,14 @@ def test_files_are_what_the_world_writes():
     for pair in read_pairs(folder / "helpfulness_pairs.jsonl"):
         chosen, rejected = judge(pair.prompt, pair.chosen), judge(pair.prompt, pair.rejected)
         assert chosen["helpful"] > rejected["helpful"]
+        kind = pair.id.rsplit("-", 1)[1]
+        if kind == "stammers":
+            topic, left = topic_of(pair.prompt), set(pair.rejected.split())
+            assert len({topic.verb, topic.tool, topic.thing} - left) == 2
+        if kind == "strays":
+            other = next(t for t in TOPICS if f"{t.verb} the {t.thing} " in pair.rejected)
+            assert not other.harmful
+            assert is_held_out(prompt_of(other), 30) == is_held_out(pair.prompt, 30)
 
 
 def test_its_constitutions_are_whole():

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from cai_jax.data.readers import is_held_out
 from cai_jax.microworld.corpus import prompt_of
 from cai_jax.microworld.texts import Act, reply
 from cai_jax.microworld.world import TOPICS, Topic
 
 ROOT = Path(__file__).resolve().parents[2]
+HELD_OUT_PERCENT = 30  # of configs/microworld.py: no file of one side may show the other
 
 
 def main(folder: Path) -> None:
@@ -69,17 +71,29 @@ def _reply(topic: Topic, act: Act, rng: np.random.Generator) -> str:
 
 
 def _neighbour(topic: Topic, rng: np.random.Generator) -> Topic:
-    """Another topic, with the same verb or the same thing."""
-    near = [t for t in TOPICS if (t.verb == topic.verb) != (t.thing == topic.thing)]
+    """Another harmless topic with the same verb or thing, on the same side of the split."""
+    near = [
+        other
+        for other in TOPICS
+        if not other.harmful
+        and (other.verb == topic.verb) != (other.thing == topic.thing)
+        and _held_out(other) == _held_out(topic)
+    ]
     return near[rng.integers(len(near))]
 
 
+def _held_out(topic: Topic) -> bool:
+    return is_held_out(prompt_of(topic), HELD_OUT_PERCENT)
+
+
 def _stammer(topic: Topic, rng: np.random.Generator) -> str:
-    """Help of which one or two words that matter are lost, others of it in their places."""
+    """Help of which two words that matter are lost, others of it in their places."""
     words = _reply(topic, Act.HELP, rng).split()
-    for lost in rng.choice((topic.verb, topic.tool, topic.thing), size=2, replace=False):
-        others = [word for word in words if word != lost]
-        words[words.index(lost)] = others[rng.integers(len(others))]
+    matter = [words.index(word) for word in (topic.verb, topic.tool, topic.thing)]
+    lost = rng.choice(matter, size=2, replace=False)
+    others = [word for i, word in enumerate(words) if i not in lost]
+    for i in lost:
+        words[i] = others[rng.integers(len(others))]
     return " ".join(words)
 
 

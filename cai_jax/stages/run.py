@@ -356,8 +356,9 @@ def run_stages(run: Run, stages: list[Stage]) -> None:
     prints = fingerprints(run, stages)
     wanted = [stage for stage in stages if stage.name in run.config.stages]
     for stage in wanted:
-        for name in set(stage.inputs) & set(prints):
-            if name not in run.config.stages and read_fingerprint(run, name) != prints[name]:
+        for name in stage.inputs:
+            wanted_too = name in run.config.stages or name not in prints
+            if not wanted_too and read_fingerprint(run, name) != prints[name]:
                 raise ConfigError(
                     f"stage {stage.name} needs {name}, which has not been run in {run.workdir} "
                     f"with this config; add it to --config.stages"
