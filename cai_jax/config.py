@@ -44,6 +44,16 @@ class ModelConfig:
     source: str = text(empty=True)  # see models/io/sources.py; empty: what ``pretrain`` leaves
     system_prompt: str = text(empty=True)  # empty: what the chat template has
     compute_dtype: str = one_of("auto", "bfloat16", "float32")
+    # Folder with the config.json that ``source`` has, so that the run can be compiled ahead where
+    # the weights are not; empty: it is read from the source.
+    architecture: str = text(empty=True)
+    attention: str = one_of("auto", "xla")  # auto: the fused kernel of TPUs and NVIDIA GPUs
+    remat: str = one_of(  # what training keeps of each block for the backward pass
+        "nothing_saveable",
+        "dots_with_no_batch_dims_saveable",
+        "dots_saveable",
+        "everything_saveable",
+    )
     cache: str = text(empty=True)  # folder of downloads; empty: the XDG cache
 
 
@@ -74,6 +84,7 @@ class MeshConfig:
     data: int = limits(-1)
     fsdp: int = limits(-1)
     tensor: int = limits(-1)
+    decode_tensor: int = limits(0)  # ways of tensor while sampling; 0: the layout of training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +118,7 @@ class GenerationConfig:
     score_batch_size: int = limits(1)
     response_tokens: int = limits(1)  # limit on a response or revision
     critique_tokens: int = limits(1)
+    context_tokens: int = limits(8)  # of the longest prompt and what follows it, outside RL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +221,8 @@ class RLConfig:
     entropy_coef: float = limits(0)
     unusable_score: float = limits()  # of a reply that does not parse, in standard deviations
     missing_stop_penalty: float = limits(0)  # off the score of a response that never ended
+    # Whether preference model and reference wait in the hosts' memory while they are not used.
+    offload: bool
     helpful_fraction: float = limits(0, 1)  # share of helpfulness prompts
     max_sampler_gap: float = limits(above=0)  # nats; warns above it, mean over tokens
     # Of the first minibatch, before any update: mean |ratio - 1|, and approximate KL, nats a

@@ -1,16 +1,19 @@
 """What score and generate share: their flags, and rows of a JSONL file."""
 
 import json
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import flags
 from jax.sharding import Mesh
 
 from cai_jax.commands import open_source
+from cai_jax.models.config import Execution
 from cai_jax.models.io.sources import ModelSource
-from cai_jax.parallel.devices import compute_dtype
+from cai_jax.parallel.devices import attention_kernel, compute_dtype
 from cai_jax.parallel.mesh import make_mesh
 from cai_jax.prompts.chat import ChatFormat, conversation, load_tokenizer
 
@@ -34,7 +37,8 @@ BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "rows at a time", lower_boun
 
 def open_model() -> ModelSource:
     """The source that --model names."""
-    return open_source(MODEL.value)
+    execution = Execution(attention_kernel("auto", jax.default_backend()))
+    return replace(open_source(MODEL.value), execution=execution)
 
 
 def open_mesh() -> Mesh:
@@ -50,7 +54,7 @@ def open_mesh() -> Mesh:
 
 def dtype() -> Any:
     """What --compute_dtype names."""
-    return compute_dtype(_DTYPE.value)
+    return compute_dtype(_DTYPE.value, jax.default_backend())
 
 
 def read_rows(fields: tuple[str, ...]) -> list[Row]:

@@ -27,7 +27,15 @@ def whole() -> ConfigDict:
     c.rerun_changed = False
     c.stage_store = ""
 
-    c.model = dict(source="", system_prompt="", compute_dtype="float32", cache="")
+    c.model = dict(
+        source="",
+        system_prompt="",
+        compute_dtype="float32",
+        architecture="",
+        attention="auto",
+        remat="nothing_saveable",
+        cache="",
+    )
     c.pretrain = dict(
         corpus="cai_jax.microworld.corpus:dialogues",
         options=dict(
@@ -53,7 +61,7 @@ def whole() -> ConfigDict:
         warmup_steps=100,
         max_grad_norm=1.0,
     )
-    c.mesh = dict(data=1, fsdp=-1, tensor=1)
+    c.mesh = dict(data=1, fsdp=-1, tensor=1, decode_tensor=0)
     c.constitution = dict(
         path="constitutions/microworld/harmless.yaml", critique_principles=0, feedback_principles=0
     )
@@ -73,6 +81,7 @@ def whole() -> ConfigDict:
         score_batch_size=64,
         response_tokens=32,
         critique_tokens=24,
+        context_tokens=512,
     )
     full = dict(rank=0, alpha=1.0)
     c.sl_data = dict(
@@ -146,6 +155,7 @@ def whole() -> ConfigDict:
         clip_value=0.2,
         value_coef=0.5,
         entropy_coef=0.0,
+        offload=False,
         unusable_score=-2.0,
         missing_stop_penalty=1.0,
         helpful_fraction=0.5,

@@ -36,6 +36,19 @@ def buckets(
         yield Bucket(indices, tokens, segments)
 
 
+def check_longest(lengths: Sequence[int], longest: int, name: str) -> None:
+    """Refuses rows longer than the run was planned for, before they meet a memory limit.
+
+    Raises:
+      ValueError: a row has more tokens than ``longest``, which is above 0.
+    """
+    if longest and max(lengths, default=0) > longest:
+        raise ValueError(
+            f"{name}: a row has up to {max(lengths)} tokens; set config.generation.context_tokens "
+            f"(now {longest}) to at least that, or shorten prompts and few-shots"
+        )
+
+
 def pad_rows(rows: Sequence[Sequence[int]], width: int, side: str) -> tuple[np.ndarray, np.ndarray]:
     """Int32 tokens and segments [rows, width]; the mask comes from lengths, never from ids."""
     tokens = np.zeros((len(rows), width), np.int32)

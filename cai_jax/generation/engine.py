@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from cai_jax.generation.batching import buckets
+from cai_jax.generation.batching import buckets, check_longest
 from cai_jax.generation.sampling import Sampling, sample
 from cai_jax.models.decoder import Decoder, KVCache
 from cai_jax.models.io.load import Model
@@ -36,6 +36,7 @@ class Generator:
       stop_ids: tokens that end a completion.
       batch_size: rows decoded together; rounded up to what the mesh divides.
       bucket_multiple: prompts are padded to a multiple of it.
+      longest: tokens that a prompt and its completion may have together; 0: no limit.
     """
 
     def __init__(
@@ -45,11 +46,12 @@ class Generator:
         stop_ids: Sequence[int],
         batch_size: int,
         bucket_multiple: int = 64,
+        longest: int = 0,
     ):
         ways = batch_multiple(mesh)
         self.model, self.mesh, self.stop_ids = model, mesh, tuple(stop_ids)
         self.batch_size = -(-batch_size // ways) * ways
-        self.bucket_multiple = bucket_multiple
+        self.bucket_multiple, self.longest = bucket_multiple, longest
         self.tokens = 0  # prompt and new tokens so far, padding not counted
 
     def generate(
@@ -70,7 +72,11 @@ class Generator:
           max_new_tokens: limit on each completion.
           sampling: how tokens are drawn.
           name: label of the progress bar.
+
+        Raises:
+          ValueError: a prompt is empty, or so long that its completion may not fit.
         """
+        check_longest([len(row) + max_new_tokens for row in prompts], self.longest, name)
         out: list[Completion | None] = [None] * len(prompts)
         with tqdm(total=len(prompts), desc=name, unit="row", leave=False) as bar:
             for bucket in buckets(prompts, self.batch_size, self.bucket_multiple, side="left"):

@@ -6,8 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from cai_jax.models.decoder import Decoder
+from cai_jax.parallel.mesh import batch_multiple
 
-CHUNK = 64  # positions whose [b, chunk, v] float32 logits exist at once
+CHUNK = 64  # positions whose [b, chunk, v] float32 logits exist at once, at least
+# Tokens of one of several devices whose logits exist at once: every chunk sums the gradient of the
+# whole table over the devices, which fewer tokens do not pay for.
+DEVICE_TOKENS = 2048
 
 
 class TokenLogprobs(NamedTuple):
@@ -47,14 +51,16 @@ def logprobs_of_hidden(
     """
     b, t = tokens_bt.shape
     count = t - start
-    steps = -(-max(count, 1) // CHUNK)
+    steps = -(-max(count, 1) // _chunk(b, count))
     width = -(-max(count, 1) // steps)
     room = steps * width - count
+
+    table_vd = decoder.output_table()
 
     @jax.checkpoint
     def chunk(operand):
         hidden, targets = operand
-        logits = decoder.logits(hidden) / temperature
+        logits = decoder.logits(hidden, table_vd) / temperature
         log_z = jax.nn.logsumexp(logits, axis=-1)
         chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
         entropy = log_z - jnp.sum(jnp.exp(logits - log_z[..., None]) * logits, axis=-1)
@@ -75,3 +81,12 @@ def logprobs_of_hidden(
         return jnp.pad(jnp.where(predicted, x, 0.0), ((0, 0), (start, 0)))
 
     return TokenLogprobs(join(logprobs), join(entropy))
+
+
+def _chunk(b: int, count: int) -> int:
+    """Positions in a chunk; two chunks at least, so that no step holds all logits."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return CHUNK
+    rows = max(b // batch_multiple(mesh), 1)
+    return max(CHUNK, min(DEVICE_TOKENS // rows, -(-count // 2)))

@@ -8,13 +8,19 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cai_jax.learning.losses import Batch, Sums
 from cai_jax.models.config import LoRAConfig
 from cai_jax.models.io.load import under
-from cai_jax.models.io.params import abstract_split, init_on_mesh, trainable_filter
+from cai_jax.models.io.params import (
+    abstract_split,
+    constrain_params,
+    init_on_mesh,
+    trainable_filter,
+)
 from cai_jax.models.layers import HeadParam
+from cai_jax.parallel.mesh import split_rows
 
 LossSum = Callable[[Any, Batch], tuple[jax.Array, Sums]]
 
@@ -84,8 +90,36 @@ def make_optimizer(
 
 
 def init_state(params: nnx.State, optimizer: optax.GradientTransformation) -> TrainState:
-    """A state before the first update; optimizer moments follow the parameters' sharding."""
-    return TrainState(jnp.zeros((), jnp.int32), params, jax.jit(optimizer.init)(params))
+    """A state before the first update; optimizer moments lie where their parameters do."""
+    places = jax.tree.map(lambda x: x.sharding, abstract_state(params, optimizer))
+    start = lambda params: (jnp.zeros((), jnp.int32), optimizer.init(params))
+    step, opt_state = jax.jit(start, out_shardings=(places.step, places.opt_state))(params)
+    return TrainState(step, params, opt_state)
+
+
+def abstract_state(params: nnx.State, optimizer: optax.GradientTransformation) -> TrainState:
+    """Shapes and places of ``init_state``, from parameters that may be abstract too.
+
+    The places must be said: what is zero at the start depends on no parameter, so the compiler
+    would put it whole on every device.
+    """
+    shapes = jax.eval_shape(optimizer.init, params)
+    everywhere = jax.tree.leaves(params)[0].sharding
+    if isinstance(everywhere, NamedSharding):
+        everywhere = NamedSharding(everywhere.mesh, PartitionSpec())
+
+    def place(shape, sharding):
+        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
+
+    opt_state = optax.tree.map_params(
+        optimizer,
+        lambda shape, parameter: place(shape, parameter.sharding),
+        shapes,
+        params,
+        transform_non_params=lambda shape: place(shape, everywhere),
+    )
+    abstract = jax.tree.map(lambda x: place(x, x.sharding), params)
+    return TrainState(place(jax.ShapeDtypeStruct((), jnp.int32), everywhere), abstract, opt_state)
 
 
 def mean_loss_grads(
@@ -107,9 +141,9 @@ def mean_loss_grads(
 
     def add(total, micro):
         (_, sums), grads = jax.value_and_grad(objective, has_aux=True)(params, micro)
-        return jax.tree.map(jnp.add, total, (grads, sums)), None
+        return jax.tree.map(jnp.add, total, (constrain_params(grads), sums)), None
 
-    split = jax.tree.map(lambda x: x.reshape(micro_batches, -1, *x.shape[1:]), batch)
+    split = split_rows(batch, micro_batches)
     shapes = jax.eval_shape(objective, params, jax.tree.map(lambda x: x[0], split))[1]
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (params, shapes))
     (grads, sums), _ = jax.lax.scan(add, zero, split)

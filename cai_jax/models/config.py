@@ -38,6 +38,14 @@ class LayerAttention:
 
 
 @dataclass(frozen=True)
+class Execution:
+    """How a decoder is run: another choice changes speed and memory, not results."""
+
+    kernel: str = "xla"  # of attention over whole rows; or "splash", "cudnn"
+    remat: str = "nothing_saveable"  # of jax.checkpoint_policies: what the backward pass finds
+
+
+@dataclass(frozen=True)
 class DecoderConfig:
     """Sizes and constants of a decoder; the defaults are Llama's."""
 
@@ -67,6 +75,7 @@ class DecoderConfig:
     logits_softcap: float = 0.0
     tie_embeddings: bool = True  # the output projection is the embedding table
     max_length: int = 2048  # positions the model was trained for
+    execution: Execution = Execution()
 
     def layer(self, index: int) -> LayerAttention:
         """How one layer attends."""
@@ -79,6 +88,11 @@ class DecoderConfig:
         ropes = [self.layer(i).rope for i in range(self.num_layers)]
         none = np.zeros(size // 2, np.float32)
         return np.stack([rope.frequencies(size) if rope else none for rope in ropes])
+
+    @property
+    def one_window(self) -> bool:
+        """Whether all layers see equally far."""
+        return len({layer.window for layer in self.attention}) == 1
 
     @property
     def windows(self) -> np.ndarray | None:

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cai_jax.models.config import DecoderConfig, LoRAConfig
+from cai_jax.models.flash import cudnn_attend, splash_attend
 from cai_jax.models.layers import Linear, Norm, activate, attend, rotate, softcap
-from cai_jax.parallel.mesh import constrain
+from cai_jax.parallel.mesh import constrain, gathered
 
 # From rotated queries [b,t,h,n], keys and values [b,k,t,n] to the attention output [b,t,h*n].
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -229,13 +230,21 @@ class Decoder(nnx.Module):
             x_btd = nnx.merge(graph, block)(x_btd, positions_bt, frequencies_r, attention)
         return self.norm(x_btd).reshape(b, -1), KVCache(tuple(keys), tuple(values), valid_bs)
 
-    def logits(self, hidden: jax.Array) -> jax.Array:
-        """Float32 logits [..., v] of hidden states [..., d]."""
+    def output_table(self) -> jax.Array:
+        """The projection to the vocabulary [v, d], as ``logits`` reads it.
+
+        Taken once before logits are computed piece by piece, it does not travel for every piece.
+        """
         table = self.embedding if self.config.tie_embeddings else self.output
+        return gathered(table[...], ("vocab", "embed"))
+
+    def logits(self, hidden: jax.Array, table_vd: jax.Array | None = None) -> jax.Array:
+        """Float32 logits [..., v] of hidden states [..., d]; the table is ``output_table()``."""
+        table_vd = self.output_table() if table_vd is None else table_vd
         logits = jnp.einsum(
             "...d,vd->...v",
             hidden,
-            table[...].astype(hidden.dtype),
+            table_vd.astype(hidden.dtype),
             preferred_element_type=jnp.float32,
         )
         return softcap(logits, self.config.logits_softcap)
@@ -248,6 +257,23 @@ class Decoder(nnx.Module):
     def _attend(self, q, k, v, mask):
         c = self.config
         return attend(q, k, v, mask, c.query_scale or c.head_dim**-0.5, c.attention_softcap)
+
+    def _attend_rows(self, q, k, v, segments_bt, mask_bts, window):
+        """Attention over whole rows, by the fused kernel of the config where it can.
+
+        Splash attention takes one window for all layers, which are scanned; cuDNN bfloat16, and no
+        soft cap.
+        """
+        c = self.config
+        scale = c.query_scale or c.head_dim**-0.5
+        kernel = c.execution.kernel
+        if kernel == "splash" and c.one_window:
+            limit = c.attention[0].window or None
+            return splash_attend(q, k, v, segments_bt, scale, limit, c.attention_softcap)
+        seen_bts = mask_bts if window is None else mask_bts & (_ages(mask_bts) < window)
+        if kernel == "cudnn" and self.dtype == jnp.bfloat16 and not c.attention_softcap:
+            return cudnn_attend(q, k, v, seen_bts, scale)
+        return self._attend(q, k, v, seen_bts)
 
     def _layers(self) -> Layers:
         """What differs from layer to layer, stacked; ``frozen_layers`` splits it."""
@@ -271,8 +297,6 @@ class Decoder(nnx.Module):
         positions_bt = segment_positions(segments_bt)
         mask_bts = causal_segment_mask(segments_bt)
         graph, _ = nnx.split(self.blocks)
-        time = jnp.arange(segments_bt.shape[1])
-        age_ts = time[:, None] - time[None, :]
 
         def body(x_btd, layer):
             kept = None
@@ -280,13 +304,15 @@ class Decoder(nnx.Module):
             def attention(q, k, v):
                 nonlocal kept
                 kept = (k, v) if keep_kv else None
-                seen_bts = mask_bts if layer.window is None else mask_bts & (age_ts < layer.window)
-                return self._attend(q, k, v, seen_bts)
+                return self._attend_rows(q, k, v, segments_bt, mask_bts, layer.window)
 
             block = nnx.merge(graph, layer.block)
             return block(x_btd, positions_bt, layer.frequencies_r, attention), kept
 
-        return jax.lax.scan(jax.checkpoint(body) if remat else body, x_btd, layers)
+        if remat:
+            policy = getattr(jax.checkpoint_policies, self.config.execution.remat)
+            body = jax.checkpoint(body, policy=policy)
+        return jax.lax.scan(body, x_btd, layers)
 
 
 def segment_positions(segments_bt: jax.Array) -> jax.Array:
@@ -298,6 +324,12 @@ def segment_positions(segments_bt: jax.Array) -> jax.Array:
     before = jnp.pad(segments_bt, ((0, 0), (1, 0)))[:, :-1]
     starts = jax.lax.cummax(jnp.where(segments_bt != before, index, 0), axis=1)
     return jnp.where(segments_bt > 0, index - starts, 0).astype(jnp.int32)
+
+
+def _ages(mask_bts: jax.Array) -> jax.Array:
+    """Int32 [t, s]: how many tokens back s lies from t."""
+    time = jnp.arange(mask_bts.shape[1])
+    return time[:, None] - time[None, :]
 
 
 def causal_segment_mask(segments_bt: jax.Array) -> jax.Array:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cai_jax.models.config import DecoderConfig, LoRAConfig
+from cai_jax.parallel.mesh import gathered
 
 MASKED_LOGIT = -1e30  # finite, so that a fully masked row softmaxes to numbers and not to NaN
 
@@ -69,7 +70,7 @@ class Linear(nnx.Module):
             self.bias = nnx.Param(
                 jnp.zeros((layers, size_out), jnp.float32), axes=("layers", axes[1])
             )
-        self.has_bias = bias
+        self.has_bias, self.axes = bias, axes
         self.lora_scale = lora.scale if lora else None
         if lora:
             self.lora_a = LoRAParam(
@@ -82,12 +83,14 @@ class Linear(nnx.Module):
             )
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        out = matmul(x, self.kernel[...].astype(x.dtype))
+        into, out_of = self.axes
+        read = lambda weight, *axes: gathered(weight[...].astype(x.dtype), axes)
+        out = matmul(x, read(self.kernel, into, out_of))
         if self.has_bias:
             out += self.bias[...].astype(x.dtype)
         if self.lora_scale is not None:
-            low = matmul(x, self.lora_a[...].astype(x.dtype))
-            out += matmul(low, self.lora_b[...].astype(x.dtype)) * self.lora_scale
+            low = matmul(x, read(self.lora_a, into, "lora_rank"))
+            out += matmul(low, read(self.lora_b, "lora_rank", out_of)) * self.lora_scale
         return out
 
 

@@ -2,15 +2,20 @@
 
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 
 
-def compute_dtype(name: str) -> jnp.dtype:
+def compute_dtype(name: str, platform: str) -> jnp.dtype:
     """The type of products: ``auto`` is bfloat16 wherever hardware multiplies it natively."""
     if name == "auto":
-        name = "bfloat16" if jax.default_backend() != "cpu" or cpu_has_bfloat16() else "float32"
+        name = "bfloat16" if platform != "cpu" or cpu_has_bfloat16() else "float32"
     return jnp.dtype(name)
+
+
+def attention_kernel(name: str, platform: str) -> str:
+    """Which attention kernel to use: ``auto`` is the platform's fused one, where it has one."""
+    fused = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}
+    return fused.get(platform, "xla") if name == "auto" else name
 
 
 def cpu_has_bfloat16() -> bool:

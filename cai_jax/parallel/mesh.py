@@ -4,12 +4,14 @@ Parameters declare logical axes where they are created (``axes=("embed", "heads"
 alone decides which mesh axis each of them is split over.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.experimental import mesh_utils
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 MESH_AXES = ("data", "fsdp", "tensor")
 
@@ -28,33 +30,67 @@ LOGICAL_RULES: dict[str, str | tuple[str, ...] | None] = {
 }
 
 
-def make_mesh(data: int = 1, fsdp: int = -1, tensor: int = 1) -> Mesh:
+def make_mesh(
+    data: int = 1, fsdp: int = -1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
     """Builds the (data, fsdp, tensor) mesh over all devices.
 
     At most one size may be -1: it takes the devices that the others leave. Axes are ``Auto``: the
-    compiler propagates shardings from parameters and batches, we only constrain activations.
+    compiler propagates shardings from parameters and batches, we only constrain activations. Over
+    several TPU slices, data is split across them: gradients alone pass the slow network.
 
     Raises:
-      ValueError: the sizes do not multiply to the number of devices.
+      ValueError: the sizes do not multiply to the number of devices, or slices do not divide data.
     """
-    sizes = [data, fsdp, tensor]
-    devices = jax.device_count()
-    if sizes.count(-1) > 1:
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = _whole_sizes((data, fsdp, tensor), len(devices), "config.mesh")
+    slices = len({getattr(device, "slice_index", None) for device in devices})
+    if sizes[0] % slices:
         raise ValueError(
-            f"mesh {dict(zip(MESH_AXES, sizes, strict=True))}: only one axis may be -1"
+            f"config.mesh.data: {sizes[0]} ways over {slices} slices; make it a multiple of "
+            f"{slices}, for only gradients should pass from slice to slice"
         )
-    if -1 in sizes:
-        known = -int(np.prod(sizes))
-        sizes[sizes.index(-1)] = max(devices // known, 1)
-    if int(np.prod(sizes)) != devices:
-        raise ValueError(
-            f"mesh {dict(zip(MESH_AXES, sizes, strict=True))} wants {int(np.prod(sizes))} devices, "
-            f"but JAX sees {devices}: change config.mesh or set one axis to -1"
-        )
-    return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    inside = (sizes[0] // slices, *sizes[1:])
+    placed = (
+        mesh_utils.create_device_mesh(sizes, devices)
+        if slices == 1
+        else mesh_utils.create_hybrid_device_mesh(inside, (slices, 1, 1), devices)
+    )
+    return Mesh(placed, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
 
-def batch_multiple(mesh: Mesh) -> int:
+def decoding_mesh(mesh: Mesh, tensor: int) -> Mesh:
+    """The same devices in the same order, ``tensor`` of them to a copy of the model.
+
+    A decoding step reads every weight for a token a row. Split over fsdp, weights would travel
+    in every step; split over tensor, only activations do.
+
+    Raises:
+      ValueError: the devices of a slice do not divide.
+    """
+    if mesh.size % tensor:
+        raise ValueError(
+            f"config.mesh.decode_tensor: {mesh.size} devices are no multiple of {tensor}"
+        )
+    devices = mesh.devices.reshape(-1, 1, tensor)
+    return Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def _whole_sizes(sizes: Sequence[int], devices: int, where: str) -> tuple[int, ...]:
+    named = dict(zip(MESH_AXES, sizes, strict=True))
+    if list(sizes).count(-1) > 1:
+        raise ValueError(f"{where}: {named}: only one axis may be -1")
+    known = int(np.prod([size for size in sizes if size != -1]))
+    whole = tuple(max(devices // known, 1) if size == -1 else size for size in sizes)
+    if int(np.prod(whole)) != devices:
+        raise ValueError(
+            f"{where}: {named} wants {int(np.prod(whole))} devices, but there are {devices}; "
+            "change it, or set one axis to -1"
+        )
+    return whole
+
+
+def batch_multiple(mesh: Mesh | AbstractMesh) -> int:
     """Number of devices that a batch is split over; batch sizes are multiples of it."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
@@ -84,12 +120,101 @@ def partition_spec(axes: Sequence[str | None], shape: Sequence[int], mesh: Any) 
     return PartitionSpec(*spec)
 
 
+def param_spec(axes: Sequence[str | None], shape: Sequence[int], mesh: Any) -> PartitionSpec:
+    """Placement of a parameter: as ``partition_spec``, and over fsdp in any case.
+
+    Where no dimension takes fsdp by its rule (a bias, the narrow side of a low-rank update), the
+    largest that can be split further takes it, so that no device holds a whole parameter. The
+    layer axis stays whole: it is scanned over.
+    """
+    spec = list(partition_spec(axes, shape, mesh))
+    ways = mesh.shape["fsdp"]
+    taken = [((part,) if isinstance(part, str) else part) or () for part in spec]
+    if ways == 1 or any("fsdp" in names for names in taken):
+        return PartitionSpec(*spec)
+    left = [
+        s // int(np.prod([mesh.shape[n] for n in names]))
+        for s, names in zip(shape, taken, strict=True)
+    ]
+    can = [i for i, size in enumerate(left) if axes[i] != "layers" and size % ways == 0]
+    if can:
+        widest = max(can, key=lambda i: left[i])
+        spec[widest] = (*taken[widest], "fsdp")
+    return PartitionSpec(*spec)
+
+
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """Pins an activation to its logical axes under ``jax.set_mesh``; elsewhere does nothing."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
     return jax.lax.with_sharding_constraint(x, partition_spec(axes, x.shape, mesh))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def gathered(weight: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
+    """A weight as products read it: whole over fsdp, split over tensor alone.
+
+    Said outright, because the compiler would rather multiply with the pieces one after the other
+    and add up float32 results as large as the activations: 10 times the memory traffic. Gradients
+    go back to the pieces.
+    """
+    return _constrain_weight(weight, axes, fsdp=False)
+
+
+def _gathered_fwd(weight, axes):
+    return gathered(weight, axes), None
+
+
+def _gathered_bwd(axes, _, grad):
+    return (_constrain_weight(grad, axes, fsdp=True),)
+
+
+gathered.defvjp(_gathered_fwd, _gathered_bwd)
+
+
+def _constrain_weight(weight: jax.Array, axes: tuple[str | None, ...], fsdp: bool) -> jax.Array:
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.shape.get("fsdp", 1) == 1:
+        return weight
+    spec = param_spec(axes, weight.shape, mesh) if fsdp else _without_fsdp(axes, weight, mesh)
+    return jax.lax.with_sharding_constraint(weight, spec)
+
+
+def _without_fsdp(axes: tuple[str | None, ...], weight: jax.Array, mesh: Any) -> PartitionSpec:
+    return partition_spec([None if a == "embed" else a for a in axes], weight.shape, mesh)
+
+
+def split_rows(tree: Any, parts: int) -> Any:
+    """Arrays [b, ...] as [parts, b / parts, ...], for a scan over parts; ``join_rows`` undoes it.
+
+    Part i takes every ``parts``-th row from i on: every device keeps rows of every part, where
+    consecutive rows would leave most of them idle, or travel.
+    """
+
+    def split(x: jax.Array) -> jax.Array:
+        x = x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+        return constrain(x, None, "batch", *(None,) * (x.ndim - 2))
+
+    return jax.tree.map(split, tree)
+
+
+def join_rows(tree: Any) -> Any:
+    """Arrays [parts, b / parts, ...] as [b, ...] in the order before ``split_rows``."""
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), tree)
+
+
+def waiting(tree: Any, offload: bool) -> Callable[[], Any]:
+    """A function that gives the arrays back; until it is called they take no device memory.
+
+    Without ``offload`` it gives them as they are.
+    """
+    if not offload:
+        return lambda: tree
+    there = jax.tree.map(lambda x: x.sharding, tree)
+    hosts = jax.tree.map(lambda place: place.with_memory_kind("pinned_host"), there)
+    kept = jax.device_put(tree, hosts)
+    return lambda: jax.device_put(kept, there)
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:

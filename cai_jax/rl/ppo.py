@@ -18,6 +18,7 @@ from cai_jax.learning.logprobs import logprobs_of_hidden, token_logprobs
 from cai_jax.learning.losses import Sums
 from cai_jax.learning.train import TrainState, apply_grads, mean_loss_grads
 from cai_jax.models.heads import PolicyWithValue
+from cai_jax.parallel.mesh import constrain, join_rows, split_rows
 from cai_jax.rl.advantages import generalized_advantages, token_rewards
 from cai_jax.rl.kl import kl_estimates
 from cai_jax.rl.masked import masked_mean, whiten
@@ -121,9 +122,8 @@ def prepare(
 
     # As many rows at once as the update takes: bfloat16 products round by their shape.
     parts = settings.minibatches * settings.micro_batches
-    split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), (tokens, segments, trunk))
-    mapped = jax.lax.map(outputs, split)
-    logprobs, entropy, values, reference = (x.reshape(tokens.shape) for x in mapped)
+    mapped = jax.lax.map(outputs, split_rows((tokens, segments, trunk), parts))
+    logprobs, entropy, values, reference = join_rows(mapped)
     rewards = token_rewards(rollout.scores_b, logprobs, reference, mask, kl_coef)
     advantages = generalized_advantages(rewards, values, mask, settings.gamma, settings.lam)
     experience = Experience(
@@ -216,7 +216,7 @@ def update(
     rows = experience.tokens_bt.shape[0]
 
     def minibatch(state, indices):
-        batch = jax.tree.map(lambda x: x[indices], experience)
+        batch = jax.tree.map(partial(_take_rows, indices), experience)
         grads, metrics = mean_loss_grads(
             loss_sum, graph, state.params, frozen, batch, settings.micro_batches
         )
@@ -224,6 +224,10 @@ def update(
         return apply_grads(state, grads, optimizer), metrics
 
     return jax.lax.scan(minibatch, state, minibatch_rows(key_data, rows, settings))
+
+
+def _take_rows(indices: jax.Array, x: jax.Array) -> jax.Array:
+    return constrain(x[indices], "batch", *(None,) * (x.ndim - 1))
 
 
 def minibatch_rows(key_data: jax.Array, rows: int, settings: PPOSettings) -> jax.Array:

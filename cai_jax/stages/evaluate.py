@@ -17,10 +17,11 @@ from cai_jax.evaluation.text import distinct_n, refusal_rate
 from cai_jax.feedback.audit import audit, wilson_interval
 from cai_jax.feedback.labelers import Judgement
 from cai_jax.generation.engine import Completion, Generator
-from cai_jax.generation.scoring import Scorer
+from cai_jax.generation.scoring import Scorer, row_logprobs
 from cai_jax.models.io.load import Model
 from cai_jax.parallel.keys import named_key
 from cai_jax.prompts.chat import conversation
+from cai_jax.stages.plan import Plan, Step
 from cai_jax.stages.rl import Reward
 from cai_jax.stages.run import Outcome, Run, Stage
 
@@ -54,14 +55,14 @@ def run(run: Run, folder: Path) -> Outcome:
     ids = [run.chat.prompt_ids(conversation(prompt.text)) for prompt in prompts]
     reward = Reward(run)
     base = run.policy(run.source(""))
-    base_scorer = Scorer(base, run.mesh, run.config.generation.score_batch_size)
+    base_scorer = run.scorer(base)
     rows: list[dict[str, Any]] = []
     results: dict[str, Any] = {"models": {}}
     scores: dict[str, np.ndarray] = {}
     tokens = 0
     for name in MODELS:
         model = base if name == "base" else run.policy(_source(run, name))
-        generator = Generator(model, run.mesh, run.chat.stop_ids, run.config.generation.batch_size)
+        generator = run.generator(model, run.chat)
         samples = _respond(run, generator, group_of, prompts, ids, name)
         tokens += generator.tokens
         parsed = [run.usable_text(s) for s in samples]
@@ -150,8 +151,7 @@ def _kl_to_base(
     temperature = sampling.temperature or 1.0
     ours = [s.logprobs for s in samples]
     if sampling.top_k or sampling.top_p < 1:
-        scorer = Scorer(model, run.mesh, run.config.generation.score_batch_size)
-        ours = scorer.completion_logprobs(ids, replies, temperature, "evaluate: KL")
+        ours = run.scorer(model).completion_logprobs(ids, replies, temperature, "evaluate: KL")
     theirs = base.completion_logprobs(ids, replies, temperature, "evaluate: KL")
     return np.array([np.sum(a - b) for a, b in zip(ours, theirs, strict=True)])
 
@@ -261,6 +261,15 @@ def _preference_accuracy(run: Run, reward: Reward) -> dict[str, Any]:
         low, high = wilson_interval(right, len(pairs))
         out[name] = {"pairs": len(pairs), "accuracy": right / len(pairs), "low": low, "high": high}
     return out
+
+
+def steps(plan: Plan) -> list[Step]:
+    """Likelihoods under the base model; sampling is as in sl_data, scoring as in rl."""
+    run, source = plan.run, plan.source()
+    mesh, g = run.decode_mesh, run.config.generation
+    model, temperature = plan.decoder(source, mesh), run.sampling.temperature or 1.0
+    name, length = "evaluate: likelihoods", g.context_tokens
+    return [plan.score(name, row_logprobs, model, mesh, length, temperature=temperature)]
 
 
 STAGE = Stage(

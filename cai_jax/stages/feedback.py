@@ -20,10 +20,11 @@ from cai_jax.feedback.labelers import (
 )
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
-from cai_jax.generation.scoring import Scorer
+from cai_jax.generation.scoring import Scorer, next_logprobs, row_logprobs
 from cai_jax.models.io.sources import stamp
 from cai_jax.parallel.keys import named_key, named_rng
 from cai_jax.prompts.chat import conversation
+from cai_jax.stages.plan import Plan, Step
 from cai_jax.stages.run import Outcome, Run, Stage
 
 log = logging.getLogger("cai_jax")
@@ -51,19 +52,14 @@ COMPARISON_FEATURES = {
 
 def run(run: Run, folder: Path) -> Outcome:
     """Audits the labeler, samples pairs from SL-CAI, and writes ``comparisons``."""
-    settings, generation = run.config.feedback, run.config.generation
+    settings = run.config.feedback
     source = run.source(settings.source)
     model, chat = run.policy(source), run.chat_of(source)
-    scorer = Scorer(model, run.mesh, generation.score_batch_size)
-    writer = Generator(model, run.mesh, chat.stop_ids, generation.batch_size)
+    scorer, writer = run.scorer(model), run.generator(model, chat)
     labeler = make_labeler(run, scorer, writer, chat)
     audits = audit_labeler(run, labeler)
-    sampler = Generator(
-        run.policy(run.source(str(run.checkpoint("sl_train")))),
-        run.mesh,
-        run.chat.stop_ids,
-        generation.batch_size,
-    )
+    sl_cai = run.policy(run.source(str(run.checkpoint("sl_train"))))
+    sampler = run.generator(sl_cai, run.chat)
     prompts = run.repeated(
         run.training(run.red_team_prompts, settings.prompts), settings.pairs_per_prompt
     )
@@ -199,6 +195,24 @@ def _row(run: Run, c: Comparison, judgement: Judgement) -> dict[str, Any]:
         "feedback_model": run.config.feedback.source or run.model,
         "constitution_sha256": run.constitution.content_hash(),
     }
+
+
+def steps(plan: Plan) -> list[Step]:
+    """What the labeler asks of its model; responses are sampled as in sl_data."""
+    run, f = plan.run, plan.run.config.feedback
+    source, g = plan.source(f.source), run.config.generation
+    model = plan.decoder(source, run.decode_mesh)
+    if f.method == "contrast":
+        scored, static = row_logprobs, {"temperature": 1.0}
+    else:
+        scored, static = next_logprobs, {"choices": (0, 1)}
+    length = g.context_tokens
+    found = [plan.score("feedback: labels", scored, model, run.decode_mesh, length, **static)]
+    if f.method == "chain_of_thought":
+        prompt, new = length - f.reasoning_tokens, f.reasoning_tokens
+        name, stops = "feedback: reasoning", source.stop_ids
+        found.insert(0, plan.generate(name, model, g.batch_size, prompt, new, run.sampling, stops))
+    return found
 
 
 STAGE = Stage(

@@ -1,24 +1,26 @@
 """The preference model: AI-labelled harmlessness and labelled helpfulness pairs (section 4.1)."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from cai_jax.data.readers import LabelledPair
 from cai_jax.data.records import INTS, TEXT, read_records, write_records
 from cai_jax.data.tasks import Part, PreferenceConverter, batches, mixture
-from cai_jax.generation.scoring import Scorer
 from cai_jax.learning.losses import preference_loss_sum
-from cai_jax.learning.train import make_optimizer, make_trainable
+from cai_jax.learning.train import make_trainable
 from cai_jax.models.heads import PreferenceModel
 from cai_jax.models.io.checkpoint import CheckpointInfo, base_of, save_checkpoint
 from cai_jax.models.io.load import Model
-from cai_jax.models.io.sources import stamp
+from cai_jax.models.io.sources import ModelSource, stamp
 from cai_jax.prompts.chat import conversation, same_tokens
+from cai_jax.stages.plan import Plan, Step
 from cai_jax.stages.run import Outcome, Run, Stage, frozen_layers, lora_config
-from cai_jax.stages.training import check_lengths, fill_rows, train
+from cai_jax.stages.training import check_lengths, fill_rows, optimizer_of, train
 
 PAIR_FEATURES = {"id": TEXT, "first": INTS, "second": INTS, "target_ppm": INTS}
 
@@ -43,14 +45,8 @@ def run(run: Run, folder: Path) -> Outcome:
     """Trains the preference model, normalises it on the comparisons, and leaves a checkpoint."""
     settings = run.config.pm_train
     source, lora = run.source(settings.source), lora_config(settings.lora)
-    frozen = frozen_layers(settings.trained_layers, source)
-
-    seed = run.stage_seed("pm_train", "init")
-
-    def build() -> PreferenceModel:
-        return PreferenceModel(source.config, lora, run.dtype, frozen, rngs=nnx.Rngs(seed))
-
     decoder = run.merged(source, trained_fully=lora is None).params
+    build = _builder(run, source)
     trainable = make_trainable(build, decoder, lora, run.mesh, decoder_name="decoder")
     comparisons = read_records(run.workdir / "feedback", "comparisons")
     parts = [Part(run.workdir / "feedback", "comparisons", float(len(comparisons)))]
@@ -76,13 +72,13 @@ def run(run: Run, folder: Path) -> Outcome:
         "pm_train",
         trainable,
         preference_loss_sum,
-        make_optimizer(settings.learning_rate, settings.warmup_steps, settings.max_grad_norm),
+        optimizer_of(settings),
         (_with_target(batch, settings.batch_size) for batch in padded),
         settings.micro_batches,
         lambda b: int(np.sum(b["first_segments"]) + np.sum(b["second_segments"])),
     )
     model = Model(trainable.graph, nnx.merge_state(params, trainable.frozen))
-    scorer = Scorer(model, run.mesh, run.config.generation.score_batch_size)
+    scorer = run.scorer(model, run.mesh)
     # Both sides of every comparison are samples of the reference policy, SL-CAI.
     samples = [row[side] for row in comparisons for side in ("first", "second")]
     scores = scorer.preference_scores(samples, "pm_train: normalise")
@@ -102,6 +98,24 @@ def run(run: Run, folder: Path) -> Outcome:
         },
         tokens + scorer.tokens,
     )
+
+
+def _builder(run: Run, source: ModelSource) -> Callable[[], PreferenceModel]:
+    settings, seed = run.config.pm_train, run.stage_seed("pm_train", "init")
+    lora, frozen = lora_config(settings.lora), frozen_layers(settings.trained_layers, source)
+    return lambda: PreferenceModel(source.config, lora, run.dtype, frozen, rngs=nnx.Rngs(seed))
+
+
+def steps(plan: Plan) -> list[Step]:
+    """The update; scoring is among the steps of rl."""
+    settings, mesh = plan.run.config.pm_train, plan.run.mesh
+    build = _builder(plan.run, plan.source(settings.source))
+    trainable = plan.trainable(build, lora_config(settings.lora))
+    rows = plan.rows(mesh, settings.batch_size, settings.sequence_length)
+    batch = {name: rows for name in ("first", "second", "first_segments", "second_segments")}
+    single = plan.rows(mesh, settings.batch_size, dtype=jnp.float32)
+    batch |= {name: single for name in ("target", "weight")}
+    return [plan.train_step("pm_train", settings, trainable, preference_loss_sum, batch)]
 
 
 def _helpful_row(run: Run, pair: LabelledPair) -> dict:

@@ -36,7 +36,7 @@ def run(run: Run, folder: Path) -> Outcome:
     chat = ChatFormat(load_tokenizer(model))
     fields = json.dumps(_fields(settings, chat), indent=2)
     (model / "config.json").write_text(fields + "\n", encoding="utf-8")
-    source = ModelSource(model)
+    source = ModelSource(model, execution=run.execution)
 
     rows = [_row(chat, f"{n:07d}", d.messages, d.learned) for n, d in enumerate(dialogues)]
     lengths = (len(row["tokens"]) for row in rows)

@@ -2,30 +2,43 @@
 
 import json
 import logging
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from clu import metric_writers
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from cai_jax.data.readers import Prompt
 from cai_jax.generation.engine import Completion, Generator
 from cai_jax.generation.sampling import Sampling
-from cai_jax.generation.scoring import Scorer
-from cai_jax.learning.train import init_state, make_optimizer, make_trainable
+from cai_jax.generation.scoring import row_scores
+from cai_jax.learning.train import abstract_state, init_state, make_optimizer, make_trainable
 from cai_jax.models.heads import PolicyWithValue
 from cai_jax.models.io.checkpoint import CheckpointInfo, save_checkpoint
-from cai_jax.models.io.load import Model, decoder_builder, inside, load_preference_model
-from cai_jax.models.io.params import abstract_split
+from cai_jax.models.io.load import (
+    Model,
+    decoder_builder,
+    forget_pretrained,
+    inside,
+    load_preference_model,
+)
+from cai_jax.models.io.params import abstract_split, cast_matrices, for_sampling, on_mesh
+from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.keys import named_key, named_rng
-from cai_jax.parallel.mesh import put_batch
+from cai_jax.parallel.mesh import put_batch, waiting
 from cai_jax.prompts.chat import conversation
 from cai_jax.rl.kl import AdaptiveKL
-from cai_jax.rl.ppo import PPOSettings, prepare, update
-from cai_jax.rl.rollout import assemble
+from cai_jax.rl.ppo import Experience, PPOSettings, prepare, update
+from cai_jax.rl.rollout import Rollout, assemble
+from cai_jax.stages.plan import Plan, Step
 from cai_jax.stages.run import Outcome, Run, Stage, frozen_layers, lora_config
 from cai_jax.stages.training import check_finite
 
@@ -43,7 +56,7 @@ class Reward:
         source = run.source(str(run.checkpoint("pm_train")))
         model, self.info = load_preference_model(source, run.mesh, run.dtype, run.dtype)
         self.chat = run.chat
-        self.scorer = Scorer(model, run.mesh, run.config.generation.score_batch_size)
+        self.scorer = run.scorer(model, run.mesh, offload=run.config.rl.offload)
         self.unusable_score = run.config.rl.unusable_score
 
     def __call__(
@@ -70,38 +83,22 @@ def run(run: Run, folder: Path) -> Outcome:
     settings = run.config.rl
     source = run.source(str(run.checkpoint("sl_train")))
     lora = lora_config(settings.lora)
-    frozen = frozen_layers(settings.trained_layers, source)
     # Merged, as the policy's frozen base: both start as exactly the same function.
     reference = run.merged(source)
     start = reference if lora else run.merged(source, trained_fully=True)
-
-    seed = run.stage_seed("rl", "init")
-
-    def build() -> PolicyWithValue:
-        return PolicyWithValue(source.config, lora, run.dtype, frozen, rngs=nnx.Rngs(seed))
-
+    # Under LoRA the reference is the policy's frozen base: there is nothing to put away.
+    reference_params = waiting(reference.params, settings.offload and not lora)
+    build = _builder(run, source)
     trainable = make_trainable(build, start.params, lora, run.mesh, decoder_name="decoder")
-    optimizer = make_optimizer(
-        settings.learning_rate, settings.warmup_steps, settings.max_grad_norm, settings.adam_eps
-    )
+    del reference, start
+    forget_pretrained()
+    optimizer, ppo = _optimizer(run), _ppo_settings(run)
     state = init_state(trainable.params, optimizer)
-    sampler_graph, _ = abstract_split(decoder_builder(source, run.dtype, lora))
-    reference_graph, _ = abstract_split(decoder_builder(source, run.dtype, None, frozen))
+    sampler_graph, sampler_params = abstract_split(decoder_builder(source, run.dtype, lora))
+    reference_graph = _reference_graph(run, source)
+    to_sampler = for_sampling(sampler_params, run.decode_mesh, run.dtype)
     reward = Reward(run)
     prompts = _training_prompts(run)
-    ppo = PPOSettings(
-        prompt_length=settings.prompt_tokens,
-        temperature=settings.temperature,
-        gamma=settings.gamma,
-        lam=settings.lam,
-        clip_ratio=settings.clip_ratio,
-        clip_value=settings.clip_value,
-        value_coef=settings.value_coef,
-        entropy_coef=settings.entropy_coef,
-        epochs=settings.epochs,
-        minibatches=settings.minibatches,
-        micro_batches=settings.micro_batches,
-    )
     controller = AdaptiveKL(settings.kl_target, settings.kl_horizon)
     kl_coef, history, tokens = settings.kl_coef, [], 0
     writer = metric_writers.create_default_writer(str(folder / "tensorboard"), asynchronous=False)
@@ -111,13 +108,14 @@ def run(run: Run, folder: Path) -> Outcome:
             ids = [row for _, row in batch]
             decoder = inside("decoder", nnx.merge_state(state.params, trainable.frozen))
             generator = Generator(
-                Model(sampler_graph, decoder),
-                run.mesh,
+                Model(sampler_graph, to_sampler(decoder)),
+                run.decode_mesh,
                 run.chat.stop_ids,
                 settings.batch_size,
                 bucket_multiple=settings.prompt_tokens,
             )
             completions = _respond(run, generator, batch, iteration)
+            del generator  # and the sampler's copy of the weights
             texts = [run.usable_text(c) for c in completions]
             scores = _scores(run, reward(ids, texts), completions)
             rollout = put_batch(
@@ -130,7 +128,7 @@ def run(run: Run, folder: Path) -> Outcome:
                 experience, stats = prepare(
                     state.params,
                     trainable.frozen,
-                    reference.params,
+                    reference_params(),
                     rollout,
                     jnp.float32(kl_coef),
                     policy_graph=trainable.graph,
@@ -180,6 +178,102 @@ def run(run: Run, folder: Path) -> Outcome:
         },
         tokens,
     )
+
+
+def _builder(run: Run, source: ModelSource) -> Callable[[], PolicyWithValue]:
+    settings, seed = run.config.rl, run.stage_seed("rl", "init")
+    lora, frozen = lora_config(settings.lora), frozen_layers(settings.trained_layers, source)
+    return lambda: PolicyWithValue(source.config, lora, run.dtype, frozen, rngs=nnx.Rngs(seed))
+
+
+def _reference_graph(run: Run, source: ModelSource) -> nnx.GraphDef:
+    frozen = frozen_layers(run.config.rl.trained_layers, source)
+    return abstract_split(decoder_builder(source, run.dtype, None, frozen))[0]
+
+
+def _optimizer(run: Run) -> optax.GradientTransformation:
+    settings = run.config.rl
+    return make_optimizer(
+        settings.learning_rate, settings.warmup_steps, settings.max_grad_norm, settings.adam_eps
+    )
+
+
+def _ppo_settings(run: Run) -> PPOSettings:
+    settings = run.config.rl
+    return PPOSettings(
+        prompt_length=settings.prompt_tokens,
+        temperature=settings.temperature,
+        gamma=settings.gamma,
+        lam=settings.lam,
+        clip_ratio=settings.clip_ratio,
+        clip_value=settings.clip_value,
+        value_coef=settings.value_coef,
+        entropy_coef=settings.entropy_coef,
+        epochs=settings.epochs,
+        minibatches=settings.minibatches,
+        micro_batches=settings.micro_batches,
+    )
+
+
+def steps(plan: Plan) -> list[Step]:
+    """An iteration: weights to the sampler, responses, scores, advantages, updates."""
+    run, settings, source = plan.run, plan.run.config.rl, plan.source()
+    lora, mesh = lora_config(settings.lora), run.mesh
+    trainable = plan.trainable(_builder(run, source), lora)
+    optimizer, ppo = _optimizer(run), _ppo_settings(run)
+    graph, params = abstract_split(decoder_builder(source, run.dtype, lora))
+    narrow = jax.eval_shape(partial(cast_matrices, dtype=run.dtype), params)
+    sampler = Model(graph, on_mesh(narrow, run.decode_mesh))
+    decoder = inside("decoder", nnx.merge_state(trainable.params, trainable.frozen))
+    judge = plan.source(run.config.pm_train.source)
+    judge_model = plan.preference_model(judge, mesh, lora_config(run.config.pm_train.lora))
+
+    b, t = settings.batch_size, settings.prompt_tokens + settings.response_tokens
+    whole, real = plan.rows(mesh, b, t), plan.rows(mesh, b, t, dtype=jnp.float32)
+    rollout = Rollout(whole, whole, real, real, plan.rows(mesh, b, dtype=jnp.float32))
+    static = {
+        "policy_graph": trainable.graph,
+        "reference_graph": _reference_graph(run, source),
+        "settings": ppo,
+    }
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    scalar = jax.ShapeDtypeStruct((), jnp.float32, sharding=everywhere)
+    reference = plan.decoder(source, mesh).params
+    args = (trainable.params, trainable.frozen, reference, rollout, scalar)
+    more = "raise config.rl.micro_batches or the number of chips"
+    advantages = Step("rl: advantages", prepare, args, static, mesh, b * t, 2, more)
+
+    trunk = None
+    if frozen_layers(settings.trained_layers, source):
+        trunk = plan.rows(mesh, b, t, source.config.d_model, dtype=run.dtype)
+    experience = Experience(whole, whole, trunk, *[real] * 5)
+    key = jax.ShapeDtypeStruct((2,), jnp.uint32, sharding=everywhere)
+    state = abstract_state(trainable.params, optimizer)
+    args = (state, trainable.frozen, experience, key)
+    static = {"graph": trainable.graph, "optimizer": optimizer, "settings": ppo}
+    tokens = b * t * settings.epochs
+    updates = Step("rl: updates", update, args, static, mesh, tokens, 3, more)
+
+    moved = for_sampling(params, run.decode_mesh, run.dtype)
+    weights = Step("rl: weights to the sampler", moved, (decoder,), {}, None, 0, 0, more)
+    prompt, new = settings.prompt_tokens, settings.response_tokens
+    sampling = Sampling(settings.temperature)
+    responses = plan.generate("rl: responses", sampler, b, prompt, new, sampling, source.stop_ids)
+    scores = plan.score("rl: scores", row_scores, judge_model, mesh, t)
+    # Under LoRA the reference is the policy's frozen base.
+    apart = () if lora else (reference,)
+    parked = () if settings.offload else (judge_model.params, *apart)
+    policy = (state, trainable.frozen)
+    return [
+        replace(weights, beside=(*parked, state.opt_state)),
+        replace(responses, beside=(*parked, *policy)),
+        replace(scores, beside=(*policy, *(() if settings.offload else apart))),
+        replace(
+            advantages,
+            beside=(state.opt_state, *(() if settings.offload else (judge_model.params,))),
+        ),
+        replace(updates, beside=parked),
+    ]
 
 
 def _training_prompts(run: Run) -> list[tuple[Prompt, list[int], bool]]:

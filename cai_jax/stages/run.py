@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib import metadata
@@ -33,14 +33,15 @@ from cai_jax.data.readers import (
     read_prompts,
 )
 from cai_jax.evaluation.oracle import Oracle
-from cai_jax.generation.engine import Completion
+from cai_jax.generation.engine import Completion, Generator
 from cai_jax.generation.sampling import Sampling
-from cai_jax.models.config import LoRAConfig
+from cai_jax.generation.scoring import Scorer
+from cai_jax.models.config import Execution, LoRAConfig
 from cai_jax.models.io.load import Model, load_merged, load_policy
 from cai_jax.models.io.sources import ModelSource, cache_folder, resolve, stamp
-from cai_jax.parallel.devices import compute_dtype
+from cai_jax.parallel.devices import attention_kernel, compute_dtype
 from cai_jax.parallel.keys import named_key
-from cai_jax.parallel.mesh import make_mesh
+from cai_jax.parallel.mesh import decoding_mesh, make_mesh
 from cai_jax.prompts.chat import ChatFormat, load_tokenizer
 from cai_jax.prompts.critique_revision import parse_reply
 
@@ -81,6 +82,7 @@ class Run:
     """What all stages of a run share; opened lazily, so that a finished run opens nothing."""
 
     config: Config
+    devices: Sequence[jax.Device] | None = None  # None: those that JAX sees
     workdir: Path = field(init=False)
 
     def __post_init__(self):
@@ -155,13 +157,31 @@ class Run:
 
     @cached_property
     def mesh(self) -> Mesh:
-        """The devices."""
-        return make_mesh(**asdict(self.config.mesh))
+        """The devices, as training splits work over them."""
+        sizes = self.config.mesh
+        return make_mesh(sizes.data, sizes.fsdp, sizes.tensor, self.devices)
+
+    @cached_property
+    def decode_mesh(self) -> Mesh:
+        """The same devices as sampling splits work over them."""
+        tensor = self.config.mesh.decode_tensor
+        return decoding_mesh(self.mesh, tensor) if tensor else self.mesh
+
+    @property
+    def platform(self) -> str:
+        """What the devices are: cpu, gpu or tpu."""
+        return self.mesh.devices.flat[0].platform
+
+    @cached_property
+    def execution(self) -> Execution:
+        """How decoders are run here."""
+        model = self.config.model
+        return Execution(attention_kernel(model.attention, self.platform), model.remat)
 
     @cached_property
     def dtype(self) -> jnp.dtype:
         """Type of activations and of frozen parameters."""
-        return compute_dtype(self.config.model.compute_dtype)
+        return compute_dtype(self.config.model.compute_dtype, self.platform)
 
     @property
     def cache(self) -> Path:
@@ -175,7 +195,7 @@ class Run:
 
     def source(self, name: str) -> ModelSource:
         """A model source, empty meaning the run's own model."""
-        return resolve(name or self.model, self.cache)
+        return replace(resolve(name or self.model, self.cache), execution=self.execution)
 
     @cached_property
     def chat(self) -> ChatFormat:
@@ -210,8 +230,20 @@ class Run:
         return load_merged(source, self.mesh, self.dtype, param_dtype)
 
     def policy(self, source: ModelSource) -> Model:
-        """A decoder to run, in the compute type."""
-        return load_policy(source, self.mesh, self.dtype, self.dtype)
+        """A decoder to run, in the compute type and in the layout of sampling."""
+        return load_policy(source, self.decode_mesh, self.dtype, self.dtype)
+
+    def generator(self, model: Model, chat: ChatFormat) -> Generator:
+        """Samples from a decoder of ``policy``."""
+        g = self.config.generation
+        return Generator(
+            model, self.decode_mesh, chat.stop_ids, g.batch_size, longest=g.context_tokens
+        )
+
+    def scorer(self, model: Model, mesh: Mesh | None = None, offload: bool = False) -> Scorer:
+        """Scores with a decoder of ``policy``, or with any model that lives on ``mesh``."""
+        g, mesh = self.config.generation, mesh or self.decode_mesh
+        return Scorer(model, mesh, g.score_batch_size, longest=g.context_tokens, offload=offload)
 
     @property
     def sampling(self) -> Sampling:
@@ -273,7 +305,15 @@ class Run:
                     f"config.{field_name}.source: {name} is a preference model; name a language "
                     "model"
                 )
-        _ = self.mesh
+        if c.model.architecture:
+            planned = ModelSource(Path(c.model.architecture)).config
+            found = replace(self.source("").config, execution=planned.execution)
+            if found != planned:
+                raise ConfigError(
+                    f"config.model.architecture: {c.model.architecture}/config.json describes "
+                    f"another model than {self.model}; empty the field, or give that model's"
+                )
+        _ = self.decode_mesh
 
     def _choice_shots(self) -> int:
         return 0 if self.config.feedback.method == "contrast" else self.config.feedback.few_shots

@@ -19,6 +19,7 @@ from cai_jax.prompts.critique_revision import (
     parse_reply,
     revision_messages,
 )
+from cai_jax.stages.plan import Plan, Step
 from cai_jax.stages.run import Outcome, Run, Stage
 
 log = logging.getLogger("cai_jax")
@@ -58,10 +59,7 @@ class Draft:
 def run(run: Run, folder: Path) -> Outcome:
     """Writes ``responses`` (round 0), ``revisions`` (later rounds) and ``helpful`` samples."""
     settings = run.config.sl_data
-    generation = run.config.generation
-    generator = Generator(
-        run.policy(run.source("")), run.mesh, run.chat.stop_ids, generation.batch_size
-    )
+    generator = run.generator(run.policy(run.source("")), run.chat)
     dropped: dict[str, int] = {}
     prompts = run.training(run.red_team_prompts, settings.red_team_prompts)
     drafts = [_first_responses(run, generator, prompts, "response", dropped)]
@@ -206,6 +204,16 @@ def _row(run: Run, draft: Draft) -> dict[str, Any]:
         "model": run.model,
         "constitution_sha256": run.constitution.content_hash(),
     }
+
+
+def steps(plan: Plan) -> list[Step]:
+    """Responses, critiques and revisions; the program with the longest completion."""
+    run, source = plan.run, plan.source()
+    g = run.config.generation
+    new = max(g.response_tokens, g.critique_tokens)
+    model = plan.decoder(source, run.decode_mesh)
+    name, prompt = "sl_data: revisions", g.context_tokens - new
+    return [plan.generate(name, model, g.batch_size, prompt, new, run.sampling, source.stop_ids)]
 
 
 STAGE = Stage(

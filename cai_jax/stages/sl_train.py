@@ -1,33 +1,33 @@
 """SL-CAI: supervised finetuning on revisions, mixed with helpful samples (section 3.1)."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from cai_jax.data.records import read_records
 from cai_jax.data.tasks import Part
 from cai_jax.learning.losses import sft_loss_sum
-from cai_jax.learning.train import make_optimizer, make_trainable
+from cai_jax.learning.train import make_trainable
+from cai_jax.models.decoder import Decoder
 from cai_jax.models.io.checkpoint import CheckpointInfo, base_of, save_checkpoint
 from cai_jax.models.io.load import decoder_builder
+from cai_jax.models.io.sources import ModelSource
+from cai_jax.stages.plan import Plan, Step
 from cai_jax.stages.run import Outcome, Run, Stage, frozen_layers, lora_config
-from cai_jax.stages.training import check_lengths, packed_batches, packed_tokens, train
+from cai_jax.stages.training import (
+    check_lengths,
+    optimizer_of,
+    packed_batches,
+    packed_tokens,
+    train,
+)
 
 
 def run(run: Run, folder: Path) -> Outcome:
     """Trains the base model on the records of sl_data and leaves a checkpoint."""
     settings, source = run.config.sl_train, run.source("")
     lora = lora_config(settings.lora)
-    trainable = make_trainable(
-        decoder_builder(
-            source,
-            run.dtype,
-            lora,
-            frozen_layers(settings.trained_layers, source),
-            run.stage_seed("sl_train", "init"),
-        ),
-        run.merged(source, trained_fully=lora is None).params,
-        lora,
-        run.mesh,
-    )
+    decoder = run.merged(source, trained_fully=lora is None).params
+    trainable = make_trainable(_builder(run, source), decoder, lora, run.mesh)
     records = run.workdir / "sl_data"
     parts = []
     for name in ("revisions", "helpful"):
@@ -41,7 +41,7 @@ def run(run: Run, folder: Path) -> Outcome:
         "sl_train",
         trainable,
         sft_loss_sum,
-        make_optimizer(settings.learning_rate, settings.warmup_steps, settings.max_grad_norm),
+        optimizer_of(settings),
         packed_batches(run, "sl_train", parts, settings, source.config.vocab_size),
         settings.micro_batches,
         packed_tokens,
@@ -60,6 +60,26 @@ def run(run: Run, folder: Path) -> Outcome:
     )
 
 
+def _builder(run: Run, source: ModelSource) -> Callable[[], Decoder]:
+    settings = run.config.sl_train
+    frozen = frozen_layers(settings.trained_layers, source)
+    seed = run.stage_seed("sl_train", "init")
+    return decoder_builder(source, run.dtype, lora_config(settings.lora), frozen, seed)
+
+
+def steps(plan: Plan) -> list[Step]:
+    """The update."""
+    settings = plan.run.config.sl_train
+    build = _builder(plan.run, plan.source())
+    trainable = plan.trainable(build, lora_config(settings.lora))
+    rows = plan.rows(plan.run.mesh, settings.batch_size, settings.sequence_length)
+    batch = {name: rows for name in ("tokens", "segments", "loss_mask")}
+    return [plan.train_step("sl_train", settings, trainable, sft_loss_sum, batch)]
+
+
 STAGE = Stage(
-    name="sl_train", inputs=("sl_data",), settings=lambda run: [run.config.sl_train], run=run
+    name="sl_train",
+    inputs=("sl_data",),
+    settings=lambda run: [run.config.sl_train],
+    run=run,
 )

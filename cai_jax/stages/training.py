@@ -11,10 +11,18 @@ from clu import metric_writers
 from flax import nnx
 from tqdm import tqdm
 
-from cai_jax.config import PretrainConfig, SLTrainConfig
+from cai_jax.config import PMTrainConfig, PretrainConfig, SLTrainConfig
 from cai_jax.data.tasks import CausalLMConverter, Part, batches, mixture
 from cai_jax.learning.losses import Batch
-from cai_jax.learning.train import LossSum, Trainable, TrainState, init_state, train_step
+from cai_jax.learning.train import (
+    LossSum,
+    Trainable,
+    TrainState,
+    init_state,
+    make_optimizer,
+    train_step,
+)
+from cai_jax.models.io.load import forget_pretrained
 from cai_jax.parallel.mesh import put_batch
 from cai_jax.stages.run import Run
 
@@ -35,6 +43,7 @@ def train(
     Returns:
       The trained parameters, the metrics of every step, and the number of tokens read.
     """
+    forget_pretrained()
     data = list(data)
     state: TrainState = init_state(trainable.params, optimizer)
     history, tokens = [], 0
@@ -58,6 +67,11 @@ def train(
             bar.set_postfix(loss=f"{scalars['loss']:.3f}", refresh=False)
     writer.close()
     return state.params, history, tokens
+
+
+def optimizer_of(settings: SLTrainConfig | PMTrainConfig) -> optax.GradientTransformation:
+    """Adam as a training stage asks for it."""
+    return make_optimizer(settings.learning_rate, settings.warmup_steps, settings.max_grad_norm)
 
 
 def check_finite(scalars: dict[str, float], name: str, step: int) -> dict[str, float]:

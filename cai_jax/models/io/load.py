@@ -14,7 +14,13 @@ from cai_jax.models.config import LoRAConfig
 from cai_jax.models.decoder import Decoder
 from cai_jax.models.heads import PreferenceModel
 from cai_jax.models.io.checkpoint import CheckpointInfo, restore_trained
-from cai_jax.models.io.params import abstract_split, load_decoder, merge_lora, trainable_filter
+from cai_jax.models.io.params import (
+    abstract_split,
+    cast_matrices,
+    load_decoder,
+    merge_lora,
+    trainable_filter,
+)
 from cai_jax.models.io.sources import ModelSource
 
 HEAD = "score.weight"  # of transformers' sequence classifiers
@@ -139,7 +145,7 @@ def load_preference_model(
         return Model(graph, nnx.merge_state(abstract, under("decoder", decoder))), info
     trained = load_update(source, mesh)
     if not info.lora:
-        return Model(graph, trained), info
+        return Model(graph, cast_matrices(trained, param_dtype)), info
     decoder = load_merged(source.below, mesh, compute_dtype, param_dtype)
     return Model(graph, nnx.merge_state(trained, under("decoder", decoder.params))), info
 
@@ -162,6 +168,11 @@ def _pretrained(path: Path, mesh: Mesh, param_dtype: jnp.dtype) -> nnx.State:
     _, abstract = abstract_split(decoder_builder(source, param_dtype))
     names, head = source.family.names, [HEAD] if source.kind == "preference" else []
     return load_decoder(source.weights, source.config, names, abstract, mesh, param_dtype, head)
+
+
+def forget_pretrained() -> None:
+    """Frees pretrained weights that are kept for other stages, where training needs the memory."""
+    _pretrained.cache_clear()
 
 
 def _classifier_head(source: ModelSource) -> jax.Array:

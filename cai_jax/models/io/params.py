@@ -1,7 +1,7 @@
 """From weight files to parameter trees on the mesh, and between parameter trees."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from cai_jax.models.config import DecoderConfig
 from cai_jax.models.io.families import TensorName
 from cai_jax.models.io.weights import Weights
 from cai_jax.models.layers import HeadParam, LoRAParam
-from cai_jax.parallel.mesh import partition_spec
+from cai_jax.parallel.mesh import param_spec
 
 # Buffers that some checkpoints carry beside their weights.
 _IGNORED = re.compile(r".*(rotary_emb\.inv_freq|attention\.(masked_)?bias)$")
@@ -34,7 +34,62 @@ def abstract_split(build, *filters) -> tuple[nnx.GraphDef, ...]:
 def param_sharding(variable: nnx.Variable, mesh: Mesh) -> NamedSharding:
     """Where a parameter lives, from the logical axes it declares."""
     axes = variable.get_metadata("axes")
-    return NamedSharding(mesh, partition_spec(axes, variable.shape, mesh))
+    return NamedSharding(mesh, param_spec(axes, variable.shape, mesh))
+
+
+def on_mesh(abstract: nnx.State, mesh: Mesh, dtype: jnp.dtype | None = None) -> nnx.State:
+    """Abstract parameters with their places on the mesh, in another type if one is given."""
+
+    def place(variable: nnx.Variable) -> nnx.Variable:
+        shape, kind = variable.shape, dtype or variable.dtype
+        place = param_sharding(variable, mesh)
+        return variable.replace(jax.ShapeDtypeStruct(shape, kind, sharding=place))
+
+    return map_variables(place, abstract)
+
+
+def constrain_params(state: nnx.State) -> nnx.State:
+    """Pins parameters, or their gradients, to their places under ``jax.set_mesh``.
+
+    Without it the compiler sums whole gradients on every device before each takes its part.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return state
+
+    def pin(variable: nnx.Variable) -> nnx.Variable:
+        spec = param_spec(variable.get_metadata("axes"), variable.shape, mesh)
+        return variable.replace(jax.lax.with_sharding_constraint(variable.get_value(), spec))
+
+    return map_variables(pin, state)
+
+
+def for_sampling(
+    abstract: nnx.State, mesh: Mesh, dtype: jnp.dtype
+) -> Callable[[nnx.State], nnx.State]:
+    """A jitted function that moves parameters to the layout of sampling, matrices in ``dtype``.
+
+    Products are in that type anyway: cast once, weights are half as much to read at every token.
+    """
+    places = map_variables(lambda v: v.replace(param_sharding(v, mesh)), abstract)
+    return jax.jit(partial(cast_matrices, dtype=dtype), out_shardings=places)
+
+
+def cast_matrices(params: nnx.State, dtype: jnp.dtype) -> nnx.State:
+    """Parameters with all projections and tables in one type; norms, biases, heads as they are."""
+
+    def cast(variable: nnx.Variable) -> nnx.Variable:
+        stacked = "layers" in variable.get_metadata("axes")
+        if len(variable.shape) - stacked < 2:
+            return variable
+        return variable.replace(variable.get_value().astype(dtype))
+
+    return map_variables(cast, params)
+
+
+def map_variables(change: Callable[[nnx.Variable], nnx.Variable], state: nnx.State) -> nnx.State:
+    """The state with every variable changed."""
+    return nnx.from_flat_state([(path, change(v)) for path, v in nnx.to_flat_state(state)])
 
 
 def load_decoder(
@@ -147,11 +202,7 @@ def init_on_mesh(build, wanted: Any, mesh: Mesh) -> nnx.State:
       wanted: for example ``(LoRAParam, HeadParam)``.
     """
     _, abstract, _ = abstract_split(build, wanted, ...)
-    shardings = jax.tree.map(
-        lambda v: v.replace(param_sharding(v, mesh)),
-        abstract,
-        is_leaf=lambda v: isinstance(v, nnx.Variable),
-    )
+    shardings = map_variables(lambda v: v.replace(param_sharding(v, mesh)), abstract)
     return jax.jit(lambda: nnx.split(build(), wanted, ...)[1], out_shardings=shardings)()
 
 

@@ -14,11 +14,11 @@ import os
 import subprocess
 import sys
 import zipfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from cai_jax.models.config import DecoderConfig
+from cai_jax.models.config import DecoderConfig, Execution
 from cai_jax.models.io.checkpoint import MODEL_FILE, CheckpointInfo, read_info
 from cai_jax.models.io.families import Family, Fields, read_config, read_fields
 from cai_jax.models.io.gguf_weights import GGUFWeights
@@ -36,11 +36,12 @@ class ModelSource:
 
     path: Path  # folder in Hugging Face layout, or .gguf file
     checkpoints: tuple[tuple[Path, CheckpointInfo], ...] = ()
+    execution: Execution = field(default_factory=Execution)
 
     @property
     def below(self) -> "ModelSource":
         """What the last checkpoint was trained from."""
-        return ModelSource(self.path, self.checkpoints[:-1])
+        return replace(self, checkpoints=self.checkpoints[:-1])
 
     @cached_property
     def weights(self) -> Weights:
@@ -55,7 +56,7 @@ class ModelSource:
     @cached_property
     def config(self) -> DecoderConfig:
         """Sizes of the decoder."""
-        config = self._read_config[1]
+        config = replace(self._read_config[1], execution=self.execution)
         # A classifier has no projection to the vocabulary.
         return replace(config, tie_embeddings=True) if self._is_classifier else config
 

@@ -1,0 +1,296 @@
+"""Compiles every jitted step of a run for a TPU slice that need not be there.
+
+python -m cai_jax.compile --config=configs/rlaif.py:llama3-8b --topology=v5e:8x16
+
+prints what each step takes of a chip's memory, what it computes and moves, and how long it takes
+at best. It needs ``pip install -e '.[tpu]'``, and no TPU, no weights and no data.
+"""
+
+import os
+
+# Without these libtpu looks for a TPU on this machine, and waits.
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
+
+import json
+import logging
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from importlib import util
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+from cai_jax.main import CONFIG, start
+
+log = logging.getLogger("cai_jax")
+TOPOLOGY = flags.DEFINE_string("topology", None, "TPU slice, for example v5e:8x16")
+SLICES = flags.DEFINE_integer("slices", 1, "slices of it, joined by a data center network")
+ONLY = flags.DEFINE_string("only", "", "compile steps whose name has this in it alone")
+OUT = flags.DEFINE_string("out", "", "file for the report as JSON; empty: none")
+flags.mark_flag_as_required("topology")
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step takes; sizes are bytes of one chip.
+
+    Attributes:
+      step: stage and step.
+      problem: why it does not compile or fit, and what to change; empty: it fits.
+      arguments: what it is called with.
+      temporaries: what it needs while it runs, results that reuse no argument included.
+      beside: models that wait on the chip meanwhile.
+      share: all three, of the chip's memory.
+      flops: operations of one chip, recomputation included.
+      moved: to and from the chip's memory.
+      sent: to other chips.
+      collectives: results by kind.
+      decode_collectives: types of those in the sampling loop, by kind.
+      compile_seconds: on this machine.
+      seconds: at best: the slowest of computing, memory and links, wholly overlapped.
+      bound: which of them that is.
+      utilisation: of the chip's peak by the model's own operations, recomputation excluded.
+      tokens_per_second: a chip.
+      replicated: parameters that every chip holds whole.
+    """
+
+    step: str
+    problem: str = ""
+    arguments: int = 0
+    temporaries: int = 0
+    beside: int = 0
+    share: float = 0.0
+    flops: float = 0.0
+    moved: float = 0.0
+    sent: float = 0.0
+    collectives: dict[str, float] | None = None
+    decode_collectives: dict[str, list[str]] | None = None
+    compile_seconds: float = 0.0
+    seconds: float = 0.0
+    bound: str = ""
+    utilisation: float = 0.0
+    tokens_per_second: float = 0.0
+    replicated: tuple[str, ...] = ()
+
+
+def main(argv: list[str]) -> None:
+    """Compiles, reports, and fails if something does not fit."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    from cai_jax.config import ConfigError, parse_config
+    from cai_jax.stages import evaluate, feedback, pm_train, rl, sl_data, sl_train
+    from cai_jax.stages.plan import Plan
+    from cai_jax.stages.run import Run
+
+    config = parse_config(CONFIG.value.to_dict())
+    if config.pretrain:
+        raise ConfigError(
+            "config.pretrain: this config makes its model itself, and is made for one machine; "
+            "compile ahead takes one that names a pretrained model in config.model.source"
+        )
+    devices = topology_devices(TOPOLOGY.value, SLICES.value)
+    plan = Plan(Run(config, devices))
+    modules = (sl_data, sl_train, feedback, pm_train, rl, evaluate)
+    steps = [step for module in modules for step in module.steps(plan)]
+    wanted = [step for step in steps if ONLY.value in step.name]
+    if not wanted:
+        names = ", ".join(step.name for step in steps)
+        raise ValueError(f"--only={ONLY.value}: no such step; there are: {names}")
+    chip = chip_of(devices[0].device_kind)
+    parameters = plan.parameters()
+    reports = []
+    for step in wanted:
+        log.info("%s", step.name)
+        reports.append(compile_step(step, chip, len(devices), parameters, plan))
+    about = {
+        "topology": TOPOLOGY.value,
+        "slices": SLICES.value,
+        "chips": len(devices),
+        "chip": devices[0].device_kind,
+        "peaks": asdict(chip),
+        "mesh": dict(plan.run.mesh.shape),
+        "decoding_mesh": dict(plan.run.decode_mesh.shape),
+        "parameters": parameters,
+    }
+    print("\n".join(table(reports, about)))
+    if OUT.value:
+        report = about | {"steps": [asdict(report) for report in reports]}
+        Path(OUT.value).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if failed := [report.step for report in reports if report.problem]:
+        raise ValueError(f"does not fit {TOPOLOGY.value}: {', '.join(failed)}; see above")
+
+
+def topology_devices(name: str, slices: int) -> list[Any]:
+    """Devices of a TPU slice that can be compiled for, and not run on.
+
+    Raises:
+      ValueError: libtpu is not installed, or knows no such slice.
+    """
+    if util.find_spec("libtpu") is None:
+        raise ValueError("--topology: libtpu is not installed; pip install -e '.[tpu]'")
+    from jax.experimental import topologies
+
+    try:
+        more = {"num_slices": slices} if slices > 1 else {}
+        description = topologies.get_topology_desc(name, "tpu", **more)
+    except Exception as error:  # JAX hands on whatever the plugin says
+        raise ValueError(
+            f"--topology={name}: no such slice ({str(error).splitlines()[0]}); they are named as "
+            "v5e:4x4, v6e:8x16, v5p:4x4x8"
+        ) from error
+    return list(description.devices)
+
+
+def chip_of(kind: str) -> Any:
+    """Published peaks of a chip.
+
+    Raises:
+      ValueError: none are known here.
+    """
+    from cai_jax.parallel.chips import CHIPS
+
+    if kind not in CHIPS:
+        raise ValueError(f"--topology: no peaks are known of {kind!r}; add it to parallel/chips.py")
+    return CHIPS[kind]
+
+
+def compile_step(step: Any, chip: Any, chips: int, parameters: int, plan: Any) -> StepReport:
+    """Compiles one step and reads off what it takes."""
+    import jax
+
+    from cai_jax.learning.flops import matmul_flops
+    from cai_jax.parallel.hlo import Program
+
+    traced = step.trace()
+    flops = matmul_flops(traced.jaxpr, chips) / chips
+    began = time.monotonic()
+    try:
+        with step.layout():
+            compiled = traced.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        return StepReport(step.name, _problem(str(error), step.mend))
+    seconds = time.monotonic() - began
+    memory = compiled.memory_analysis()
+    arguments = memory.argument_size_in_bytes
+    temporaries = (
+        memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    )
+    beside = placed_bytes(step.beside)
+    share = (arguments + temporaries + beside) / chip.memory
+    program = Program(compiled.as_text())
+    traffic = program.traffic()
+    times = {
+        "computing": flops / chip.flops,
+        "memory": traffic.memory / chip.bandwidth,
+        "links": traffic.wire / chip.links,
+    }
+    bound = max(times, key=times.get)
+    own = 2.0 * parameters * step.tokens * step.passes / chips
+    over = (share - 1) * chip.memory / GIB
+    return StepReport(
+        step.name,
+        problem=f"{over:.1f} GiB a chip too much: {step.mend}" if share > 1 else "",
+        arguments=arguments,
+        temporaries=temporaries,
+        beside=beside,
+        share=share,
+        flops=flops,
+        moved=traffic.memory,
+        sent=traffic.wire,
+        collectives=dict(traffic.collectives),
+        decode_collectives=program.decode_collectives(),
+        compile_seconds=round(seconds, 1),
+        seconds=times[bound],
+        bound=bound,
+        utilisation=own / times[bound] / chip.flops,
+        tokens_per_second=step.tokens / chips / times[bound],
+        replicated=tuple(replicated(step.args)) if step.mesh is plan.run.mesh else (),
+    )
+
+
+def _problem(said: str, mend: str) -> str:
+    """What the compiler said, in one line."""
+    if found := re.search(r"memory required for HLO temporaries \(([\d.]+)([GM])\)", said):
+        size = float(found[1]) / (1024 if found[2] == "M" else 1)
+        return f"temporaries alone take {size:.1f} GiB a chip: {mend}"
+    if found := re.search(r"Used ([\d.]+)G of ([\d.]+)G hbm", said):
+        return f"takes {found[1]} GiB of {found[2]} GiB a chip: {mend}"
+    return said.splitlines()[0]
+
+
+def placed_bytes(tree: Any) -> int:
+    """Bytes of one chip that abstract arrays take."""
+    import jax
+
+    return sum(
+        prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+    )
+
+
+def replicated(args: Iterable[Any]) -> list[str]:
+    """Names of parameters that lie whole on every chip; scalars cannot do otherwise."""
+    import jax
+
+    leaves = jax.tree_util.tree_leaves_with_path(args)
+    return sorted(
+        jax.tree_util.keystr(path)
+        for path, x in leaves
+        if hasattr(x, "sharding") and x.size > 2 and x.sharding.is_fully_replicated
+    )
+
+
+def table(reports: list[StepReport], about: dict[str, Any]) -> list[str]:
+    """The report as lines."""
+    chips, peaks = about["chips"], about["peaks"]
+    slices = f"{about['slices']} x " if about["slices"] > 1 else ""
+    lines = [
+        f"{slices}{about['topology']}: {chips} chips, {about['chip']}; "
+        f"{about['parameters'] / 1e9:.2f} billion parameters",
+        f"training layout {about['mesh']}, sampling layout {about['decoding_mesh']}",
+        "",
+        "| step | arguments | temporaries | beside | of memory | TFLOP | GB moved | GB sent "
+        "| compiled in | takes at best | bound by | utilisation | tokens/s/chip |",
+        "| --- |" + " ---: |" * 8 + " ---: | --- | ---: | ---: |",
+    ]
+    for r in reports:
+        if r.problem and not r.share:
+            lines.append(f"| {r.step} | does not fit |" + " |" * 11)
+            continue
+        gib = [f"{size / GIB:.2f} GiB" for size in (r.arguments, r.temporaries, r.beside)]
+        lines.append(
+            f"| {r.step} | {' | '.join(gib)} | {r.share:.0%} | {r.flops / 1e12:.1f} | "
+            f"{r.moved / 1e9:.1f} | {r.sent / 1e9:.2f} | {r.compile_seconds:.0f} s | "
+            f"{r.seconds:.3g} s | {r.bound} | {r.utilisation:.0%} | {r.tokens_per_second:.0f} |"
+        )
+    lines += ["", "Collectives, GB of results a chip:"]
+    for r in reports:
+        kinds = ", ".join(f"{k} {v / 1e9:.2f}" for k, v in sorted((r.collectives or {}).items()))
+        lines.append(f"  {r.step}: {kinds or 'none'}")
+        for kind, types in sorted((r.decode_collectives or {}).items()):
+            shapes = sorted({re.sub(r"\{[^}]*\}", "", t) for t in types})
+            lines.append(f"    a token: {len(types)} x {kind} of {', '.join(shapes)}")
+    whole = sorted({name for r in reports for name in r.replicated})
+    lines += ["", f"Parameters that every chip holds whole: {', '.join(whole) or 'none'}"]
+    lines += [f"PROBLEM {r.step}: {r.problem}" for r in reports if r.problem]
+    lines += [
+        "",
+        f"Published peaks of a chip: {peaks['memory'] / GIB:.0f} GiB at "
+        f"{peaks['bandwidth'] / 1e9:.0f} GB/s, {peaks['flops'] / 1e12:.0f} TFLOP/s in bfloat16, "
+        f"links {peaks['links'] / 1e9:.0f} GB/s in all.",
+        "Takes at best: the slowest of computing, memory and links, the other two hidden behind "
+        "it; collectives as rings over all links; sampling runs to its limit. Utilisation counts "
+        "two operations a parameter and token, six with a backward pass; TFLOP counts what is "
+        "computed again, too. Real steps take longer: measure before you plan by it.",
+    ]
+    return lines
+
+
+if __name__ == "__main__":
+    start(main)

@@ -1,0 +1,23 @@
+"""What accelerators can do at most, as their makers publish it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Chip:
+    """Peaks of one chip."""
+
+    memory: float  # bytes
+    bandwidth: float  # bytes a second, of that memory
+    flops: float  # bfloat16 operations a second
+    links: float  # bytes a second to other chips of the slice, all links together, one way
+
+
+GIB = 2.0**30
+# Google Cloud, "TPU versions": HBM, its bandwidth, bf16 peak, inter-chip interconnect in Gbit/s.
+CHIPS = {
+    "TPU v4": Chip(32 * GIB, 1228e9, 275e12, 2400e9 / 8),
+    "TPU v5 lite": Chip(16 * GIB, 819e9, 197e12, 1600e9 / 8),
+    "TPU v5": Chip(95 * GIB, 2765e9, 459e12, 4800e9 / 8),
+    "TPU v6 lite": Chip(32 * GIB, 1640e9, 918e12, 3584e9 / 8),
+}

@@ -1,0 +1,248 @@
+"""What a compiled program moves: bytes to and from memory, and between devices.
+
+XLA's own cost analysis counts the body of a loop once; here loops count as often as they run.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import prod
+
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+_BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4,
+          "f32": 4, "s64": 8, "u64": 8, "f64": 8}  # fmt: skip
+_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\](\{[^}]*\})?")
+_INSTRUCTION = re.compile(r"^\s*(ROOT )?%?([\w.\-]+) = (.*?) ([a-z][a-z\d\-]*)\((.*)$")
+_HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_CALLED = re.compile(r"\b(?:calls|to_apply|body|condition)=%?([\w.\-]+)")
+_BODY = re.compile(r"\bbody=%?([\w.\-]+)")
+_CONDITION = re.compile(r"\bcondition=%?([\w.\-]+)")
+_BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
+_NAMES = re.compile(r"%([\w.\-]+)")
+# They name or group arrays, and move nothing.
+_FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id",
+         "replica-id", "after-all", "iota", "opt-barrier", "add-dependency"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One line of HLO."""
+
+    name: str
+    type: str
+    op: str
+    operands: tuple[str, ...]
+    text: str  # from the operands on
+    root: bool
+
+
+@dataclass
+class Traffic:
+    """Bytes, of one device."""
+
+    memory: float = 0.0  # read and written
+    collectives: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # results
+    calls: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    wire: float = 0.0  # sent to other devices, as rings do it
+
+    def add(self, other: "Traffic", times: float) -> None:
+        """Adds what another part moves, so many times."""
+        self.memory += other.memory * times
+        self.wire += other.wire * times
+        for kind in other.collectives:
+            self.collectives[kind] += other.collectives[kind] * times
+            self.calls[kind] += other.calls[kind] * times
+
+
+def array_bytes(type_: str, everywhere: bool = False) -> int:
+    """Size of an HLO type in main memory; arrays in a core's own memory (S(1)) count as 0.
+
+    Args:
+      type_: an array or a tuple of arrays, as HLO writes it.
+      everywhere: count those too.
+    """
+    return sum(
+        _BYTES.get(kind, 0) * prod(int(d) for d in dims.split(",") if d)
+        for kind, dims, layout in _ARRAY.findall(type_)
+        if everywhere or not re.search(r"S\([1-9]\d*\)", layout)
+    )
+
+
+class Program:
+    """The computations of an optimized HLO module.
+
+    Args:
+      text: as ``compiled.as_text()`` gives it.
+    """
+
+    def __init__(self, text: str):
+        self.computations: dict[str, dict[str, Instruction]] = {}
+        self.entry = ""
+        self._known: dict[str, Traffic] = {}
+        current: dict[str, Instruction] = {}
+        for line in text.splitlines():
+            if head := _HEAD.match(line):
+                current = self.computations.setdefault(head[2], {})
+                self.entry = head[2] if head[1] else self.entry
+            elif found := _INSTRUCTION.match(line):
+                root, name, type_, op, rest = found.groups()
+                operands = tuple(_NAMES.findall(rest.partition(")")[0]))
+                current[name] = Instruction(name, type_, op, operands, rest, bool(root))
+
+    def traffic(self) -> Traffic:
+        """Of one call of the program."""
+        return self._of(self.entry)
+
+    def decode_collectives(self) -> dict[str, list[str]]:
+        """Types of the collectives in loops whose length the data decides: those of sampling."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for computation in self.computations.values():
+            for i in computation.values():
+                if i.op == "while" and not self._rounds(i)[1]:
+                    for inner in self._inside(_BODY.search(i.text)[1]):
+                        if (kind := _kind(inner)) is not None:
+                            found[kind].append(inner.type)
+        return dict(found)
+
+    def _rounds(self, loop: Instruction) -> tuple[int, bool]:
+        """How often a loop runs at most, from the limit in its condition; and whether always."""
+        condition = self.computations.get(_CONDITION.search(loop.text)[1], {})
+        for i in condition.values():
+            if i.op == "compare" and "direction=LT" in i.text:
+                limit = condition.get(i.operands[-1])
+                if limit is not None and limit.op == "constant":
+                    return int(limit.text.partition(")")[0]), i.root
+        return 1, True
+
+    def _inside(self, name: str) -> Iterator[Instruction]:
+        for i in self.computations.get(name, {}).values():
+            yield i
+            for called in _called(i):
+                yield from self._inside(called)
+
+    def _of(self, name: str) -> Traffic:
+        if name not in self._known:
+            total = Traffic()
+            for i in self.computations.get(name, {}).values():
+                self._add(total, i, self.computations[name])
+            self._known[name] = total
+        return self._known[name]
+
+    def _add(self, total: Traffic, i: Instruction, around: dict[str, Instruction]) -> None:
+        if i.op.endswith(("-done", "-update")) and i.op != "dynamic-update-slice":
+            return
+        if i.op == "while":
+            rounds, _ = self._rounds(i)
+            for called in _called(i):
+                total.add(self._of(called), rounds)
+            return
+        if i.op in ("call", "conditional", "async-start"):
+            branches = [self._of(called) for called in _called(i)]
+            if branches:
+                total.add(max(branches, key=lambda branch: branch.memory), 1)
+            return
+        if (kind := _kind(i)) is not None:
+            size, ways = self._collective_bytes(i, around), _group_size(i.text)
+            total.collectives[kind] += size
+            total.calls[kind] += 1
+            share = (ways - 1) / ways
+            factor = {"all-reduce": 2 * share, "collective-permute": 1.0}.get(kind, share)
+            total.wire += size * factor
+        if i.op == "fusion":
+            for called in _called(i):  # a fusion may hold a collective; its memory is counted here
+                inner = self._of(called)
+                total.add(Traffic(0.0, inner.collectives, inner.calls, inner.wire), 1)
+        if i.op not in _FREE:
+            total.memory += self._memory(i, around)
+
+    def _collective_bytes(self, i: Instruction, around: dict[str, Instruction]) -> int:
+        """The larger side: what is gathered, or what is scattered."""
+        operands = sum(array_bytes(around[o].type, True) for o in i.operands if o in around)
+        result = array_bytes(i.type, True)
+        return (
+            operands
+            if "reduce-scatter" in i.op
+            else max(
+                operands,
+                result
+                - operands
+                * (
+                    i.op.endswith("-start")  # its result repeats the operands
+                ),
+            )
+        )
+
+    def _memory(self, i: Instruction, around: dict[str, Instruction]) -> int:
+        sizes = [array_bytes(around[o].type) if o in around else 0 for o in i.operands]
+        out = array_bytes(i.type)
+        if i.op in ("dynamic-slice", "gather", "slice"):
+            return 2 * out
+        if i.op in ("dynamic-update-slice", "scatter"):
+            return 2 * (sizes[1] if len(sizes) > 1 else out)
+        if i.op != "fusion":
+            return sum(sizes) + out
+        body = self.computations.get(next(iter(_called(i)), ""), {})
+        root = next((x for x in body.values() if x.root), None)
+        for number, parameter in _parameters(body):
+            read = self._read(parameter, body)
+            sizes[number] = sizes[number] if read is None else min(sizes[number], read)
+        if root is not None:
+            parts = [body.get(o) for o in root.operands] if root.op == "tuple" else [root]
+            for part in parts:
+                if part is not None and part.op == "dynamic-update-slice":
+                    update = body.get(part.operands[1])
+                    out -= array_bytes(part.type) - (array_bytes(update.type) if update else 0)
+        return sum(sizes) + max(out, 0)
+
+    def _read(self, value: Instruction, body: dict[str, Instruction]) -> int | None:
+        """Bytes of a value in a fusion that are read, where only slices are; None: all of it."""
+        total = 0
+        for user in body.values():
+            if value.name not in user.operands:
+                continue
+            first = user.operands[0] == value.name
+            if user.op in ("dynamic-slice", "gather", "slice") and first:
+                total += array_bytes(user.type, True)
+            elif user.op == "dynamic-update-slice" and first:
+                continue  # written in place
+            elif user.op in ("bitcast", "fusion"):
+                inner = [self._read(user, body)]
+                if user.op == "fusion":
+                    called = self.computations.get(_called(user)[0], {})
+                    places = [n for n, name in enumerate(user.operands) if name == value.name]
+                    inner = [self._read(x, called) for n, x in _parameters(called) if n in places]
+                if None in inner:
+                    return None
+                total += sum(inner)
+            else:
+                return None
+        return total
+
+
+def _parameters(body: dict[str, Instruction]) -> list[tuple[int, Instruction]]:
+    return [(int(x.text.partition(")")[0]), x) for x in body.values() if x.op == "parameter"]
+
+
+def _called(i: Instruction) -> list[str]:
+    names = _CALLED.findall(i.text)
+    for branches in _BRANCHES.findall(i.text):
+        names += _NAMES.findall(branches)
+    return [] if _kind(i) else names
+
+
+def _kind(i: Instruction) -> str | None:
+    name = i.op.removesuffix("-start")
+    return name if name in COLLECTIVES else None
+
+
+def _group_size(text: str) -> int:
+    """Devices that take part in a collective together."""
+    if found := re.search(r"replica_groups=\[(\d+),(\d+)\]", text):
+        return int(found[2])
+    if found := re.search(r"replica_groups=\{\{([\d,]+)\}", text):
+        return found[1].count(",") + 1
+    if found := re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", text):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", found[1]))
+        return prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", found[2]))
+    return 2
