@@ -85,7 +85,9 @@ def make_optimizer(
 
 def init_state(params: nnx.State, optimizer: optax.GradientTransformation) -> TrainState:
     """A state before the first update; optimizer moments follow the parameters' sharding."""
-    return TrainState(jnp.zeros((), jnp.int32), params, jax.jit(optimizer.init)(params))
+    # The step is made on the devices of the parameters too: a jitted call takes no other device's.
+    step, opt_state = jax.jit(lambda p: (jnp.zeros((), jnp.int32), optimizer.init(p)))(params)
+    return TrainState(step, params, opt_state)
 
 
 def mean_loss_grads(

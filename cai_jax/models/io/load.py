@@ -8,13 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from cai_jax.models.config import LoRAConfig
 from cai_jax.models.decoder import Decoder
 from cai_jax.models.heads import PreferenceModel
 from cai_jax.models.io.checkpoint import CheckpointInfo, restore_trained
-from cai_jax.models.io.params import abstract_split, load_decoder, merge_lora, trainable_filter
+from cai_jax.models.io.params import (
+    abstract_split,
+    load_decoder,
+    merge_lora,
+    param_sharding,
+    trainable_filter,
+)
 from cai_jax.models.io.sources import ModelSource
 
 HEAD = "score.weight"  # of transformers' sequence classifiers
@@ -88,7 +94,7 @@ def load_whole(source: ModelSource, mesh: Mesh) -> tuple[nnx.State, jax.Array | 
     if source.kind == "policy":
         return load_merged(source, mesh, float32, float32).params, None
     if not source.checkpoints:
-        head = _classifier_head(source)
+        head = jnp.asarray(_classifier_head(source))
         return _pretrained(source.path, mesh, float32), head
     trained, lora = load_update(source, mesh), source.checkpoints[-1][1].lora
     decoder = inside("decoder", trained)
@@ -134,7 +140,8 @@ def load_preference_model(
 
     graph, abstract = abstract_split(build)
     if last is None:
-        abstract["head"]["kernel"].set_value(_classifier_head(source))
+        head = abstract["head"]["kernel"]
+        head.set_value(_on_mesh(_classifier_head(source), param_sharding(head, mesh)))
         decoder = _pretrained(source.path, mesh, jnp.dtype(param_dtype))
         return Model(graph, nnx.merge_state(abstract, under("decoder", decoder))), info
     trained = load_update(source, mesh)
@@ -164,7 +171,7 @@ def _pretrained(path: Path, mesh: Mesh, param_dtype: jnp.dtype) -> nnx.State:
     return load_decoder(source.weights, source.config, names, abstract, mesh, param_dtype, head)
 
 
-def _classifier_head(source: ModelSource) -> jax.Array:
+def _classifier_head(source: ModelSource) -> np.ndarray:
     """Float32 [d]: the one label's weights of a sequence classifier."""
     wanted = (1, source.config.d_model)
     head = source.weights.read(HEAD) if HEAD in source.weights.names() else np.zeros(0)
@@ -175,7 +182,11 @@ def _classifier_head(source: ModelSource) -> jax.Array:
         )
     if not np.isfinite(head).all():
         raise ValueError(f"{source.path}: tensor {HEAD} holds NaN or infinite values")
-    return jnp.asarray(head[0])
+    return head[0]
+
+
+def _on_mesh(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def _require(source: ModelSource, kind: str) -> None:
