@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -233,9 +233,8 @@ def check_shared(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     sync("the workdir")
-    blind = _link.ask(
-        "seen", _appears(folder / name), lambda seen: [i for i, s in enumerate(seen) if not s]
-    )
+    sees = becomes_true((folder / name).exists, 5)
+    blind = _link.ask("sees it", sees, lambda all_: [i for i, one in enumerate(all_) if not one])
     if is_main():
         (folder / name).unlink()
     if blind:
@@ -245,10 +244,10 @@ def check_shared(folder: Path) -> None:
         )
 
 
-def _appears(file: Path, seconds: float = 10.0) -> bool:
-    """Whether a file is there soon; network file systems remember for a while that it was not."""
+def becomes_true(check: Callable[[], bool], seconds: float) -> bool:
+    """Whether something about files holds soon: network file systems lag behind."""
     deadline = time.monotonic() + seconds
-    while not file.exists():
+    while not check():
         if time.monotonic() > deadline:
             return False
         time.sleep(0.5)

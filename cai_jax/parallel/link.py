@@ -205,8 +205,8 @@ class Link:
                     self._take(other, json.loads(line))
         except TimeoutError:
             why = f"it has been silent for {SILENCE:.0f} s"
-        except OSError as error:
-            why = error.strerror or why
+        except (OSError, ValueError) as error:
+            why = str(error)
         if other not in self._ended:
             self._stop(
                 f"{self.who(other)} was lost during {self.doing}: {why}; when it is back, start "

@@ -102,6 +102,6 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
         x = np.asarray(x)
         axes = ("batch",) + (None,) * (x.ndim - 1) if x.ndim else ()
         sharding = NamedSharding(mesh, partition_spec(axes, x.shape, mesh))
-        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+        return jax.make_array_from_callback(x.shape, sharding, x.__getitem__)
 
     return jax.tree.map(put, batch)

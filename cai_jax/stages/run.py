@@ -381,6 +381,22 @@ def run_stages(run: Run, stages: list[Stage]) -> None:
             _run_shared(run, stage, prints[stage.name])
         else:
             _run_one(run, stage, prints[stage.name])
+        _see(run, stage, prints[stage.name])
+
+
+def _see(run: Run, stage: Stage, print_: str) -> None:
+    """Waits until this host sees the stage that the main one has put in place.
+
+    A network file system may show for a minute what was there before.
+
+    Raises:
+      OSError: it does not see it.
+    """
+    if not hosts.becomes_true(lambda: read_fingerprint(run, stage.name) == print_, 120):
+        raise OSError(
+            f"{run.workdir / stage.name}: finished on the main host, but not seen on this one "
+            "after 120 s; mount the workdir with a shorter attribute cache"
+        )
 
 
 def _run_shared(run: Run, stage: Stage, print_: str) -> None:
@@ -425,8 +441,8 @@ def _link(source: str, target: str) -> None:
 
 
 def _run_one(run: Run, stage: Stage, print_: str) -> None:
-    log.info("%s: running", stage.name)
     hosts.note(f"stage {stage.name}")
+    log.info("%s: running", stage.name)
     partial = run.workdir / f".{stage.name}.partial"
     if hosts.is_main():
         shutil.rmtree(partial, ignore_errors=True)

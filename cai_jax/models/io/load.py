@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from cai_jax.models.config import LoRAConfig
 from cai_jax.models.decoder import Decoder
@@ -141,7 +141,8 @@ def load_preference_model(
     graph, abstract = abstract_split(build)
     if last is None:
         head = abstract["head"]["kernel"]
-        head.set_value(_on_mesh(_classifier_head(source), param_sharding(head, mesh)))
+        weights, sharding = _classifier_head(source), param_sharding(head, mesh)
+        head.set_value(jax.make_array_from_callback(weights.shape, sharding, weights.__getitem__))
         decoder = _pretrained(source.path, mesh, jnp.dtype(param_dtype))
         return Model(graph, nnx.merge_state(abstract, under("decoder", decoder))), info
     trained = load_update(source, mesh)
@@ -183,10 +184,6 @@ def _classifier_head(source: ModelSource) -> np.ndarray:
     if not np.isfinite(head).all():
         raise ValueError(f"{source.path}: tensor {HEAD} holds NaN or infinite values")
     return head[0]
-
-
-def _on_mesh(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def _require(source: ModelSource, kind: str) -> None:
