@@ -295,14 +295,36 @@ def test_a_workdir_that_is_not_shared_is_refused(tmp_path, model_folder):
     assert not list((tmp_path / "disk0" / "work").iterdir())
 
 
-def test_a_lost_main_host_is_named(tmp_path, model_folder):
-    """JAX's coordination service dies with it, and has the others aborted; the link is faster."""
-    about = {"workdir": tmp_path / "work", "model.source": model_folder, "address": free_address()}
-    both = [start_main(tmp_path, host=host, hosts=2, **about) for host in range(2)]
-    both[0].wait_until_it_says("sl_data: running")
-    both[0].process.send_signal(signal.SIGKILL)
-    assert both[1].ends(60) != 0
-    assert re.search(r"host 0 \(.+\) was lost during .+ start the same command", both[1].error())
+STEPS = """
+import sys, time, jax, numpy as np
+from cai_jax.parallel import hosts
+from cai_jax.parallel.mesh import make_mesh, put_batch
+
+with hosts.together(False, sys.argv[1], 3, int(sys.argv[2]), 60, {}):
+    hosts.note("stage stepping")
+    mesh = make_mesh(data=3, fsdp=1)
+    rows, total = put_batch(np.ones(3, np.float32), mesh), jax.jit(lambda rows: rows.sum())
+    while True:
+        print("step", hosts.fetch(total(rows)), flush=True)
+        time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_all_that_are_left_name_the_lost_host(tmp_path, lost):
+    """Also host 0, although JAX's coordination service dies with it."""
+    address = free_address()
+    three = [
+        Host(tmp_path / f"log{n}.txt", ["-c", STEPS, address, str(n)], 1, root=ROOT, cwd=ROOT)
+        for n in range(3)
+    ]
+    for host in three:
+        host.wait_until_it_says("step 3.0", 60)
+    three.pop(lost).process.send_signal(signal.SIGKILL)
+    for host in three:
+        assert host.ends(60) != 0
+        sentence = rf"host {lost} \(.+\) was lost during stage stepping: .+ start the same command"
+        assert re.search(sentence, host.error())
 
 
 def test_a_host_that_fails_alone_ends_the_others(tmp_path, model_folder):

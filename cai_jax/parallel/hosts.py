@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from cai_jax.parallel.link import GRACE, HostError, Link, differences
+from cai_jax.parallel.link import HostError, Link, differences
 
 # Seconds without a sign of life after which JAX gives a host up. Link names a lost host before,
 # and this is for what its thread cannot see, so: later than Link's, and within two minutes.
@@ -84,8 +84,10 @@ def together(
 
 
 def _fail(error: BaseException) -> NoReturn:
-    if isinstance(error, jax.errors.JaxRuntimeError):
-        time.sleep(2 * GRACE)  # a collective that broke: the link learns why, and ends the process
+    if not isinstance(error, HostError):
+        # Collectives break when a host is lost, with errors of any type (also ValueError) that do
+        # not name it. The link does, and ends the process meanwhile.
+        time.sleep(2)
     if not isinstance(error, ValueError | FloatingPointError | OSError):
         traceback.print_exception(error)
     _link.fail(str(error) or type(error).__name__)
@@ -137,9 +139,7 @@ def card(settings: Mapping[str, Any]) -> dict[str, str]:
     """What must be the same on all hosts: settings, packages and our code, by name."""
     package = Path(__file__).parents[1]
     code = {
-        f"code {path.relative_to(package.parent)}": hashlib.sha256(path.read_bytes()).hexdigest()[
-            :8
-        ]
+        f"code {path.relative_to(package.parent)}": hashlib.sha256(path.read_bytes()).hexdigest()
         for path in package.rglob("*.py")
     }
     required = [r for r in metadata.requires("cai_jax") or () if "extra ==" not in r]
@@ -186,9 +186,9 @@ def sync(what: str) -> None:
 
 def from_main(what: str, value: Any) -> Any:
     """The main host's value (JSON) on every host."""
-    return (
-        _link.ask(what, value if is_main() else None, lambda values: values[0]) if _link else value
-    )
+    if not _link:
+        return value
+    return _link.ask(what, value if is_main() else None, lambda values: values[0])
 
 
 def check_same(what: str, values: Mapping[str, Any], mend: str) -> None:

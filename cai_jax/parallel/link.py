@@ -323,7 +323,7 @@ def differences(cards: Sequence[dict[str, Any]], who: Callable[[int], str]) -> l
     for name in sorted(set().union(*cards)):
         for host, card in enumerate(cards):
             if card.get(name) != cards[0].get(name):
-                one, other = (c.get(name, "absent") for c in (cards[0], card))
+                one, other = (str(c.get(name, "absent"))[:40] for c in (cards[0], card))
                 lines.append(f"{name}: {one} on {who(0)}, {other} on {who(host)}")
                 break
     return lines
