@@ -1,6 +1,9 @@
 """Runs Constitutional AI: flags, config, checks, stages, in that order.
 
 python -m cai_jax.main --config=configs/rlaif.py --config.rl.kl_coef=0.1
+
+On several hosts the same command runs on each, with --multihost where the environment knows the
+others (TPU VM, GKE, Slurm), or with --coordinator, --num_hosts and --host_id.
 """
 
 import os
@@ -13,13 +16,23 @@ if not sys.stderr.isatty():
 
 import logging
 from collections.abc import Callable
+from dataclasses import asdict
 
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
+from cai_jax.config import Config, parse_config
+
 log = logging.getLogger("cai_jax")
 CONFIG = config_flags.DEFINE_config_file("config", None, "config file", lock_config=True)
+MULTIHOST = flags.DEFINE_bool("multihost", False, "find the other hosts (TPU VM, GKE, Slurm)")
+COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of host 0, where nothing knows it")
+NUM_HOSTS = flags.DEFINE_integer("num_hosts", 0, "with --coordinator: how many", lower_bound=0)
+HOST_ID = flags.DEFINE_integer("host_id", -1, "with --coordinator: this host's number, from 0")
+START_TIMEOUT = flags.DEFINE_integer(
+    "start_timeout", 300, "seconds to wait for a host to come", lower_bound=1
+)
 flags.mark_flag_as_required("config")
 
 
@@ -27,14 +40,27 @@ def main(argv: list[str]) -> None:
     """Runs the stages that the config names."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-    from cai_jax.config import parse_config
-
     config = parse_config(CONFIG.value.to_dict())
+    from cai_jax.parallel import hosts
+
+    settings = asdict(config)
+    settings["model"].pop("cache")
+    where = MULTIHOST.value, COORDINATOR.value, NUM_HOSTS.value, HOST_ID.value
+    with hosts.together(*where, START_TIMEOUT.value, settings):
+        if not hosts.is_main():
+            log.setLevel(logging.ERROR)  # the main host says it
+            os.environ["TQDM_DISABLE"] = "1"
+        run_config(config)
+
+
+def run_config(config: Config) -> None:
+    """Runs the stages that the config names, on all devices that JAX sees."""
     log.info("workdir %s", config.workdir)
 
     import jax
 
     from cai_jax.models.io.sources import cache_folder
+    from cai_jax.parallel import hosts
     from cai_jax.stages import (
         evaluate,
         feedback,
@@ -51,8 +77,9 @@ def main(argv: list[str]) -> None:
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
     run = Run(config)
     run.check_inputs()
-    run.check_models()
-    pm_train.check_tokenizer(run)
+    with hosts.main_first("reading the models"):
+        run.check_models()
+        pm_train.check_tokenizer(run)
     claim_workdir(run)
     modules = (sl_data, sl_train, feedback, pm_train, rl, evaluate, report)
     stages = [module.STAGE for module in ((pretrain, *modules) if config.pretrain else modules)]

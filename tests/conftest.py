@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 from jax.sharding import AxisType, Mesh
+from tiny_model import write_tiny_model
 
 from cai_jax.models.config import DecoderConfig, LoRAConfig
 from cai_jax.models.decoder import Decoder
@@ -84,3 +85,19 @@ def decoder() -> Decoder:
 @pytest.fixture(scope="session")
 def model(decoder: Decoder) -> Model:
     return at_rest(decoder)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory) -> Path:
+    """The tiny model in Hugging Face layout."""
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, model_folder):
+    """All stages run on the tiny model, sharded over the eight devices of this process."""
+    from tiny_run import run_all, tiny_config
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return run_all(tiny_config(tmp_path_factory.mktemp("run") / "work", model_folder))

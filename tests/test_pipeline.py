@@ -8,68 +8,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from conftest import ROOT, load_config
-from tiny_model import write_tiny_model
+from conftest import ROOT
+from tiny_run import STAGES, run_all, tiny_config
 
-from cai_jax.config import ConfigError, parse_config
+from cai_jax.config import ConfigError
 from cai_jax.data.readers import Prompt
 from cai_jax.feedback.labelers import Comparison, Judgement
 from cai_jax.generation.engine import Completion
 from cai_jax.generation.sampling import Sampling
 from cai_jax.report.page import Transcript, TranscriptStep, render_page
-from cai_jax.stages import evaluate, feedback, pm_train, report, rl, sl_data, sl_train
+from cai_jax.stages import evaluate, feedback, pm_train, rl, sl_data, sl_train
 from cai_jax.stages.run import Run, claim_workdir, fingerprints, read_manifest, run_stages
-
-STAGES = [m.STAGE for m in (sl_data, sl_train, feedback, pm_train, rl, evaluate, report)]
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture
 def in_root(monkeypatch):
     monkeypatch.chdir(ROOT)
-
-
-def tiny_config(workdir, model_folder, **changes):
-    return parse_config(
-        load_config(
-            "rlaif",
-            "smoke",
-            **{
-                "workdir": str(workdir),
-                "model.source": str(model_folder),
-                "model.compute_dtype": "float32",
-                "mesh.fsdp": 4,
-                "mesh.tensor": 2,
-                "sl_train.sequence_length": 192,
-                "pm_train.sequence_length": 192,
-                "pm_train.trained_layers": 0,
-                "sl_train.trained_layers": 1,
-                "rl.trained_layers": 1,
-                "rl.minibatches": 1,
-                "evaluate.bootstrap_samples": 100,
-                **changes,
-            },
-        )
-    )
-
-
-def run_all(config) -> Run:
-    run = Run(config)
-    run.check_inputs()
-    claim_workdir(run)
-    run_stages(run, STAGES)
-    return run
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, model_folder):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        return run_all(tiny_config(tmp_path_factory.mktemp("run") / "work", model_folder))
 
 
 def test_summary_and_report(finished):

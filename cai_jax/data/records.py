@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from cai_jax.parallel.hosts import is_main, sync
+
 VERSION = "1.0.0"
 SPLIT = "train"
 
@@ -27,21 +29,24 @@ def write_records(
 ) -> None:
     """Writes rows, each with a unique ``id``, as dataset ``name`` below the folder.
 
-    TFDS writes to a temporary folder and renames it, so a dataset that exists is whole.
+    TFDS writes to a temporary folder and renames it, so a dataset that exists is whole. Of several
+    hosts the main one writes, and the others wait until it has.
 
     Raises:
       ValueError: there are no rows.
     """
     if not rows:
         raise ValueError(f"{folder / name}: there are no records to write")
-    tfds.disable_progress_bar()
-    tfds.dataset_builders.store_as_tfds_dataset(
-        name=name,
-        version=VERSION,
-        features=tfds.features.FeaturesDict(dict(features)),
-        split_datasets={SPLIT: [(row["id"], dict(row)) for row in rows]},
-        data_dir=folder,
-    )
+    if is_main():
+        tfds.disable_progress_bar()
+        tfds.dataset_builders.store_as_tfds_dataset(
+            name=name,
+            version=VERSION,
+            features=tfds.features.FeaturesDict(dict(features)),
+            split_datasets={SPLIT: [(row["id"], dict(row)) for row in rows]},
+            data_dir=folder,
+        )
+    sync(f"records {name}")
 
 
 def read_records(folder: Path, name: str) -> list[dict[str, Any]]:

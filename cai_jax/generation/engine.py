@@ -15,6 +15,7 @@ from cai_jax.generation.batching import buckets, check_longest
 from cai_jax.generation.sampling import Sampling, sample
 from cai_jax.models.decoder import Decoder, KVCache
 from cai_jax.models.io.load import Model
+from cai_jax.parallel.hosts import fetch
 from cai_jax.parallel.mesh import batch_multiple, put_batch
 
 
@@ -83,7 +84,7 @@ class Generator:
                 rows = bucket.indices + bucket.indices[:1] * (self.batch_size - len(bucket.indices))
                 batch = (bucket.tokens_bt, bucket.segments_bt, np.stack([keys[i] for i in rows]))
                 with jax.set_mesh(self.mesh):
-                    tokens, logprobs, lengths, finished = jax.device_get(
+                    tokens, logprobs, lengths, finished = fetch(
                         generate_batch(
                             self.model.graph,
                             self.model.params,

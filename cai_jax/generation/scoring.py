@@ -13,6 +13,7 @@ from cai_jax.generation.batching import buckets, check_longest
 from cai_jax.learning.logprobs import token_logprobs
 from cai_jax.models.heads import last_token
 from cai_jax.models.io.load import Model
+from cai_jax.parallel.hosts import fetch
 from cai_jax.parallel.mesh import batch_multiple, put_batch, waiting
 
 
@@ -78,7 +79,7 @@ class Scorer:
             for bucket in buckets(rows, self.batch_size, self.bucket_multiple, side="right"):
                 batch = put_batch((bucket.tokens_bt, bucket.segments_bt), self.mesh)
                 with jax.set_mesh(self.mesh):
-                    values = jax.device_get(step(self.graph, params, *batch))
+                    values = fetch(step(self.graph, params, *batch))
                 for row, i in enumerate(bucket.indices):
                     out[i] = values[row]
                     self.tokens += len(rows[i])

@@ -1,1 +1,1 @@
-"""Device mesh and the rules that place arrays on it."""
+"""Device mesh, the rules that place arrays on it, and the hosts that share it."""

@@ -218,11 +218,15 @@ def waiting(tree: Any, offload: bool) -> Callable[[], Any]:
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:
-    """Places a pytree of host arrays, leading axis batch, on the mesh."""
+    """Places a pytree of host arrays, leading axis batch, on the mesh.
+
+    Every host has the whole batch; only the rows of its own devices go onto them.
+    """
 
     def put(x: Any) -> jax.Array:
         x = np.asarray(x)
         axes = ("batch",) + (None,) * (x.ndim - 1) if x.ndim else ()
-        return jax.device_put(x, NamedSharding(mesh, partition_spec(axes, x.shape, mesh)))
+        sharding = NamedSharding(mesh, partition_spec(axes, x.shape, mesh))
+        return jax.make_array_from_callback(x.shape, sharding, x.__getitem__)
 
     return jax.tree.map(put, batch)

@@ -19,6 +19,7 @@ from cai_jax.feedback.labelers import Judgement
 from cai_jax.generation.engine import Completion, Generator
 from cai_jax.generation.scoring import Scorer, row_logprobs
 from cai_jax.models.io.load import Model
+from cai_jax.parallel.hosts import write_text
 from cai_jax.parallel.keys import named_key
 from cai_jax.prompts.chat import conversation
 from cai_jax.stages.plan import Plan, Step
@@ -109,7 +110,7 @@ def run(run: Run, folder: Path) -> Outcome:
     if run.oracle:
         results["labels"] = _labels_by_oracle(run)
     write_records(folder, "samples", SAMPLE_FEATURES, rows)
-    (folder / "evaluation.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "evaluation.json", json.dumps(results, indent=2) + "\n")
     return Outcome(results, tokens + reward.scorer.tokens + base_scorer.tokens)
 
 

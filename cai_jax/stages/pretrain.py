@@ -18,6 +18,7 @@ from cai_jax.models.io.export import decoder_tensors, write_shards
 from cai_jax.models.io.load import decoder_builder
 from cai_jax.models.io.params import abstract_split, init_on_mesh
 from cai_jax.models.io.sources import ModelSource
+from cai_jax.parallel import hosts
 from cai_jax.prompts.chat import ChatFormat, Message, load_tokenizer
 from cai_jax.prompts.word_tokenizer import word_tokenizer
 from cai_jax.stages.run import PRETRAINED, Outcome, Run, Stage, load_function
@@ -32,10 +33,12 @@ def run(run: Run, folder: Path) -> Outcome:
     dialogues = list(_corpus(run))
     model = folder / PRETRAINED
     texts = (m["content"] for dialogue in dialogues for m in dialogue.messages)
-    word_tokenizer(texts).save_pretrained(model)
+    if hosts.is_main():
+        word_tokenizer(texts).save_pretrained(model)
+    hosts.sync("the tokenizer")
     chat = ChatFormat(load_tokenizer(model))
-    fields = json.dumps(_fields(settings, chat), indent=2)
-    (model / "config.json").write_text(fields + "\n", encoding="utf-8")
+    hosts.write_text(model / "config.json", json.dumps(_fields(settings, chat), indent=2) + "\n")
+    hosts.sync("the model's config")
     source = ModelSource(model, execution=run.execution)
 
     rows = [_row(chat, f"{n:07d}", d.messages, d.learned) for n, d in enumerate(dialogues)]

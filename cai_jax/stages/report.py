@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cai_jax.data.records import read_records
+from cai_jax.parallel.hosts import write_text
 from cai_jax.report.page import Transcript, TranscriptStep, render_page
 from cai_jax.stages.evaluate import MODELS, SHOWN_PROMPTS
 from cai_jax.stages.run import Outcome, Run, Stage, read_manifest, versions
@@ -24,9 +25,8 @@ def run(run: Run, folder: Path) -> Outcome:
         held_out=_held_out(samples, run.config.report.transcripts),
         transcripts=_transcripts(run, run.config.report.transcripts),
     )
-    (folder / "index.html").write_text(page, encoding="utf-8")
-    text = json.dumps(summary, indent=2) + "\n"
-    (folder / "summary.json").write_text(text, encoding="utf-8")
+    write_text(folder / "index.html", page)
+    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     return Outcome({}, 0)
 
 

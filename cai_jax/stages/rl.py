@@ -32,6 +32,7 @@ from cai_jax.models.io.load import (
 )
 from cai_jax.models.io.params import abstract_split, cast_matrices, for_sampling, on_mesh
 from cai_jax.models.io.sources import ModelSource
+from cai_jax.parallel.hosts import fetch, is_main, write_text
 from cai_jax.parallel.keys import named_key, named_rng
 from cai_jax.parallel.mesh import put_batch, waiting
 from cai_jax.prompts.chat import conversation
@@ -101,7 +102,9 @@ def run(run: Run, folder: Path) -> Outcome:
     prompts = _training_prompts(run)
     controller = AdaptiveKL(settings.kl_target, settings.kl_horizon)
     kl_coef, history, tokens = settings.kl_coef, [], 0
-    writer = metric_writers.create_default_writer(str(folder / "tensorboard"), asynchronous=False)
+    writer = metric_writers.create_default_writer(
+        str(folder / "tensorboard"), just_logging=not is_main(), asynchronous=False
+    )
     with tqdm(range(settings.iterations), desc="rl", unit="iteration", leave=False) as bar:
         for iteration in bar:
             batch = _draw(run, prompts, iteration)
@@ -130,7 +133,7 @@ def run(run: Run, folder: Path) -> Outcome:
                     trainable.frozen,
                     reference_params(),
                     rollout,
-                    jnp.float32(kl_coef),
+                    np.float32(kl_coef),
                     policy_graph=trainable.graph,
                     reference_graph=reference_graph,
                     settings=ppo,
@@ -144,8 +147,8 @@ def run(run: Run, folder: Path) -> Outcome:
                     optimizer=optimizer,
                     settings=ppo,
                 )
-            metrics = jax.device_get(metrics)
-            scalars = {key: float(value) for key, value in jax.device_get(stats).items()}
+            metrics, stats = fetch((metrics, stats))
+            scalars = {key: float(value) for key, value in stats.items()}
             scalars |= _weighted_means(metrics)
             scalars["first_ratio_error"] = float(metrics["ratio_error"][0])
             scalars["first_approx_kl"] = float(metrics["approx_kl"][0])
@@ -162,7 +165,7 @@ def run(run: Run, folder: Path) -> Outcome:
                 score=f"{scalars['score']:.2f}", kl=f"{scalars['kl_k3']:.2f}", refresh=False
             )
     writer.close()
-    (folder / "history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / "history.json", json.dumps(history, indent=1) + "\n")
     info = CheckpointInfo("policy", "../../sl_train/checkpoint", lora)
     save_checkpoint(folder / "checkpoint", info, inside("decoder", state.params))
     return Outcome(

@@ -11,7 +11,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib import metadata
@@ -39,6 +40,7 @@ from cai_jax.generation.scoring import Scorer
 from cai_jax.models.config import Execution, LoRAConfig
 from cai_jax.models.io.load import Model, load_merged, load_policy
 from cai_jax.models.io.sources import ModelSource, cache_folder, resolve, stamp
+from cai_jax.parallel import hosts
 from cai_jax.parallel.devices import attention_kernel, compute_dtype
 from cai_jax.parallel.keys import named_key
 from cai_jax.parallel.mesh import decoding_mesh, make_mesh
@@ -375,6 +377,7 @@ def claim_workdir(run: Run) -> None:
     for name in ("stages", "rerun_changed", "workdir", "stage_store"):
         tree.pop(name)
     tree["model"].pop("cache")
+    hosts.check_shared(run.workdir)
     if file.exists() and not run.config.rerun_changed:
         changed = differences(json.loads(file.read_text(encoding="utf-8")), tree)
         if changed:
@@ -383,8 +386,10 @@ def claim_workdir(run: Run) -> None:
                 "Give another --config.workdir, or --config.rerun_changed=True to redo the stages "
                 "that this changes"
             )
-    run.workdir.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
+    hosts.sync("the config of the workdir")
+    if hosts.is_main():
+        run.workdir.mkdir(parents=True, exist_ok=True)
+    hosts.write_text(file, json.dumps(tree, indent=2) + "\n")
 
 
 def run_stages(run: Run, stages: list[Stage]) -> None:
@@ -394,6 +399,11 @@ def run_stages(run: Run, stages: list[Stage]) -> None:
       ConfigError: a wanted stage needs one that is neither wanted nor up to date.
     """
     prints = fingerprints(run, stages)
+    hosts.check_same(
+        "what the stages depend on",
+        prints,
+        "Data files, the constitution, a local model and the type of products must be the same.",
+    )
     wanted = [stage for stage in stages if stage.name in run.config.stages]
     for stage in wanted:
         for name in stage.inputs:
@@ -404,12 +414,29 @@ def run_stages(run: Run, stages: list[Stage]) -> None:
                     f"with this config; add it to --config.stages"
                 )
     for stage in wanted:
-        if read_fingerprint(run, stage.name) == prints[stage.name]:
+        done = read_fingerprint(run, stage.name) == prints[stage.name]
+        if hosts.from_main(f"{stage.name} is done", done):
             log.info("%s: up to date", stage.name)
         elif run.config.stage_store:
             _run_shared(run, stage, prints[stage.name])
         else:
             _run_one(run, stage, prints[stage.name])
+        _see(run, stage, prints[stage.name])
+
+
+def _see(run: Run, stage: Stage, print_: str) -> None:
+    """Waits until this host sees the stage that the main one has put in place.
+
+    A network file system may show for a minute what was there before.
+
+    Raises:
+      OSError: it does not see it.
+    """
+    if not hosts.becomes_true(lambda: read_fingerprint(run, stage.name) == print_, 120):
+        raise OSError(
+            f"{run.workdir / stage.name}: finished on the main host, but not seen on this one "
+            "after 120 s; mount the workdir with a shorter attribute cache"
+        )
 
 
 def _run_shared(run: Run, stage: Stage, print_: str) -> None:
@@ -418,10 +445,8 @@ def _run_shared(run: Run, stage: Stage, print_: str) -> None:
     Runs that want the same stage at the same time wait for the first one.
     """
     kept = Path(run.config.stage_store) / f"{stage.name}-{print_}"
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{kept}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if (kept / MANIFEST).exists():
+    with _locked(kept) if hosts.is_main() else nullcontext():
+        if hosts.from_main(f"{stage.name} is kept", (kept / MANIFEST).exists()):
             _copy_folder(kept, run.workdir / stage.name)
             log.info("%s: taken from %s", stage.name, kept)
         else:
@@ -429,13 +454,23 @@ def _run_shared(run: Run, stage: Stage, print_: str) -> None:
             _copy_folder(run.workdir / stage.name, kept)
 
 
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _copy_folder(source: Path, target: Path) -> None:
     """Links instead of copies: files of finished stages are replaced, never changed."""
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial, copy_function=_link)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    if hosts.is_main():
+        partial = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(source, partial, copy_function=_link)
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+    hosts.sync(f"{target} is copied")
 
 
 def _link(source: str, target: str) -> None:
@@ -446,10 +481,13 @@ def _link(source: str, target: str) -> None:
 
 
 def _run_one(run: Run, stage: Stage, print_: str) -> None:
+    hosts.note(f"stage {stage.name}")
     log.info("%s: running", stage.name)
     partial = run.workdir / f".{stage.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    if hosts.is_main():
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    hosts.sync(f"{stage.name} starts")
     started = time.monotonic()
     outcome = stage.run(run, partial)
     seconds = time.monotonic() - started
@@ -467,13 +505,21 @@ def _run_one(run: Run, stage: Stage, print_: str) -> None:
         "versions": versions(),
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     }
+    hosts.sync(f"{stage.name} ends")
+    if hosts.is_main():
+        _finish(run, partial, manifest)
+    hosts.sync(f"{stage.name} is kept")
+    log.info("%s: done in %.0f s", stage.name, seconds)
+
+
+def _finish(run: Run, partial: Path, manifest: dict[str, Any]) -> None:
+    """Puts a stage's folder in its place, the manifest making it a finished one."""
     text = json.dumps(manifest, indent=2) + "\n"
     (partial / MANIFEST).write_text(text, encoding="utf-8")
     shutil.copy(run.config.constitution.path, partial / "constitution.yaml")
-    final = run.workdir / stage.name
+    final = run.workdir / manifest["stage"]
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
-    log.info("%s: done in %.0f s", stage.name, seconds)
 
 
 def read_manifest(run: Run, stage: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from cai_jax.learning.train import (
     train_step,
 )
 from cai_jax.models.io.load import forget_pretrained
+from cai_jax.parallel import hosts
 from cai_jax.parallel.mesh import put_batch
 from cai_jax.stages.run import Run
 
@@ -45,9 +46,16 @@ def train(
     """
     forget_pretrained()
     data = list(data)
+    hosts.check_same(
+        name,
+        {"its batches": hosts.digest(data)},
+        "A record or its order differs: see that all hosts read the same workdir and packages.",
+    )
     state: TrainState = init_state(trainable.params, optimizer)
     history, tokens = [], 0
-    writer = metric_writers.create_default_writer(str(folder / "tensorboard"), asynchronous=False)
+    writer = metric_writers.create_default_writer(
+        str(folder / "tensorboard"), just_logging=not hosts.is_main(), asynchronous=False
+    )
     with tqdm(data, desc=name, unit="step", leave=False) as bar:
         for step, batch in enumerate(bar):
             with jax.set_mesh(run.mesh):
@@ -60,7 +68,8 @@ def train(
                     optimizer=optimizer,
                     micro_batches=micro_batches,
                 )
-            scalars = check_finite({k: float(v) for k, v in metrics.items()}, name, step)
+            scalars = {k: float(v) for k, v in hosts.fetch(metrics).items()}
+            check_finite(scalars, name, step)
             history.append(scalars)
             tokens += tokens_of(batch)
             writer.write_scalars(step, scalars)

@@ -16,6 +16,7 @@ from flax import nnx
 
 from cai_jax.models.config import LoRAConfig
 from cai_jax.models.io.params import param_sharding, path_name
+from cai_jax.parallel.hosts import write_text
 
 MODEL_FILE = "model.json"
 
@@ -32,11 +33,14 @@ class CheckpointInfo:
 
 
 def save_checkpoint(folder: Path, info: CheckpointInfo, trained: nnx.State) -> None:
-    """Writes a checkpoint; ``model.json`` last, so that a folder with it is complete."""
+    """Writes a checkpoint; ``model.json`` last, so that a folder with it is complete.
+
+    All hosts call this: each writes the arrays of its own devices, below the same folder.
+    """
     arrays = {path_name(path): v.get_value() for path, v in nnx.to_flat_state(trained)}
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder.absolute() / "params", arrays)
-    (folder / MODEL_FILE).write_text(json.dumps(asdict(info), indent=2) + "\n", encoding="utf-8")
+    write_text(folder / MODEL_FILE, json.dumps(asdict(info), indent=2) + "\n")
 
 
 def base_of(source: str, folder: Path, workdir: Path) -> str:

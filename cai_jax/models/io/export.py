@@ -13,6 +13,7 @@ from cai_jax.models.config import DecoderConfig
 from cai_jax.models.io.checkpoint import CheckpointInfo
 from cai_jax.models.io.families import TensorName
 from cai_jax.models.io.params import path_name
+from cai_jax.parallel.hosts import fetch, is_main
 
 Tensor = tuple[str, np.ndarray]
 
@@ -35,14 +36,14 @@ def decoder_tensors(
             value = _joined(group, config)
         if ".N." in name:
             for layer in range(value.shape[0]):
-                yield name.replace(".N.", f".{layer}."), np.asarray(value[layer])
+                yield name.replace(".N.", f".{layer}."), fetch(value[layer])
         else:
-            yield name, np.asarray(value)
+            yield name, fetch(value)
 
 
 def _joined(group: dict[int, jax.Array], config: DecoderConfig) -> np.ndarray:
     """Queries, keys and values [layers, h * n, ...] as one tensor [layers, h * 3 * n, ...]."""
-    heads = [np.asarray(group[part]) for part in range(3)]
+    heads = [fetch(group[part]) for part in range(3)]
     layers, _, *rest = heads[0].shape
     split = [x.reshape(layers, config.num_heads, config.head_dim, *rest) for x in heads]
     return np.stack(split, axis=2).reshape(layers, -1, *rest)
@@ -59,7 +60,7 @@ def adapter_tensors(
     """
     tensors = {}
     for path, variable in nnx.to_flat_state(trained):
-        value = np.asarray(variable.get_value())
+        value = fetch(variable.get_value())
         if path == ("head", "kernel"):
             tensors["base_model.model.score.weight"] = value[None]
             continue
@@ -102,8 +103,13 @@ def write_shards(
 ) -> None:
     """Writes model.safetensors, or numbered shards with an index where one would be too large.
 
-    At most one shard is in memory.
+    At most one shard is in memory. Of several hosts the main one writes; all call this, for the
+    tensors come from all.
     """
+    if not is_main():
+        for _ in tensors:
+            pass
+        return
     folder.mkdir(parents=True, exist_ok=True)
     pending: dict[str, np.ndarray] = {}
     written: list[tuple[Path, list[str]]] = []

@@ -19,6 +19,7 @@ from cai_jax.models.io.params import (
     cast_matrices,
     load_decoder,
     merge_lora,
+    param_sharding,
     trainable_filter,
 )
 from cai_jax.models.io.sources import ModelSource
@@ -94,7 +95,7 @@ def load_whole(source: ModelSource, mesh: Mesh) -> tuple[nnx.State, jax.Array | 
     if source.kind == "policy":
         return load_merged(source, mesh, float32, float32).params, None
     if not source.checkpoints:
-        head = _classifier_head(source)
+        head = jnp.asarray(_classifier_head(source))
         return _pretrained(source.path, mesh, float32), head
     trained, lora = load_update(source, mesh), source.checkpoints[-1][1].lora
     decoder = inside("decoder", trained)
@@ -140,7 +141,9 @@ def load_preference_model(
 
     graph, abstract = abstract_split(build)
     if last is None:
-        abstract["head"]["kernel"].set_value(_classifier_head(source))
+        head = abstract["head"]["kernel"]
+        weights, sharding = _classifier_head(source), param_sharding(head, mesh)
+        head.set_value(jax.make_array_from_callback(weights.shape, sharding, weights.__getitem__))
         decoder = _pretrained(source.path, mesh, jnp.dtype(param_dtype))
         return Model(graph, nnx.merge_state(abstract, under("decoder", decoder))), info
     trained = load_update(source, mesh)
@@ -175,7 +178,7 @@ def forget_pretrained() -> None:
     _pretrained.cache_clear()
 
 
-def _classifier_head(source: ModelSource) -> jax.Array:
+def _classifier_head(source: ModelSource) -> np.ndarray:
     """Float32 [d]: the one label's weights of a sequence classifier."""
     wanted = (1, source.config.d_model)
     head = source.weights.read(HEAD) if HEAD in source.weights.names() else np.zeros(0)
@@ -186,7 +189,7 @@ def _classifier_head(source: ModelSource) -> jax.Array:
         )
     if not np.isfinite(head).all():
         raise ValueError(f"{source.path}: tensor {HEAD} holds NaN or infinite values")
-    return jnp.asarray(head[0])
+    return head[0]
 
 
 def _require(source: ModelSource, kind: str) -> None:

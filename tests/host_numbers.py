@@ -1,0 +1,147 @@
+"""Losses of five steps and sampled tokens, on the devices of one process or of several.
+
+python tests/host_numbers.py COORDINATOR HOSTS HOST MODEL_FOLDER OUT.npz
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from cai_jax.generation.engine import Completion, Generator
+from cai_jax.generation.sampling import Sampling
+from cai_jax.generation.scoring import Scorer
+from cai_jax.learning.losses import preference_loss_sum, sft_loss_sum
+from cai_jax.learning.train import (
+    Trainable,
+    init_state,
+    make_optimizer,
+    make_trainable,
+    train_step,
+)
+from cai_jax.models.heads import PolicyWithValue, PreferenceModel
+from cai_jax.models.io.load import decoder_builder, load_merged
+from cai_jax.models.io.sources import ModelSource
+from cai_jax.parallel import hosts
+from cai_jax.parallel.keys import named_key
+from cai_jax.parallel.mesh import make_mesh, put_batch
+from cai_jax.rl.ppo import PPOSettings, prepare, update
+from cai_jax.rl.rollout import assemble
+
+FLOAT32 = jnp.dtype(jnp.float32)
+STEPS = 5
+OPTIMIZER = make_optimizer(1e-3, 1, 1.0)
+PPO = PPOSettings(
+    prompt_length=8,
+    temperature=0.7,
+    gamma=1.0,
+    lam=0.95,
+    clip_ratio=0.2,
+    clip_value=0.2,
+    value_coef=0.1,
+    entropy_coef=0.01,
+    epochs=STEPS,
+    minibatches=1,
+    micro_batches=1,
+)
+
+
+def numbers(folder: Path) -> dict[str, np.ndarray]:
+    """Everything that must not depend on how many processes hold the eight devices."""
+    mesh, source = make_mesh(data=2, fsdp=2, tensor=2), ModelSource(folder)
+    policy = load_merged(source, mesh, FLOAT32, FLOAT32)
+    rng = np.random.default_rng(0)
+    ids = lambda *shape: rng.integers(3, source.config.vocab_size, shape).astype(np.int32)
+
+    def heads(module):
+        build = lambda: module(source.config, None, FLOAT32, 0, rngs=nnx.Rngs(1))
+        return make_trainable(build, policy.params, None, mesh, decoder_name="decoder")
+
+    out = {}
+    decoder = make_trainable(decoder_builder(source, FLOAT32), policy.params, None, mesh)
+    ones = np.ones((8, 16), np.int32)
+    texts = {"tokens": ids(8, 16), "segments": ones, "loss_mask": ones}
+    out["sft"] = losses(decoder, sft_loss_sum, texts, mesh)
+    pairs = {
+        "first": ids(8, 16),
+        "first_segments": ones,
+        "second": ids(8, 16),
+        "second_segments": ones,
+        "target": rng.random(8).astype(np.float32),
+        "weight": np.ones(8, np.float32),
+    }
+    out["preference"] = losses(heads(PreferenceModel), preference_loss_sum, pairs, mesh)
+
+    prompts = [list(ids(3 + i % 6)) for i in range(8)]
+    keys = [named_key(0, "prompt", i) for i in range(8)]
+    generator = Generator(policy, mesh, (2,), 8, bucket_multiple=8)
+    samples = generator.generate(prompts, keys, 12, Sampling(PPO.temperature))
+    out["tokens"] = np.concatenate([s.ids for s in samples])
+    out["logprobs"] = np.concatenate([s.logprobs for s in samples])
+    scored = Scorer(policy, mesh, 8).completion_logprobs(
+        prompts, [s.ids for s in samples], PPO.temperature
+    )
+    out["scored"] = np.concatenate(scored)
+    out |= ppo_losses(heads(PolicyWithValue), policy, prompts, samples, mesh)
+    return out
+
+
+def losses(trainable: Trainable, loss_sum, batch: dict, mesh) -> np.ndarray:
+    state, out = init_state(trainable.params, OPTIMIZER), []
+    for _ in range(STEPS):
+        with jax.set_mesh(mesh):
+            state, metrics = train_step(
+                state,
+                trainable.frozen,
+                put_batch(batch, mesh),
+                loss_sum=loss_sum,
+                graph=trainable.graph,
+                optimizer=OPTIMIZER,
+                micro_batches=1,
+            )
+        out.append(hosts.fetch(metrics)["loss"])
+    return np.array(out)
+
+
+def ppo_losses(
+    trainable: Trainable, reference, prompts: list, samples: list[Completion], mesh
+) -> dict[str, np.ndarray]:
+    scores = np.linspace(-1, 1, len(prompts)).astype(np.float32)
+    rollout = put_batch(assemble(prompts, samples, scores, PPO.prompt_length, 12), mesh)
+    state = init_state(trainable.params, OPTIMIZER)
+    with jax.set_mesh(mesh):
+        experience, stats = prepare(
+            state.params,
+            trainable.frozen,
+            reference.params,
+            rollout,
+            np.float32(0.1),
+            policy_graph=trainable.graph,
+            reference_graph=reference.graph,
+            settings=PPO,
+        )
+        _, metrics = update(
+            state,
+            trainable.frozen,
+            experience,
+            named_key(0, "shuffle"),
+            graph=trainable.graph,
+            optimizer=OPTIMIZER,
+            settings=PPO,
+        )
+    metrics, stats = hosts.fetch((metrics, stats))
+    return {
+        "ppo_policy": metrics["policy_loss"],
+        "ppo_value": metrics["value_loss"],
+        "ppo_entropy": stats["entropy"],
+    }
+
+
+if __name__ == "__main__":
+    coordinator, count, host, folder, out = sys.argv[1:]
+    with hosts.together(False, coordinator, int(count), int(host), 60, {}):
+        found = numbers(Path(folder))
+    np.savez(out, **found)  # every host has all of it

@@ -1,0 +1,362 @@
+"""Several hosts, which here are processes of this machine with devices of their own."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import ROOT
+from host_numbers import numbers
+from tiny_run import STAGES, TINY_RUN
+
+from cai_jax.data.records import read_records
+from cai_jax.models.io.load import load_update
+from cai_jax.parallel.hosts import HostError, check_flags, together
+from cai_jax.stages.run import Run, read_manifest
+
+RECORDS = [
+    ("sl_data", "responses"),
+    ("sl_data", "revisions"),
+    ("sl_data", "helpful"),
+    ("feedback", "comparisons"),
+    ("pm_train", "helpfulness"),
+    ("evaluate", "samples"),
+]
+
+
+def free_address() -> str:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{one.getsockname()[1]}"
+
+
+class Host:
+    """A process that is one host, its output in a file."""
+
+    def __init__(self, log: Path, arguments: list[str], devices: int, root: Path, cwd: Path):
+        environment = os.environ | {
+            # Most of these tests' time is compilation; without optimization it is a third less.
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
+            "--xla_backend_optimization_level=0",
+            "PYTHONPATH": str(root),
+            "TQDM_MININTERVAL": "0.1",
+        }
+        self.log = log
+        with log.open("w") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, *arguments],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                cwd=cwd,
+                env=environment,
+            )
+
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def wait_until_it_says(self, text: str, seconds: float = 240) -> None:
+        deadline = time.monotonic() + seconds
+        while text not in self.said():
+            assert self.process.poll() is None, self.said()[-3000:]
+            assert time.monotonic() < deadline, self.said()[-3000:]
+            time.sleep(0.05)
+
+    def ends(self, seconds: float = 240) -> int:
+        try:
+            return self.process.wait(seconds)
+        finally:
+            self.process.kill()
+
+    def error(self) -> str:
+        """The error that it ended with: from its one line that begins so."""
+        text = "\n" + self.said()
+        assert len(re.findall(r"^error: ", text, re.M)) == 1, text[-3000:]
+        assert "Traceback" not in text
+        return text[text.index("\nerror: ") + 1 :]
+
+
+def start_main(
+    folder: Path,
+    *,
+    host: int,
+    hosts: int,
+    address: str,
+    devices: int = 4,
+    root: Path = ROOT,
+    cwd: Path = ROOT,
+    **changes,
+) -> Host:
+    """``python -m cai_jax.main`` as one host of a tiny run."""
+    arguments = ["-m", "cai_jax.main", f"--config={ROOT / 'configs' / 'rlaif.py'}:smoke"]
+    arguments += [f"--coordinator={address}", f"--num_hosts={hosts}", f"--host_id={host}"]
+    arguments += [f"--start_timeout={changes.pop('start_timeout', 60)}"]
+    arguments += [f"--config.{name}={value}" for name, value in {**TINY_RUN, **changes}.items()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return Host(folder / f"log{host}.txt", arguments, devices, root, cwd)
+
+
+def test_numbers_do_not_depend_on_the_number_of_hosts(tmp_path, model_folder):
+    """Losses of five steps and sampled tokens: 2 processes of 4 devices against this one's 8."""
+    address = free_address()
+    script = str(ROOT / "tests" / "host_numbers.py")
+    both = [
+        Host(
+            tmp_path / f"log{host}.txt",
+            [script, address, "2", str(host), str(model_folder), str(tmp_path / f"{host}.npz")],
+            devices=4,
+            root=ROOT,
+            cwd=ROOT,
+        )
+        for host in range(2)
+    ]
+    alone = numbers(model_folder)
+    for host, process in enumerate(both):
+        assert process.ends() == 0, process.said()[-3000:]
+        found = np.load(tmp_path / f"{host}.npz")
+        assert set(found) == set(alone)
+        np.testing.assert_array_equal(found["tokens"], alone["tokens"])
+        for name in set(alone) - {"tokens"}:
+            np.testing.assert_allclose(found[name], alone[name], rtol=1e-4, atol=1e-6, err_msg=name)
+    assert len(alone["sft"]) == len(alone["preference"]) == len(alone["ppo_policy"]) == 5
+    assert alone["sft"][4] < alone["sft"][0]
+    assert alone["preference"][4] < alone["preference"][0]
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory, model_folder) -> dict:
+    """A run on two hosts: one is killed in a step of PPO, and the same command goes on."""
+    folder = tmp_path_factory.mktemp("hosts")
+    about = {"workdir": folder / "work", "model.source": model_folder}
+    about["stage_store"] = folder / "stages"
+    address = free_address()
+    first = [
+        start_main(folder / "first", host=h, hosts=2, address=address, **about) for h in range(2)
+    ]
+    first[0].wait_until_it_says(
+        "| 1/2 ["
+    )  # iterations of PPO; the stages before it show no such bar
+    first[1].process.send_signal(signal.SIGKILL)
+    killed = time.monotonic()
+    code = first[0].ends(120)
+    seconds = time.monotonic() - killed
+    left = sorted(p.name for p in (folder / "work").iterdir())
+    address = free_address()
+    again = [
+        start_main(folder / "again", host=h, hosts=2, address=address, **about) for h in range(2)
+    ]
+    return {
+        "workdir": folder / "work",
+        "store": folder / "stages",
+        "code": code,
+        "seconds": seconds,
+        "left": left,
+        "first": first,
+        "codes": [host.ends() for host in again],
+        "again": again,
+    }
+
+
+@pytest.mark.slow
+def test_a_killed_host_is_named_by_the_other(resumed):
+    assert resumed["code"] == 1
+    print(f"reported after {resumed['seconds']:.2f} s")
+    assert resumed["seconds"] < 120
+    error = resumed["first"][0].error()
+    assert re.search(r"host 1 \(.+\) was lost during stage rl: .+ start the same command", error)
+
+
+@pytest.mark.slow
+def test_the_same_command_goes_on_after_a_killed_host(resumed):
+    assert resumed["codes"] == [0, 0], resumed["again"][0].said()[-3000:]
+    said = resumed["again"][0].said()
+    for stage in ("sl_data", "sl_train", "feedback", "pm_train"):
+        assert stage in resumed["left"]
+        assert f"{stage}: up to date" in said
+        assert list(resumed["store"].glob(f"{stage}-*/manifest.json"))
+    assert "rl" not in resumed["left"]
+    assert "rl: running" in said
+
+
+@pytest.mark.slow
+def test_only_the_main_host_speaks(resumed):
+    other = resumed["again"][1].said()
+    assert "up to date" not in other
+    assert "it/s" not in other
+    assert "iteration/s" not in other
+
+
+@pytest.mark.slow
+def test_artifacts_do_not_depend_on_the_number_of_hosts(resumed, finished, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for stage, name in RECORDS:
+        rows, alone = (
+            read_records(w / stage, name) for w in (resumed["workdir"], finished.workdir)
+        )
+        assert [row["id"] for row in rows] == [row["id"] for row in alone]
+        for row, other in zip(rows, alone, strict=True):
+            for key, value in row.items():
+                if isinstance(value, float) or getattr(value, "dtype", None) == np.float32:
+                    np.testing.assert_allclose(value, other[key], rtol=1e-4, atol=1e-5)
+                elif key == "target_ppm":
+                    np.testing.assert_allclose(value, other[key], atol=10)
+                else:
+                    np.testing.assert_array_equal(value, other[key])
+    histories = [
+        json.loads((w / "rl" / "history.json").read_text())
+        for w in (resumed["workdir"], finished.workdir)
+    ]
+    for there, here in zip(*histories, strict=True):
+        for name in there:
+            np.testing.assert_allclose(there[name], here[name], rtol=1e-4, atol=1e-5, err_msg=name)
+    two = Run(finished.config)
+    object.__setattr__(two, "workdir", resumed["workdir"])
+    for stage in STAGES:
+        assert (
+            read_manifest(two, stage.name)["tokens"]
+            == read_manifest(finished, stage.name)["tokens"]
+        )
+    for stage in ("sl_train", "pm_train", "rl"):  # written by two hosts, read by one
+        trees = (
+            load_update(run.source(str(run.checkpoint(stage))), run.mesh) for run in (two, finished)
+        )
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *trees)
+
+
+def test_a_host_that_does_not_come_is_named(tmp_path):
+    address = free_address()
+    about = {"hosts": 3, "address": address, "start_timeout": 5, "workdir": tmp_path / "work"}
+    came = [start_main(tmp_path, host=host, **about) for host in (0, 2)]
+    for host in came:
+        assert host.ends(60) == 1
+        assert "host 1 of 3 did not come within 5 s" in host.error()
+    assert not (tmp_path / "work").exists()
+
+
+def test_hosts_that_differ_are_refused_by_name(tmp_path):
+    """Another flag, another line of code and another version of a package on host 1."""
+    root = tmp_path / "other"
+    shutil.copytree(ROOT / "cai_jax", root / "cai_jax")
+    with (root / "cai_jax" / "rl" / "ppo.py").open("a") as file:
+        file.write("# one more line\n")
+    (root / "optax-0.0.1.dist-info").mkdir()
+    about = "Metadata-Version: 2.1\nName: optax\nVersion: 0.0.1\n"
+    (root / "optax-0.0.1.dist-info" / "METADATA").write_text(about)
+    address, workdir = free_address(), tmp_path / "work"
+    both = [
+        start_main(tmp_path, host=0, hosts=2, address=address, workdir=workdir),
+        start_main(
+            tmp_path,
+            host=1,
+            hosts=2,
+            address=address,
+            workdir=workdir,
+            root=root,
+            cwd=root,
+            **{"rl.kl_coef": 0.7},
+        ),
+    ]
+    for host in both:
+        assert host.ends(60) == 1
+        error = host.error()
+        assert re.search(r"config.rl.kl_coef: 0\.\d+ on host 0 .+, 0.7 on host 1", error)
+        assert re.search(r"optax: .+ on host 0 .+, 0.0.1 on host 1", error)
+        assert re.search(r"code cai_jax/rl/ppo.py: \w+ on host 0 .+, \w+ on host 1", error)
+        assert error.count(" on host 1 ") == 3
+    assert not workdir.exists()
+
+
+def disk(folder: Path, host: int) -> Path:
+    """A folder that only one host works in, with what a run reads."""
+    cwd = folder / f"disk{host}"
+    cwd.mkdir()
+    for name in ("constitutions", "datasets"):
+        (cwd / name).symlink_to(ROOT / name)
+    return cwd
+
+
+def test_a_workdir_that_is_not_shared_is_refused(tmp_path, model_folder):
+    address, both = free_address(), []
+    for host in range(2):
+        cwd = disk(tmp_path, host)
+        about = {"workdir": "work", "model.source": model_folder}
+        both.append(start_main(tmp_path, host=host, hosts=2, address=address, cwd=cwd, **about))
+    for host in both:
+        assert host.ends(120) == 1
+        assert re.search(r"work: host 1 \(.+\) cannot see .+ mount", host.error())
+    assert not list((tmp_path / "disk0" / "work").iterdir())
+
+
+STEPS = """
+import sys, time, jax, numpy as np
+from cai_jax.parallel import hosts
+from cai_jax.parallel.mesh import make_mesh, put_batch
+
+with hosts.together(False, sys.argv[1], 3, int(sys.argv[2]), 60, {}):
+    hosts.note("stage stepping")
+    mesh = make_mesh(data=3, fsdp=1)
+    rows, total = put_batch(np.ones(3, np.float32), mesh), jax.jit(lambda rows: rows.sum())
+    while True:
+        print("step", hosts.fetch(total(rows)), flush=True)
+        time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_all_that_are_left_name_the_lost_host(tmp_path, lost):
+    """Also host 0, although JAX's coordination service dies with it."""
+    address = free_address()
+    three = [
+        Host(tmp_path / f"log{n}.txt", ["-c", STEPS, address, str(n)], 1, root=ROOT, cwd=ROOT)
+        for n in range(3)
+    ]
+    for host in three:
+        host.wait_until_it_says("step 3.0", 60)
+    three.pop(lost).process.send_signal(signal.SIGKILL)
+    for host in three:
+        assert host.ends(60) != 0
+        sentence = rf"host {lost} \(.+\) was lost during stage stepping: .+ start the same command"
+        assert re.search(sentence, host.error())
+
+
+def test_a_host_that_fails_alone_ends_the_others(tmp_path, model_folder):
+    address, both = free_address(), []
+    for host in range(2):
+        cwd = disk(tmp_path, host)
+        about = {"workdir": tmp_path / "work", "model.source": "tiny"}
+        both.append(start_main(tmp_path, host=host, hosts=2, address=address, cwd=cwd, **about))
+    (tmp_path / "disk0" / "tiny").symlink_to(model_folder)
+    assert [host.ends(60) for host in both] == [1, 1]
+    assert "error: model source 'tiny': no such file" in both[1].error()
+    assert re.search(r"host 1 \(.+\) stopped: model source 'tiny': no such", both[0].error())
+
+
+def test_an_environment_that_knows_no_hosts():
+    with (
+        pytest.raises(HostError, match="--multihost: JAX finds no TPU VM"),
+        together(True, "", 0, -1, 5, {}),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ((True, "a:1", 2, 0), "--multihost and --coordinator"),
+        ((False, "a:1", 0, 0), "without --num_hosts"),
+        ((False, "", 2, -1), "without --coordinator and --host_id"),
+        ((False, "a", 2, 0), "HOST:PORT"),
+        ((False, "a:1", 2, 2), "from 0 to 1"),
+    ],
+)
+def test_flags_that_do_not_say_who_takes_part(flags, words):
+    with pytest.raises(HostError, match=words):
+        check_flags(*flags)

@@ -1,0 +1,36 @@
+"""The smallest run of all stages: a config for the tiny model on eight devices."""
+
+from pathlib import Path
+
+from conftest import load_config
+
+from cai_jax.config import Config, parse_config
+from cai_jax.stages import evaluate, feedback, pm_train, report, rl, sl_data, sl_train
+from cai_jax.stages.run import Run, claim_workdir, run_stages
+
+STAGES = [m.STAGE for m in (sl_data, sl_train, feedback, pm_train, rl, evaluate, report)]
+TINY_RUN = {  # changes to configs/rlaif.py:smoke
+    "model.compute_dtype": "float32",
+    "mesh.fsdp": 4,
+    "mesh.tensor": 2,
+    "sl_train.sequence_length": 192,
+    "pm_train.sequence_length": 192,
+    "pm_train.trained_layers": 0,
+    "sl_train.trained_layers": 1,
+    "rl.trained_layers": 1,
+    "rl.minibatches": 1,
+    "evaluate.bootstrap_samples": 100,
+}
+
+
+def tiny_config(workdir: Path, model_folder: Path, **changes) -> Config:
+    own = {"workdir": str(workdir), "model.source": str(model_folder)}
+    return parse_config(load_config("rlaif", "smoke", **{**own, **TINY_RUN, **changes}))
+
+
+def run_all(config: Config) -> Run:
+    run = Run(config)
+    run.check_inputs()
+    claim_workdir(run)
+    run_stages(run, STAGES)
+    return run
