@@ -65,7 +65,7 @@ class Cloud:
         self.folder = folder
         (folder / "bin").mkdir()
         (folder / "home" / ".local" / "bin").mkdir(parents=True)
-        for path in (*(folder / "bin" / name for name in STAND_INS),):
+        for path in (folder / "bin" / name for name in STAND_INS):
             path.write_text(STAND_IN)
             path.chmod(0o755)
 
@@ -431,17 +431,19 @@ def test_a_run_outlives_the_connection_and_its_exit_code_is_kept(host, code):
 
 
 def test_stop_ends_the_run_and_all_that_it_started(host):
-    mark = host.folder / "still_there"
-    child = f"import time; time.sleep(3); open({str(mark)!r}, 'w')"
+    started, ended = host.folder / "started", host.folder / "ended"
+    child = f"open({str(started)!r}, 'w'); import time; time.sleep(2); open({str(ended)!r}, 'w')"
     program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     worker(host, "run", "python", "-c", program)
+    while not started.exists():
+        time.sleep(0.01)
     done = worker(host, "stop")
     assert done.returncode == 0
     assert "ended without an exit code" in done.stderr
     assert worker(host, "logs").returncode == 1
     assert worker(host, "stop").returncode == 0  # nothing left, no error
-    time.sleep(3)
-    assert not mark.exists()
+    time.sleep(2.5)
+    assert not ended.exists()
 
 
 def test_the_skypilot_task_mounts_the_bucket_where_the_run_writes():
