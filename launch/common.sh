@@ -81,6 +81,10 @@ require() {
   fi
 }
 
+unknown_step() {
+  die "unknown step '$STEP'; steps are create, setup, run, logs, status, stop, resume, teardown"
+}
+
 # attempt ADVICE COMMAND...: runs the command, or only prints it in a dry run. A failure ends the
 # script with what to do next.
 attempt() {

@@ -118,5 +118,5 @@ case $STEP in
       xpk workload list "${WHERE[@]}" "--filter-by-job=$NAME"
     ;;
   resume) require NAME PROJECT ZONE ACCELERATOR IMAGE BUCKET && resume ;;
-  *) die "unknown step '$STEP'; steps are create, setup, run, logs, status, stop, resume, teardown" ;;
+  *) unknown_step ;;
 esac

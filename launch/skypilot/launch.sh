@@ -82,7 +82,8 @@ case $STEP in
   resume) require NAME ACCELERATOR BUCKET && resume ;;
   teardown)
     require NAME
-    attempt "run 'teardown' again; until the slice is deleted, it costs money" sky down --yes "$NAME"
+    attempt "run 'teardown' again; until the slice is deleted, it costs money" \
+      sky down --yes "$NAME"
     ;;
-  *) die "unknown step '$STEP'; steps are create, setup, run, logs, status, stop, resume, teardown" ;;
+  *) unknown_step ;;
 esac

@@ -89,8 +89,8 @@ on_workers() {
 create() {
   find_state ""
   if [[ -n $STATE ]]; then
-    die "queued resource $NAME exists and is $STATE; run 'setup' if it is ACTIVE, 'resume' to wait" \
-      "for it or to replace it, or 'teardown'"
+    die "queued resource $NAME exists and is $STATE; run 'setup' if it is ACTIVE, 'resume' to" \
+      "wait for it or to replace it, or 'teardown'"
   fi
   request
 }
@@ -113,7 +113,7 @@ was run, and run '$STEP' again" \
 
 run() {
   build_command
-  on_workers all "hosts that did start wait for the others: run 'stop', mend the cause, 'run' again" \
+  on_workers all "hosts that did start wait for the others: 'stop', mend the cause, and 'run'" \
     "bash $ON_WORKER run $(quoted "${COMMAND[@]}")"
 }
 
@@ -167,5 +167,5 @@ case $STEP in
     ;;
   status | stop | teardown) require NAME PROJECT ZONE && "$STEP" ;;
   resume) require NAME PROJECT ZONE ACCELERATOR RUNTIME BUCKET && resume ;;
-  *) die "unknown step '$STEP'; steps are create, setup, run, logs, status, stop, resume, teardown" ;;
+  *) unknown_step ;;
 esac
