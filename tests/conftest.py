@@ -23,6 +23,7 @@ from cai_jax.models.decoder import Decoder
 from cai_jax.models.io.load import Model
 
 ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOK = ROOT / "notebooks" / "cai_demo.ipynb"
 SHARED = ROOT.parent / "shared" / "data"
 
 TINY = DecoderConfig(
@@ -101,3 +102,20 @@ def finished(tmp_path_factory, model_folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         return run_all(tiny_config(tmp_path_factory.mktemp("run") / "work", model_folder))
+
+
+@pytest.fixture(scope="session")
+def executed_notebook(tmp_path_factory):
+    """The demo notebook, executed top to bottom, and the workdir of its run.
+
+    The run is the microworld's, for the claims as well: it takes minutes, so there is only one.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+
+    workdir = tmp_path_factory.mktemp("notebook") / "run"
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # one device
+    environment |= {"CAI_PRESET": "fast", "CAI_WORKDIR": str(workdir)}
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    NotebookClient(notebook, timeout=1200).execute(env=environment, cwd=str(NOTEBOOK.parent))
+    return notebook, workdir
