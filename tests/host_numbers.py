@@ -4,6 +4,7 @@ python tests/host_numbers.py COORDINATOR HOSTS HOST MODEL_FOLDER OUT.npz
 """
 
 import sys
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -49,9 +50,11 @@ PPO = PPOSettings(
 )
 
 
-def numbers(folder: Path) -> dict[str, np.ndarray]:
-    """Everything that must not depend on how many processes hold the eight devices."""
-    mesh, source = make_mesh(data=2, fsdp=2, tensor=2), ModelSource(folder)
+@cache
+def numbers(folder: Path, data: int, fsdp: int, tensor: int) -> dict[str, np.ndarray]:
+    """Everything that must not depend on how many devices and processes there are."""
+    devices, source = jax.devices()[: data * fsdp * tensor], ModelSource(folder)
+    mesh = make_mesh(data, fsdp, tensor, devices)
     policy = load_merged(source, mesh, FLOAT32, FLOAT32)
     rng = np.random.default_rng(0)
     ids = lambda *shape: rng.integers(3, source.config.vocab_size, shape).astype(np.int32)
@@ -143,5 +146,5 @@ def ppo_losses(
 if __name__ == "__main__":
     coordinator, count, host, folder, out = sys.argv[1:]
     with hosts.together(False, coordinator, int(count), int(host), 60, {}):
-        found = numbers(Path(folder))
+        found = numbers(Path(folder), 2, 2, 2)
     np.savez(out, **found)  # every host has all of it

@@ -118,7 +118,7 @@ def test_numbers_do_not_depend_on_the_number_of_hosts(tmp_path, model_folder):
         )
         for host in range(2)
     ]
-    alone = numbers(model_folder)
+    alone = numbers(model_folder, 2, 2, 2)
     for host, process in enumerate(both):
         assert process.ends() == 0, process.said()[-3000:]
         found = np.load(tmp_path / f"{host}.npz")
