@@ -192,7 +192,8 @@ def compile_step(step: Any, chip: Any, chips: int, parameters: int, plan: Any) -
         "links": traffic.wire / chip.links,
     }
     bound = max(times, key=times.get)
-    own = 2.0 * parameters * step.tokens * step.passes / chips
+    # Tables are parameters, too, and only products count: never more than there are.
+    own = min(2.0 * parameters * step.tokens * step.passes / chips, flops)
     over = (share - 1) * chip.memory / GIB
     return StepReport(
         step.name,

@@ -177,6 +177,7 @@ def smollm2_1_7b() -> ConfigDict:
     c = _pod("HuggingFaceTB/SmolLM2-1.7B-Instruct", "smollm2-1.7b-instruct")
     c.workdir = "runs/smollm2-1.7b"
     c.mesh.update(tensor=1, decode_tensor=2)
+    c.generation.update(batch_size=64)  # it has as many key heads as query heads: large caches
     return c
 
 

@@ -52,9 +52,11 @@ def make_mesh(
         )
     inside = (sizes[0] // slices, *sizes[1:])
     placed = (
-        mesh_utils.create_device_mesh(sizes, devices)
+        mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
         if slices == 1
-        else mesh_utils.create_hybrid_device_mesh(inside, (slices, 1, 1), devices)
+        else mesh_utils.create_hybrid_device_mesh(
+            inside, (slices, 1, 1), devices, allow_split_physical_axes=True
+        )
     )
     return Mesh(placed, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 

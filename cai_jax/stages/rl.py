@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -30,7 +29,7 @@ from cai_jax.models.io.load import (
     inside,
     load_preference_model,
 )
-from cai_jax.models.io.params import abstract_split, cast_matrices, for_sampling, on_mesh
+from cai_jax.models.io.params import abstract_split, for_sampling, on_mesh
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.hosts import fetch, is_main, write_text
 from cai_jax.parallel.keys import named_key, named_rng
@@ -225,9 +224,9 @@ def steps(plan: Plan) -> list[Step]:
     trainable = plan.trainable(_builder(run, source), lora)
     optimizer, ppo = _optimizer(run), _ppo_settings(run)
     graph, params = abstract_split(decoder_builder(source, run.dtype, lora))
-    narrow = jax.eval_shape(partial(cast_matrices, dtype=run.dtype), params)
-    sampler = Model(graph, on_mesh(narrow, run.decode_mesh))
+    moved = for_sampling(params, run.decode_mesh, run.dtype)
     decoder = inside("decoder", nnx.merge_state(trainable.params, trainable.frozen))
+    sampler = Model(graph, on_mesh(jax.eval_shape(moved, decoder), run.decode_mesh))
     judge = plan.source(run.config.pm_train.source)
     judge_model = plan.preference_model(judge, mesh, lora_config(run.config.pm_train.lora))
 
@@ -257,7 +256,6 @@ def steps(plan: Plan) -> list[Step]:
     tokens = b * t * settings.epochs
     updates = Step("rl: updates", update, args, static, mesh, tokens, 3, more)
 
-    moved = for_sampling(params, run.decode_mesh, run.dtype)
     weights = Step("rl: weights to the sampler", moved, (decoder,), {}, None, 0, 0, more)
     prompt, new = settings.prompt_tokens, settings.response_tokens
     sampling = Sampling(settings.temperature)

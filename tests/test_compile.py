@@ -1,0 +1,226 @@
+"""Compile ahead: what it reads off a program, and real programs for TPUs that are not here."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from conftest import ROOT, load_config
+
+from cai_jax.config import parse_config
+from cai_jax.learning.flops import matmul_flops
+from cai_jax.models.io.sources import ModelSource
+from cai_jax.parallel.hlo import Program, array_bytes
+from cai_jax.parallel.mesh import make_mesh
+from cai_jax.stages import rl
+from cai_jax.stages.plan import Plan
+from cai_jax.stages.run import Run
+
+tpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install '.[tpu]'"
+)
+PRESETS = ("smollm2-1.7b", "llama3-8b", "llama3-70b", "paper")
+
+HLO = """HloModule jit_f, entry_computation_layout={()->f32[4]{0}}
+
+%sliced (param_0: f32[32,4], param_1: s32[]) -> f32[4] {
+  %param_0 = f32[32,4]{1,0} parameter(0)
+  %param_1 = s32[] parameter(1)
+  %ds = f32[1,4]{1,0} dynamic-slice(%param_0, %param_1, %param_1), dynamic_slice_sizes={1,4}
+  ROOT %b = f32[4]{0} bitcast(%ds)
+}
+
+%body (p: (s32[], f32[32,4])) -> (s32[], f32[32,4]) {
+  %p = (s32[], f32[32,4]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  %w = f32[32,4]{1,0} get-tuple-element(%p), index=1
+  %row = f32[4]{0} fusion(%w, %i), kind=kLoop, calls=%sliced
+  %sum = f32[4]{0:T(128)S(1)} all-reduce(%row), replica_groups=[2,4]<=[8], to_apply=%add
+  ROOT %t = (s32[], f32[32,4]{1,0}) tuple(%i, %w)
+}
+
+%cond (p: (s32[], f32[32,4])) -> pred[] {
+  %p = (s32[], f32[32,4]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  %limit = s32[] constant(32)
+  %go = pred[] constant(true)
+  %lt = pred[] compare(%i, %limit), direction=LT
+  ROOT %and = pred[] and(%lt, %go)
+}
+
+ENTRY %main (a: f32[32,4]) -> f32[4] {
+  %a = f32[32,4]{1,0} parameter(0)
+  %zero = s32[] constant(0)
+  %start = (s32[], f32[32,4]{1,0}) tuple(%zero, %a)
+  %loop = (s32[], f32[32,4]{1,0}) while(%start), condition=%cond, body=%body
+  ROOT %gathered = f32[32]{0} all-gather(%zero), replica_groups={{0,1},{2,3}}, dimensions={0}
+}
+"""
+
+
+def test_loops_count_as_often_as_they_run_and_slices_as_what_they_read():
+    traffic = Program(HLO).traffic()
+    assert traffic.collectives == {"all-reduce": 32 * 16, "all-gather": 128}
+    assert traffic.calls == {"all-reduce": 32, "all-gather": 1}
+    # Rings: twice three quarters of every sum, half of what is gathered.
+    assert traffic.wire == 32 * 16 * 1.5 + 128 / 2
+    # A slice is read and written, the sum is read into the core's own memory; and the last line;
+    # the condition reads its counter, its limit and its flags.
+    condition = 4 + 4 + 1 + 3
+    assert traffic.memory == 32 * (16 + 4 + 16 + 16 + condition) + 4 + 128
+
+
+def test_collectives_of_sampling_are_those_of_loops_that_data_ends():
+    assert list(Program(HLO).decode_collectives()) == ["all-reduce"]
+    counted = HLO.replace("ROOT %and = pred[] and(%lt, %go)", "").replace("%lt =", "ROOT %lt =")
+    assert Program(counted).decode_collectives() == {}
+
+
+def test_sizes_of_arrays():
+    assert array_bytes("(bf16[8,4]{1,0:T(8,128)(2,1)}, f32[3]{0:T(128)S(1)}, pred[])") == 65
+    assert array_bytes("f32[3]{0:T(128)S(1)}", everywhere=True) == 12
+
+
+def test_flops_of_loops_branches_and_derivatives():
+    x, w = jnp.ones((8, 16)), jnp.ones((16, 16))
+    once = 2 * 8 * 16 * 16
+
+    def scanned(x, w):
+        step = jax.checkpoint(lambda x: jnp.tanh(x @ w))
+        return jax.lax.scan(lambda x, _: (step(x), None), x, length=5)[0].sum()
+
+    def until(x, w):
+        go = lambda c: (c[0] < 7) & (c[1].sum() > 0)
+        x = jax.lax.while_loop(go, lambda c: (c[0] + 1, c[1] @ w), (0, x))[1]
+        return jax.lax.cond(x.sum() > 0, lambda: x @ w @ w, lambda: x)
+
+    flops = lambda f: matmul_flops(jax.jit(f).trace(x, w).jaxpr, 1)
+    assert flops(scanned) == 5 * once
+    assert flops(jax.grad(scanned, (0, 1))) == 4 * 5 * once  # again, and two products backward
+    assert flops(until) == (7 + 2) * once
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_whole_and_divide(preset, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = parse_config(load_config("rlaif", preset))
+    sizes = ModelSource(ROOT / config.model.architecture).config
+    mesh = config.mesh
+    assert sizes.num_heads % mesh.tensor == sizes.num_kv_heads % mesh.decode_tensor == 0
+    for stage, parts in (
+        (config.sl_train, config.sl_train.micro_batches),
+        (config.pm_train, config.pm_train.micro_batches),
+        (config.rl, config.rl.minibatches * config.rl.micro_batches),
+    ):
+        assert stage.batch_size % parts == 0
+        assert stage.lora.rank == 0
+
+
+def test_the_compiled_steps_are_the_ones_that_run(monkeypatch):
+    """The plan's inputs are what a real run passes: the same shapes, types and places."""
+    monkeypatch.chdir(ROOT)
+    source = "configs/models/smollm2-1.7b-instruct"
+    changes = {"model.source": source, "mesh.fsdp": 4, "mesh.tensor": 2, "mesh.decode_tensor": 2}
+    run = Run(parse_config(load_config("rlaif", "smoke", **changes)))
+    steps = {step.name: step for step in rl.steps(Plan(run))}
+    moved = steps["rl: weights to the sampler"]
+    given = jax.tree.leaves(jax.eval_shape(moved.function, *moved.args))
+    wanted = jax.tree.leaves(steps["rl: responses"].args[1])
+    assert [(x.shape, x.dtype) for x in given] == [(x.shape, x.dtype) for x in wanted]
+    experience, _ = jax.eval_shape(
+        lambda *args: steps["rl: advantages"].function(*args, **steps["rl: advantages"].static),
+        *steps["rl: advantages"].args,
+    )
+    planned = steps["rl: updates"].args[2]
+    assert [(x.shape, x.dtype) for x in jax.tree.leaves(experience)] == [
+        (x.shape, x.dtype) for x in jax.tree.leaves(planned)
+    ]
+
+
+def test_several_slices_split_data_alone():
+    with pytest.raises(ValueError, match=r"config.mesh.data: 1 ways over 2 slices"):
+        make_mesh(1, -1, 1, [Device(i, i // 4) for i in range(8)])
+
+
+class Device:
+    """As much of a device as a mesh asks for."""
+
+    def __init__(self, number: int, slice_index: int):
+        self.id, self.slice_index = number, slice_index
+        self.platform, self.device_kind, self.process_index = "tpu", "TPU v5 lite", 0
+
+
+def compiled(tmp_path, *flags: str) -> tuple[subprocess.CompletedProcess, dict]:
+    out = tmp_path / "report.json"
+    command = [sys.executable, "-m", "cai_jax.compile", f"--out={out}", *flags]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"XLA_FLAGS": ""}, capture_output=True, text=True
+    )
+    return done, json.loads(out.read_text()) if out.exists() else {}
+
+
+def test_the_microworld_is_not_compiled_ahead(tmp_path):
+    done, _ = compiled(tmp_path, "--config=configs/microworld.py", "--topology=v5e:2x2")
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("error: config.pretrain:")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A model of two layers, to compile in seconds."""
+    fields = json.loads((ROOT / "configs/models/llama-3.1-8b-instruct/config.json").read_text())
+    fields |= {"num_hidden_layers": 2, "hidden_size": 512, "intermediate_size": 1024}
+    fields |= {"num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 32_768}
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "config.json").write_text(json.dumps(fields))
+    return folder
+
+
+@tpu
+@pytest.mark.tpu
+def test_steps_compile_for_a_tpu_slice(tmp_path, small):
+    flags = ["--config=configs/rlaif.py:llama3-8b", "--topology=v5e:2x4"]
+    flags += [f"--config.model.architecture={small}", "--config.mesh.tensor=2"]
+    flags += ["--config.mesh.decode_tensor=4", "--config.rl.lora.rank=0"]
+    done, report = compiled(tmp_path, *flags)
+    assert done.returncode == 0, done.stderr[-3000:]
+    steps = {step["step"]: step for step in report["steps"]}
+    assert len(steps) == 10
+    for step in steps.values():
+        assert not step["problem"]
+        assert not step["replicated"]
+        assert 0 < step["share"] < 0.9
+    # A token of a response: activations are summed, and no weight travels.
+    sampling = steps["rl: responses"]["decode_collectives"]
+    rows = 256 // 2
+    for kind, types in sampling.items():
+        for found in types:
+            assert array_bytes(found, True) <= 4 * rows * 32_768, (kind, found)
+    assert "all-reduce" in sampling
+    # Forward, again in the backward pass, and two products backward.
+    update = steps["sl_train: update"]
+    matrices = report["parameters"] - 32_768 * 512  # the embedding is looked up
+    assert update["flops"] * 8 == pytest.approx(8 * matrices * 128 * 2048, rel=0.3)
+
+
+@tpu
+@pytest.mark.tpu
+def test_what_does_not_fit_is_told_with_the_mend(tmp_path, small):
+    flags = ["--config=configs/rlaif.py:llama3-8b", "--topology=v5e:2x2", "--only=sl_train"]
+    flags += [f"--config.model.architecture={small}", "--config.sl_train.batch_size=8192"]
+    flags += ["--config.sl_train.micro_batches=1"]
+    done, report = compiled(tmp_path, *flags)
+    assert done.returncode == 1
+    assert "raise config.sl_train.micro_batches" in report["steps"][0]["problem"]
+
+
+@tpu
+@pytest.mark.tpu
+def test_slices_that_do_not_exist_are_refused(tmp_path):
+    done, _ = compiled(tmp_path, "--config=configs/rlaif.py:llama3-8b", "--topology=v5e:7x9")
+    assert done.returncode == 1
+    assert "error: --topology=v5e:7x9: no such slice" in done.stderr
