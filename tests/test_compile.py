@@ -212,7 +212,7 @@ def test_steps_compile_for_a_tpu_slice(tmp_path, small):
 def test_what_does_not_fit_is_told_with_the_mend(tmp_path, small):
     flags = ["--config=configs/rlaif.py:llama3-8b", "--topology=v5e:2x2", "--only=sl_train"]
     flags += [f"--config.model.architecture={small}", "--config.sl_train.batch_size=8192"]
-    flags += ["--config.sl_train.micro_batches=1"]
+    flags += ["--config.sl_train.micro_batches=1", "--config.mesh.decode_tensor=4"]
     done, report = compiled(tmp_path, *flags)
     assert done.returncode == 1
     assert "raise config.sl_train.micro_batches" in report["steps"][0]["problem"]
