@@ -182,7 +182,7 @@ def smollm2_1_7b() -> ConfigDict:
 
 
 def llama3_8b() -> ConfigDict:
-    """128 chips, v5e:8x16; the same batches fit 64 and 256."""
+    """128 chips, v5e:8x16; 256 as well."""
     c = _pod("meta-llama/Llama-3.1-8B-Instruct", "llama-3.1-8b-instruct")
     c.workdir = "runs/llama3-8b"
     c.mesh.update(tensor=4, decode_tensor=8)
