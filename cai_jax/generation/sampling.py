@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from cai_jax.parallel.mesh import constrain
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -50,13 +52,26 @@ def inverse_cdf(probabilities_bv: jax.Array, uniform_b: jax.Array) -> jax.Array:
       int32 [b].
     """
     b, v = probabilities_bv.shape
-    width = math.isqrt(v - 1) + 1
-    blocks_bkw = jnp.pad(probabilities_bv, ((0, 0), (0, width * width - v))).reshape(b, width, -1)
-    ends_bk = _ends(jnp.sum(blocks_bkw, axis=-1))
+    blocks, width = _blocks(v)
+    padded_bv = jnp.pad(probabilities_bv, ((0, 0), (0, blocks * width - v)))
+    blocks_bkw = padded_bv.reshape(b, blocks, width)
+    ends_bk = _ends(constrain(jnp.sum(blocks_bkw, axis=-1), "batch", None))
     block_b, before_b = _pass(ends_bk, uniform_b * ends_bk[:, -1])
-    ends_bw = _ends(jnp.take_along_axis(blocks_bkw, block_b[:, None, None], axis=1)[:, 0])
+    block_bw = jnp.take_along_axis(blocks_bkw, block_b[:, None, None], axis=1)[:, 0]
+    ends_bw = _ends(constrain(block_bw, "batch", None))
     inside_b, _ = _pass(ends_bw, uniform_b * ends_bk[:, -1] - before_b)
     return block_b * width + inside_b
+
+
+def _blocks(v: int) -> tuple[int, int]:
+    """Number and width of the blocks that ``v`` tokens are summed in, both near the square root.
+
+    A power of two of them where it divides ``v``: a vocabulary that is split over devices then
+    falls into whole blocks, and no probabilities travel, only the sums of blocks.
+    """
+    side = math.isqrt(v - 1) + 1
+    blocks = math.gcd(v, 1 << (side - 1).bit_length())
+    return (blocks, v // blocks) if 4 * blocks > side else (side, side)
 
 
 def _ends(mass_bn: jax.Array) -> jax.Array:
