@@ -98,6 +98,7 @@ def main(argv: list[str]) -> None:
         )
     devices = topology_devices(TOPOLOGY.value, SLICES.value)
     plan = Plan(Run(config, devices))
+    plan.run.check_rows()
     modules = (sl_data, sl_train, feedback, pm_train, rl, evaluate)
     steps = [step for module in modules for step in module.steps(plan)]
     wanted = [step for step in steps if ONLY.value in step.name]
@@ -179,7 +180,7 @@ def compile_step(step: Any, chip: Any, chips: int, parameters: int, plan: Any) -
         return StepReport(step.name, _problem(str(error), step.mend))
     seconds = time.monotonic() - began
     memory = compiled.memory_analysis()
-    arguments = memory.argument_size_in_bytes
+    arguments = memory.argument_size_in_bytes - placed_bytes(step.twice)
     temporaries = (
         memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     )

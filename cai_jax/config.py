@@ -369,6 +369,11 @@ def _check_together(c: Config) -> None:
             c.rl.minibatches * c.rl.micro_batches,
             "minibatches * micro_batches",
         ),
+        *(
+            [("pretrain", c.pretrain.batch_size, c.pretrain.micro_batches, "micro_batches")]
+            if c.pretrain
+            else []
+        ),
     ):
         if batch % parts:
             raise ConfigError(
@@ -381,6 +386,11 @@ def _check_together(c: Config) -> None:
                 "trains every layer; set it to 0, or config."
                 f"{where}.lora.rank above 0"
             )
+    if c.rl.kl_target and c.rl.kl_horizon <= 0.2 * c.rl.batch_size:
+        raise ConfigError(
+            f"config.rl.kl_horizon: {c.rl.kl_horizon} is not above a fifth of config.rl.batch_size "
+            f"= {c.rl.batch_size}: one iteration could turn the coefficient negative"
+        )
     if c.pretrain and c.pretrain.d_model % (2 * c.pretrain.num_heads):
         raise ConfigError(
             f"config.pretrain.d_model: {c.pretrain.d_model} is not an even number for each of "

@@ -163,8 +163,8 @@ def whole() -> ConfigDict:
         max_first_ratio_error=1e-5,
     )
     c.evaluate = dict(
-        red_team_prompts=90,
-        helpful_prompts=130,
+        red_team_prompts=76,
+        helpful_prompts=129,
         labelled_pairs=80,
         bootstrap_samples=2000,
         oracle="cai_jax.microworld.oracle:judge",

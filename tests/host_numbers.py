@@ -23,6 +23,7 @@ from cai_jax.learning.train import (
     make_trainable,
     train_step,
 )
+from cai_jax.models.config import LoRAConfig
 from cai_jax.models.heads import PolicyWithValue, PreferenceModel
 from cai_jax.models.io.load import decoder_builder, load_merged
 from cai_jax.models.io.sources import ModelSource
@@ -45,9 +46,11 @@ PPO = PPOSettings(
     value_coef=0.1,
     entropy_coef=0.01,
     epochs=STEPS,
-    minibatches=1,
+    minibatches=2,
     micro_batches=1,
 )
+LORA = LoRAConfig(4, 8.0)
+ROWS = 16  # eight devices each have a row of both halves
 
 
 @cache
@@ -64,27 +67,29 @@ def numbers(folder: Path, data: int, fsdp: int, tensor: int) -> dict[str, np.nda
         return make_trainable(build, policy.params, None, mesh, decoder_name="decoder")
 
     out = {}
-    decoder = make_trainable(decoder_builder(source, FLOAT32), policy.params, None, mesh)
-    ones = np.ones((8, 16), np.int32)
-    texts = {"tokens": ids(8, 16), "segments": ones, "loss_mask": ones}
-    out["sft"] = losses(decoder, sft_loss_sum, texts, mesh)
+    ones = np.ones((ROWS, 16), np.int32)
+    texts = {"tokens": ids(ROWS, 16), "segments": ones, "loss_mask": ones}
+    for name, lora in (("sft", None), ("sft_lora", LORA)):
+        build = decoder_builder(source, FLOAT32, lora)
+        trainable = make_trainable(build, policy.params, lora, mesh)
+        out[name] = losses(trainable, sft_loss_sum, texts, mesh)
     pairs = {
-        "first": ids(8, 16),
+        "first": ids(ROWS, 16),
         "first_segments": ones,
-        "second": ids(8, 16),
+        "second": ids(ROWS, 16),
         "second_segments": ones,
-        "target": rng.random(8).astype(np.float32),
-        "weight": np.ones(8, np.float32),
+        "target": rng.random(ROWS).astype(np.float32),
+        "weight": np.ones(ROWS, np.float32),
     }
     out["preference"] = losses(heads(PreferenceModel), preference_loss_sum, pairs, mesh)
 
-    prompts = [list(ids(3 + i % 6)) for i in range(8)]
-    keys = [named_key(0, "prompt", i) for i in range(8)]
-    generator = Generator(policy, mesh, (2,), 8, bucket_multiple=8)
+    prompts = [list(ids(3 + i % 6)) for i in range(ROWS)]
+    keys = [named_key(0, "prompt", i) for i in range(ROWS)]
+    generator = Generator(policy, mesh, (2,), ROWS, bucket_multiple=8)
     samples = generator.generate(prompts, keys, 12, Sampling(PPO.temperature))
     out["tokens"] = np.concatenate([s.ids for s in samples])
     out["logprobs"] = np.concatenate([s.logprobs for s in samples])
-    scored = Scorer(policy, mesh, 8).completion_logprobs(
+    scored = Scorer(policy, mesh, ROWS).completion_logprobs(
         prompts, [s.ids for s in samples], PPO.temperature
     )
     out["scored"] = np.concatenate(scored)
@@ -103,9 +108,10 @@ def losses(trainable: Trainable, loss_sum, batch: dict, mesh) -> np.ndarray:
                 loss_sum=loss_sum,
                 graph=trainable.graph,
                 optimizer=OPTIMIZER,
-                micro_batches=1,
+                micro_batches=2,
             )
-        out.append(hosts.fetch(metrics)["loss"])
+        metrics = hosts.fetch(metrics)
+        out.append([metrics["loss"], metrics["grad_norm"]])
     return np.array(out)
 
 
@@ -113,13 +119,14 @@ def ppo_losses(
     trainable: Trainable, reference, prompts: list, samples: list[Completion], mesh
 ) -> dict[str, np.ndarray]:
     scores = np.linspace(-1, 1, len(prompts)).astype(np.float32)
+    other = jax.tree.map(lambda x: 1.05 * x, reference.params)  # so that there is a KL
     rollout = put_batch(assemble(prompts, samples, scores, PPO.prompt_length, 12), mesh)
     state = init_state(trainable.params, OPTIMIZER)
     with jax.set_mesh(mesh):
         experience, stats = prepare(
             state.params,
             trainable.frozen,
-            reference.params,
+            other,
             rollout,
             np.float32(0.1),
             policy_graph=trainable.graph,
@@ -139,7 +146,9 @@ def ppo_losses(
     return {
         "ppo_policy": metrics["policy_loss"],
         "ppo_value": metrics["value_loss"],
+        "ppo_grad_norm": metrics["grad_norm"],
         "ppo_entropy": stats["entropy"],
+        "ppo_kl": np.array([stats["kl_k1"], stats["kl_k3"]]),
     }
 
 

@@ -15,7 +15,7 @@ from cai_jax.config import parse_config
 from cai_jax.learning.flops import matmul_flops
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.hlo import Program, array_bytes
-from cai_jax.parallel.mesh import make_mesh
+from cai_jax.parallel.mesh import decoding_mesh, make_mesh
 from cai_jax.stages import rl
 from cai_jax.stages.plan import Plan
 from cai_jax.stages.run import Run
@@ -144,6 +144,13 @@ def test_the_compiled_steps_are_the_ones_that_run(monkeypatch):
 def test_several_slices_split_data_alone():
     with pytest.raises(ValueError, match=r"config.mesh.data: 1 ways over 2 slices"):
         make_mesh(1, -1, 1, [Device(i, i // 4) for i in range(8)])
+
+
+def test_no_layout_of_sampling_spans_slices():
+    mesh = make_mesh(2, -1, 1, [Device(i, i // 4) for i in range(8)])
+    assert dict(decoding_mesh(mesh, 4).shape) == {"data": 2, "fsdp": 1, "tensor": 4}
+    with pytest.raises(ValueError, match=r"config.mesh.decode_tensor: 4 devices, joined by fast"):
+        decoding_mesh(mesh, 8)
 
 
 class Device:

@@ -225,6 +225,35 @@ def test_small_updates_survive_bfloat16(folder, tmp_path, mesh):
     np.testing.assert_array_equal(run(trained), run(nnx.merge(loaded.graph, loaded.params)))
 
 
+def test_norms_are_not_rounded(folder, tmp_path, mesh):
+    """Trained in float32 and run in bfloat16, a policy is one function wherever it is kept."""
+    weights = load_file(folder / "model.safetensors")
+    rng = np.random.default_rng(0)
+    for name in weights:
+        if name.endswith("norm.weight"):
+            weights[name] += rng.normal(0, 1e-2, weights[name].shape).astype(np.float32)
+    save_file(weights, folder / "model.safetensors")
+    half, float32 = jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float32)
+    source = ModelSource(folder)
+    masters = load_merged(source, mesh, half, float32)
+    save_checkpoint(tmp_path / "full", CheckpointInfo("policy", str(folder), None), masters.params)
+    tokens = jnp.arange(10)[None]
+    run = lambda model: nnx.merge(model.graph, model.params).hidden(tokens, jnp.ones_like(tokens))
+    for kept in (source, resolve(str(tmp_path / "full"), tmp_path)):
+        model = load_policy(kept, mesh, half, half)
+        assert model.params["embedding"].get_value().dtype == half
+        np.testing.assert_array_equal(run(model), run(masters))
+
+
+def test_weights_that_were_replaced_are_read_anew(folder):
+    before = ModelSource(folder).weights.read("model.norm.weight")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"] = before + 1
+    save_file(weights, folder / "model.new")
+    (folder / "model.new").replace(folder / "model.safetensors")
+    np.testing.assert_array_equal(ModelSource(folder).weights.read("model.norm.weight"), before + 1)
+
+
 def test_wheels_are_verified(tmp_path, monkeypatch):
     """A wheel that pip delivers is refused unless its hash is the stated one."""
     wheel = tmp_path / "thing-1.0-py3-none-any.whl"

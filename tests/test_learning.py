@@ -255,6 +255,18 @@ def test_adam_adds_epsilon_to_the_bias_corrected_root():
         np.testing.assert_allclose(updates, expected, rtol=1e-4)
 
 
+def test_a_cosine_voids_no_update():
+    grads = {"w": jnp.ones(1)}
+    optimizer = make_optimizer(0.1, 2, 10.0, decay_steps=5)
+    state, sizes = optimizer.init(grads), []
+    for _ in range(5):
+        updates, state = optimizer.update(grads, state, grads)
+        sizes.append(-float(updates["w"][0]))
+    assert sizes[0] == pytest.approx(0.05, rel=1e-4)
+    assert max(sizes) == pytest.approx(0.1, rel=1e-4)
+    assert 0.01 < sizes[-1] < sizes[-2]
+
+
 def test_optimizer_first_update_is_not_void_and_warms_up():
     grads = {"w": jnp.ones(3)}
     for warmup, expected in ((0, 0.1), (1, 0.1), (4, 0.025)):

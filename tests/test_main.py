@@ -54,6 +54,10 @@ def test_unknown_preset():
         ("--config.rl.lora.rank=0", ["config.rl.trained_layers", "every layer"]),
         ("--config.feedback.method=vote", ["config.feedback.method", "contrast"]),
         ("--config.constitution.path=none.yaml", ["none.yaml", "constitutions/"]),
+        ("--config.rl.kl_target=6.0 --config.rl.kl_horizon=4", ["config.rl.kl_horizon"]),
+        ("--config.sl_data.red_team_prompts=999", ["config.sl_data.red_team_prompts", "172"]),
+        ("--config.evaluate.helpful_prompts=999", ["config.evaluate.helpful_prompts", "held-out"]),
+        ("--config.generation.context_tokens=9999", ["config.generation.context_tokens", "8192"]),
         ("--config.sl_data.few_shots=9", ["config.sl_data.few_shots", "3"]),
         ("--config.data.red_team_prompts=/dev/null", ["/dev/null"]),
         ("--config.model.source=nowhere", ["nowhere", "pypi:"]),
@@ -61,7 +65,7 @@ def test_unknown_preset():
     ],
 )
 def test_impossible_values(tmp_path, argument, words):
-    assert_refused(run_main(f"--config.workdir={tmp_path / 'run'}", argument), *words)
+    assert_refused(run_main(f"--config.workdir={tmp_path / 'run'}", *argument.split()), *words)
     assert not (tmp_path / "run").exists()
 
 

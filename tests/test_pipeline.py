@@ -1,10 +1,12 @@
 """The whole pipeline on a tiny random model, sharded over eight devices."""
 
+import gc
 import json
 import os
 import re
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -16,9 +18,11 @@ from cai_jax.data.readers import Prompt
 from cai_jax.feedback.labelers import Comparison, Judgement
 from cai_jax.generation.engine import Completion
 from cai_jax.generation.sampling import Sampling
+from cai_jax.models.io.load import forget_pretrained
 from cai_jax.report.page import Transcript, TranscriptStep, render_page
 from cai_jax.stages import evaluate, feedback, pm_train, rl, sl_data, sl_train
 from cai_jax.stages.run import Run, claim_workdir, fingerprints, read_manifest, run_stages
+from cai_jax.stages.training import packed_tokens
 
 
 @pytest.fixture
@@ -243,6 +247,53 @@ def test_other_feedback_methods(finished, model_folder, in_root, method):
     assert 0 <= outcome.metrics["audit"]["audit"]["picks_option_a"] <= 1
     if method == "chain_of_thought":
         assert outcome.metrics["label_strength"] <= 0.1 + 1e-6
+
+
+def live_arrays():
+    forget_pretrained()
+    gc.collect()
+    return {id(x): x for x in jax.live_arrays()}
+
+
+def test_training_keeps_one_copy_of_what_it_trains(
+    finished, model_folder, in_root, tmp_path, monkeypatch
+):
+    fields = {"sl_train.lora.rank": 0, "sl_train.trained_layers": 0}
+    run = Run(tiny_config(finished.workdir, model_folder, **fields))
+    before = live_arrays()
+
+    def train(run, folder, name, trainable, *rest):
+        new = [x for i, x in live_arrays().items() if i not in before and x.ndim]
+        assert len(new) == len(jax.tree.leaves(trainable.params))
+        raise InterruptedError
+
+    monkeypatch.setattr(sl_train, "train", train)
+    with pytest.raises(InterruptedError):
+        sl_train.run(run, tmp_path)
+
+
+def test_a_preference_model_that_waits_takes_no_device_memory(finished, model_folder, in_root):
+    """Not even its frozen base, which is read once for several stages."""
+    before = live_arrays()
+    run = Run(tiny_config(finished.workdir, model_folder, **{"rl.offload": True}))
+    assert run.config.pm_train.lora.rank
+    reward = rl.Reward(run)
+    left = [x for i, x in live_arrays().items() if i not in before]
+    assert {x.sharding.memory_kind for x in left if x.size > 2} == {"pinned_host"}
+    assert np.isfinite(reward([[5, 6, 7]], ["the good."])).all()
+
+
+def test_rows_that_do_not_split_over_the_devices_are_told(model_folder, tmp_path, in_root, caplog):
+    Run(tiny_config(tmp_path, model_folder)).check_rows()
+    assert not caplog.records
+    Run(tiny_config(tmp_path, model_folder, **{"sl_train.batch_size": 6})).check_rows()
+    assert "config.sl_train.batch_size: 6 rows at once do not split over 4 devices" in caplog.text
+
+
+def test_rows_that_only_fill_a_batch_are_no_tokens():
+    rows = {"tokens": np.ones((2, 5), int), "segments": np.ones((2, 5), int)}
+    mask = np.array([[0, 1, 1, 1, 1], [0, 0, 0, 0, 0]])
+    assert packed_tokens(rows | {"loss_mask": mask}) == 5
 
 
 def test_full_finetuning(finished, model_folder, in_root, tmp_path):

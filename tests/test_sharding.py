@@ -23,6 +23,7 @@ from cai_jax.parallel.mesh import decoding_mesh, join_rows, make_mesh, split_row
 def test_eight_devices_train_and_sample_as_one_does(layout, model_folder):
     one, eight = numbers(model_folder, 1, 1, 1), numbers(model_folder, *layout)
     np.testing.assert_array_equal(eight["tokens"], one["tokens"])
+    assert (one["ppo_kl"] > 0.01).all()
     for name in one:
         np.testing.assert_allclose(eight[name], one[name], rtol=1e-4, atol=1e-6, err_msg=name)
 

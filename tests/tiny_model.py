@@ -115,7 +115,7 @@ def write_tiny_model(folder: Path, extra_words: tuple[str, ...] = (), layers: in
         "intermediate_size": size["ff"],
         "rms_norm_eps": 1e-5,
         "tie_word_embeddings": True,
-        "max_position_embeddings": 1024,
+        "max_position_embeddings": 2048,
     }
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     save_file(random_weights(size, layers), folder / "model.safetensors")

@@ -13,6 +13,7 @@ TINY_RUN = {  # changes to configs/rlaif.py:smoke
     "model.compute_dtype": "float32",
     "mesh.fsdp": 4,
     "mesh.tensor": 2,
+    "sl_train.batch_size": 4,
     "sl_train.sequence_length": 192,
     "pm_train.sequence_length": 192,
     "pm_train.trained_layers": 0,

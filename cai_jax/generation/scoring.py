@@ -88,13 +88,27 @@ class Scorer:
 
 
 @partial(jax.jit, static_argnames=("graph", "temperature"))
-def row_logprobs(graph: nnx.GraphDef, params, tokens_bt, segments_bt, *, temperature):
+def row_logprobs(
+    graph: nnx.GraphDef,
+    params: nnx.State,
+    tokens_bt: jax.Array,
+    segments_bt: jax.Array,
+    *,
+    temperature: float,
+) -> jax.Array:
     """Float32 [b, t]: log-probability of every token."""
     return token_logprobs(nnx.merge(graph, params), tokens_bt, segments_bt, temperature).logprobs_bt
 
 
 @partial(jax.jit, static_argnames=("graph", "choices"))
-def next_logprobs(graph: nnx.GraphDef, params, tokens_bt, segments_bt, *, choices):
+def next_logprobs(
+    graph: nnx.GraphDef,
+    params: nnx.State,
+    tokens_bt: jax.Array,
+    segments_bt: jax.Array,
+    *,
+    choices: tuple[int, ...],
+) -> jax.Array:
     """Float32 [b, choices]: log-probability of each id after the last real token."""
     decoder = nnx.merge(graph, params)
     hidden_bd = last_token(decoder.hidden(tokens_bt, segments_bt), segments_bt)
@@ -102,6 +116,8 @@ def next_logprobs(graph: nnx.GraphDef, params, tokens_bt, segments_bt, *, choice
 
 
 @partial(jax.jit, static_argnames=("graph",))
-def row_scores(graph: nnx.GraphDef, params, tokens_bt, segments_bt):
+def row_scores(
+    graph: nnx.GraphDef, params: nnx.State, tokens_bt: jax.Array, segments_bt: jax.Array
+) -> jax.Array:
     """Float32 [b]: scores of a preference model."""
     return nnx.merge(graph, params)(tokens_bt, segments_bt)

@@ -84,7 +84,7 @@ def logprobs_of_hidden(
 
 
 def _chunk(b: int, count: int) -> int:
-    """Positions in a chunk; two chunks at least, so that no step holds all logits."""
+    """Positions in a chunk; over several devices, two chunks at least where there are enough."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return CHUNK

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cai_jax.models.config import DecoderConfig, LoRAConfig
-from cai_jax.models.flash import cudnn_attend, splash_attend
+from cai_jax.models.flash import cudnn_attend, cudnn_takes, splash_attend
 from cai_jax.models.layers import Linear, Norm, activate, attend, rotate, softcap
 from cai_jax.parallel.mesh import constrain, gathered
 
@@ -261,8 +261,8 @@ class Decoder(nnx.Module):
     def _attend_rows(self, q, k, v, segments_bt, mask_bts, window):
         """Attention over whole rows, by the fused kernel of the config where it can.
 
-        Splash attention takes one window for all layers, which are scanned; cuDNN bfloat16, and no
-        soft cap.
+        Splash attention takes one window for all layers, which are scanned. What cuDNN takes is
+        said by ``cudnn_takes``.
         """
         c = self.config
         scale = c.query_scale or c.head_dim**-0.5
@@ -271,7 +271,7 @@ class Decoder(nnx.Module):
             limit = c.attention[0].window or None
             return splash_attend(q, k, v, segments_bt, scale, limit, c.attention_softcap)
         seen_bts = mask_bts if window is None else mask_bts & (_ages(mask_bts) < window)
-        if kernel == "cudnn" and self.dtype == jnp.bfloat16 and not c.attention_softcap:
+        if kernel == "cudnn" and not c.attention_softcap and cudnn_takes(q):
             return cudnn_attend(q, k, v, seen_bts, scale)
         return self._attend(q, k, v, seen_bts)
 

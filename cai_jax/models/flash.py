@@ -70,6 +70,12 @@ def splash_attend(
     return out_bhtn[:, :, :t].swapaxes(1, 2).reshape(b, t, h * n).astype(v_bksn.dtype)
 
 
+def cudnn_takes(q_bthn: jax.Array) -> bool:
+    """Whether cuDNN multiplies such queries under a mask, forward and backward, on any GPU."""
+    _, t, _, n = q_bthn.shape
+    return q_bthn.dtype == jnp.bfloat16 and t % 2 == 0 and n % 8 == 0 and n <= 128
+
+
 def cudnn_attend(
     q_bthn: jax.Array,
     k_bksn: jax.Array,

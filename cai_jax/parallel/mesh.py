@@ -4,7 +4,7 @@ Parameters declare logical axes where they are created (``axes=("embed", "heads"
 alone decides which mesh axis each of them is split over.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -44,7 +44,7 @@ def make_mesh(
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = _whole_sizes((data, fsdp, tensor), len(devices), "config.mesh")
-    slices = len({getattr(device, "slice_index", None) for device in devices})
+    slices = _slices(devices)
     if sizes[0] % slices:
         raise ValueError(
             f"config.mesh.data: {sizes[0]} ways over {slices} slices; make it a multiple of "
@@ -70,12 +70,18 @@ def decoding_mesh(mesh: Mesh, tensor: int) -> Mesh:
     Raises:
       ValueError: the devices of a slice do not divide.
     """
-    if mesh.size % tensor:
+    inside = mesh.size // _slices(mesh.devices.flat)
+    if inside % tensor:
         raise ValueError(
-            f"config.mesh.decode_tensor: {mesh.size} devices are no multiple of {tensor}"
+            f"config.mesh.decode_tensor: {inside} devices, joined by fast links, are no multiple "
+            f"of {tensor}"
         )
     devices = mesh.devices.reshape(-1, 1, tensor)
     return Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def _slices(devices: Iterable[jax.Device]) -> int:
+    return len({getattr(device, "slice_index", None) for device in devices})
 
 
 def _whole_sizes(sizes: Sequence[int], devices: int, where: str) -> tuple[int, ...]:

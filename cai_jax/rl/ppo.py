@@ -105,11 +105,11 @@ def prepare(
             f"reference_graph freezes {reference_model.frozen_layers} layers, policy_graph "
             f"{policy.decoder.frozen_layers}: they share what is frozen, so both must be alike"
         )
-    trunk = policy.decoder.trunk(tokens, segments) if policy.decoder.frozen_layers else None
 
     def outputs(rows):
-        ours = policy_outputs(policy, *rows, settings, remat=False)
-        tokens, segments, trunk = rows
+        tokens, segments = rows
+        trunk = policy.decoder.trunk(tokens, segments) if policy.decoder.frozen_layers else None
+        ours = policy_outputs(policy, tokens, segments, trunk, settings, remat=False)
         theirs = token_logprobs(
             reference_model,
             tokens,
@@ -118,12 +118,12 @@ def prepare(
             start=settings.prompt_length,
             trunk_btd=trunk,
         )
-        return *ours, theirs.logprobs_bt
+        return trunk, *ours, theirs.logprobs_bt
 
     # As many rows at once as the update takes: bfloat16 products round by their shape.
     parts = settings.minibatches * settings.micro_batches
-    mapped = jax.lax.map(outputs, split_rows((tokens, segments, trunk), parts))
-    logprobs, entropy, values, reference = join_rows(mapped)
+    mapped = jax.lax.map(outputs, split_rows((tokens, segments), parts))
+    trunk, logprobs, entropy, values, reference = join_rows(mapped)
     rewards = token_rewards(rollout.scores_b, logprobs, reference, mask, kl_coef)
     advantages = generalized_advantages(rewards, values, mask, settings.gamma, settings.lam)
     experience = Experience(

@@ -45,6 +45,7 @@ class Step:
       passes: forward passes of the whole model a token; with a backward pass they are three.
       mend: what to change where it does not fit into memory.
       beside: arrays that lie on the devices while it runs, and are not among its arguments.
+      twice: arguments that are others of its arguments once more, and take no memory of their own.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Step:
     passes: int
     mend: str
     beside: tuple = ()
+    twice: tuple = ()
 
     def trace(self) -> Any:
         """The traced step; ``lower()`` of it is for the platform of its mesh."""

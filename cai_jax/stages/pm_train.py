@@ -11,7 +11,7 @@ from flax import nnx
 from cai_jax.data.readers import LabelledPair
 from cai_jax.data.records import INTS, TEXT, read_records, write_records
 from cai_jax.data.tasks import Part, PreferenceConverter, batches, mixture
-from cai_jax.learning.losses import preference_loss_sum
+from cai_jax.learning.losses import Batch, preference_loss_sum
 from cai_jax.learning.train import make_trainable
 from cai_jax.models.heads import PreferenceModel
 from cai_jax.models.io.checkpoint import CheckpointInfo, base_of, save_checkpoint
@@ -45,9 +45,10 @@ def run(run: Run, folder: Path) -> Outcome:
     """Trains the preference model, normalises it on the comparisons, and leaves a checkpoint."""
     settings = run.config.pm_train
     source, lora = run.source(settings.source), lora_config(settings.lora)
-    decoder = run.merged(source, trained_fully=lora is None).params
+    start = run.merged(source, trained_fully=lora is None).params
     build = _builder(run, source)
-    trainable = make_trainable(build, decoder, lora, run.mesh, decoder_name="decoder")
+    trainable = make_trainable(build, start, lora, run.mesh, decoder_name="decoder")
+    del start  # all of it was copied where all of it is trained
     comparisons = read_records(run.workdir / "feedback", "comparisons")
     parts = [Part(run.workdir / "feedback", "comparisons", float(len(comparisons)))]
     helpful = run.training(run.helpfulness_pairs, settings.helpfulness_pairs)
@@ -75,10 +76,10 @@ def run(run: Run, folder: Path) -> Outcome:
         optimizer_of(settings),
         (_with_target(batch, settings.batch_size) for batch in padded),
         settings.micro_batches,
-        lambda b: int(np.sum(b["first_segments"]) + np.sum(b["second_segments"])),
+        _tokens,
     )
     model = Model(trainable.graph, nnx.merge_state(params, trainable.frozen))
-    scorer = run.scorer(model, run.mesh)
+    scorer = run.scorer(model, run.mesh, longest=length)
     # Both sides of every comparison are samples of the reference policy, SL-CAI.
     samples = [row[side] for row in comparisons for side in ("first", "second")]
     scores = scorer.preference_scores(samples, "pm_train: normalise")
@@ -132,6 +133,11 @@ def _with_target(batch: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarra
     filled = fill_rows(batch, rows)
     filled["target"] = filled.pop("target_ppm")[:, 0].astype(np.float32) / 1e6
     return filled
+
+
+def _tokens(batch: Batch) -> int:
+    rows = batch["first_segments"].sum(axis=1) + batch["second_segments"].sum(axis=1)
+    return int(np.sum(rows * batch["weight"]))
 
 
 STAGE = Stage(

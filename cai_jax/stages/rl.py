@@ -50,13 +50,17 @@ class Reward:
 
     Replies that do not parse get a fixed score: comparisons hold none, so the preference model
     has never read one, and PPO would soon write what it misjudges (seen: rows of emoji).
+
+    Args:
+      run: whose preference model it is.
+      longest: tokens that a dialogue may have, as ``Run.scorer`` takes it.
     """
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, longest: int | None = None):
         source = run.source(str(run.checkpoint("pm_train")))
         model, self.info = load_preference_model(source, run.mesh, run.dtype, run.dtype)
         self.chat = run.chat
-        self.scorer = run.scorer(model, run.mesh, offload=run.config.rl.offload)
+        self.scorer = run.scorer(model, run.mesh, longest, run.config.rl.offload)
         self.unusable_score = run.config.rl.unusable_score
 
     def __call__(
@@ -91,13 +95,13 @@ def run(run: Run, folder: Path) -> Outcome:
     build = _builder(run, source)
     trainable = make_trainable(build, start.params, lora, run.mesh, decoder_name="decoder")
     del reference, start
-    forget_pretrained()
     optimizer, ppo = _optimizer(run), _ppo_settings(run)
     state = init_state(trainable.params, optimizer)
     sampler_graph, sampler_params = abstract_split(decoder_builder(source, run.dtype, lora))
     reference_graph = _reference_graph(run, source)
     to_sampler = for_sampling(sampler_params, run.decode_mesh, run.dtype)
-    reward = Reward(run)
+    reward = Reward(run, longest=0)  # prompts and responses have limits of their own
+    forget_pretrained()
     prompts = _training_prompts(run)
     controller = AdaptiveKL(settings.kl_target, settings.kl_horizon)
     kl_coef, history, tokens = settings.kl_coef, [], 0
@@ -242,6 +246,8 @@ def steps(plan: Plan) -> list[Step]:
     scalar = jax.ShapeDtypeStruct((), jnp.float32, sharding=everywhere)
     reference = plan.decoder(source, mesh).params
     args = (trainable.params, trainable.frozen, reference, rollout, scalar)
+    # Under LoRA the reference is the policy's frozen base.
+    apart = () if lora else (reference,)
     more = "raise config.rl.micro_batches or the number of chips"
     advantages = Step("rl: advantages", prepare, args, static, mesh, b * t, 2, more)
 
@@ -261,8 +267,6 @@ def steps(plan: Plan) -> list[Step]:
     sampling = Sampling(settings.temperature)
     responses = plan.generate("rl: responses", sampler, b, prompt, new, sampling, source.stop_ids)
     scores = plan.score("rl: scores", row_scores, judge_model, mesh, t)
-    # Under LoRA the reference is the policy's frozen base.
-    apart = () if lora else (reference,)
     parked = () if settings.offload else (judge_model.params, *apart)
     policy = (state, trainable.frozen)
     return [
@@ -272,6 +276,7 @@ def steps(plan: Plan) -> list[Step]:
         replace(
             advantages,
             beside=(state.opt_state, *(() if settings.offload else (judge_model.params,))),
+            twice=() if apart else (reference,),
         ),
         replace(updates, beside=parked),
     ]

@@ -43,7 +43,7 @@ from cai_jax.models.io.sources import ModelSource, cache_folder, resolve, stamp
 from cai_jax.parallel import hosts
 from cai_jax.parallel.devices import attention_kernel, compute_dtype
 from cai_jax.parallel.keys import named_key
-from cai_jax.parallel.mesh import decoding_mesh, make_mesh
+from cai_jax.parallel.mesh import batch_multiple, decoding_mesh, make_mesh
 from cai_jax.prompts.chat import ChatFormat, load_tokenizer
 from cai_jax.prompts.critique_revision import parse_reply
 
@@ -242,10 +242,20 @@ class Run:
             model, self.decode_mesh, chat.stop_ids, g.batch_size, longest=g.context_tokens
         )
 
-    def scorer(self, model: Model, mesh: Mesh | None = None, offload: bool = False) -> Scorer:
-        """Scores with a decoder of ``policy``, or with any model that lives on ``mesh``."""
+    def scorer(
+        self,
+        model: Model,
+        mesh: Mesh | None = None,
+        longest: int | None = None,
+        offload: bool = False,
+    ) -> Scorer:
+        """Scores with a decoder of ``policy``, or with any model that lives on ``mesh``.
+
+        Rows may have ``longest`` tokens; None: ``config.generation.context_tokens``; 0: any.
+        """
         g, mesh = self.config.generation, mesh or self.decode_mesh
-        return Scorer(model, mesh, g.score_batch_size, longest=g.context_tokens, offload=offload)
+        longest = g.context_tokens if longest is None else longest
+        return Scorer(model, mesh, g.score_batch_size, longest=longest, offload=offload)
 
     @property
     def sampling(self) -> Sampling:
@@ -292,12 +302,35 @@ class Run:
                     f"{path}: {len(items)} rows leave one side of the split empty at "
                     f"config.data.held_out_percent = {c.data.held_out_percent}; add rows"
                 )
+        red_team, helpful = self.red_team_prompts, self.helpful_prompts
+        for field_name, rows, of in (
+            ("sl_data.red_team_prompts", self.training(red_team, None), "red_team_prompts"),
+            ("sl_data.helpful_prompts", self.training(helpful, None), "helpful_prompts"),
+            ("feedback.prompts", self.training(red_team, None), "red_team_prompts"),
+            (
+                "pm_train.helpfulness_pairs",
+                self.training(self.helpfulness_pairs, None),
+                "helpfulness_pairs",
+            ),
+            ("evaluate.red_team_prompts", self.held_out(red_team, None), "red_team_prompts"),
+            ("evaluate.helpful_prompts", self.held_out(helpful, None), "helpful_prompts"),
+        ):
+            stage, name = field_name.split(".")
+            asked = getattr(getattr(c, stage), name)
+            if asked > len(rows):
+                side = "held-out" if stage == "evaluate" else "training"
+                raise ConfigError(
+                    f"config.{field_name}: {asked}, but {getattr(c.data, of)} has {len(rows)} "
+                    f"{side} rows; name a larger file in config.data.{of}, or set it to at most "
+                    f"{len(rows)}"
+                )
 
     def check_models(self) -> None:
         """Resolves every model and the mesh before anything is computed.
 
         Raises:
-          ValueError: a source cannot be resolved, or the mesh does not fit the devices.
+          ValueError: a source cannot be resolved, the mesh does not fit the devices, or the
+            config asks for more positions than the model has.
         """
         c = self.config
         for field_name in ("model", "feedback", "pm_train"):
@@ -315,7 +348,36 @@ class Run:
                     f"config.model.architecture: {c.model.architecture}/config.json describes "
                     f"another model than {self.model}; empty the field, or give that model's"
                 )
+        positions = c.pretrain.max_length if c.pretrain else self.source("").config.max_length
+        for field_name, length in (
+            ("generation.context_tokens", c.generation.context_tokens),
+            ("rl.prompt_tokens + response_tokens", c.rl.prompt_tokens + c.rl.response_tokens),
+        ):
+            if length > positions:
+                raise ConfigError(
+                    f"config.{field_name}: {length}, but {self.model} was made for {positions} "
+                    "tokens; lower it"
+                )
         _ = self.decode_mesh
+
+        self.check_rows()
+
+    def check_rows(self) -> None:
+        """Warns of training rows that do not split over the devices: each computes all of them."""
+        c, ways = self.config, batch_multiple(self.mesh)
+        parts = [("sl_train", c.sl_train.micro_batches), ("pm_train", c.pm_train.micro_batches)]
+        parts.append(("rl", c.rl.minibatches * c.rl.micro_batches))
+        if c.pretrain:
+            parts.append(("pretrain", c.pretrain.micro_batches))
+        for name, number in parts:
+            rows = getattr(c, name).batch_size // number
+            if rows % ways:
+                log.warning(
+                    "config.%s.batch_size: %d rows at once do not split over %d devices, so that "
+                    "each computes all of them; make it, divided by micro-batches%s, a multiple "
+                    "of %d",
+                    *(name, rows, ways, " and minibatches" if name == "rl" else "", ways),
+                )
 
     def _choice_shots(self) -> int:
         return 0 if self.config.feedback.method == "contrast" else self.config.feedback.few_shots

@@ -26,8 +26,9 @@ def run(run: Run, folder: Path) -> Outcome:
     """Trains the base model on the records of sl_data and leaves a checkpoint."""
     settings, source = run.config.sl_train, run.source("")
     lora = lora_config(settings.lora)
-    decoder = run.merged(source, trained_fully=lora is None).params
-    trainable = make_trainable(_builder(run, source), decoder, lora, run.mesh)
+    start = run.merged(source, trained_fully=lora is None).params
+    trainable = make_trainable(_builder(run, source), start, lora, run.mesh)
+    del start  # all of it was copied where all of it is trained
     records = run.workdir / "sl_data"
     parts = []
     for name in ("revisions", "helpful"):

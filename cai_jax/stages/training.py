@@ -1,5 +1,6 @@
 """What the stages that train on records share: the loop, and packed dialogues."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from cai_jax.parallel import hosts
 from cai_jax.parallel.mesh import put_batch
 from cai_jax.stages.run import Run
 
+log = logging.getLogger("cai_jax")
+
 
 def train(
     run: Run,
@@ -51,6 +54,10 @@ def train(
         {"its batches": hosts.digest(data)},
         "A record or its order differs: see that all hosts read the same workdir and packages.",
     )
+    if len(data) <= (warmup := getattr(run.config, name).warmup_steps):
+        log.warning(
+            "%s: %d updates, all within config.%s.warmup_steps = %d", name, len(data), name, warmup
+        )
     state: TrainState = init_state(trainable.params, optimizer)
     history, tokens = [], 0
     writer = metric_writers.create_default_writer(
@@ -147,5 +154,6 @@ def check_lengths(name: str, lengths: Iterable[int], limit: int) -> None:
 
 
 def packed_tokens(batch: Batch) -> int:
-    """Tokens of a packed batch that are not padding."""
-    return int(np.sum(batch["segments"] > 0))
+    """Tokens of a packed batch that are neither padding nor in rows that only fill it."""
+    filler = ~batch["loss_mask"].any(axis=1, keepdims=True)
+    return int(np.sum((batch["segments"] > 0) & ~filler))

@@ -1,5 +1,6 @@
 """Models ready to run: a graph definition and its parameters on the mesh."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from cai_jax.models.heads import PreferenceModel
 from cai_jax.models.io.checkpoint import CheckpointInfo, restore_trained
 from cai_jax.models.io.params import (
     abstract_split,
-    cast_matrices,
+    cast,
     load_decoder,
     merge_lora,
     param_sharding,
@@ -41,7 +42,7 @@ def decoder_builder(
     lora: LoRAConfig | None = None,
     frozen_layers: int = 0,
     seed: int = 0,
-):
+) -> Callable[[], Decoder]:
     """A function that makes the source's decoder; ``seed`` is for new parameters only."""
     return lambda: Decoder(source.config, lora, dtype, frozen_layers, rngs=nnx.Rngs(seed))
 
@@ -51,7 +52,7 @@ def load_merged(
 ) -> Model:
     """A decoder with all checkpoints of the source merged into its weights.
 
-    Merged in float32 and rounded once to ``param_dtype``, the type the parameters are kept in.
+    Merged in float32 and rounded once, as parameters are kept for products in ``param_dtype``.
     """
     graph, _ = abstract_split(decoder_builder(source, compute_dtype))
     if not source.checkpoints:
@@ -119,11 +120,6 @@ def load_update(source: ModelSource, mesh: Mesh) -> nnx.State:
     return restore_trained(folder, trained, mesh)
 
 
-def cast(params: nnx.State, dtype: jnp.dtype) -> nnx.State:
-    """Every parameter in one type."""
-    return jax.tree.map(lambda x: x.astype(dtype), params)
-
-
 def load_preference_model(
     source: ModelSource, mesh: Mesh, compute_dtype: jnp.dtype, param_dtype: jnp.dtype
 ) -> tuple[Model, CheckpointInfo]:
@@ -148,7 +144,7 @@ def load_preference_model(
         return Model(graph, nnx.merge_state(abstract, under("decoder", decoder))), info
     trained = load_update(source, mesh)
     if not info.lora:
-        return Model(graph, cast_matrices(trained, param_dtype)), info
+        return Model(graph, cast(trained, param_dtype)), info
     decoder = load_merged(source.below, mesh, compute_dtype, param_dtype)
     return Model(graph, nnx.merge_state(trained, under("decoder", decoder.params))), info
 

@@ -37,11 +37,21 @@ def param_sharding(variable: nnx.Variable, mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, param_spec(axes, variable.shape, mesh))
 
 
+def kept_dtype(variable: nnx.Variable, dtype: jnp.dtype) -> jnp.dtype:
+    """The type a parameter is kept in where products are in ``dtype``.
+
+    Projections and tables are in that type. Norms, biases and heads stay as they are: they enter
+    float32 sums, and a rounded one would make another function of the model than was trained.
+    """
+    stacked = "layers" in variable.get_metadata("axes")
+    return dtype if len(variable.shape) - stacked > 1 else variable.dtype
+
+
 def on_mesh(abstract: nnx.State, mesh: Mesh, dtype: jnp.dtype | None = None) -> nnx.State:
-    """Abstract parameters with their places on the mesh, in another type if one is given."""
+    """Abstract parameters with places on the mesh; with ``dtype``, as they are kept for it."""
 
     def place(variable: nnx.Variable) -> nnx.Variable:
-        shape, kind = variable.shape, dtype or variable.dtype
+        shape, kind = variable.shape, kept_dtype(variable, dtype) if dtype else variable.dtype
         place = param_sharding(variable, mesh)
         return variable.replace(jax.ShapeDtypeStruct(shape, kind, sharding=place))
 
@@ -67,24 +77,17 @@ def constrain_params(state: nnx.State) -> nnx.State:
 def for_sampling(
     abstract: nnx.State, mesh: Mesh, dtype: jnp.dtype
 ) -> Callable[[nnx.State], nnx.State]:
-    """A jitted function that moves parameters to the layout of sampling, matrices in ``dtype``.
+    """A jitted function that moves parameters to the layout of sampling, for products in ``dtype``.
 
-    Products are in that type anyway: cast once, weights are half as much to read at every token.
+    Cast once, weights are half as much to read at every token.
     """
     places = map_variables(lambda v: v.replace(param_sharding(v, mesh)), abstract)
-    return jax.jit(partial(cast_matrices, dtype=dtype), out_shardings=places)
+    return jax.jit(partial(cast, dtype=dtype), out_shardings=places)
 
 
-def cast_matrices(params: nnx.State, dtype: jnp.dtype) -> nnx.State:
-    """Parameters with all projections and tables in one type; norms, biases, heads as they are."""
-
-    def cast(variable: nnx.Variable) -> nnx.Variable:
-        stacked = "layers" in variable.get_metadata("axes")
-        if len(variable.shape) - stacked < 2:
-            return variable
-        return variable.replace(variable.get_value().astype(dtype))
-
-    return map_variables(cast, params)
+def cast(params: nnx.State, dtype: jnp.dtype) -> nnx.State:
+    """Parameters as they are kept for products in ``dtype``."""
+    return map_variables(lambda v: v.replace(v.get_value().astype(kept_dtype(v, dtype))), params)
 
 
 def map_variables(change: Callable[[nnx.Variable], nnx.Variable], state: nnx.State) -> nnx.State:
@@ -109,7 +112,7 @@ def load_decoder(
       names: of its family.
       abstract: abstract state of a Decoder without LoRA.
       mesh: where the parameters go.
-      dtype: type they are kept in.
+      dtype: of products; see ``kept_dtype``.
       beside: tensors of the file that are not the decoder's.
 
     Raises:
@@ -120,9 +123,8 @@ def load_decoder(
     for path, variable in nnx.to_flat_state(abstract):
         reader = _ParamReader(weights, config, names[path_name(path)], path, tuple(variable.shape))
         unread -= set(reader.tensors)
-        array = jax.make_array_from_callback(
-            reader.shape, param_sharding(variable, mesh), partial(reader.read, dtype=dtype)
-        )
+        read = partial(reader.read, dtype=kept_dtype(variable, dtype))
+        array = jax.make_array_from_callback(reader.shape, param_sharding(variable, mesh), read)
         loaded.append((path, variable.replace(array)))
     if not any(path == ("output",) for path, _ in loaded):
         unread.discard(names["output"].name)  # a tied checkpoint may store its table twice

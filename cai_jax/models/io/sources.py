@@ -97,9 +97,13 @@ class ModelSource:
         return read_config(self.hugging_face_fields, file)
 
 
-@lru_cache(maxsize=4)
 def open_weights(path: Path) -> Weights:
     """Opens a weight file or folder; once, since parsing a GGUF header takes seconds."""
+    return _open_weights(path, tuple(stamp(str(path))))
+
+
+@lru_cache(maxsize=4)
+def _open_weights(path: Path, _: tuple) -> Weights:  # what was replaced has another stamp
     return GGUFWeights(path) if path.suffix == ".gguf" else SafetensorsWeights(path)
 
 
