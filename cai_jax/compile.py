@@ -27,15 +27,18 @@ from typing import Any
 
 from absl import app, flags
 
-from cai_jax.main import CONFIG, start
+from cai_jax.main import CONFIG, host_flags, start
 
 log = logging.getLogger("cai_jax")
 TOPOLOGY = flags.DEFINE_string("topology", None, "TPU slice, for example v5e:8x16")
-SLICES = flags.DEFINE_integer("slices", 1, "slices of it, joined by a data center network")
+SLICES = flags.DEFINE_integer(
+    "slices", 1, "slices of it, joined by a data center network", lower_bound=1
+)
 ONLY = flags.DEFINE_string("only", "", "compile steps whose name has this in it alone")
 OUT = flags.DEFINE_string("out", "", "file for the report as JSON; empty: none")
 flags.mark_flag_as_required("topology")
 GIB = 2**30
+TIGHT = 0.9  # of the memory: above it, a step may not fit
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,10 @@ class StepReport:
       seconds: at best: the slowest of computing, memory and links, wholly overlapped.
       bound: which of them that is.
       utilisation: of the chip's peak by the model's own operations, recomputation excluded.
-      tokens_per_second: a chip.
-      replicated: parameters that every chip holds whole.
+      tokens_per_second: a chip; sampled ones where the step samples, else all that it reads.
+      replicated: parameters that every chip holds whole, by name, and their bytes.
+      samples: whether it runs in the layout of sampling.
+      unread: loops of unknown length, counted once.
     """
 
     step: str
@@ -78,13 +83,20 @@ class StepReport:
     bound: str = ""
     utilisation: float = 0.0
     tokens_per_second: float = 0.0
-    replicated: tuple[str, ...] = ()
+    replicated: dict[str, int] | None = None
+    samples: bool = False
+    unread: tuple[str, ...] = ()
 
 
 def main(argv: list[str]) -> None:
     """Compiles, reports, and fails if something does not fit."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    if given := host_flags():
+        raise ValueError(f"{given[0]}: compile ahead runs on this host alone; leave it out")
+    out = Path(OUT.value) if OUT.value else None
+    if out and not out.parent.is_dir():
+        raise ValueError(f"--out={out}: there is no folder {out.parent}; make it first")
     from cai_jax.config import ConfigError, parse_config
     from cai_jax.stages import evaluate, feedback, pm_train, rl, sl_data, sl_train
     from cai_jax.stages.plan import Plan
@@ -98,19 +110,20 @@ def main(argv: list[str]) -> None:
         )
     devices = topology_devices(TOPOLOGY.value, SLICES.value)
     plan = Plan(Run(config, devices))
-    plan.run.check_rows()
+    if problems := plan.run.unsplit_rows():
+        raise ConfigError("\n  ".join(problems))
     modules = (sl_data, sl_train, feedback, pm_train, rl, evaluate)
+    modules = [module for module in modules if module.STAGE.name in config.stages]
     steps = [step for module in modules for step in module.steps(plan)]
     wanted = [step for step in steps if ONLY.value in step.name]
     if not wanted:
         names = ", ".join(step.name for step in steps)
         raise ValueError(f"--only={ONLY.value}: no such step; there are: {names}")
     chip = chip_of(devices[0].device_kind)
-    parameters = plan.parameters()
-    reports = []
+    reports, compiled = [], {}
     for step in wanted:
         log.info("%s", step.name)
-        reports.append(compile_step(step, chip, len(devices), parameters, plan))
+        reports.append(compile_step(step, chip, plan.run.mesh, compiled))
     about = {
         "topology": TOPOLOGY.value,
         "slices": SLICES.value,
@@ -119,14 +132,14 @@ def main(argv: list[str]) -> None:
         "peaks": asdict(chip),
         "mesh": dict(plan.run.mesh.shape),
         "decoding_mesh": dict(plan.run.decode_mesh.shape),
-        "parameters": parameters,
+        "parameters": plan.parameters(plan.source()),
     }
     print("\n".join(table(reports, about)))
-    if OUT.value:
+    if out:
         report = about | {"steps": [asdict(report) for report in reports]}
-        Path(OUT.value).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if failed := [report.step for report in reports if report.problem]:
-        raise ValueError(f"does not fit {TOPOLOGY.value}: {', '.join(failed)}; see above")
+        raise ValueError(f"not for {TOPOLOGY.value}: {', '.join(failed)}; see above")
 
 
 def topology_devices(name: str, slices: int) -> list[Any]:
@@ -141,6 +154,8 @@ def topology_devices(name: str, slices: int) -> list[Any]:
 
     try:
         more = {"num_slices": slices} if slices > 1 else {}
+        if name.startswith("v4:"):
+            more["chip_config_name"] = "megacore"  # both cores of a chip as one device
         description = topologies.get_topology_desc(name, "tpu", **more)
     except Exception as error:  # JAX hands on whatever the plugin says
         raise ValueError(
@@ -163,30 +178,40 @@ def chip_of(kind: str) -> Any:
     return CHIPS[kind]
 
 
-def compile_step(step: Any, chip: Any, chips: int, parameters: int, plan: Any) -> StepReport:
-    """Compiles one step and reads off what it takes."""
+def compile_step(step: Any, chip: Any, mesh: Any, compiled: dict[str, Any]) -> StepReport:
+    """Compiles one step and reads off what it takes.
+
+    Args:
+      step: of a plan.
+      chip: its peaks.
+      mesh: the layout of training.
+      compiled: programs so far by their text: stages have some in common.
+    """
     import jax
 
     from cai_jax.learning.flops import matmul_flops
     from cai_jax.parallel.hlo import Program
 
-    traced = step.trace()
-    flops = matmul_flops(traced.jaxpr, chips) / chips
     began = time.monotonic()
     try:
+        traced = step.trace()
+        flops = matmul_flops(traced.jaxpr, mesh.size) / mesh.size
         with step.layout():
-            compiled = traced.lower().compile()
+            lowered = traced.lower()
+        text = lowered.as_text()
+        if text not in compiled:
+            compiled[text] = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         return StepReport(step.name, _problem(str(error), step.mend))
     seconds = time.monotonic() - began
-    memory = compiled.memory_analysis()
+    memory = compiled[text].memory_analysis()
     arguments = memory.argument_size_in_bytes - placed_bytes(step.twice)
     temporaries = (
         memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     )
     beside = placed_bytes(step.beside)
     share = (arguments + temporaries + beside) / chip.memory
-    program = Program(compiled.as_text())
+    program = Program(compiled[text].as_text())
     traffic = program.traffic()
     times = {
         "computing": flops / chip.flops,
@@ -195,11 +220,17 @@ def compile_step(step: Any, chip: Any, chips: int, parameters: int, plan: Any) -
     }
     bound = max(times, key=times.get)
     # Tables are parameters, too, and only products count: never more than there are.
-    own = min(2.0 * parameters * step.tokens * step.passes / chips, flops)
-    over = (share - 1) * chip.memory / GIB
+    own = min(step.operations / mesh.size, flops)
+    problem = ""
+    if share > 1:
+        held = arguments + beside > chip.memory
+        mend = "take more chips, or train low-rank updates (lora.rank)" if held else step.mend
+        if beside and step.name.startswith(("rl", "evaluate")):
+            mend += "; config.rl.offload=True moves models that wait to the hosts"
+        problem = f"{(share - 1) * chip.memory / GIB:.1f} GiB a chip too much: {mend}"
     return StepReport(
         step.name,
-        problem=f"{over:.1f} GiB a chip too much: {step.mend}" if share > 1 else "",
+        problem=problem,
         arguments=arguments,
         temporaries=temporaries,
         beside=beside,
@@ -213,8 +244,10 @@ def compile_step(step: Any, chip: Any, chips: int, parameters: int, plan: Any) -
         seconds=times[bound],
         bound=bound,
         utilisation=own / times[bound] / chip.flops,
-        tokens_per_second=step.tokens / chips / times[bound],
-        replicated=tuple(replicated(step.args)) if step.mesh is plan.run.mesh else (),
+        tokens_per_second=step.tokens / mesh.size / times[bound],
+        replicated=replicated(step.args),
+        samples=step.mesh not in (mesh, None),
+        unread=tuple(sorted(program.unread)),
     )
 
 
@@ -225,7 +258,7 @@ def _problem(said: str, mend: str) -> str:
         return f"temporaries alone take {size:.1f} GiB a chip: {mend}"
     if found := re.search(r"Used ([\d.]+)G of ([\d.]+)G hbm", said):
         return f"takes {found[1]} GiB of {found[2]} GiB a chip: {mend}"
-    return said.splitlines()[0]
+    return f"does not compile: {said.splitlines()[0]}"
 
 
 def placed_bytes(tree: Any) -> int:
@@ -237,16 +270,19 @@ def placed_bytes(tree: Any) -> int:
     )
 
 
-def replicated(args: Iterable[Any]) -> list[str]:
-    """Names of parameters that lie whole on every chip; scalars cannot do otherwise."""
+def replicated(args: Iterable[Any]) -> dict[str, int]:
+    """Bytes of the parameters, and of their moments, that lie whole on every chip, by name."""
     import jax
+    from flax import nnx
 
-    leaves = jax.tree_util.tree_leaves_with_path(args)
-    return sorted(
-        jax.tree_util.keystr(path)
-        for path, x in leaves
-        if hasattr(x, "sharding") and x.size > 2 and x.sharding.is_fully_replicated
-    )
+    states = jax.tree.leaves(args, is_leaf=lambda x: isinstance(x, nnx.State))
+    return {
+        jax.tree_util.keystr(path[:-1], simple=True, separator="."): x.size * x.dtype.itemsize
+        for state in states
+        if isinstance(state, nnx.State)
+        for path, x in jax.tree_util.tree_leaves_with_path(state)
+        if x.size > 1 and x.sharding.is_fully_replicated
+    }
 
 
 def table(reports: list[StepReport], about: dict[str, Any]) -> list[str]:
@@ -263,8 +299,9 @@ def table(reports: list[StepReport], about: dict[str, Any]) -> list[str]:
         "| --- |" + " ---: |" * 8 + " ---: | --- | ---: | ---: |",
     ]
     for r in reports:
-        if r.problem and not r.share:
-            lines.append(f"| {r.step} | does not fit |" + " |" * 11)
+        if not r.share:
+            failed = "does not compile" if r.problem.startswith("does not") else "does not fit"
+            lines.append(f"| {r.step} | {failed} |" + " |" * 11)
             continue
         gib = [f"{size / GIB:.2f} GiB" for size in (r.arguments, r.temporaries, r.beside)]
         lines.append(
@@ -279,9 +316,27 @@ def table(reports: list[StepReport], about: dict[str, Any]) -> list[str]:
         for kind, types in sorted((r.decode_collectives or {}).items()):
             shapes = sorted({re.sub(r"\{[^}]*\}", "", t) for t in types})
             lines.append(f"    a token: {len(types)} x {kind} of {', '.join(shapes)}")
-    whole = sorted({name for r in reports for name in r.replicated})
-    lines += ["", f"Parameters that every chip holds whole: {', '.join(whole) or 'none'}"]
-    lines += [f"PROBLEM {r.step}: {r.problem}" for r in reports if r.problem]
+    lines.append("")
+    for layout, samples in (("training", False), ("sampling", True)):
+        whole: dict[str, int] = {}
+        for r in reports:
+            whole |= (r.replicated or {}) if r.samples == samples else {}
+        said = ", ".join(f"{name} ({size / 1024:.0f} KiB)" for name, size in sorted(whole.items()))
+        lines.append(
+            f"Parameters that every chip holds whole in the layout of {layout}: {said or 'none'}"
+        )
+    for r in reports:
+        if r.problem:
+            lines.append(f"PROBLEM {r.step}: {r.problem}")
+        elif r.share > TIGHT:
+            lines.append(
+                f"TIGHT {r.step}: {r.share:.0%} of memory, of which the runtime takes some, too; "
+                f"stay below {TIGHT:.0%}"
+            )
+        if r.unread:
+            lines.append(f"UNKNOWN {r.step}: counted once are the loops {', '.join(r.unread)}")
+    if about["slices"] > 1:
+        lines.append("The network between slices is not estimated: what passes it takes longer.")
     lines += [
         "",
         f"Published peaks of a chip: {peaks['memory'] / GIB:.0f} GiB at "
@@ -289,8 +344,10 @@ def table(reports: list[StepReport], about: dict[str, Any]) -> list[str]:
         f"links {peaks['links'] / 1e9:.0f} GB/s in all.",
         "Takes at best: the slowest of computing, memory and links, the other two hidden behind "
         "it; collectives as rings over all links; sampling runs to its limit. Utilisation counts "
-        "two operations a parameter and token, six with a backward pass; TFLOP counts what is "
-        "computed again, too. Real steps take longer: measure before you plan by it.",
+        "two operations a parameter and token, and those of the gradients that are trained; TFLOP "
+        "counts what is computed again, too. Tokens are sampled ones where a step samples, else "
+        "all that it reads, padding included, in every epoch. Real steps take longer: measure "
+        "before you plan by it.",
     ]
     return lines
 

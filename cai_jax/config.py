@@ -386,6 +386,17 @@ def _check_together(c: Config) -> None:
                 "trains every layer; set it to 0, or config."
                 f"{where}.lora.rank above 0"
             )
+    room = c.generation.context_tokens
+    for where, new in (
+        ("generation.response_tokens", c.generation.response_tokens),
+        ("generation.critique_tokens", c.generation.critique_tokens),
+        ("feedback.reasoning_tokens", c.feedback.reasoning_tokens),
+    ):
+        if new >= room:
+            raise ConfigError(
+                f"config.{where}: {new} leaves no room for a prompt within "
+                f"config.generation.context_tokens = {room}"
+            )
     if c.rl.kl_target and c.rl.kl_horizon <= 0.2 * c.rl.batch_size:
         raise ConfigError(
             f"config.rl.kl_horizon: {c.rl.kl_horizon} is not above a fifth of config.rl.batch_size "

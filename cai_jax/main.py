@@ -29,7 +29,9 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "config file", lock_con
 MULTIHOST = flags.DEFINE_bool("multihost", False, "find the other hosts (TPU VM, GKE, Slurm)")
 COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of host 0, where nothing knows it")
 NUM_HOSTS = flags.DEFINE_integer("num_hosts", 0, "with --coordinator: how many", lower_bound=0)
-HOST_ID = flags.DEFINE_integer("host_id", -1, "with --coordinator: this host's number, from 0")
+HOST_ID = flags.DEFINE_integer(
+    "host_id", -1, "with --coordinator: this host's number, from 0", lower_bound=-1
+)
 START_TIMEOUT = flags.DEFINE_integer(
     "start_timeout", 300, "seconds to wait for a host to come", lower_bound=1
 )
@@ -51,6 +53,12 @@ def main(argv: list[str]) -> None:
             log.setLevel(logging.ERROR)  # the main host says it
             os.environ["TQDM_DISABLE"] = "1"
         run_config(config)
+
+
+def host_flags() -> list[str]:
+    """The flags of several hosts that were given."""
+    own = ("multihost", "coordinator", "num_hosts", "host_id", "start_timeout")
+    return [f"--{name}" for name in own if flags.FLAGS[name].present]
 
 
 def run_config(config: Config) -> None:

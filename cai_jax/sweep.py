@@ -28,7 +28,7 @@ from ml_collections import ConfigDict, config_flags
 
 from cai_jax.config import ConfigError, parse_config
 from cai_jax.evaluation.statistics import Estimate, mean_over_seeds
-from cai_jax.main import CONFIG, COORDINATOR, MULTIHOST, start
+from cai_jax.main import CONFIG, host_flags, start
 from cai_jax.report.figures import measures_by_variation
 
 log = logging.getLogger("cai_jax")
@@ -84,8 +84,8 @@ def main(argv: list[str]) -> None:
     """Runs what is missing, and compares."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-    if MULTIHOST.value or COORDINATOR.value:
-        raise ValueError("a sweep starts its runs on this host alone; leave out the other hosts")
+    if given := host_flags():
+        raise ValueError(f"{given[0]}: a sweep starts its runs on this host alone; leave it out")
     file = config_flags.get_config_filename(flags.FLAGS["sweep"])
     sweep = read_sweep(SWEEP.value.to_dict(), file)
     check_variations(sweep, CONFIG.value, file)

@@ -74,6 +74,49 @@ def test_loops_count_as_often_as_they_run_and_slices_as_what_they_read():
     assert traffic.memory == 32 * (16 + 4 + 16 + 16 + condition) + 4 + 128
 
 
+CHAIN = """HloModule jit_f, entry_computation_layout={()->f32[4]{0}}
+
+%start (p: f32[4]) -> (f32[4], f32[16]) {
+  %p = f32[4]{0} parameter(0)
+  %ag.1 = f32[16]{0} all-gather(%p), channel_id=7, replica_groups=[2,4]<=[8], dimensions={0}
+  ROOT %s = (f32[4]{0}, f32[16]{0}) custom-call(%ag.1), custom_call_target="AsyncCollectiveStart"
+}
+
+%done (q: f32[4]) -> f32[16] {
+  %q = f32[4]{0} parameter(0)
+  %ag.2 = f32[16]{0} all-gather(%q), channel_id=7, replica_groups=[2,4]<=[8], dimensions={0}
+  ROOT %d = f32[16]{0} custom-call(%ag.2), custom_call_target="AsyncCollectiveDone"
+}
+
+%all-reduce-scatter.1 (x: f32[16]) -> f32[4] {
+  %x = f32[16]{0} parameter(0)
+  %ar = f32[16]{0} all-reduce(%x), channel_id=8, replica_groups=[2,4]<=[8], to_apply=%add
+  %id = u32[] partition-id()
+  ROOT %part = f32[4]{0} dynamic-slice(%ar, %id), dynamic_slice_sizes={4}
+}
+
+ENTRY %main (a: f32[4]) -> f32[4] {
+  %a = f32[4]{0} parameter(0)
+  %one = (f32[4]{0}, f32[16]{0}) fusion(%a), kind=kCustom, calls=%start
+  %two = f32[16]{0} fusion(%a), kind=kCustom, calls=%done
+  ROOT %three = f32[4]{0} fusion(%two), kind=kCustom, calls=%all-reduce-scatter.1
+}
+"""
+
+
+def test_a_chain_of_fusions_is_one_collective_and_a_sum_that_is_cut_a_reduce_scatter():
+    traffic = Program(CHAIN).traffic()
+    assert traffic.collectives == {"all-gather": 64, "reduce-scatter": 64}
+    assert traffic.wire == 2 * 64 * 3 / 4
+
+
+def test_a_loop_that_cannot_be_read_is_told():
+    program = Program(HLO.replace("direction=LT", "direction=GT"))
+    assert program.traffic().calls == {"all-reduce": 1, "all-gather": 1}
+    assert program.unread == {"loop"}
+    assert not Program(HLO).unread
+
+
 def test_collectives_of_sampling_are_those_of_loops_that_data_ends():
     assert list(Program(HLO).decode_collectives()) == ["all-reduce"]
     counted = HLO.replace("ROOT %and = pred[] and(%lt, %go)", "").replace("%lt =", "ROOT %lt =")
@@ -120,8 +163,8 @@ def test_presets_are_whole_and_divide(preset, monkeypatch):
         assert stage.lora.rank == 0
 
 
-def test_the_compiled_steps_are_the_ones_that_run(monkeypatch):
-    """The plan's inputs are what a real run passes: the same shapes, types and places."""
+def test_steps_fit_each_other(monkeypatch):
+    """What one step of an iteration gives is what the next is compiled for."""
     monkeypatch.chdir(ROOT)
     source = "configs/models/smollm2-1.7b-instruct"
     changes = {"model.source": source, "mesh.fsdp": 4, "mesh.tensor": 2, "mesh.decode_tensor": 2}
@@ -170,10 +213,28 @@ def compiled(tmp_path, *flags: str) -> tuple[subprocess.CompletedProcess, dict]:
     return done, json.loads(out.read_text()) if out.exists() else {}
 
 
-def test_the_microworld_is_not_compiled_ahead(tmp_path):
-    done, _ = compiled(tmp_path, "--config=configs/microworld.py", "--topology=v5e:2x2")
+def refusal(tmp_path, *flags: str) -> str:
+    done, _ = compiled(tmp_path, *flags)
     assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("error: config.pretrain:")
+    return done.stderr.strip().splitlines()[-1]
+
+
+def test_the_microworld_is_not_compiled_ahead(tmp_path):
+    said = refusal(tmp_path, "--config=configs/microworld.py", "--topology=v5e:2x2")
+    assert said.startswith("error: config.pretrain:")
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--multihost", "--multihost: compile ahead runs on this host alone"),
+        ("--out=nowhere/report.json", "there is no folder nowhere"),
+        ("--config.generation.response_tokens=2048", "leaves no room for a prompt"),
+    ],
+)
+def test_bad_flags_are_refused_at_once(tmp_path, flag, words):
+    flags = ["--config=configs/rlaif.py:llama3-8b", "--topology=v5e:2x2", flag]
+    assert words in refusal(tmp_path, *flags)
 
 
 @pytest.fixture(scope="module")
@@ -196,10 +257,15 @@ def test_steps_compile_for_a_tpu_slice(tmp_path, small):
     done, report = compiled(tmp_path, *flags)
     assert done.returncode == 0, done.stderr[-3000:]
     steps = {step["step"]: step for step in report["steps"]}
-    assert len(steps) == 10
+    assert len(steps) == 14
+    assert steps["evaluate: responses"]["beside"] > steps["sl_data: revisions"]["beside"] == 0
     for step in steps.values():
         assert not step["problem"]
-        assert not step["replicated"]
+        assert not step["unread"]
+        # While sampling there is no fsdp, and a norm's scales are not worth splitting otherwise.
+        names = {name.rpartition(".")[0] for name in step["replicated"]}
+        norms = {"blocks.attention_norm", "blocks.mlp_norm", "norm"}
+        assert names == (norms if step["samples"] else set()), step["step"]
         assert 0 < step["share"] < 0.9
     # A token of a response: activations are summed, and neither weights nor probabilities travel,
     # only the latter's sums over blocks of the vocabulary.
@@ -208,6 +274,7 @@ def test_steps_compile_for_a_tpu_slice(tmp_path, small):
     rows, d_model, blocks = 256 // 2, 512, 256
     assert max(array_bytes(x, True) for x in sampling["all-reduce"]) <= 4 * rows * (d_model + 2)
     assert max(array_bytes(x, True) for x in sampling["all-gather"]) <= 4 * rows * blocks
+    assert "reduce-scatter" in steps["sl_train: update"]["collectives"]
     # Forward, again in the backward pass, and two products backward.
     update = steps["sl_train: update"]
     matrices = report["parameters"] - 32_768 * 512  # the embedding is looked up
@@ -223,6 +290,28 @@ def test_what_does_not_fit_is_told_with_the_mend(tmp_path, small):
     done, report = compiled(tmp_path, *flags)
     assert done.returncode == 1
     assert "raise config.sl_train.micro_batches" in report["steps"][0]["problem"]
+
+
+@tpu
+@pytest.mark.tpu
+def test_rows_that_would_be_computed_everywhere_are_refused(tmp_path, small):
+    flags = ["--config=configs/rlaif.py:llama3-8b", "--topology=v5e:2x4", "--config.mesh.tensor=1"]
+    said = refusal(tmp_path, *flags, "--config.rl.batch_size=16")
+    assert "config.rl.batch_size: 4 rows at once do not split over 8 devices" in said
+
+
+@tpu
+@pytest.mark.tpu
+@pytest.mark.parametrize("topology", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
+def test_every_kind_of_chip_is_known(topology):
+    script = (
+        "from cai_jax.compile import chip_of, topology_devices\n"
+        "from cai_jax.parallel.mesh import make_mesh\n"
+        f"devices = topology_devices({topology!r}, 1)\n"
+        "print(make_mesh(devices=devices).size, chip_of(devices[0].device_kind).memory)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.startswith("4 "), done.stderr[-2000:]
 
 
 @tpu

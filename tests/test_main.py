@@ -54,7 +54,7 @@ def test_unknown_preset():
         ("--config.rl.lora.rank=0", ["config.rl.trained_layers", "every layer"]),
         ("--config.feedback.method=vote", ["config.feedback.method", "contrast"]),
         ("--config.constitution.path=none.yaml", ["none.yaml", "constitutions/"]),
-        ("--config.rl.kl_target=6.0 --config.rl.kl_horizon=4", ["config.rl.kl_horizon"]),
+        ("--config.rl.kl_target=6.0 --config.rl.kl_horizon=1", ["config.rl.kl_horizon"]),
         ("--config.sl_data.red_team_prompts=999", ["config.sl_data.red_team_prompts", "172"]),
         ("--config.evaluate.helpful_prompts=999", ["config.evaluate.helpful_prompts", "held-out"]),
         ("--config.generation.context_tokens=9999", ["config.generation.context_tokens", "8192"]),

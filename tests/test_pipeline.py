@@ -20,7 +20,8 @@ from cai_jax.generation.engine import Completion
 from cai_jax.generation.sampling import Sampling
 from cai_jax.models.io.load import forget_pretrained
 from cai_jax.report.page import Transcript, TranscriptStep, render_page
-from cai_jax.stages import evaluate, feedback, pm_train, rl, sl_data, sl_train
+from cai_jax.stages import evaluate, feedback, pm_train, rl, sl_data, sl_train, training
+from cai_jax.stages.plan import Plan
 from cai_jax.stages.run import Run, claim_workdir, fingerprints, read_manifest, run_stages
 from cai_jax.stages.training import packed_tokens
 
@@ -284,10 +285,44 @@ def test_a_preference_model_that_waits_takes_no_device_memory(finished, model_fo
 
 
 def test_rows_that_do_not_split_over_the_devices_are_told(model_folder, tmp_path, in_root, caplog):
-    Run(tiny_config(tmp_path, model_folder)).check_rows()
+    Run(tiny_config(tmp_path, model_folder)).check_models()
     assert not caplog.records
-    Run(tiny_config(tmp_path, model_folder, **{"sl_train.batch_size": 6})).check_rows()
+    Run(tiny_config(tmp_path, model_folder, **{"sl_train.batch_size": 6})).check_models()
     assert "config.sl_train.batch_size: 6 rows at once do not split over 4 devices" in caplog.text
+
+
+@pytest.mark.parametrize("changes", [{}, {"rl.lora.rank": 0, "rl.trained_layers": 0}], ids=str)
+def test_what_is_compiled_ahead_is_what_runs(
+    finished, model_folder, in_root, tmp_path, monkeypatch, changes
+):
+    """Every array that a real update is called with: its shape, its type and its place."""
+    run = Run(tiny_config(finished.workdir, model_folder, **changes))
+    ran = {}
+
+    def spy(module, name):
+        function = getattr(module, name)
+
+        def call(*args, **static):
+            ran.setdefault(name, jax.tree.map(described, args))
+            return function(*args, **static)
+
+        monkeypatch.setattr(module, name, call)
+
+    def described(x):
+        place = x.sharding if x.ndim and hasattr(x, "sharding") else None
+        return x.shape, str(x.dtype), place and place.devices_indices_map(x.shape)
+
+    spy(rl, "prepare")
+    spy(rl, "update")
+    spy(training, "train_step")
+    for stage in (sl_train, rl):
+        (tmp_path / stage.STAGE.name).mkdir()
+        stage.run(run, tmp_path / stage.STAGE.name)
+    planned = {step.function.__name__: step for m in (sl_train, rl) for step in m.steps(Plan(run))}
+    assert set(ran) == {"prepare", "update", "train_step"}
+    for name, args in ran.items():
+        wanted = jax.tree.map(described, planned[name].args)
+        assert jax.tree.leaves(args) == jax.tree.leaves(wanted), name
 
 
 def test_rows_that_only_fill_a_batch_are_no_tokens():

@@ -15,6 +15,9 @@ def matmul_flops(jaxpr: Any, devices: int) -> float:
     Args:
       jaxpr: of a traced function, closed or open.
       devices: of the mesh; what stands in a shard_map is for one of them.
+
+    Raises:
+      ValueError: a loop has no limit that can be read.
     """
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     return sum(_equation_flops(equation, devices) for equation in jaxpr.eqns)
@@ -54,4 +57,4 @@ def _limit(condition: Any) -> int:
             limit = equation.invars[1]
             if isinstance(limit, core.Literal):
                 return int(limit.val)
-    return 1
+    raise ValueError("a loop whose condition compares its counter with no constant")

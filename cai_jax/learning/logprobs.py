@@ -47,7 +47,7 @@ def logprobs_of_hidden(
 
     Columns before ``start`` are not computed and get 0, as for the prompts of rollouts.
     Softmax is float32, over chunks of positions that are recomputed in the backward pass, so no
-    [b, t, v] float32 array exists. Logits are divided by the temperature (METHOD item 5).
+    [b, t, v] float32 array exists. Logits are divided by the temperature.
     """
     b, t = tokens_bt.shape
     count = t - start

@@ -19,5 +19,5 @@ CHIPS = {
     "TPU v4": Chip(32 * GIB, 1228e9, 275e12, 2400e9 / 8),
     "TPU v5 lite": Chip(16 * GIB, 819e9, 197e12, 1600e9 / 8),
     "TPU v5": Chip(95 * GIB, 2765e9, 459e12, 4800e9 / 8),
-    "TPU v6 lite": Chip(32 * GIB, 1640e9, 918e12, 3584e9 / 8),
+    "TPU v6 lite": Chip(32 * GIB, 1600e9, 918e12, 3200e9 / 8),
 }

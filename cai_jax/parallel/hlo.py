@@ -20,6 +20,7 @@ _BODY = re.compile(r"\bbody=%?([\w.\-]+)")
 _CONDITION = re.compile(r"\bcondition=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 _NAMES = re.compile(r"%([\w.\-]+)")
+_CHANNEL = re.compile(r"\bchannel_id=(\d+)")
 # They name or group arrays, and move nothing.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id",
          "replica-id", "after-all", "iota", "opt-barrier", "add-dependency"}  # fmt: skip
@@ -79,6 +80,7 @@ class Program:
     def __init__(self, text: str):
         self.computations: dict[str, dict[str, Instruction]] = {}
         self.entry = ""
+        self.unread: set[str] = set()  # loops whose limit was not found; they count once
         self._known: dict[str, Traffic] = {}
         current: dict[str, Instruction] = {}
         for line in text.splitlines():
@@ -100,9 +102,9 @@ class Program:
         for computation in self.computations.values():
             for i in computation.values():
                 if i.op == "while" and not self._rounds(i)[1]:
-                    for inner in self._inside(_BODY.search(i.text)[1]):
-                        if (kind := _kind(inner)) is not None:
-                            found[kind].append(inner.type)
+                    body = _BODY.search(i.text)[1]
+                    for kind, inner, _ in self._collectives(body, set()):
+                        found[kind].append(inner.type)
         return dict(found)
 
     def _rounds(self, loop: Instruction) -> tuple[int, bool]:
@@ -113,23 +115,39 @@ class Program:
                 limit = condition.get(i.operands[-1])
                 if limit is not None and limit.op == "constant":
                     return int(limit.text.partition(")")[0]), i.root
+        self.unread.add(loop.name)
         return 1, True
 
-    def _inside(self, name: str) -> Iterator[Instruction]:
-        for i in self.computations.get(name, {}).values():
-            yield i
-            for called in _called(i):
-                yield from self._inside(called)
+    def _collectives(
+        self, name: str, seen: set[str]
+    ) -> Iterator[tuple[str, Instruction, dict[str, Instruction]]]:
+        """Kind, instruction and computation of every collective in a computation and below it.
+
+        A TPU runs a collective beside products as a chain of fusions, each of which holds it: of
+        those on one channel the first counts, and ``seen`` gets the channel.
+        """
+        around = self.computations.get(name, {})
+        for i in around.values():
+            kind, channel = _kind(i), _CHANNEL.search(i.text)
+            if kind is None:
+                for called in _called(i):
+                    yield from self._collectives(called, seen)
+            elif channel is None or channel[1] not in seen:
+                seen.update(channel.groups() if channel else ())
+                # So is a sum of which every device keeps its part.
+                yield "reduce-scatter" if "all-reduce-scatter" in name else kind, i, around
 
     def _of(self, name: str) -> Traffic:
         if name not in self._known:
-            total = Traffic()
+            total, seen = Traffic(), set()
             for i in self.computations.get(name, {}).values():
-                self._add(total, i, self.computations[name])
+                self._add(total, i, self.computations[name], seen)
             self._known[name] = total
         return self._known[name]
 
-    def _add(self, total: Traffic, i: Instruction, around: dict[str, Instruction]) -> None:
+    def _add(
+        self, total: Traffic, i: Instruction, around: dict[str, Instruction], seen: set[str]
+    ) -> None:
         if i.op.endswith(("-done", "-update")) and i.op != "dynamic-update-slice":
             return
         if i.op == "while":
@@ -143,35 +161,33 @@ class Program:
                 total.add(max(branches, key=lambda branch: branch.memory), 1)
             return
         if (kind := _kind(i)) is not None:
-            size, ways = self._collective_bytes(i, around), _group_size(i.text)
-            total.collectives[kind] += size
-            total.calls[kind] += 1
-            share = (ways - 1) / ways
-            factor = {"all-reduce": 2 * share, "collective-permute": 1.0}.get(kind, share)
-            total.wire += size * factor
-        if i.op == "fusion":
-            for called in _called(i):  # a fusion may hold a collective; its memory is counted here
-                inner = self._of(called)
-                total.add(Traffic(0.0, inner.collectives, inner.calls, inner.wire), 1)
+            self._send(total, kind, i, around)
+        if i.op == "fusion":  # it may hold a collective; its memory is counted here
+            for called in _called(i):
+                for found in self._collectives(called, seen):
+                    self._send(total, *found)
         if i.op not in _FREE:
             total.memory += self._memory(i, around)
 
-    def _collective_bytes(self, i: Instruction, around: dict[str, Instruction]) -> int:
+    def _send(
+        self, total: Traffic, kind: str, i: Instruction, around: dict[str, Instruction]
+    ) -> None:
+        size, ways = self._collective_bytes(kind, i, around), _group_size(i.text)
+        total.collectives[kind] += size
+        total.calls[kind] += 1
+        share = (ways - 1) / ways
+        factor = {"all-reduce": 2 * share, "collective-permute": 1.0}.get(kind, share)
+        total.wire += size * factor
+
+    def _collective_bytes(self, kind: str, i: Instruction, around: dict[str, Instruction]) -> int:
         """The larger side: what is gathered, or what is scattered."""
         operands = sum(array_bytes(around[o].type, True) for o in i.operands if o in around)
+        if kind == "reduce-scatter":
+            return operands
         result = array_bytes(i.type, True)
-        return (
-            operands
-            if "reduce-scatter" in i.op
-            else max(
-                operands,
-                result
-                - operands
-                * (
-                    i.op.endswith("-start")  # its result repeats the operands
-                ),
-            )
-        )
+        if i.op.endswith("-start"):  # its result repeats the operands
+            result -= operands
+        return max(operands, result)
 
     def _memory(self, i: Instruction, around: dict[str, Instruction]) -> int:
         sizes = [array_bytes(around[o].type) if o in around else 0 for o in i.operands]

@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,14 @@ from cai_jax.evaluation.text import distinct_n, refusal_rate
 from cai_jax.feedback.audit import audit, wilson_interval
 from cai_jax.feedback.labelers import Judgement
 from cai_jax.generation.engine import Completion, Generator
-from cai_jax.generation.scoring import Scorer, row_logprobs
+from cai_jax.generation.scoring import Scorer, row_logprobs, row_scores
 from cai_jax.models.io.load import Model
 from cai_jax.parallel.hosts import write_text
 from cai_jax.parallel.keys import named_key
 from cai_jax.prompts.chat import conversation
 from cai_jax.stages.plan import Plan, Step
 from cai_jax.stages.rl import Reward
-from cai_jax.stages.run import Outcome, Run, Stage
+from cai_jax.stages.run import Outcome, Run, Stage, lora_config
 
 MODELS = ("base", "sl_cai", "rl_cai")
 # The two prompts that the method was introduced with; always shown, in none of our datasets.
@@ -265,12 +265,25 @@ def _preference_accuracy(run: Run, reward: Reward) -> dict[str, Any]:
 
 
 def steps(plan: Plan) -> list[Step]:
-    """Likelihoods under the base model; sampling is as in sl_data, scoring as in rl."""
-    run, source = plan.run, plan.source()
-    mesh, g = run.decode_mesh, run.config.generation
+    """Responses, their scores and likelihoods: base, policy and preference model side by side."""
+    run, source, mesh = plan.run, plan.source(), plan.run.decode_mesh
+    g, pm = run.config.generation, run.config.pm_train
     model, temperature = plan.decoder(source, mesh), run.sampling.temperature or 1.0
-    name, length = "evaluate: likelihoods", g.context_tokens
-    return [plan.score(name, row_logprobs, model, mesh, length, temperature=temperature)]
+    judge = plan.source(pm.source)
+    reward = plan.preference_model(judge, run.mesh, lora_config(pm.lora))
+    waits = () if run.config.rl.offload else (reward.params,)
+    length, new = g.context_tokens, g.response_tokens
+    prompt, b = length - new, g.batch_size
+    responses = plan.generate("evaluate: responses", source, model, b, prompt, new, run.sampling)
+    scores = plan.score("evaluate: scores", judge, row_scores, reward, run.mesh, length)
+    likelihoods = plan.score(
+        "evaluate: likelihoods", source, row_logprobs, model, mesh, length, temperature=temperature
+    )
+    return [
+        replace(responses, beside=(*waits, model.params)),
+        replace(scores, beside=(model.params, model.params)),
+        replace(likelihoods, beside=(*waits, model.params)),
+    ]
 
 
 STAGE = Stage(

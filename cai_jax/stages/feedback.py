@@ -1,7 +1,7 @@
 """AI feedback on pairs of SL-CAI responses (Bai et al. 2022, section 4.1), audited first."""
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from cai_jax.models.io.sources import stamp
 from cai_jax.parallel.keys import named_key, named_rng
 from cai_jax.prompts.chat import conversation
 from cai_jax.stages.plan import Plan, Step
-from cai_jax.stages.run import Outcome, Run, Stage
+from cai_jax.stages.run import Outcome, Run, Stage, lora_config
 
 log = logging.getLogger("cai_jax")
 
@@ -64,6 +64,8 @@ def run(run: Run, folder: Path) -> Outcome:
         run.training(run.red_team_prompts, settings.prompts), settings.pairs_per_prompt
     )
     comparisons, dropped = _sample_pairs(run, sampler, prompts)
+    sampled = sampler.tokens
+    del sampler, sl_cai  # the labeler has the devices for itself
     if not comparisons:
         raise ValueError(
             "feedback: no prompt gave two different responses; raise config.feedback.temperature "
@@ -81,7 +83,7 @@ def run(run: Run, folder: Path) -> Outcome:
             "dropped": dropped,
             "label_strength": float(np.mean(np.abs(labels - 0.5))),
         },
-        scorer.tokens + writer.tokens + sampler.tokens,
+        scorer.tokens + writer.tokens + sampled,
     )
 
 
@@ -198,21 +200,24 @@ def _row(run: Run, c: Comparison, judgement: Judgement) -> dict[str, Any]:
 
 
 def steps(plan: Plan) -> list[Step]:
-    """What the labeler asks of its model; responses are sampled as in sl_data."""
-    run, f = plan.run, plan.run.config.feedback
-    source, g = plan.source(f.source), run.config.generation
-    model = plan.decoder(source, run.decode_mesh)
+    """Responses, beside the labeler's model; and what the labeler asks of it."""
+    run, f, g = plan.run, plan.run.config.feedback, plan.run.config.generation
+    source, own, mesh = plan.source(f.source), plan.source(), plan.run.decode_mesh
+    model, length = plan.decoder(source, mesh), g.context_tokens
+    policy = plan.decoder(own, mesh, lora_config(run.config.sl_train.lora))
+    name, prompt = "feedback: responses", length - g.response_tokens
+    sampling = Sampling(f.temperature)
+    responses = plan.generate(name, own, policy, g.batch_size, prompt, g.response_tokens, sampling)
+    found = [replace(responses, beside=(model.params,))]
     if f.method == "contrast":
         scored, static = row_logprobs, {"temperature": 1.0}
     else:
         scored, static = next_logprobs, {"choices": (0, 1)}
-    length = g.context_tokens
-    found = [plan.score("feedback: labels", scored, model, run.decode_mesh, length, **static)]
     if f.method == "chain_of_thought":
-        prompt, new = length - f.reasoning_tokens, f.reasoning_tokens
-        name, stops = "feedback: reasoning", source.stop_ids
-        found.insert(0, plan.generate(name, model, g.batch_size, prompt, new, run.sampling, stops))
-    return found
+        name, new = "feedback: reasoning", f.reasoning_tokens
+        prompt, b = length - new, g.batch_size
+        found.append(plan.generate(name, source, model, b, prompt, new, run.sampling))
+    return [*found, plan.score("feedback: labels", source, scored, model, mesh, length, **static)]
 
 
 STAGE = Stage(

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
-from cai_jax.config import PMTrainConfig, SLTrainConfig
+from cai_jax.config import ConfigError, LoRAFields, PMTrainConfig, SLTrainConfig
 from cai_jax.generation.engine import generate_batch
 from cai_jax.generation.sampling import Sampling
 from cai_jax.learning.losses import Batch
@@ -41,9 +41,10 @@ class Step:
       args: arrays, abstract and placed.
       static: keyword arguments that are compiled in.
       mesh: the layout it runs under; None: it says itself where everything goes.
-      tokens: that one call reads or writes, over all devices, padding included.
-      passes: forward passes of the whole model a token; with a backward pass they are three.
-      mend: what to change where it does not fit into memory.
+      tokens: that one call samples, or else reads, over all devices, padding included.
+      operations: of one call, over all devices: two a parameter and token that are multiplied, and
+        what the gradients of those that are trained take; nothing that is computed again.
+      mend: what to change where its temporaries do not fit.
       beside: arrays that lie on the devices while it runs, and are not among its arguments.
       twice: arguments that are others of its arguments once more, and take no memory of their own.
     """
@@ -54,7 +55,7 @@ class Step:
     static: dict[str, Any]
     mesh: Mesh | None
     tokens: int
-    passes: int
+    operations: float
     mend: str
     beside: tuple = ()
     twice: tuple = ()
@@ -76,16 +77,44 @@ class Plan:
     run: Run
 
     def source(self, name: str = "") -> ModelSource:
-        """A model source, of which the config alone is read."""
+        """A model source, of which the config alone is read.
+
+        Raises:
+          ConfigError: it would have to be downloaded, and is not the run's own model.
+        """
         architecture = self.run.config.model.architecture
+        if name.startswith("hf:"):
+            raise ConfigError(
+                f"model source {name}: compile ahead downloads no weights; give a folder with that "
+                "model's config.json instead"
+            )
         if name or not architecture:
             return self.run.source(name)
         return ModelSource(Path(architecture), execution=self.run.execution)
 
-    def parameters(self) -> int:
-        """Parameters of the run's model."""
-        _, params = abstract_split(decoder_builder(self.source(), self.run.dtype))
+    def parameters(self, source: ModelSource) -> int:
+        """Parameters of a decoder."""
+        _, params = abstract_split(decoder_builder(source, self.run.dtype))
         return sum(x.size for x in jax.tree.leaves(params))
+
+    def reading(self, source: ModelSource, tokens: int) -> float:
+        """Operations of a decoder that reads tokens: two a parameter."""
+        return 2.0 * self.parameters(source) * tokens
+
+    def training(self, source: ModelSource, tokens: int, lora: LoRAFields, layers: int) -> float:
+        """Operations of an update: those of reading, and of gradients.
+
+        Through every layer above the lowest trained one pass gradients of activations, as costly as
+        reading; those of weights are as costly once more, and low-rank updates have next to none.
+
+        Args:
+          source: of the decoder.
+          tokens: that are read.
+          lora: of the stage.
+          layers: how many are trained; 0 is all.
+        """
+        share = layers / source.config.num_layers if layers else 1.0
+        return self.reading(source, tokens) * (1 + share * (1 if lora.rank else 2))
 
     def decoder(
         self, source: ModelSource, mesh: Mesh, lora: LoRAConfig | None = None, frozen: int = 0
@@ -119,6 +148,7 @@ class Plan:
         self,
         name: str,
         settings: SLTrainConfig | PMTrainConfig,
+        source: ModelSource,
         trainable: Trainable,
         loss_sum: LossSum,
         batch: Batch,
@@ -133,40 +163,51 @@ class Plan:
         }
         args = (abstract_state(trainable.params, optimizer), trainable.frozen, batch)
         tokens = sum(x.size for key, x in batch.items() if key in ("tokens", "first", "second"))
+        operations = self.training(source, tokens, settings.lora, settings.trained_layers)
         mend = f"raise config.{name}.micro_batches or the number of chips"
-        return Step(f"{name}: update", train_step, args, static, self.run.mesh, tokens, 3, mend)
+        return Step(
+            f"{name}: update", train_step, args, static, self.run.mesh, tokens, operations, mend
+        )
 
     def generate(
         self,
         name: str,
+        source: ModelSource,
         model: Model,
         batch_size: int,
         prompt_tokens: int,
         new_tokens: int,
         sampling: Sampling,
-        stop_ids: tuple[int, ...],
     ) -> Step:
         """Sampling of completions."""
         mesh = self.run.decode_mesh
         b = rounded_up(batch_size, batch_multiple(mesh))
         rows = self.rows(mesh, b, prompt_tokens)
         keys = self.rows(mesh, b, 2, dtype=jnp.uint32)
-        static = {"max_new_tokens": new_tokens, "sampling": sampling, "stop_ids": stop_ids}
+        static = {"max_new_tokens": new_tokens, "sampling": sampling, "stop_ids": source.stop_ids}
         args = (model.graph, model.params, rows, rows, keys)
-        tokens = b * (prompt_tokens + new_tokens)
+        operations = self.reading(source, b * (prompt_tokens + new_tokens))
         mend = "raise config.mesh.decode_tensor, or lower "
         mend += f"config.{'rl' if name.startswith('rl') else 'generation'}.batch_size"
-        return Step(name, generate_batch, args, static, mesh, tokens, 1, mend)
+        return Step(name, generate_batch, args, static, mesh, b * new_tokens, operations, mend)
 
     def score(
-        self, name: str, function: Callable, model: Model, mesh: Mesh, length: int, **static: Any
+        self,
+        name: str,
+        source: ModelSource,
+        function: Callable,
+        model: Model,
+        mesh: Mesh,
+        length: int,
+        **static: Any,
     ) -> Step:
         """A step of the scorer over rows of some length."""
         b = rounded_up(self.run.config.generation.score_batch_size, batch_multiple(mesh))
         rows = self.rows(mesh, b, length)
         args = (model.graph, model.params, rows, rows)
+        operations = self.reading(source, b * length)
         mend = "lower config.generation.score_batch_size"
-        return Step(name, function, args, static, mesh, b * length, 1, mend)
+        return Step(name, function, args, static, mesh, b * length, operations, mend)
 
     def _placed(self, params: nnx.State, mesh: Mesh) -> nnx.State:
         trained, rest = nnx.split_state(params, (LoRAParam, HeadParam), ...)

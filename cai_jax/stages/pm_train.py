@@ -11,6 +11,7 @@ from flax import nnx
 from cai_jax.data.readers import LabelledPair
 from cai_jax.data.records import INTS, TEXT, read_records, write_records
 from cai_jax.data.tasks import Part, PreferenceConverter, batches, mixture
+from cai_jax.generation.scoring import row_scores
 from cai_jax.learning.losses import Batch, preference_loss_sum
 from cai_jax.learning.train import make_trainable
 from cai_jax.models.heads import PreferenceModel
@@ -108,15 +109,19 @@ def _builder(run: Run, source: ModelSource) -> Callable[[], PreferenceModel]:
 
 
 def steps(plan: Plan) -> list[Step]:
-    """The update; scoring is among the steps of rl."""
+    """The update, and the scores that it is normalised by."""
     settings, mesh = plan.run.config.pm_train, plan.run.mesh
-    build = _builder(plan.run, plan.source(settings.source))
+    source = plan.source(settings.source)
+    build = _builder(plan.run, source)
     trainable = plan.trainable(build, lora_config(settings.lora))
     rows = plan.rows(mesh, settings.batch_size, settings.sequence_length)
     batch = {name: rows for name in ("first", "second", "first_segments", "second_segments")}
     single = plan.rows(mesh, settings.batch_size, dtype=jnp.float32)
     batch |= {name: single for name in ("target", "weight")}
-    return [plan.train_step("pm_train", settings, trainable, preference_loss_sum, batch)]
+    update = plan.train_step("pm_train", settings, source, trainable, preference_loss_sum, batch)
+    model = Model(trainable.graph, nnx.merge_state(trainable.params, trainable.frozen))
+    length = settings.sequence_length
+    return [update, plan.score("pm_train: scores", source, row_scores, model, mesh, length)]
 
 
 def _helpful_row(run: Run, pair: LabelledPair) -> dict:

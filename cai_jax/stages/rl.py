@@ -249,10 +249,13 @@ def steps(plan: Plan) -> list[Step]:
     # Under LoRA the reference is the policy's frozen base.
     apart = () if lora else (reference,)
     more = "raise config.rl.micro_batches or the number of chips"
-    advantages = Step("rl: advantages", prepare, args, static, mesh, b * t, 2, more)
+    frozen = frozen_layers(settings.trained_layers, source)
+    # Policy and reference, which share what is frozen.
+    reads = plan.reading(source, b * t) * (2 - frozen / source.config.num_layers)
+    advantages = Step("rl: advantages", prepare, args, static, mesh, b * t, reads, more)
 
     trunk = None
-    if frozen_layers(settings.trained_layers, source):
+    if frozen:
         trunk = plan.rows(mesh, b, t, source.config.d_model, dtype=run.dtype)
     experience = Experience(whole, whole, trunk, *[real] * 5)
     key = jax.ShapeDtypeStruct((2,), jnp.uint32, sharding=everywhere)
@@ -260,13 +263,17 @@ def steps(plan: Plan) -> list[Step]:
     args = (state, trainable.frozen, experience, key)
     static = {"graph": trainable.graph, "optimizer": optimizer, "settings": ppo}
     tokens = b * t * settings.epochs
-    updates = Step("rl: updates", update, args, static, mesh, tokens, 3, more)
+    # What is frozen was run before, by ``prepare``.
+    trains = plan.training(source, tokens, settings.lora, settings.trained_layers)
+    trains -= plan.reading(source, tokens) * frozen / source.config.num_layers
+    updates = Step("rl: updates", update, args, static, mesh, tokens, trains, more)
 
-    weights = Step("rl: weights to the sampler", moved, (decoder,), {}, None, 0, 0, more)
+    mend = "raise config.mesh.decode_tensor or the number of chips"
+    weights = Step("rl: weights to the sampler", moved, (decoder,), {}, None, 0, 0.0, mend)
     prompt, new = settings.prompt_tokens, settings.response_tokens
     sampling = Sampling(settings.temperature)
-    responses = plan.generate("rl: responses", sampler, b, prompt, new, sampling, source.stop_ids)
-    scores = plan.score("rl: scores", row_scores, judge_model, mesh, t)
+    responses = plan.generate("rl: responses", source, sampler, b, prompt, new, sampling)
+    scores = plan.score("rl: scores", judge, row_scores, judge_model, mesh, t)
     parked = () if settings.offload else (judge_model.params, *apart)
     policy = (state, trainable.frozen)
     return [

@@ -360,24 +360,28 @@ class Run:
                 )
         _ = self.decode_mesh
 
-        self.check_rows()
+        for problem in self.unsplit_rows():
+            log.warning(problem)
 
-    def check_rows(self) -> None:
-        """Warns of training rows that do not split over the devices: each computes all of them."""
-        c, ways = self.config, batch_multiple(self.mesh)
-        parts = [("sl_train", c.sl_train.micro_batches), ("pm_train", c.pm_train.micro_batches)]
-        parts.append(("rl", c.rl.minibatches * c.rl.micro_batches))
-        if c.pretrain:
-            parts.append(("pretrain", c.pretrain.micro_batches))
-        for name, number in parts:
-            rows = getattr(c, name).batch_size // number
+    def unsplit_rows(self) -> list[str]:
+        """Stages whose training rows do not split over the devices, each with the mend."""
+        c, ways, found = self.config, batch_multiple(self.mesh), []
+        numbers = {
+            "pretrain": c.pretrain.micro_batches if c.pretrain else 0,
+            "sl_train": c.sl_train.micro_batches,
+            "pm_train": c.pm_train.micro_batches,
+            "rl": c.rl.minibatches * c.rl.micro_batches,
+        }
+        for name in filter(numbers.get, numbers):
+            rows = getattr(c, name).batch_size // numbers[name]
             if rows % ways:
-                log.warning(
-                    "config.%s.batch_size: %d rows at once do not split over %d devices, so that "
-                    "each computes all of them; make it, divided by micro-batches%s, a multiple "
-                    "of %d",
-                    *(name, rows, ways, " and minibatches" if name == "rl" else "", ways),
+                parts = "minibatches and micro-batches" if name == "rl" else "micro-batches"
+                found.append(
+                    f"config.{name}.batch_size: {rows} rows at once do not split over {ways} "
+                    f"devices, so that each computes all of them; make it, divided by {parts}, a "
+                    f"multiple of {ways}"
                 )
+        return found
 
     def _choice_shots(self) -> int:
         return 0 if self.config.feedback.method == "contrast" else self.config.feedback.few_shots

@@ -213,7 +213,7 @@ def steps(plan: Plan) -> list[Step]:
     new = max(g.response_tokens, g.critique_tokens)
     model = plan.decoder(source, run.decode_mesh)
     name, prompt = "sl_data: revisions", g.context_tokens - new
-    return [plan.generate(name, model, g.batch_size, prompt, new, run.sampling, source.stop_ids)]
+    return [plan.generate(name, source, model, g.batch_size, prompt, new, run.sampling)]
 
 
 STAGE = Stage(

@@ -71,11 +71,12 @@ def _builder(run: Run, source: ModelSource) -> Callable[[], Decoder]:
 def steps(plan: Plan) -> list[Step]:
     """The update."""
     settings = plan.run.config.sl_train
-    build = _builder(plan.run, plan.source())
+    source = plan.source()
+    build = _builder(plan.run, source)
     trainable = plan.trainable(build, lora_config(settings.lora))
     rows = plan.rows(plan.run.mesh, settings.batch_size, settings.sequence_length)
     batch = {name: rows for name in ("tokens", "segments", "loss_mask")}
-    return [plan.train_step("sl_train", settings, trainable, sft_loss_sum, batch)]
+    return [plan.train_step("sl_train", settings, source, trainable, sft_loss_sum, batch)]
 
 
 STAGE = Stage(
