@@ -23,6 +23,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from cai_jax.config import Config, parse_config
+from cai_jax.parallel.link import HostLostError
 
 log = logging.getLogger("cai_jax")
 CONFIG = config_flags.DEFINE_config_file("config", None, "config file", lock_config=True)
@@ -109,7 +110,10 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def start(main: Callable[[list[str]], None]) -> None:
-    """Runs a ``main`` with its log on stderr; user errors are one message and exit code 1."""
+    """Runs a ``main`` with its log on stderr; errors of the user are one message and exit code 1.
+
+    A host that did not come has a code of its own, with which GKE starts the run again.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log.addHandler(handler)
@@ -120,6 +124,9 @@ def start(main: Callable[[list[str]], None]) -> None:
         absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax and clu report every file
         try:
             main(argv)
+        except HostLostError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(error.exit_code)
         except (ValueError, FloatingPointError, OSError) as error:
             sys.exit(f"error: {error}")
 

@@ -29,7 +29,7 @@ quoted() {
 
 # read_settings SETTING... -- STEP ARGUMENT...
 # Sets STEP, DRY_RUN, OVERRIDES, and every SETTING: by its flag (--zone=Z for ZONE), or else by the
-# environment, or else empty.
+# environment, or else empty. No flag sets HF_TOKEN: a list of processes would show the secret.
 read_settings() {
   local known=() setting
   while [[ $1 != -- ]]; do
@@ -38,6 +38,7 @@ read_settings() {
     shift
   done
   shift
+  : "${HF_TOKEN:=}"
   DRY_RUN=false OVERRIDES=()
   if [[ $# == 0 || $1 == --help ]]; then
     sed -n '2,/^$/s/^# \{0,1\}//p' "$0" # the comment at the top of the script
@@ -51,6 +52,8 @@ read_settings() {
     elif [[ $1 == -- ]]; then
       OVERRIDES=("${@:2}")
       break
+    elif [[ $1 == --hf_token* ]]; then
+      die "HF_TOKEN is a secret; set it in the environment, not by a flag"
     elif [[ $1 =~ ^--([a-z]+)=(.*)$ && " ${known[*]} " == *" ${BASH_REMATCH[1]^^} "* ]]; then
       setting=${BASH_REMATCH[1]^^}
       declare -g "$setting=${BASH_REMATCH[2]}"
@@ -101,17 +104,23 @@ attempt() {
   fi
 }
 
-# ask VARIABLE ASSUMED ADVICE COMMAND...: sets VARIABLE to what the command prints; to ASSUMED in a
-# dry run.
-ask() {
-  local variable=$1 answer=$2 advice=$3
-  shift 3
+# answer VARIABLE ASSUMED COMMAND...: sets VARIABLE to what the command prints; to ASSUMED in a dry
+# run. Fails as the command does.
+answer() {
+  local variable=$1 text=$2
+  shift 2
   if [[ $DRY_RUN == true ]]; then
     quoted "$@"
   else
-    answer=$("$@") || die "$1 failed with exit code $?, its message is above; $advice"
+    text=$("$@") || return
   fi
-  declare -g "$variable=$answer"
+  declare -g "$variable=$text"
+}
+
+# ask VARIABLE ASSUMED ADVICE COMMAND...: the same, and a failure ends the script.
+ask() {
+  local advice=$3
+  answer "$1" "$2" "${@:4}" || die "$4 failed with exit code $?, its message is above; $advice"
 }
 
 # Sets COMMAND, which all hosts run. Finished stages of the same workdir are skipped.

@@ -21,6 +21,7 @@ from tiny_run import STAGES, TINY_RUN
 from cai_jax.data.records import read_records
 from cai_jax.models.io.load import load_update
 from cai_jax.parallel.hosts import HostError, check_flags, together
+from cai_jax.parallel.link import HOST_LOST
 from cai_jax.stages.run import Run, read_manifest
 
 RECORDS = [
@@ -167,7 +168,7 @@ def resumed(tmp_path_factory, model_folder) -> dict:
 
 @pytest.mark.slow
 def test_a_killed_host_is_named_by_the_other(resumed):
-    assert resumed["code"] == 1
+    assert resumed["code"] == HOST_LOST
     print(f"reported after {resumed['seconds']:.2f} s")
     assert resumed["seconds"] < 120
     error = resumed["first"][0].error()
@@ -236,7 +237,7 @@ def test_a_host_that_does_not_come_is_named(tmp_path):
     about = {"hosts": 3, "address": address, "start_timeout": 5, "workdir": tmp_path / "work"}
     came = [start_main(tmp_path, host=host, **about) for host in (0, 2)]
     for host in came:
-        assert host.ends(60) == 1
+        assert host.ends(60) == HOST_LOST
         assert "host 1 of 3 did not come within 5 s" in host.error()
     assert not (tmp_path / "work").exists()
 
@@ -322,7 +323,7 @@ def test_all_that_are_left_name_the_lost_host(tmp_path, lost):
         host.wait_until_it_says("step 3.0", 60)
     three.pop(lost).process.send_signal(signal.SIGKILL)
     for host in three:
-        assert host.ends(60) != 0
+        assert host.ends(60) == HOST_LOST
         sentence = rf"host {lost} \(.+\) was lost during stage stepping: .+ start the same command"
         assert re.search(sentence, host.error())
 

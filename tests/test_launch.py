@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT
+
+from cai_jax.parallel.link import HOST_LOST
 
 LAUNCH = ROOT / "launch"
 SCRIPTS = sorted(LAUNCH.rglob("*.sh"))
@@ -38,21 +41,25 @@ COMMIT = subprocess.run(
     ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
 ).stdout.strip()
 
-# Stands where a cloud's command stands: notes what it was asked, answers and fails as planned.
+# Stands where a cloud's command stands: notes what it was asked and the secret that it was handed,
+# answers and fails as planned, and copies to hosts, which are all one folder.
 STAND_IN = f"""#!{sys.executable} -IS
-import json, pathlib, sys
+import json, os, pathlib, shutil, sys
 folder = pathlib.Path(__file__).parent.parent
 call = [pathlib.Path(__file__).name, *sys.argv[1:]]
 calls = folder / "calls.jsonl"
 with calls.open("a") as file:
     file.write(json.dumps(call) + "\\n")
+(folder / "secrets.txt").open("a").write(os.environ.get("HF_TOKEN", "") + "\\n")
 plan = json.loads((folder / "plan.json").read_text())
-if len(calls.read_text().splitlines()) == plan["fail_at"]:
+if len(calls.read_text().splitlines()) in plan["fail_at"]:
     sys.exit("the cloud says no")
-if "list" in call and any("--filter=" in word for word in call):
+if any(word.startswith(("--filter=", "--output=json")) for word in call):
     answers = plan["answers"]
     print(answers.pop(0) if len(answers) > 1 else answers[0])
     (folder / "plan.json").write_text(json.dumps(plan))
+if "scp" in call:
+    shutil.copy2(call[5], folder / "home" / call[6].split(":")[1])
 sys.exit(plan["codes"].get(call[0], 0))
 """
 STAND_INS = ("gcloud", "xpk", "sky", "docker", "kubectl", "gcsfuse", "mountpoint", "sudo", "curl")
@@ -69,9 +76,10 @@ class Cloud:
             path.write_text(STAND_IN)
             path.chmod(0o755)
 
-    def run(self, script, *arguments, answers=("",), fail_at=0, codes=None, **settings):
+    def run(self, script, *arguments, answers=("",), fail_at=(), codes=None, **settings):
         (self.folder / "calls.jsonl").write_text("")
-        plan = {"answers": list(answers), "fail_at": fail_at, "codes": codes or {}}
+        (self.folder / "secrets.txt").write_text("")
+        plan = {"answers": list(answers), "fail_at": list(fail_at), "codes": codes or {}}
         (self.folder / "plan.json").write_text(json.dumps(plan))
         environment = {
             "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
@@ -102,11 +110,14 @@ def launch(cloud, engine, step, *arguments, **more):
     return cloud.run(f"{engine}/launch.sh", step, *arguments, **(SETTINGS | more))
 
 
-# What queued resources, or clusters, a step finds where all goes as a dry run assumes.
+# What a step finds of queued resources, clusters or buckets where all goes as a dry run assumes.
 FOUND = {
     ("tpu_vm", "create"): ["", "WAITING_FOR_RESOURCES", "ACTIVE"],
     ("tpu_vm", "resume"): ["SUSPENDED", "ACTIVE"],
+    ("gke_xpk", "setup"): ["shared"],
+    ("gke_xpk", "resume"): ["shared"],
     ("gke_xpk", "teardown"): ["demo"],
+    ("skypilot", "resume"): ["[]"],
 }
 
 
@@ -152,6 +163,7 @@ TPU_SETUP = [
     f"gcloud compute tpus tpu-vm scp TMP/cai_jax-{COMMIT}.tar.gz demo:cai_jax.tar.gz "
     "--project=lab --zone=us-west4-a --worker=all",
     tpu_ssh(
+        f"{{ [ ! -f cai_jax/launch/tpu_vm/worker.sh ] || {WORKER} check_idle; }} && "
         "rm -rf cai_jax && mkdir cai_jax && tar -xzf cai_jax.tar.gz -C cai_jax && "
         f"{WORKER} setup shared"
     ),
@@ -162,26 +174,30 @@ XPK_CREATE = (
     f"xpk cluster create {XPK} --tpu-type=v5litepod-16 --num-slices=1 --spot "
     "--enable-gcsfuse-csi-driver"
 )
+GKE_LOGIN = "gcloud container clusters get-credentials demo --project=lab --location=us-west4"
 XPK_SETUP = [
     f"docker build --file={LAUNCH}/Dockerfile --tag=docker.pkg.dev/lab/r/cai:v1 "
     f"--build-arg=USER_ID=0 {ROOT}",
     "docker push docker.pkg.dev/lab/r/cai:v1",
-    f"xpk storage attach cai-jax {XPK} --type=gcsfuse --bucket=shared --size=1 "
+    f"xpk storage attach demo {XPK} --type=gcsfuse --bucket=shared --size=1 "
     "--mount-point=/mnt/cai_jax --readonly=false --auto-mount=false --no-prefetch-metadata "
     "--mount-options=implicit-dirs,rename-dir-limit=100000,metadata-cache:ttl-secs:0",
+    GKE_LOGIN,
+    "kubectl get pv demo-pv '--output=jsonpath={.spec.csi.volumeHandle}'",
 ]
 XPK_RUN = (
     f"xpk workload create --workload=demo {XPK} --tpu-type=v5litepod-16 --num-slices=1 "
-    "--docker-image=docker.pkg.dev/lab/r/cai:v1 --docker-name=cai-jax --storage=cai-jax "
-    f"--max-restarts=20 {shlex.quote(f'--command={MAIN}')}"
+    "--docker-image=docker.pkg.dev/lab/r/cai:v1 --docker-name=cai-jax --storage=demo "
+    f"--max-restarts=20 --restart-on-exit-codes=75 {shlex.quote(f'--command={MAIN}')}"
 )
-GKE_LOGIN = "gcloud container clusters get-credentials demo --project=lab --location=us-west4"
-GKE_STOP = [GKE_LOGIN, "kubectl delete jobset demo --ignore-not-found"]
+GKE_STOP = [GKE_LOGIN, "kubectl delete jobset demo --ignore-not-found --cascade=foreground --wait"]
 TASK = f"{LAUNCH}/skypilot/task.yaml"
-SKY_LAUNCH = (
+SKY_LAUNCH = [
+    "sed -n -e 's/^resources: {}/resources: {accelerator_args: {runtime_version: "
+    f"v2-alpha-tpuv5-lite}}}}/' -e 'w TMP/cai_jax-demo.yaml' {TASK}",
     f"sky launch --yes --cluster=demo --workdir={ROOT} '--infra=gcp/*/us-west4-a' "
-    f"--gpus=tpu-v5litepod-16 --use-spot --env=BUCKET=shared {TASK}"
-)
+    "--gpus=tpu-v5litepod-16 --use-spot --env=BUCKET=shared TMP/cai_jax-demo.yaml",
+]
 SKY_RUN = (
     f"sky exec --detach-run --workdir={ROOT} --env=BUCKET=shared "
     f"{shlex.quote(f'--env=COMMAND={MAIN}')} demo {TASK}"
@@ -213,13 +229,13 @@ COMMANDS = {
         "gcloud container clusters list --project=lab --filter=name=demo '--format=value(name)'",
         f"xpk cluster delete {XPK} --force",
     ],
-    ("skypilot", "create"): [SKY_LAUNCH],
-    ("skypilot", "setup"): [SKY_LAUNCH],
+    ("skypilot", "create"): SKY_LAUNCH,
+    ("skypilot", "setup"): SKY_LAUNCH,
     ("skypilot", "run"): [SKY_RUN],
     ("skypilot", "logs"): ["sky logs demo"],
     ("skypilot", "status"): ["sky status --refresh demo", "sky queue demo"],
     ("skypilot", "stop"): ["sky cancel --yes --all demo"],
-    ("skypilot", "resume"): ["sky status --refresh demo", SKY_LAUNCH, SKY_RUN],
+    ("skypilot", "resume"): ["sky status --refresh --output=json demo", *SKY_LAUNCH, SKY_RUN],
     ("skypilot", "teardown"): ["sky down --yes demo"],
 }
 
@@ -233,7 +249,10 @@ def test_a_dry_run_prints_the_commands_and_runs_nothing(cloud, engine, step):
     expected = [line.replace("TMP", str(cloud.folder)) for line in COMMANDS[engine, step]]
     assert said == [shlex.split(line) for line in expected]
     assert cloud.calls == []
-    assert not list(cloud.folder.glob("*.tar.gz"))
+    assert not list(cloud.folder.glob("cai_jax*"))
+
+
+HERE = {"git", "sed"}  # commands that have no stand-in
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -241,7 +260,7 @@ def test_a_dry_run_prints_the_commands_and_runs_nothing(cloud, engine, step):
 def test_a_step_asks_what_its_dry_run_prints(cloud, engine, step):
     arguments = ("--spot=true", "--", OVERRIDE)
     printed = launch(cloud, engine, step, "--dry_run", *arguments).stdout.splitlines()
-    expected = [shlex.split(line) for line in printed if not line.startswith("git ")]
+    expected = [shlex.split(line) for line in printed if line.split()[0] not in HERE]
     done = launch(cloud, engine, step, *arguments, answers=found(engine, step))
     assert done.returncode == 0, done.stderr
     once = [c for i, c in enumerate(cloud.calls) if i == 0 or c != cloud.calls[i - 1]]
@@ -256,7 +275,9 @@ def test_a_failure_stops_the_script_and_says_what_to_do(cloud, engine, step):
     whole = cloud.calls
     assert whole
     for number in range(1, len(whole) + 1):
-        done = launch(cloud, engine, step, answers=answers, fail_at=number)
+        if number > 1 and whole[number - 1][4:5] == ["list"]:
+            continue  # waiting for a slice outlasts it, as a test below shows
+        done = launch(cloud, engine, step, answers=answers, fail_at=[number])
         assert done.returncode == 1
         assert cloud.calls == whole[:number]
         said = done.stderr.strip().splitlines()
@@ -288,6 +309,7 @@ def test_missing_settings_are_named_before_any_call(cloud, engine, step):
         (("create", "--spot=perhaps"), "SPOT is 'perhaps'"),
         (("run", "--workdir=gs://shared/run"), "WORKDIR is 'gs://shared/run'"),
         (("resume", "--workdir=/runs"), "WORKDIR is '/runs'"),
+        (("run", "--hf_token=hf_abc"), "HF_TOKEN is a secret; set it in the environment"),
         (("start",), "unknown step 'start'; steps are create"),
     ],
 )
@@ -296,6 +318,7 @@ def test_odd_arguments_are_refused_before_any_call(cloud, engine, arguments, wor
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert words in done.stderr
+    assert "hf_abc" not in done.stderr
     assert cloud.calls == []
 
 
@@ -310,6 +333,88 @@ def test_help_is_the_comment_at_the_top(cloud, engine):
 def test_flags_go_before_the_environment(cloud):
     launch(cloud, "skypilot", "teardown", "--name=other")
     assert cloud.calls == [["sky", "down", "--yes", "other"]]
+
+
+SECRET = "hf_qwertzuiop"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("step", STEPS)
+def test_the_token_of_gated_models_stands_in_no_command(cloud, engine, step):
+    for more in (["--dry_run"], []):
+        done = launch(cloud, engine, step, *more, answers=found(engine, step), HF_TOKEN=SECRET)
+        assert done.returncode == 0, done.stderr
+        assert SECRET not in done.stdout + done.stderr + json.dumps(cloud.calls)
+        assert [path.name for path in cloud.folder.glob("*token*")] == []
+
+
+@pytest.mark.parametrize(("engine", "handed"), [("gke_xpk", "env-file="), ("skypilot", "secret=")])
+@pytest.mark.parametrize("step", ["run", "resume"])
+def test_a_cluster_is_handed_the_token_by_name(cloud, engine, step, handed):
+    launch(cloud, engine, step, answers=found(engine, step), HF_TOKEN=SECRET)
+    (flag,) = [word for word in cloud.calls[-1] if word.startswith(f"--{handed}")]
+    name = flag.removeprefix(f"--{handed}")
+    if engine == "gke_xpk":  # which reads the names from a file, lines with # aside
+        (name,) = re.findall("^[a-zA-Z_].*", Path(name).read_text(), re.M)
+    assert name == "HF_TOKEN"
+    assert (cloud.folder / "secrets.txt").read_text().splitlines()[-1] == SECRET
+    launch(cloud, engine, step, answers=found(engine, step))
+    assert not [word for word in cloud.calls[-1] if word.startswith(f"--{handed}")]
+
+
+def test_a_host_takes_the_token_from_a_file_of_its_own(host):
+    program = "import os; print('token', os.environ.get('HF_TOKEN'))"
+    sent = host.folder / "home" / "cai_jax_token"
+    for token in (SECRET, ""):
+        launch(host, "tpu_vm", "run", HF_TOKEN=token)
+        assert sent.exists() == bool(token)
+        if token:
+            assert sent.read_text() == SECRET
+            assert sent.stat().st_mode & 0o777 == 0o600
+        assert worker(host, "run", "python", "-c", program).returncode == 0
+        assert not sent.exists()
+        said = worker(host, "logs").stdout.splitlines()[-1]
+        assert said == f"token {token or None}"
+
+
+def test_gke_restarts_what_lost_a_host_and_not_what_a_user_got_wrong(cloud):
+    launch(cloud, "gke_xpk", "run")
+    (flag,) = [word for word in cloud.calls[0] if word.startswith("--restart-on-exit-codes=")]
+    assert flag == f"--restart-on-exit-codes={HOST_LOST}"
+    assert HOST_LOST != 1
+
+
+def test_another_bucket_behind_the_storage_is_refused(cloud):
+    for step in ("setup", "resume"):
+        done = launch(cloud, "gke_xpk", step, answers=["other"])
+        assert done.returncode == 1
+        assert "is bucket 'other', not 'shared': take another NAME" in done.stderr
+        assert cloud.calls[-1][:3] == ["kubectl", "get", "pv"]
+
+
+@pytest.mark.parametrize(
+    ("state", "verbs"),
+    [
+        ("UP", ["cancel", "launch", "exec"]),
+        ("INIT", ["launch", "exec"]),
+        (None, ["launch", "exec"]),
+    ],
+)
+def test_skypilot_resumes_after_the_run_of_a_slice_that_is_still_there(cloud, state, verbs):
+    clusters = json.dumps([{"name": "demo", "status": state}] if state else [], indent=2)
+    done = launch(cloud, "skypilot", "resume", answers=[clusters])
+    assert done.returncode == 0, done.stderr
+    assert [call[1] for call in cloud.calls] == ["status", *verbs]
+
+
+def test_skypilot_gets_the_runtime_in_its_task(cloud):
+    given = yaml.safe_load((LAUNCH / "skypilot" / "task.yaml").read_text())
+    launch(cloud, "skypilot", "create")
+    task = yaml.safe_load(Path(cloud.calls[0][-1]).read_text())
+    args = {"accelerator_args": {"runtime_version": SETTINGS["RUNTIME"]}}
+    assert task == given | {"resources": args}
+    launch(cloud, "skypilot", "create", RUNTIME="")
+    assert cloud.calls[0][-1] == TASK
 
 
 def tpu_verbs(cloud):
@@ -331,6 +436,34 @@ def test_create_does_not_wait_for_what_will_not_come(cloud, state):
     assert done.returncode == 1
     assert f"is {state or 'gone'} and will not become active" in done.stderr
     assert tpu_verbs(cloud) == ["create"]
+
+
+@pytest.mark.parametrize("step", ["create", "resume"])
+def test_waiting_for_a_slice_outlasts_failed_polls(cloud, step):
+    states = ["", "PROVISIONING", "PROVISIONING", "ACTIVE"]  # calls 1, 3, 13 and 23 besides failed
+    failed = [*range(4, 13), *range(14, 23)]
+    done = launch(cloud, "tpu_vm", step, answers=states, fail_at=failed)
+    assert done.returncode == 0, done.stderr
+    assert tpu_verbs(cloud) == ["create", *(["scp", "ssh", "ssh"] if step == "resume" else [])]
+
+    done = launch(cloud, "tpu_vm", step, answers=states, fail_at=range(4, 99))
+    assert done.returncode == 1
+    assert tpu_verbs(cloud) == ["create"]
+    assert len(cloud.calls) == 3 + 10
+    error = done.stderr.strip().splitlines()[-1]
+    assert "gcloud failed 10 times in a row" in error
+    assert "stays queued, and costs money" in error
+    assert error.index("'resume'") < error.index("'teardown'")
+
+
+def test_resume_does_not_advise_itself_where_hosts_stay_out_of_reach(cloud):
+    for number in (2, 3, 4, 5):  # stop, copy, setup, run
+        done = launch(cloud, "tpu_vm", "resume", answers=["ACTIVE"], fail_at=[number])
+        error = done.stderr.strip().splitlines()[-1]
+        assert "stay out of reach, 'teardown', then 'create' another" in error
+        assert "if the slice was preempted, run 'resume'" not in error
+    done = launch(cloud, "tpu_vm", "run", fail_at=[1])
+    assert "if the slice was preempted, run 'resume'" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -421,13 +554,51 @@ def test_a_run_outlives_the_connection_and_its_exit_code_is_kept(host, code):
     assert worker(host, "run", "python", "-c", program).returncode == 0
     again = worker(host, "run", "python", "-c", program)
     assert again.returncode == 1
-    assert "a run is going on here already" in again.stderr
+    assert "a run is going on here" in again.stderr
     assert "running" in worker(host, "status").stdout
     followed = worker(host, "logs")
     assert followed.returncode == (1 if code else 0)
     assert followed.stdout.splitlines()[1:] == ["one", "two"]
     assert f"ended with exit code {code}" in followed.stderr
     assert f"ended with exit code {code}" in worker(host, "status").stdout
+
+
+def test_setup_does_not_touch_a_host_on_which_a_run_is_alive(host):
+    home = host.folder / "home"
+    shutil.copytree(LAUNCH, home / "cai_jax" / "launch")
+    (home / "cai_jax" / "old.txt").touch()
+    uv = home / ".local" / "bin" / "uv"
+    uv.write_text(STAND_IN.replace("parent.parent", "parents[3]"))
+    uv.chmod(0o755)
+    launch(host, "tpu_vm", "setup")
+    (command,) = [w.removeprefix("--command=") for w in host.calls[-1] if w.startswith("--command")]
+
+    def on_host():
+        environment = {"PATH": f"{host.folder / 'bin'}:{os.environ['PATH']}", "HOME": str(home)}
+        return subprocess.run(
+            ["bash", "-c", command],
+            env=environment,
+            cwd=home,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    worker(host, "run", "python", "-c", "import time; time.sleep(30)")
+    before = host.calls
+    refused = on_host()
+    assert refused.returncode == 1
+    assert "a run is going on here; follow it with 'logs', or 'stop' it first" in refused.stderr
+    assert (home / "cai_jax" / "old.txt").exists()
+    assert (home / "cai_jax_venv" / "bin" / "python").exists()
+    assert host.calls == before
+    worker(host, "stop")
+    done = on_host()
+    assert done.returncode == 0, done.stderr
+    assert not (home / "cai_jax" / "old.txt").exists()
+    assert (home / "cai_jax" / "setup.py").exists()
+    assert host.calls[-1][:3] == ["uv", "pip", "install"]
 
 
 def test_stop_ends_the_run_and_all_that_it_started(host):
@@ -454,6 +625,16 @@ def test_the_skypilot_task_mounts_the_bucket_where_the_run_writes():
     assert task["envs"] == {"BUCKET": None, "COMMAND": "true"}
     for part in ("setup", "run"):
         subprocess.run(["bash", "-n"], input=task[part], text=True, check=True)
+
+
+def test_results_of_the_image_outlive_its_container():
+    """The command in its comment: the workdir lies in a volume."""
+    text = (LAUNCH / "Dockerfile").read_text().replace("\\\n#", "")
+    (command,) = re.findall("^# +(docker run .*)$", text, re.M)
+    volume, workdir = (
+        re.search(f"--{flag}(\\S+)", command)[1] for flag in ("volume=", "config.workdir=")
+    )
+    assert workdir.startswith(volume.split(":")[1] + "/")
 
 
 def test_the_image_copies_what_is_there_and_does_not_run_as_root():

@@ -53,7 +53,8 @@ def together(
       settings: nested; must be the same on all hosts.
 
     Raises:
-      HostError: flags that do not fit, a host that did not come, or hosts that differ.
+      HostLostError: a host did not come.
+      HostError: flags that do not fit, or hosts that differ.
     """
     global _link
     check_flags(multihost, coordinator, num_hosts, host_id)

@@ -24,10 +24,21 @@ PULSE = 5.0  # seconds between signs of life
 SILENCE = 75.0
 PATIENCE = 3600.0  # seconds to wait for a host that lives, but lags behind
 GRACE = 5.0  # seconds for a host to meet the error of another by itself, and to end
+# Exit code where another host was lost or did not come: the same command may succeed when it is
+# back. launch/gke_xpk has GKE restart it, but not what ends with 1. EX_TEMPFAIL of sysexits.h.
+HOST_LOST = 75
 
 
 class HostError(ValueError):
     """Hosts that cannot run together; the message names them and the mend."""
+
+    exit_code = 1
+
+
+class HostLostError(HostError):
+    """A host that did not come."""
+
+    exit_code = HOST_LOST
 
 
 class Link:
@@ -41,7 +52,8 @@ class Link:
       timeout: seconds to wait for all hosts.
 
     Raises:
-      HostError: a host did not come; the message names it.
+      HostLostError: a host did not come; the message names it.
+      HostError: hosts that contradict each other.
     """
 
     def __init__(self, address: str, count: int, me: int, name: str, timeout: float):
@@ -105,7 +117,7 @@ class Link:
                 self._send(0, {"end": error})
             _say(error)
             if not self.me:
-                self._stop_others(f"{self.who(0)} stopped: {error}", GRACE)
+                self._stop_others(f"{self.who(0)} stopped: {error}", after=GRACE)
             os._exit(1)  # JAX would wait at exit for hosts that are about to end as well
 
     def close(self) -> None:
@@ -126,30 +138,31 @@ class Link:
                 f"host 0: cannot listen on port {port} ({error.strerror}); end what uses it, or "
                 "give all hosts another --coordinator"
             ) from None
-        names, came, refused = {0: self.names[0]}, {0: 0.0}, ""
+        names, came = {0: self.names[0]}, {0: 0.0}
+        refused: HostError | None = None
         with door:
             while len(names) < self.count and not refused:
                 left = timeout - (time.monotonic() - started)
                 if left <= 0 or (comer := _comer(door, left)) is None:
-                    refused = _missing(names, self.count, timeout)
+                    refused = HostLostError(_missing(names, self.count, timeout))
                     break
                 connection, hello = comer
                 host, count, name = (hello.get(key) for key in ("host", "count", "name"))
                 if count != self.count:
-                    refused = (
+                    refused = HostError(
                         f"{name} was started for {count} hosts, host 0 ({names[0]}) for "
                         f"{self.count}; start the same command on every host"
                     )
                 elif host in names:
-                    refused = (
+                    refused = HostError(
                         f"host {host} came twice, from {names[host]} and from {name}; every host "
                         "needs a --host_id of its own"
                     )
                 self._sockets[host if host not in names else -1] = connection
                 names[host], came[host] = name, time.monotonic() - started
         if refused:
-            self._stop_others(refused)
-            raise HostError(refused)
+            self._stop_others(str(refused), refused.exit_code)
+            raise refused
         self.names = [names[host] for host in range(self.count)]
         for other in self._sockets:
             self._send(other, {"names": self.names})
@@ -171,7 +184,7 @@ class Link:
                 break
             except OSError as error:
                 if time.monotonic() > deadline:
-                    raise HostError(
+                    raise HostLostError(
                         f"host 0 of {self.count} did not answer at {address} within {timeout:.0f} "
                         f"s ({error}); start it there, or open the port to the other hosts"
                     ) from None
@@ -182,7 +195,9 @@ class Link:
         connection.settimeout(timeout + GRACE)
         message = _line(connection)
         if "names" not in message:
-            raise HostError(
+            if message.get("code") == HostError.exit_code:
+                raise HostError(message["stop"])
+            raise HostLostError(
                 message.get("stop") or f"host 0 at {address} ended before all hosts had come"
             )
         self.names = message["names"]
@@ -210,7 +225,8 @@ class Link:
         if other not in self._ended:
             self._stop(
                 f"{self.who(other)} was lost during {self.doing}: {why}; when it is back, start "
-                "the same command on every host: stages that are finished are kept"
+                "the same command on every host: stages that are finished are kept",
+                HOST_LOST,
             )
 
     def _take(self, other: int, message: dict[str, Any]) -> None:
@@ -223,7 +239,7 @@ class Link:
                 self._news.notify_all()
         elif "stop" in message:
             time.sleep(message["after"])
-            self._stop(message["stop"])
+            self._stop(message["stop"], message["code"])
         elif "end" in message:
             self._ended.add(other)
             if message["end"]:
@@ -246,24 +262,24 @@ class Link:
         except OSError:
             pass  # whoever listens to this host names it
 
-    def _stop_others(self, sentence: str, after: float = 0.0) -> None:
-        """Has the other hosts end with a sentence; host 0 ends last.
+    def _stop_others(self, sentence: str, code: int = 1, after: float = 0.0) -> None:
+        """Has the other hosts end with a sentence and an exit code; host 0 ends last.
 
         JAX's coordination service lives in host 0: without it, JAX aborts the others at once.
         """
         for other in self._sockets:
-            self._send(other, {"stop": sentence, "after": after})
+            self._send(other, {"stop": sentence, "code": code, "after": after})
         deadline = time.monotonic() + after + GRACE
         for connection in self._sockets.values():
             connection.settimeout(max(deadline - time.monotonic(), 0.1))
             _wait_for_end(connection)
 
-    def _stop(self, sentence: str) -> NoReturn:
+    def _stop(self, sentence: str, code: int = 1) -> NoReturn:
         with self._stopping:  # the first sentence is the cause, and ends the process
             _say(sentence)
             if not self.me:
-                self._stop_others(sentence)
-            os._exit(1)
+                self._stop_others(sentence, code)
+            os._exit(code)
 
 
 def _say(error: str) -> None:

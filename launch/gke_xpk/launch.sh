@@ -6,7 +6,7 @@
 # create    makes the cluster, or completes it where it is there
 # setup     builds and pushes the image, attaches the bucket
 # run       starts cai_jax on all hosts of a slice; restarts it by itself after preemptions
-# logs      follows the log of the first host; fails if the run failed
+# logs      follows the log of the first host until a restart, then waits; fails if the run failed
 # status    the workload
 # stop      ends the run, and keeps the cluster
 # resume    completes the cluster, sets up, and starts the same run again
@@ -22,6 +22,7 @@
 # BUCKET       shared by all hosts, without gs://
 # WORKDIR      folder inside the bucket; default runs/NAME
 # CONFIG       default configs/rlaif.py
+# HF_TOKEN     of Hugging Face, for gated models; in the environment alone
 #
 # Settings are flags (--name=...) or environment variables; overrides are flags of cai_jax.
 
@@ -32,8 +33,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 read_settings NAME CLUSTER PROJECT ZONE ACCELERATOR SPOT IMAGE BUCKET WORKDIR CONFIG -- "$@"
 : "${CLUSTER:=$NAME}"
 WHERE=("--cluster=$CLUSTER" "--project=$PROJECT" "--zone=$ZONE")
-STORAGE=cai-jax # name of the bucket's volume in the cluster
-RESTARTS=20     # what spot slices may take before somebody has to look
+RESTARTS=20  # what spot slices may take before somebody has to look
+HOST_LOST=75 # exit code where another host was lost; see cai_jax/parallel/link.py
 
 create() {
   local capacity=--on-demand
@@ -54,17 +55,34 @@ setup() {
   attempt "see that the repository exists and that 'gcloud auth configure-docker' was run for it" \
     docker push "$IMAGE"
   attempt "see that cluster $CLUSTER is there ('create'), and run '$STEP' again" \
-    xpk storage attach "$STORAGE" "${WHERE[@]}" --type=gcsfuse "--bucket=$BUCKET" --size=1 \
+    xpk storage attach "$NAME" "${WHERE[@]}" --type=gcsfuse "--bucket=$BUCKET" --size=1 \
     "--mount-point=$MOUNT" --readonly=false --auto-mount=false --no-prefetch-metadata \
     --mount-options=implicit-dirs,rename-dir-limit=100000,metadata-cache:ttl-secs:0
+  check_bucket
+}
+
+# Where the storage is there already, xpk leaves it as it is and reports success.
+check_bucket() {
+  credentials
+  ask ATTACHED "$BUCKET" "see above what became of storage $NAME, and run '$STEP' again" \
+    kubectl get pv "$NAME-pv" "--output=jsonpath={.spec.csi.volumeHandle}"
+  if [[ $ATTACHED != "$BUCKET" ]]; then
+    die "storage $NAME of cluster $CLUSTER is bucket '$ATTACHED', not '$BUCKET': take another" \
+      "NAME, or 'stop' the run and 'xpk storage detach $NAME ${WHERE[*]}', and run '$STEP' again"
+  fi
 }
 
 run() {
+  local secret=()
   build_command
+  if [[ -n $HF_TOKEN ]]; then
+    secret=("--env-file=$ROOT/launch/gke_xpk/secret_names.env")
+  fi
   attempt "if there is such a workload already, 'stop' it first; see 'status'" \
     xpk workload create "--workload=$NAME" "${WHERE[@]}" "--tpu-type=$ACCELERATOR" --num-slices=1 \
-    "--docker-image=$IMAGE" --docker-name=cai-jax "--storage=$STORAGE" \
-    "--max-restarts=$RESTARTS" "--command=$(quoted "${COMMAND[@]}")"
+    "--docker-image=$IMAGE" --docker-name=cai-jax "--storage=$NAME" "${secret[@]}" \
+    "--max-restarts=$RESTARTS" "--restart-on-exit-codes=$HOST_LOST" \
+    "--command=$(quoted "${COMMAND[@]}")"
 }
 
 credentials() {
@@ -78,13 +96,16 @@ logs() {
   attempt "see 'status': pods that wait for a slice have no log yet" \
     kubectl logs --follow --tail=-1 --container=cai-jax \
     "--selector=xpk.google.com/workload=$NAME,batch.kubernetes.io/job-completion-index=0"
+  say "the pod of this log has ended; if the run was restarted, 'logs' again follows the next pod"
   attempt "if it is the run that failed, mend the cause and 'resume'" \
     xpk workload list "${WHERE[@]}" "--wait-for-job-completion=$NAME"
 }
 
+# Foreground: it returns when the pods are gone as well, and what comes next finds the slice free.
 stop() {
   credentials
-  attempt "run '$STEP' again" kubectl delete jobset "$NAME" --ignore-not-found
+  attempt "run '$STEP' again" \
+    kubectl delete jobset "$NAME" --ignore-not-found --cascade=foreground --wait
 }
 
 resume() {

@@ -4,7 +4,7 @@
 #   launch/skypilot/launch.sh STEP [--dry_run] [--SETTING=VALUE ...] [-- OVERRIDE ...]
 #
 # create    finds a slice, ships the working tree to all hosts, mounts the bucket, installs
-# setup     the same on the slice that is there, after changes
+# setup     the same on the slice that is there, after changes; 'stop' a run first
 # run       starts cai_jax on all hosts; it outlives the connection
 # logs      follows the log; fails if the run failed
 # status    the slice and its runs
@@ -15,10 +15,12 @@
 # NAME         of the slice
 # ACCELERATOR  for instance v5litepod-256; 'sky show-gpus --all' lists them, with tpu- before
 # ZONE         default: any that has one
+# RUNTIME      software of the hosts; default SkyPilot's, which for v5e is that of v5p
 # SPOT         true: cheaper, and may be preempted; default false
 # BUCKET       shared by all hosts, without gs://
 # WORKDIR      folder inside the bucket; default runs/NAME
 # CONFIG       default configs/rlaif.py
+# HF_TOKEN     of Hugging Face, for gated models; in the environment alone
 #
 # Settings are flags (--name=...) or environment variables; overrides are flags of cai_jax.
 
@@ -26,38 +28,51 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 
-read_settings NAME ACCELERATOR ZONE SPOT BUCKET WORKDIR CONFIG -- "$@"
+read_settings NAME ACCELERATOR ZONE RUNTIME SPOT BUCKET WORKDIR CONFIG -- "$@"
 TASK=$ROOT/launch/skypilot/task.yaml
 
 launch() {
-  local capacity=--no-use-spot infra=gcp
+  local capacity=--no-use-spot infra=gcp task=$TASK
   if [[ $SPOT == true ]]; then
     capacity=--use-spot
   fi
   if [[ -n $ZONE ]]; then
     infra="gcp/*/$ZONE"
   fi
+  if [[ -n $RUNTIME ]]; then
+    task=${TMPDIR:-/tmp}/cai_jax-$NAME.yaml
+    attempt "see that the disk has room, and run '$STEP' again" sed -n \
+      -e "s/^resources: {}/resources: {accelerator_args: {runtime_version: $RUNTIME}}/" \
+      -e "w $task" "$TASK"
+  fi
   attempt "see 'sky check gcp' and 'sky show-gpus --all', and run '$STEP' again" \
     sky launch --yes "--cluster=$NAME" "--workdir=$ROOT" "--infra=$infra" \
-    "--gpus=tpu-$ACCELERATOR" "$capacity" "--env=BUCKET=$BUCKET" "$TASK"
+    "--gpus=tpu-$ACCELERATOR" "$capacity" "--env=BUCKET=$BUCKET" "$task"
 }
 
 run() {
+  local secret=()
   build_command
+  if [[ -n $HF_TOKEN ]]; then
+    secret=(--secret=HF_TOKEN) # SkyPilot takes the value from the environment
+  fi
   attempt "see that the slice is UP ('status'); if it was preempted, run 'resume'" \
-    sky exec --detach-run "--workdir=$ROOT" "--env=BUCKET=$BUCKET" \
+    sky exec --detach-run "--workdir=$ROOT" "--env=BUCKET=$BUCKET" "${secret[@]}" \
     "--env=COMMAND=$(quoted "${COMMAND[@]}")" "$NAME" "$TASK"
 }
 
-refresh() {
-  attempt "see 'sky check gcp'" sky status --refresh "$NAME"
+stop() {
+  attempt "see 'status'" sky cancel --yes --all "$NAME"
 }
 
 # Asking for the state makes SkyPilot clear away what a preemption left, so that launching anew
-# creates a slice; one that is still there is used again.
+# creates a slice; one that is still there is used again, once what is left of the run has ended.
 resume() {
   build_command # refuses bad settings before there is a slice
-  refresh
+  ask CLUSTERS "" "see 'sky check gcp'" sky status --refresh --output=json "$NAME"
+  if [[ $CLUSTERS == *'"status": "UP"'* ]]; then
+    stop
+  fi
   launch
   run
 }
@@ -72,13 +87,10 @@ case $STEP in
     ;;
   status)
     require NAME
-    refresh
+    attempt "see 'sky check gcp'" sky status --refresh "$NAME"
     attempt "run 'resume' if the slice is gone" sky queue "$NAME"
     ;;
-  stop)
-    require NAME
-    attempt "see 'status'" sky cancel --yes --all "$NAME"
-    ;;
+  stop) require NAME && stop ;;
   resume) require NAME ACCELERATOR BUCKET && resume ;;
   teardown)
     require NAME

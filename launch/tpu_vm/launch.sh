@@ -4,7 +4,7 @@
 #   launch/tpu_vm/launch.sh STEP [--dry_run] [--SETTING=VALUE ...] [-- OVERRIDE ...]
 #
 # create    requests the slice and waits until it is there
-# setup     ships a commit to all hosts, installs it, mounts the bucket
+# setup     ships a commit to all hosts, installs it, mounts the bucket; not under a run
 # run       starts cai_jax on all hosts; it outlives the connection
 # logs      follows the log of one host; fails if the run there failed
 # status    the state of the slice, and of the run on every host
@@ -23,6 +23,7 @@
 # CONFIG       default configs/rlaif.py
 # COMMIT       what setup ships; default HEAD
 # WORKER       the host whose log to follow; default 0
+# HF_TOKEN     of Hugging Face, for gated models; in the environment alone
 #
 # Settings are flags (--name=...) or environment variables; overrides are flags of cai_jax.
 
@@ -34,18 +35,30 @@ read_settings NAME PROJECT ZONE ACCELERATOR RUNTIME SPOT BUCKET WORKDIR CONFIG C
 WHERE=("--project=$PROJECT" "--zone=$ZONE")
 ON_WORKER=cai_jax/launch/tpu_vm/worker.sh
 POLL_SECONDS=${POLL_SECONDS:-30}
+MAX_FAILED_POLLS=10 # in a row; one must not end a wait of hours
+FIND_STATE=(
+  gcloud compute tpus queued-resources list "${WHERE[@]}"
+  "--filter=name~/$NAME\$" "--format=value(state.state)"
+)
 
 # find_state ASSUMED: sets STATE, empty where there is no such queued resource.
 find_state() {
-  ask STATE "$1" "check PROJECT, ZONE and 'gcloud auth login'" \
-    gcloud compute tpus queued-resources list "${WHERE[@]}" \
-    "--filter=name~/$NAME\$" "--format=value(state.state)"
+  ask STATE "$1" "check PROJECT, ZONE and 'gcloud auth login'" "${FIND_STATE[@]}"
 }
 
 wait_until_active() {
-  local seen=
+  local seen='' failed=0
   while true; do
-    find_state ACTIVE
+    if ! answer STATE ACTIVE "${FIND_STATE[@]}"; then
+      if ((++failed == MAX_FAILED_POLLS)); then
+        die "gcloud failed $failed times in a row, its messages are above; the request for $NAME" \
+          "stays queued, and costs money once the slice is there: run 'resume' to go on waiting," \
+          "or 'teardown'"
+      fi
+      sleep "$POLL_SECONDS"
+      continue
+    fi
+    failed=0
     if [[ $STATE != "$seen" ]]; then
       say "$NAME: ${STATE:-gone}"
       seen=$STATE
@@ -80,10 +93,26 @@ delete() {
     gcloud compute tpus queued-resources delete "$NAME" "${WHERE[@]}" --force --quiet
 }
 
+# What to do where hosts are not there.
+unreachable() {
+  if [[ $STEP == resume ]]; then
+    echo "if the hosts of an ACTIVE slice stay out of reach, 'teardown', then 'create' another"
+  else
+    echo "if the slice was preempted, run 'resume'"
+  fi
+}
+
 # on_workers WORKER ADVICE COMMAND: on one host, or on 'all'.
 on_workers() {
-  attempt "$2; if the slice was preempted, run 'resume'" \
+  attempt "$2; $(unreachable)" \
     gcloud compute tpus tpu-vm ssh "$NAME" "${WHERE[@]}" "--worker=$1" "--command=$3"
+}
+
+# copy_to_workers FILE NAME: to the home of all hosts.
+copy_to_workers() {
+  attempt "see that the slice is ACTIVE ('status') and that 'ssh-add ~/.ssh/google_compute_engine' \
+was run, and run '$STEP' again; $(unreachable)" \
+    gcloud compute tpus tpu-vm scp "$1" "$NAME:$2" "${WHERE[@]}" --worker=all
 }
 
 create() {
@@ -104,21 +133,35 @@ setup() {
   say "shipping commit $commit; uncommitted changes stay here"
   attempt "see that the disk has room, and run '$STEP' again" \
     git -C "$ROOT" archive --format=tar.gz "--output=$archive" "$commit"
-  attempt "see that the slice is ACTIVE ('status') and that 'ssh-add ~/.ssh/google_compute_engine' \
-was run, and run '$STEP' again" \
-    gcloud compute tpus tpu-vm scp "$archive" "$NAME:cai_jax.tar.gz" "${WHERE[@]}" --worker=all
-  on_workers all "run '$STEP' again" "rm -rf cai_jax && mkdir cai_jax &&\
- tar -xzf cai_jax.tar.gz -C cai_jax && bash $ON_WORKER setup $(quoted "$BUCKET")"
+  copy_to_workers "$archive" cai_jax.tar.gz
+  on_workers all "run '$STEP' again" "{ [ ! -f $ON_WORKER ] || bash $ON_WORKER check_idle; } &&\
+ rm -rf cai_jax && mkdir cai_jax && tar -xzf cai_jax.tar.gz -C cai_jax &&\
+ bash $ON_WORKER setup $(quoted "$BUCKET")"
+}
+
+# As a file that only its owner may read: a list of processes shows arguments, and hosts that are
+# asked at once share one stdin. The run reads the file and removes it.
+send_token() {
+  TOKEN_FILE=${TMPDIR:-/tmp}/cai_jax-token.XXXXXX
+  if [[ $DRY_RUN == false ]]; then
+    TOKEN_FILE=$(mktemp "$TOKEN_FILE") # which makes it 0600
+    trap 'rm -f "$TOKEN_FILE"' EXIT
+    printf %s "$HF_TOKEN" >"$TOKEN_FILE"
+  fi
+  copy_to_workers "$TOKEN_FILE" cai_jax_token
 }
 
 run() {
   build_command
+  if [[ -n $HF_TOKEN ]]; then
+    send_token
+  fi
   on_workers all "hosts that did start wait for the others: 'stop', mend the cause, and 'run'" \
     "bash $ON_WORKER run $(quoted "${COMMAND[@]}")"
 }
 
 stop() {
-  on_workers all "run 'stop' again" "[ ! -f $ON_WORKER ] || bash $ON_WORKER stop"
+  on_workers all "run '$STEP' again" "[ ! -f $ON_WORKER ] || bash $ON_WORKER stop"
 }
 
 resume() {

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # What launch.sh does on each host of a slice; it comes there with the archive.
 #
-#   worker.sh setup BUCKET | run COMMAND... | logs | status | stop
+#   worker.sh check_idle | setup BUCKET | run COMMAND... | logs | status | stop
 
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 
 VENV=$HOME/cai_jax_venv
-FILES=$HOME/cai_jax_run # log.txt, pid, exit_code
+FILES=$HOME/cai_jax_run   # log.txt, pid, exit_code
+TOKEN=$HOME/cai_jax_token # of Hugging Face, where launch.sh has one
 
 install_gcsfuse() {
   local key=/usr/share/keyrings/gcsfuse.asc repository
@@ -48,10 +49,24 @@ setup() {
 
 alive() { [[ -f $FILES/pid ]] && kill -0 -- "-$(<"$FILES/pid")" 2>/dev/null; }
 
-run() {
+# Neither another run nor new code and packages may come under a run.
+check_idle() {
   if alive; then
-    die "$(hostname): a run is going on here already; follow it with 'logs', or end it with 'stop'"
+    die "$(hostname): a run is going on here; follow it with 'logs', or 'stop' it first"
   fi
+}
+
+take_token() {
+  if [[ -f $TOKEN ]]; then
+    HF_TOKEN=$(<"$TOKEN")
+    export HF_TOKEN
+    rm "$TOKEN"
+  fi
+}
+
+run() {
+  take_token
+  check_idle
   if [[ ! -x $VENV/bin/python ]] || ! mountpoint --quiet "$MOUNT"; then
     die "$(hostname): not set up; run 'setup' first"
   fi
@@ -107,7 +122,7 @@ stop() {
 
 case ${1:-} in
   setup | run) "$@" ;;
-  logs | stop) "$1" ;;
+  check_idle | logs | stop) "$1" ;;
   status) echo "$(hostname): $(outcome)" ;;
-  *) die "unknown step '${1:-}'; steps are setup, run, logs, status, stop" ;;
+  *) die "unknown step '${1:-}'; steps are check_idle, setup, run, logs, status, stop" ;;
 esac
