@@ -190,7 +190,7 @@ def test_several_slices_split_data_alone():
 
 
 def test_no_layout_of_sampling_spans_slices():
-    mesh = make_mesh(2, -1, 1, [Device(i, i // 4) for i in range(8)])
+    mesh = make_mesh(2, -1, 1, [Device(i, i // 4, platform="cpu") for i in range(8)])
     assert dict(decoding_mesh(mesh, 4).shape) == {"data": 2, "fsdp": 1, "tensor": 4}
     with pytest.raises(ValueError, match=r"config.mesh.decode_tensor: 4 devices, joined by fast"):
         decoding_mesh(mesh, 8)
@@ -199,9 +199,9 @@ def test_no_layout_of_sampling_spans_slices():
 class Device:
     """As much of a device as a mesh asks for."""
 
-    def __init__(self, number: int, slice_index: int):
+    def __init__(self, number: int, slice_index: int, platform: str = "tpu"):
         self.id, self.slice_index = number, slice_index
-        self.platform, self.device_kind, self.process_index = "tpu", "TPU v5 lite", 0
+        self.platform, self.device_kind, self.process_index = platform, "TPU v5 lite", 0
 
 
 def compiled(tmp_path, *flags: str) -> tuple[subprocess.CompletedProcess, dict]:

@@ -328,6 +328,21 @@ def test_all_that_are_left_name_the_lost_host(tmp_path, lost):
         assert re.search(sentence, host.error())
 
 
+@pytest.mark.parametrize("fails", [0, 1])
+def test_a_host_that_fails_alone_during_a_step_is_told_as_the_cause(tmp_path, fails):
+    """On the others collectives break meanwhile, with errors that tell nothing."""
+    address, raised = free_address(), f"if sys.argv[2] == '{fails}': raise OSError('disk full')"
+    script = STEPS.replace("time.sleep(0.01)", raised)
+    three = [
+        Host(tmp_path / f"log{n}.txt", ["-c", script, address, str(n)], 1, root=ROOT, cwd=ROOT)
+        for n in range(3)
+    ]
+    for number, host in enumerate(three):
+        assert host.ends(60) == 1
+        cause = "disk full" if number == fails else rf"host {fails} \(.+\) stopped: disk full"
+        assert re.match(rf"error: {cause}", host.error())
+
+
 def test_a_host_that_fails_alone_ends_the_others(tmp_path, model_folder):
     address, both = free_address(), []
     for host in range(2):

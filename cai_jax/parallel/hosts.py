@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from cai_jax.parallel.link import HostError, Link, differences
+from cai_jax.parallel.link import LONG, PATIENCE, HostError, Link, differences
 
 # Seconds without a sign of life after which JAX gives a host up. Link names a lost host before,
 # and this is for what its thread cannot see, so: later than Link's, and within two minutes.
@@ -179,17 +179,17 @@ def note(doing: str) -> None:
         _link.doing = doing
 
 
-def sync(what: str) -> None:
-    """Waits until every host is here; one that is an hour behind ends the run, named."""
+def sync(what: str, patience: float = PATIENCE) -> None:
+    """Waits until every host is here; one ``patience`` seconds behind ends the run, named."""
     if _link:
-        _link.ask(what, None, lambda _: None)
+        _link.ask(what, None, lambda _: None, patience)
 
 
-def from_main(what: str, value: Any) -> Any:
-    """The main host's value (JSON) on every host."""
+def from_main(what: str, value: Any, patience: float = PATIENCE) -> Any:
+    """The main host's value (JSON) on every host; ``patience`` as for ``sync``."""
     if not _link:
         return value
-    return _link.ask(what, value if is_main() else None, lambda values: values[0])
+    return _link.ask(what, value if is_main() else None, lambda values: values[0], patience)
 
 
 def check_same(what: str, values: Mapping[str, Any], mend: str) -> None:
@@ -215,10 +215,11 @@ def main_first(what: str) -> Iterator[None]:
     What is done may wait for no other host, so it holds no jitted call on arrays of the mesh.
     """
     if not is_main():
-        sync(f"{what}, on the main host")
+        sync(f"{what}, on the main host", LONG)
     yield
     if is_main():
-        sync(f"{what}, on the main host")
+        sync(f"{what}, on the main host", LONG)
+    sync(f"{what}, on every host", LONG)
 
 
 def check_shared(folder: Path) -> None:

@@ -23,6 +23,7 @@ PULSE = 5.0  # seconds between signs of life
 # timeout (hosts.HEARTBEAT), so that a sentence comes before the abort.
 SILENCE = 75.0
 PATIENCE = 3600.0  # seconds to wait for a host that lives, but lags behind
+LONG = 24 * 3600.0  # the same, where one host does something long for all
 GRACE = 5.0  # seconds for a host to meet the error of another by itself, and to end
 # Exit code where another host was lost or did not come: the same command may succeed when it is
 # back. launch/gke_xpk has GKE restart it, but not what ends with 1. EX_TEMPFAIL of sysexits.h.
@@ -66,6 +67,7 @@ class Link:
         self._answers: dict[int, Any] = {}
         self._asked = 0
         self._ended: set[int] = set()  # hosts that said that they are done
+        self._cause = ""  # what ended another host: this one's error may only follow from it
         self._sending = threading.Lock()
         self._stopping = threading.Lock()
         if me == 0:
@@ -113,6 +115,8 @@ class Link:
     def fail(self, error: str) -> NoReturn:
         """Ends this process with an error of its own, and the others with one that names it."""
         with self._stopping:
+            if error not in self._cause:  # else all hosts met the same, and say it themselves
+                error = self._cause or error
             if self.me:
                 self._send(0, {"end": error})
             _say(error)
@@ -152,6 +156,10 @@ class Link:
                     refused = HostError(
                         f"{name} was started for {count} hosts, host 0 ({names[0]}) for "
                         f"{self.count}; start the same command on every host"
+                    )
+                elif not 0 < host < self.count:
+                    refused = HostError(
+                        f"{name} came as host {host}; hosts are numbered from 0 to {self.count - 1}"
                     )
                 elif host in names:
                     refused = HostError(
@@ -237,14 +245,20 @@ class Link:
             with self._news:
                 self._answers[number] = answer
                 self._news.notify_all()
+        elif "cause" in message:
+            self._cause = message["cause"]
         elif "stop" in message:
+            self._cause = message["stop"]
             time.sleep(message["after"])
             self._stop(message["stop"], message["code"])
         elif "end" in message:
             self._ended.add(other)
             if message["end"]:
+                self._cause = self._cause or f"{self.who(other)} stopped: {message['end']}"
+                for one in self._sockets:
+                    self._send(one, {"cause": self._cause})
                 time.sleep(GRACE)  # most errors meet all hosts
-                self._stop(f"{self.who(other)} stopped: {message['end']}")
+                self._stop(self._cause)
 
     def _hear(self, host: int, number: int, what: str, value: Any) -> None:
         with self._news:

@@ -512,7 +512,8 @@ def _run_shared(run: Run, stage: Stage, print_: str) -> None:
     """
     kept = Path(run.config.stage_store) / f"{stage.name}-{print_}"
     with _locked(kept) if hosts.is_main() else nullcontext():
-        if hosts.from_main(f"{stage.name} is kept", (kept / MANIFEST).exists()):
+        there = (kept / MANIFEST).exists()
+        if hosts.from_main(f"{stage.name} is kept", there, hosts.LONG):  # another run may be at it
             _copy_folder(kept, run.workdir / stage.name)
             log.info("%s: taken from %s", stage.name, kept)
         else:
