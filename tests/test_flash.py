@@ -1,13 +1,20 @@
 """Fused attention kernels say what plain attention says, forward and backward."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import TINY
+from flax import nnx
 
+from cai_jax.models import decoder
+from cai_jax.models.config import Execution, LayerAttention
 from cai_jax.models.decoder import causal_segment_mask
-from cai_jax.models.flash import cudnn_attend, splash_attend
+from cai_jax.models.flash import cudnn_attend, cudnn_takes, splash_attend
 from cai_jax.models.layers import attend
+from cai_jax.parallel.mesh import make_mesh
 
 SHAPES = [(4, 4, 128, 150), (4, 2, 64, 128)]  # heads, key heads, head size, tokens
 
@@ -75,3 +82,57 @@ def test_cudnn_is_asked_for_attention(shape):
     ours = cudnn_attend(q, k, v, causal_segment_mask(segments), 0.1, implementation="xla")
     theirs = plain(q, k, v, segments)
     np.testing.assert_allclose(real(ours, segments), real(theirs, segments), atol=2e-5)
+
+
+def test_every_way_of_tensor_has_its_own_copy_of_too_few_key_heads():
+    q, k, v, segments = arrays(4, 2, 64, 128)
+    run = jax.jit(lambda *x: splash_attend(*x, 0.1, None, interpret=True))
+    with jax.set_mesh(make_mesh(fsdp=2, tensor=4)):
+        ours = run(q, k, v, segments)
+    theirs = real(plain(q, k, v, segments), segments)
+    np.testing.assert_allclose(real(ours, segments), theirs, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "fused"),
+    [
+        ({}, True),
+        ({"attention": (LayerAttention(window=24),)}, True),
+        ({"attention_softcap": 5.0, "query_scale": 0.2}, True),
+        ({"attention": (LayerAttention(window=24), LayerAttention())}, False),  # layers are scanned
+    ],
+    ids=str,
+)
+def test_decoders_ask_for_the_kernel_where_it_can(fields, fused, monkeypatch):
+    """With each family's window, scale and cap; elsewhere plain attention says the same."""
+    asked = []
+
+    def splash(*args):
+        asked.append(args[4:])
+        return splash_attend(*args, interpret=True)
+
+    monkeypatch.setattr(decoder, "splash_attend", splash)
+    config = replace(TINY, num_layers=2, head_dim=64, **fields)
+    segments = arrays(*SHAPES[1])[3]
+    tokens = jax.random.randint(jax.random.key(2), segments.shape, 0, TINY.vocab_size)
+    hidden = {}
+    for kernel in ("xla", "splash"):
+        chosen = replace(config, execution=Execution(kernel))
+        hidden[kernel] = decoder.Decoder(chosen, rngs=nnx.Rngs(0)).hidden(tokens, segments)
+    assert bool(asked) == fused
+    ours, theirs = (real(x, segments) for x in (hidden["splash"], hidden["xla"]))
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "takes"),
+    [
+        ((2, 128, 4, 64), jnp.bfloat16, True),
+        ((2, 105, 4, 64), jnp.bfloat16, False),  # no gradient at odd lengths
+        ((2, 128, 4, 256), jnp.bfloat16, False),
+        ((2, 128, 4, 20), jnp.bfloat16, False),
+        ((2, 128, 4, 64), jnp.float32, False),
+    ],
+)
+def test_cudnn_is_asked_for_what_it_takes(shape, dtype, takes):
+    assert cudnn_takes(jax.ShapeDtypeStruct(shape, dtype)) == takes
