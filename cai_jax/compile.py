@@ -99,6 +99,7 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"--out={out}: there is no folder {out.parent}; make it first")
     from cai_jax.config import ConfigError, parse_config
     from cai_jax.stages import evaluate, feedback, pm_train, rl, sl_data, sl_train
+    from cai_jax.stages.checks import unsplit_rows
     from cai_jax.stages.plan import Plan
     from cai_jax.stages.run import Run
 
@@ -110,7 +111,7 @@ def main(argv: list[str]) -> None:
         )
     devices = topology_devices(TOPOLOGY.value, SLICES.value)
     plan = Plan(Run(config, devices))
-    if problems := plan.run.unsplit_rows():
+    if problems := unsplit_rows(plan.run):
         raise ConfigError("\n  ".join(problems))
     modules = (sl_data, sl_train, feedback, pm_train, rl, evaluate)
     modules = [module for module in modules if module.STAGE.name in config.stages]

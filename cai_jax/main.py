@@ -80,15 +80,16 @@ def run_config(config: Config) -> None:
         sl_data,
         sl_train,
     )
-    from cai_jax.stages.run import Run, claim_workdir, run_stages
+    from cai_jax.stages.checks import check_inputs, check_models
+    from cai_jax.stages.run import Run
+    from cai_jax.stages.runner import claim_workdir, run_stages
 
     # Programs compiled once are found again by the next run with the same shapes.
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
     run = Run(config)
-    run.check_inputs()
+    check_inputs(run)
     with hosts.main_first("reading the models"):
-        run.check_models()
-        pm_train.check_tokenizer(run)
+        check_models(run)
     claim_workdir(run)
     modules = (sl_data, sl_train, feedback, pm_train, rl, evaluate, report)
     stages = [module.STAGE for module in ((pretrain, *modules) if config.pretrain else modules)]

@@ -22,7 +22,8 @@ from cai_jax.data.records import read_records
 from cai_jax.models.io.load import load_update
 from cai_jax.parallel.hosts import HostError, check_flags, together
 from cai_jax.parallel.link import HOST_LOST
-from cai_jax.stages.run import Run, read_manifest
+from cai_jax.stages.run import Run
+from cai_jax.stages.runner import read_manifest
 
 RECORDS = [
     ("sl_data", "responses"),

@@ -22,7 +22,9 @@ from cai_jax.prompts.chat import ChatFormat, assistant, user
 from cai_jax.prompts.feedback import THINK
 from cai_jax.prompts.word_tokenizer import word_tokenizer
 from cai_jax.stages import evaluate, pretrain
-from cai_jax.stages.run import Run, read_manifest, run_stages
+from cai_jax.stages.checks import check_inputs, check_models
+from cai_jax.stages.run import Run
+from cai_jax.stages.runner import read_manifest, run_stages
 
 RNG = np.random.default_rng(0)
 
@@ -205,7 +207,7 @@ def test_functions_that_are_none_are_named(monkeypatch, field, missing):
     name = f"cai_jax.microworld.oracle:{missing}"
     run = Run(parse_config(load_config("microworld", **{field: name})))
     with pytest.raises(ConfigError, match=f"config.{field}: '{name}'"):
-        run.check_inputs()
+        check_inputs(run)
 
 
 def test_pretraining_leaves_a_model_that_the_stages_start_from(tmp_path, monkeypatch):
@@ -222,8 +224,8 @@ def test_pretraining_leaves_a_model_that_the_stages_start_from(tmp_path, monkeyp
         "stages": "pretrain",
     }
     run = Run(parse_config(load_config("microworld", **changes)))
-    run.check_inputs()
-    run.check_models()
+    check_inputs(run)
+    check_models(run)
     run_stages(run, [pretrain.STAGE])
     metrics = read_manifest(run, "pretrain")["metrics"]
     assert metrics["dialogues"] == 200

@@ -21,8 +21,10 @@ from cai_jax.generation.sampling import Sampling
 from cai_jax.models.io.load import forget_pretrained
 from cai_jax.report.page import Transcript, TranscriptStep, render_page
 from cai_jax.stages import evaluate, feedback, pm_train, rl, sl_data, sl_train, training
+from cai_jax.stages.checks import check_inputs, check_models
 from cai_jax.stages.plan import Plan
-from cai_jax.stages.run import Run, claim_workdir, fingerprints, read_manifest, run_stages
+from cai_jax.stages.run import Run
+from cai_jax.stages.runner import claim_workdir, fingerprints, read_manifest, run_stages
 from cai_jax.stages.training import packed_tokens
 
 
@@ -141,7 +143,7 @@ def test_the_first_principles_alone(model_folder, tmp_path, in_root):
     assert some.constitution.content_hash() != whole.constitution.content_hash()
     too_many = {"constitution.feedback_principles": 99}
     with pytest.raises(ConfigError, match=r"config.constitution.feedback_principles: 99, but"):
-        Run(tiny_config(tmp_path, model_folder, **too_many)).check_inputs()
+        check_inputs(Run(tiny_config(tmp_path, model_folder, **too_many)))
 
 
 @pytest.mark.parametrize(("probability", "target"), [(0.9, 1.0), (0.2, 0.0), (0.5, 0.5)])
@@ -285,9 +287,9 @@ def test_a_preference_model_that_waits_takes_no_device_memory(finished, model_fo
 
 
 def test_rows_that_do_not_split_over_the_devices_are_told(model_folder, tmp_path, in_root, caplog):
-    Run(tiny_config(tmp_path, model_folder)).check_models()
+    check_models(Run(tiny_config(tmp_path, model_folder)))
     assert not caplog.records
-    Run(tiny_config(tmp_path, model_folder, **{"sl_train.batch_size": 6})).check_models()
+    check_models(Run(tiny_config(tmp_path, model_folder, **{"sl_train.batch_size": 6})))
     assert "config.sl_train.batch_size: 6 rows at once do not split over 4 devices" in caplog.text
 
 

@@ -6,7 +6,9 @@ from conftest import load_config
 
 from cai_jax.config import Config, parse_config
 from cai_jax.stages import evaluate, feedback, pm_train, report, rl, sl_data, sl_train
-from cai_jax.stages.run import Run, claim_workdir, run_stages
+from cai_jax.stages.checks import check_inputs
+from cai_jax.stages.run import Run
+from cai_jax.stages.runner import claim_workdir, run_stages
 
 STAGES = [m.STAGE for m in (sl_data, sl_train, feedback, pm_train, rl, evaluate, report)]
 TINY_RUN = {  # changes to configs/rlaif.py:smoke
@@ -31,7 +33,7 @@ def tiny_config(workdir: Path, model_folder: Path, **changes) -> Config:
 
 def run_all(config: Config) -> Run:
     run = Run(config)
-    run.check_inputs()
+    check_inputs(run)
     claim_workdir(run)
     run_stages(run, STAGES)
     return run

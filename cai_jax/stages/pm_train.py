@@ -18,28 +18,12 @@ from cai_jax.models.heads import PreferenceModel
 from cai_jax.models.io.checkpoint import CheckpointInfo, base_of, save_checkpoint
 from cai_jax.models.io.load import Model
 from cai_jax.models.io.sources import ModelSource, stamp
-from cai_jax.prompts.chat import conversation, same_tokens
+from cai_jax.prompts.chat import conversation
 from cai_jax.stages.plan import Plan, Step
 from cai_jax.stages.run import Outcome, Run, Stage, frozen_layers, lora_config
 from cai_jax.stages.training import check_lengths, fill_rows, optimizer_of, train
 
 PAIR_FEATURES = {"id": TEXT, "first": INTS, "second": INTS, "target_ppm": INTS}
-
-
-def check_tokenizer(run: Run) -> None:
-    """PPO hands its own token ids to the preference model, so both must mean the same.
-
-    Raises:
-      ValueError: the tokenizers differ.
-    """
-    if not run.config.pm_train.source:
-        return
-    other = run.chat_of(run.source(run.config.pm_train.source))
-    if not same_tokens(run.chat.tokenizer, other.tokenizer):
-        raise ValueError(
-            f"config.pm_train.source: the tokenizer of {run.config.pm_train.source} differs from "
-            f"that of the policy, {run.model}; give a model with the same tokenizer"
-        )
 
 
 def run(run: Run, folder: Path) -> Outcome:

@@ -8,7 +8,8 @@ from cai_jax.data.records import read_records
 from cai_jax.parallel.hosts import write_text
 from cai_jax.report.page import Transcript, TranscriptStep, render_page
 from cai_jax.stages.evaluate import MODELS, SHOWN_PROMPTS
-from cai_jax.stages.run import Outcome, Run, Stage, read_manifest, versions
+from cai_jax.stages.run import Outcome, Run, Stage
+from cai_jax.stages.runner import read_manifest, versions
 
 MEASURED = ("sl_data", "sl_train", "feedback", "pm_train", "rl", "evaluate")
 

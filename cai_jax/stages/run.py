@@ -1,21 +1,9 @@
-"""A run: its config, its workdir, and what its stages share.
+"""A run: its config, its workdir, and what its stages share; and what a stage is."""
 
-A stage writes one folder of the workdir. The folder's manifest holds the fingerprint of all that
-the stage depends on; a stage whose folder carries the current fingerprint is not run again.
-"""
-
-import fcntl
 import importlib
-import json
-import logging
-import os
-import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from cai_jax.config import Config, ConfigError, differences, fingerprint
+from cai_jax.config import Config, ConfigError
 from cai_jax.constitution.schema import Constitution, load_constitution
 from cai_jax.data.readers import (
     LabelledPair,
@@ -39,19 +27,14 @@ from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
 from cai_jax.models.config import Execution, LoRAConfig
 from cai_jax.models.io.load import Model, load_merged, load_policy
-from cai_jax.models.io.sources import ModelSource, cache_folder, resolve, stamp
-from cai_jax.parallel import hosts
+from cai_jax.models.io.sources import ModelSource, cache_folder, resolve
 from cai_jax.parallel.devices import attention_kernel, compute_dtype
 from cai_jax.parallel.keys import named_key
-from cai_jax.parallel.mesh import batch_multiple, decoding_mesh, make_mesh
+from cai_jax.parallel.mesh import decoding_mesh, make_mesh
 from cai_jax.prompts.chat import ChatFormat, load_tokenizer
 from cai_jax.prompts.critique_revision import parse_reply
 
-log = logging.getLogger("cai_jax")
-
-MANIFEST = "manifest.json"
 PRETRAINED = "model"  # folder of the model that the stage pretrain leaves
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "seqio")
 
 
 @dataclass(frozen=True)
@@ -263,129 +246,6 @@ class Run:
         g = self.config.generation
         return Sampling(g.temperature, g.top_k, g.top_p)
 
-    def check_inputs(self) -> None:
-        """Reads every file that people write, so that a bad one stops the run at its start.
-
-        Raises:
-          ValueError: a file cannot be used, or holds less than the config asks for.
-        """
-        c, constitution = self.config, self.constitution
-        for field_name, name in (
-            ("config.pretrain.corpus", c.pretrain.corpus if c.pretrain else ""),
-            ("config.evaluate.oracle", c.evaluate.oracle),
-        ):
-            if name:
-                load_function(name, field_name)
-        for field_name, few, examples in (
-            ("sl_data.few_shots", c.sl_data.few_shots, constitution.critique_examples),
-            ("feedback.few_shots", self._choice_shots(), self.feedback_examples_all),
-        ):
-            if few > len(examples):
-                raise ConfigError(
-                    f"config.{field_name}: {few}, but {c.constitution.path} has {len(examples)} "
-                    "such few-shots"
-                )
-        if c.feedback.principles_per_pair > len(constitution.feedback):
-            raise ConfigError(
-                f"config.feedback.principles_per_pair: {c.feedback.principles_per_pair}, but only "
-                f"{len(constitution.feedback)} feedback principles of {c.constitution.path} are "
-                "in use"
-            )
-        for items, path in (
-            (self.red_team_prompts, c.data.red_team_prompts),
-            (self.helpful_prompts, c.data.helpful_prompts),
-            (self.helpfulness_pairs, c.data.helpfulness_pairs),
-            (self.harmlessness_pairs, c.data.harmlessness_pairs),
-        ):
-            if not self.held_out(items, 1) or not self.training(items, 1):
-                raise ConfigError(
-                    f"{path}: {len(items)} rows leave one side of the split empty at "
-                    f"config.data.held_out_percent = {c.data.held_out_percent}; add rows"
-                )
-        red_team, helpful = self.red_team_prompts, self.helpful_prompts
-        for field_name, rows, of in (
-            ("sl_data.red_team_prompts", self.training(red_team, None), "red_team_prompts"),
-            ("sl_data.helpful_prompts", self.training(helpful, None), "helpful_prompts"),
-            ("feedback.prompts", self.training(red_team, None), "red_team_prompts"),
-            (
-                "pm_train.helpfulness_pairs",
-                self.training(self.helpfulness_pairs, None),
-                "helpfulness_pairs",
-            ),
-            ("evaluate.red_team_prompts", self.held_out(red_team, None), "red_team_prompts"),
-            ("evaluate.helpful_prompts", self.held_out(helpful, None), "helpful_prompts"),
-        ):
-            stage, name = field_name.split(".")
-            asked = getattr(getattr(c, stage), name)
-            if asked > len(rows):
-                side = "held-out" if stage == "evaluate" else "training"
-                raise ConfigError(
-                    f"config.{field_name}: {asked}, but {getattr(c.data, of)} has {len(rows)} "
-                    f"{side} rows; name a larger file in config.data.{of}, or set it to at most "
-                    f"{len(rows)}"
-                )
-
-    def check_models(self) -> None:
-        """Resolves every model and the mesh before anything is computed.
-
-        Raises:
-          ValueError: a source cannot be resolved, the mesh does not fit the devices, or the
-            config asks for more positions than the model has.
-        """
-        c = self.config
-        for field_name in ("model", "feedback", "pm_train"):
-            name = getattr(c, field_name).source
-            if name and self.source(name).kind != "policy":
-                raise ConfigError(
-                    f"config.{field_name}.source: {name} is a preference model; name a language "
-                    "model"
-                )
-        if c.model.architecture:
-            planned = ModelSource(Path(c.model.architecture)).config
-            found = replace(self.source("").config, execution=planned.execution)
-            if found != planned:
-                raise ConfigError(
-                    f"config.model.architecture: {c.model.architecture}/config.json describes "
-                    f"another model than {self.model}; empty the field, or give that model's"
-                )
-        positions = c.pretrain.max_length if c.pretrain else self.source("").config.max_length
-        for field_name, length in (
-            ("generation.context_tokens", c.generation.context_tokens),
-            ("rl.prompt_tokens + response_tokens", c.rl.prompt_tokens + c.rl.response_tokens),
-        ):
-            if length > positions:
-                raise ConfigError(
-                    f"config.{field_name}: {length}, but {self.model} was made for {positions} "
-                    "tokens; lower it"
-                )
-        _ = self.decode_mesh
-
-        for problem in self.unsplit_rows():
-            log.warning(problem)
-
-    def unsplit_rows(self) -> list[str]:
-        """Stages whose training rows do not split over the devices, each with the mend."""
-        c, ways, found = self.config, batch_multiple(self.mesh), []
-        numbers = {
-            "pretrain": c.pretrain.micro_batches if c.pretrain else 0,
-            "sl_train": c.sl_train.micro_batches,
-            "pm_train": c.pm_train.micro_batches,
-            "rl": c.rl.minibatches * c.rl.micro_batches,
-        }
-        for name in filter(numbers.get, numbers):
-            rows = getattr(c, name).batch_size // numbers[name]
-            if rows % ways:
-                parts = "minibatches and micro-batches" if name == "rl" else "micro-batches"
-                found.append(
-                    f"config.{name}.batch_size: {rows} rows at once do not split over {ways} "
-                    f"devices, so that each computes all of them; make it, divided by {parts}, a "
-                    f"multiple of {ways}"
-                )
-        return found
-
-    def _choice_shots(self) -> int:
-        return 0 if self.config.feedback.method == "contrast" else self.config.feedback.few_shots
-
     @property
     def feedback_examples_all(self) -> tuple:
         """Few-shots of the configured feedback method."""
@@ -418,191 +278,3 @@ def lora_config(fields: Any) -> LoRAConfig | None:
 def frozen_layers(trained_layers: int, source: ModelSource) -> int:
     """How many lower layers stay as they are; ``trained_layers`` 0 is all layers."""
     return max(source.config.num_layers - trained_layers, 0) if trained_layers else 0
-
-
-def fingerprints(run: Run, stages: list[Stage]) -> dict[str, str]:
-    """Fingerprint of every stage, each including those of its inputs."""
-    model = run.config.model
-    shared = [run.config.seed, model.source, stamp(model.source), model.system_prompt]
-    shared += [run.config.mesh, run.config.data.held_out_percent, str(run.dtype)]
-    prints: dict[str, str] = {}
-    for stage in stages:
-        below = [prints[name] for name in stage.inputs if name in prints]
-        prints[stage.name] = fingerprint(stage.name, shared, stage.settings(run), below)
-    return prints
-
-
-def claim_workdir(run: Run) -> None:
-    """Writes the config into the workdir, or checks that the workdir is this config's.
-
-    Raises:
-      ConfigError: the workdir was made with another config.
-    """
-    file = run.workdir / "config.json"
-    tree = json.loads(json.dumps(asdict(run.config)))
-    for name in ("stages", "rerun_changed", "workdir", "stage_store"):
-        tree.pop(name)
-    tree["model"].pop("cache")
-    hosts.check_shared(run.workdir)
-    if file.exists() and not run.config.rerun_changed:
-        changed = differences(json.loads(file.read_text(encoding="utf-8")), tree)
-        if changed:
-            raise ConfigError(
-                f"{run.workdir}: was made with another config:\n  " + "\n  ".join(changed) + "\n"
-                "Give another --config.workdir, or --config.rerun_changed=True to redo the stages "
-                "that this changes"
-            )
-    hosts.sync("the config of the workdir")
-    if hosts.is_main():
-        run.workdir.mkdir(parents=True, exist_ok=True)
-    hosts.write_text(file, json.dumps(tree, indent=2) + "\n")
-
-
-def run_stages(run: Run, stages: list[Stage]) -> None:
-    """Runs the wanted stages in order, skipping those that are up to date.
-
-    Raises:
-      ConfigError: a wanted stage needs one that is neither wanted nor up to date.
-    """
-    prints = fingerprints(run, stages)
-    hosts.check_same(
-        "what the stages depend on",
-        prints,
-        "Data files, the constitution, a local model and the type of products must be the same.",
-    )
-    wanted = [stage for stage in stages if stage.name in run.config.stages]
-    for stage in wanted:
-        for name in stage.inputs:
-            wanted_too = name in run.config.stages or name not in prints
-            if not wanted_too and read_fingerprint(run, name) != prints[name]:
-                raise ConfigError(
-                    f"stage {stage.name} needs {name}, which has not been run in {run.workdir} "
-                    f"with this config; add it to --config.stages"
-                )
-    for stage in wanted:
-        done = read_fingerprint(run, stage.name) == prints[stage.name]
-        if hosts.from_main(f"{stage.name} is done", done):
-            log.info("%s: up to date", stage.name)
-        elif run.config.stage_store:
-            _run_shared(run, stage, prints[stage.name])
-        else:
-            _run_one(run, stage, prints[stage.name])
-        _see(run, stage, prints[stage.name])
-
-
-def _see(run: Run, stage: Stage, print_: str) -> None:
-    """Waits until this host sees the stage that the main one has put in place.
-
-    A network file system may show for a minute what was there before.
-
-    Raises:
-      OSError: it does not see it.
-    """
-    if not hosts.becomes_true(lambda: read_fingerprint(run, stage.name) == print_, 120):
-        raise OSError(
-            f"{run.workdir / stage.name}: finished on the main host, but not seen on this one "
-            "after 120 s; mount the workdir with a shorter attribute cache"
-        )
-
-
-def _run_shared(run: Run, stage: Stage, print_: str) -> None:
-    """Takes a stage from the store, or runs it and leaves it there.
-
-    Runs that want the same stage at the same time wait for the first one.
-    """
-    kept = Path(run.config.stage_store) / f"{stage.name}-{print_}"
-    with _locked(kept) if hosts.is_main() else nullcontext():
-        there = (kept / MANIFEST).exists()
-        if hosts.from_main(f"{stage.name} is kept", there, hosts.LONG):  # another run may be at it
-            _copy_folder(kept, run.workdir / stage.name)
-            log.info("%s: taken from %s", stage.name, kept)
-        else:
-            _run_one(run, stage, print_)
-            _copy_folder(run.workdir / stage.name, kept)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{folder}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _copy_folder(source: Path, target: Path) -> None:
-    """Links instead of copies: files of finished stages are replaced, never changed."""
-    if hosts.is_main():
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(source, partial, copy_function=_link)
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
-    hosts.sync(f"{target} is copied")
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copy2(source, target)
-
-
-def _run_one(run: Run, stage: Stage, print_: str) -> None:
-    hosts.note(f"stage {stage.name}")
-    log.info("%s: running", stage.name)
-    partial = run.workdir / f".{stage.name}.partial"
-    if hosts.is_main():
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    hosts.sync(f"{stage.name} starts")
-    started = time.monotonic()
-    outcome = stage.run(run, partial)
-    seconds = time.monotonic() - started
-    manifest = {
-        "stage": stage.name,
-        "fingerprint": print_,
-        "seconds": round(seconds, 2),
-        "tokens": outcome.tokens,
-        "tokens_per_second": round(outcome.tokens / seconds, 1),
-        "metrics": outcome.metrics,
-        "constitution": run.constitution.name,
-        "constitution_sha256": run.constitution.content_hash(),
-        "model": run.model,
-        "seed": run.config.seed,
-        "versions": versions(),
-        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-    }
-    hosts.sync(f"{stage.name} ends")
-    if hosts.is_main():
-        _finish(run, partial, manifest)
-    hosts.sync(f"{stage.name} is kept")
-    log.info("%s: done in %.0f s", stage.name, seconds)
-
-
-def _finish(run: Run, partial: Path, manifest: dict[str, Any]) -> None:
-    """Puts a stage's folder in its place, the manifest making it a finished one."""
-    text = json.dumps(manifest, indent=2) + "\n"
-    (partial / MANIFEST).write_text(text, encoding="utf-8")
-    shutil.copy(run.config.constitution.path, partial / "constitution.yaml")
-    final = run.workdir / manifest["stage"]
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
-
-
-def read_manifest(run: Run, stage: str) -> dict[str, Any]:
-    """Manifest of a finished stage."""
-    return json.loads((run.workdir / stage / MANIFEST).read_text(encoding="utf-8"))
-
-
-def read_fingerprint(run: Run, stage: str) -> str | None:
-    """Fingerprint of a stage's folder; None if it is not finished."""
-    return (
-        read_manifest(run, stage)["fingerprint"]
-        if (run.workdir / stage / MANIFEST).exists()
-        else None
-    )
-
-
-def versions() -> dict[str, str]:
-    """Versions of ours and of what computes."""
-    return {"cai_jax": metadata.version("cai_jax")} | {p: metadata.version(p) for p in PACKAGES}
