@@ -74,7 +74,7 @@ def test_plain_text_and_chats(folder):
         ({"completion_ids": [3]}, ["in.jsonl:1", "'prompt'", "prompt_ids"]),
         ({"prompt_ids": [], "completion_ids": [3]}, ["in.jsonl:1", "prompt_ids", "empty"]),
         ({"prompt_ids": [10**6], "completion_ids": [3]}, ["in.jsonl:1", "1000000", "vocabulary"]),
-        ({"prompt_ids": [3] * 1100, "completion_ids": [3]}, ["in.jsonl:1", "1101", "1024"]),
+        ({"prompt_ids": [3] * 2100, "completion_ids": [3]}, ["in.jsonl:1", "2101", "2048"]),
     ],
 )
 def test_bad_rows_are_named(folder, row, words):
