@@ -10,6 +10,7 @@ import os
 
 # Without these libtpu looks for a TPU on this machine, and waits.
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing runs: two may compile at once
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
