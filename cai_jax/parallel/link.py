@@ -121,7 +121,8 @@ class Link:
                 self._send(0, {"end": error})
             _say(error)
             if not self.me:
-                self._stop_others(f"{self.who(0)} stopped: {error}", after=GRACE)
+                told = error if error == self._cause else f"{self.who(0)} stopped: {error}"
+                self._stop_others(told, after=GRACE)
             os._exit(1)  # JAX would wait at exit for hosts that are about to end as well
 
     def close(self) -> None:
