@@ -179,9 +179,8 @@ def compile_step(step: Any, chip: Any, mesh: Any, compiled: dict[str, Any]) -> S
     if share > 1:
         held = arguments + beside > chip.memory
         mend = "take more chips, or train low-rank updates (lora.rank)" if held else step.mend
-        if beside and step.name.startswith(("rl", "evaluate")):
-            mend += "; config.rl.offload=True moves models that wait to the hosts"
-        problem = f"{(share - 1) * chip.memory / GIB:.1f} GiB a chip too much: {mend}"
+        more = f"; {step.offload} moves models that wait to the hosts" if step.offload else ""
+        problem = f"{(share - 1) * chip.memory / GIB:.1f} GiB a chip too much: {mend}{more}"
     return StepReport(
         step.name,
         problem=problem,

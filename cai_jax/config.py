@@ -360,21 +360,7 @@ def _check_together(c: Config) -> None:
             "config.model.source: name a pretrained model, or have one made by config.pretrain as "
             "configs/microworld.py does; one of them, not both"
         )
-    for where, batch, parts, unit in (
-        ("sl_train", c.sl_train.batch_size, c.sl_train.micro_batches, "micro_batches"),
-        ("pm_train", c.pm_train.batch_size, c.pm_train.micro_batches, "micro_batches"),
-        (
-            "rl",
-            c.rl.batch_size,
-            c.rl.minibatches * c.rl.micro_batches,
-            "minibatches * micro_batches",
-        ),
-        *(
-            [("pretrain", c.pretrain.batch_size, c.pretrain.micro_batches, "micro_batches")]
-            if c.pretrain
-            else []
-        ),
-    ):
+    for where, (batch, parts, unit) in batch_parts(c).items():
         if batch % parts:
             raise ConfigError(
                 f"config.{where}.batch_size: {batch} is not a multiple of {unit} = {parts}"
@@ -412,6 +398,19 @@ def _check_together(c: Config) -> None:
     for axis in ("data", "fsdp", "tensor"):
         if getattr(c.mesh, axis) == 0:
             raise ConfigError(f"config.mesh.{axis}: 0 devices; 1, or -1 for what is left")
+
+
+def batch_parts(c: Config) -> dict[str, tuple[int, int, str]]:
+    """Of each stage that trains: rows of a batch, in how many parts they are computed, and which.
+
+    ``which`` names the fields, in words of an error: rows at once are the first by the second.
+    """
+    stages = {"sl_train": c.sl_train, "pm_train": c.pm_train}
+    if c.pretrain:
+        stages["pretrain"] = c.pretrain
+    parts = {name: (s.batch_size, s.micro_batches, "micro_batches") for name, s in stages.items()}
+    in_rl = c.rl.minibatches * c.rl.micro_batches
+    return parts | {"rl": (c.rl.batch_size, in_rl, "minibatches * micro_batches")}
 
 
 def fingerprint(*parts: Any) -> str:

@@ -58,8 +58,8 @@ def main(argv: list[str]) -> None:
 
 def host_flags() -> list[str]:
     """The flags of several hosts that were given."""
-    own = ("multihost", "coordinator", "num_hosts", "host_id", "start_timeout")
-    return [f"--{name}" for name in own if flags.FLAGS[name].present]
+    own = (MULTIHOST, COORDINATOR, NUM_HOSTS, HOST_ID, START_TIMEOUT)
+    return [f"--{flag.name}" for flag in own if flag.present]
 
 
 def run_config(config: Config) -> None:

@@ -298,4 +298,4 @@ def test_the_method_does_what_the_paper_claims(executed_notebook):
     assert found["labels"]["principles"]["calibration_error"] <= 0.15
     allowed = summary["feedback"]["audit"]["development"]["accuracy"]
     accuracy = found["preference_model_accuracy"]
-    assert accuracy["harmlessness"]["accuracy"] >= 0.75 * allowed  # of 80 pairs
+    assert accuracy["harmlessness"]["accuracy"] >= 0.85 * allowed

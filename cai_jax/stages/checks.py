@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from cai_jax.config import ConfigError
+from cai_jax.config import ConfigError, batch_parts
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.mesh import batch_multiple
 from cai_jax.prompts.chat import same_tokens
@@ -56,11 +56,11 @@ def check_inputs(run: Run) -> None:
 
 
 def check_models(run: Run) -> None:
-    """Resolves every model and the mesh before anything is computed.
+    """Resolves every model and the mesh before anything is computed; warns of idle devices.
 
     Raises:
-      ValueError: a source cannot be resolved, the mesh does not fit the devices, or the
-        config asks for more positions than the model has.
+      ValueError: a source cannot be resolved, the mesh does not fit the devices, the config asks
+        for more positions than the model has, or policy and preference model read other tokens.
     """
     c = run.config
     for field_name in ("model", "feedback", "pm_train"):
@@ -95,20 +95,12 @@ def check_models(run: Run) -> None:
 
 def unsplit_rows(run: Run) -> list[str]:
     """Stages whose training rows do not split over the devices, each with the mend."""
-    c, ways, found = run.config, batch_multiple(run.mesh), []
-    numbers = {
-        "pretrain": c.pretrain.micro_batches if c.pretrain else 0,
-        "sl_train": c.sl_train.micro_batches,
-        "pm_train": c.pm_train.micro_batches,
-        "rl": c.rl.minibatches * c.rl.micro_batches,
-    }
-    for name in filter(numbers.get, numbers):
-        rows = getattr(c, name).batch_size // numbers[name]
-        if rows % ways:
-            parts = "minibatches and micro-batches" if name == "rl" else "micro-batches"
+    ways, found = batch_multiple(run.mesh), []
+    for name, (batch, parts, unit) in batch_parts(run.config).items():
+        if batch // parts % ways:
             found.append(
-                f"config.{name}.batch_size: {rows} rows at once do not split over {ways} "
-                f"devices, so that each computes all of them; make it, divided by {parts}, a "
+                f"config.{name}.batch_size: {batch // parts} rows at once do not split over {ways} "
+                f"devices, so that each computes all of them; make it, divided by {unit}, a "
                 f"multiple of {ways}"
             )
     return found

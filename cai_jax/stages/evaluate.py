@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -271,7 +271,6 @@ def steps(plan: Plan) -> list[Step]:
     model, temperature = plan.decoder(source, mesh), run.sampling.temperature or 1.0
     judge = plan.source(pm.source)
     reward = plan.preference_model(judge, run.mesh, lora_config(pm.lora))
-    waits = () if run.config.rl.offload else (reward.params,)
     length, new = g.context_tokens, g.response_tokens
     prompt, b = length - new, g.batch_size
     responses = plan.generate("evaluate: responses", source, model, b, prompt, new, run.sampling)
@@ -280,9 +279,9 @@ def steps(plan: Plan) -> list[Step]:
         "evaluate: likelihoods", source, row_logprobs, model, mesh, length, temperature=temperature
     )
     return [
-        replace(responses, beside=(*waits, model.params)),
-        replace(scores, beside=(model.params, model.params)),
-        replace(likelihoods, beside=(*waits, model.params)),
+        plan.beside(responses, model.params, waits=(reward.params,)),
+        plan.beside(scores, model.params, model.params),
+        plan.beside(likelihoods, model.params, waits=(reward.params,)),
     ]
 
 

@@ -1,7 +1,7 @@
 """AI feedback on pairs of SL-CAI responses (Bai et al. 2022, section 4.1), audited first."""
 
 import logging
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +208,7 @@ def steps(plan: Plan) -> list[Step]:
     name, prompt = "feedback: responses", length - g.response_tokens
     sampling = Sampling(f.temperature)
     responses = plan.generate(name, own, policy, g.batch_size, prompt, g.response_tokens, sampling)
-    found = [replace(responses, beside=(model.params,))]
+    found = [plan.beside(responses, model.params)]
     if f.method == "contrast":
         scored, static = row_logprobs, {"temperature": 1.0}
     else:

@@ -6,7 +6,7 @@ places of what it will call them with.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class Step:
         what the gradients of those that are trained take; nothing that is computed again.
       mend: what to change where its temporaries do not fit.
       beside: arrays that lie on the devices while it runs, and are not among its arguments.
+      offload: what would move some of ``beside`` to the hosts' memory; empty: nothing.
       twice: arguments that are others of its arguments once more, and take no memory of their own.
     """
 
@@ -59,6 +60,7 @@ class Step:
     mend: str
     beside: tuple = ()
     twice: tuple = ()
+    offload: str = ""
 
     def trace(self) -> Any:
         """The traced step; ``lower()`` of it is for the platform of its mesh."""
@@ -208,6 +210,19 @@ class Plan:
         operations = self.reading(source, b * length)
         mend = "lower config.generation.score_batch_size"
         return Step(name, function, args, static, mesh, b * length, operations, mend)
+
+    def beside(self, step: Step, *stay: Any, waits: tuple = ()) -> Step:
+        """The step, with what lies on the devices meanwhile.
+
+        Args:
+          step: of a stage.
+          stay: arrays that stay.
+          waits: arrays that ``config.rl.offload`` moves to the hosts' memory.
+        """
+        if self.run.config.rl.offload:
+            return replace(step, beside=stay)
+        offload = "config.rl.offload=True" if waits else ""
+        return replace(step, beside=(*stay, *waits), offload=offload)
 
     def _placed(self, params: nnx.State, mesh: Mesh) -> nnx.State:
         trained, rest = nnx.split_state(params, (LoRAParam, HeadParam), ...)

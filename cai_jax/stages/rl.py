@@ -274,18 +274,14 @@ def steps(plan: Plan) -> list[Step]:
     sampling = Sampling(settings.temperature)
     responses = plan.generate("rl: responses", source, sampler, b, prompt, new, sampling)
     scores = plan.score("rl: scores", judge, row_scores, judge_model, mesh, t)
-    parked = () if settings.offload else (judge_model.params, *apart)
-    policy = (state, trainable.frozen)
+    judges, policy = (judge_model.params,), (state, trainable.frozen)
+    advantages = replace(advantages, twice=() if apart else (reference,))
     return [
-        replace(weights, beside=(*parked, state.opt_state)),
-        replace(responses, beside=(*parked, *policy)),
-        replace(scores, beside=(*policy, *(() if settings.offload else apart))),
-        replace(
-            advantages,
-            beside=(state.opt_state, *(() if settings.offload else (judge_model.params,))),
-            twice=() if apart else (reference,),
-        ),
-        replace(updates, beside=parked),
+        plan.beside(weights, state.opt_state, waits=(*judges, *apart)),
+        plan.beside(responses, *policy, waits=(*judges, *apart)),
+        plan.beside(scores, *policy, waits=apart),
+        plan.beside(advantages, state.opt_state, waits=judges),
+        plan.beside(updates, waits=(*judges, *apart)),
     ]
 
 
