@@ -28,8 +28,8 @@ from typing import Any
 
 from absl import app, flags
 
+from cai_jax.ahead.table import GIB, StepReport, table
 from cai_jax.main import CONFIG, host_flags, start
-from cai_jax.report.slice import GIB, StepReport, table
 
 log = logging.getLogger("cai_jax")
 TOPOLOGY = flags.DEFINE_string("topology", None, "TPU slice, for example v5e:8x16")
@@ -125,7 +125,7 @@ def chip_of(kind: str) -> Any:
     Raises:
       ValueError: none are known here.
     """
-    from cai_jax.parallel.chips import CHIPS
+    from cai_jax.ahead.chips import CHIPS
 
     if kind not in CHIPS:
         raise ValueError(f"--topology: no peaks are known of {kind!r}; add it to parallel/chips.py")
@@ -143,8 +143,8 @@ def compile_step(step: Any, chip: Any, mesh: Any, compiled: dict[str, Any]) -> S
     """
     import jax
 
-    from cai_jax.learning.flops import matmul_flops
-    from cai_jax.parallel.hlo import Program
+    from cai_jax.ahead.flops import matmul_flops
+    from cai_jax.ahead.hlo import Program
 
     began = time.monotonic()
     try:

@@ -22,7 +22,7 @@ from flax import nnx
 from safetensors.numpy import save_file
 from transformers import PreTrainedTokenizerFast
 
-from cai_jax import commands
+from cai_jax.commands import front
 from cai_jax.models.io.export import adapter_config, adapter_tensors, decoder_tensors, write_shards
 from cai_jax.models.io.load import HEAD, load_update, load_whole
 from cai_jax.models.io.sources import ModelSource
@@ -43,7 +43,7 @@ def main() -> None:
     to = Path(TO.value)
     if to.exists():
         raise ValueError(f"--to: {to} exists; name a new folder")
-    source = commands.open_source(FROM.value)
+    source = front.open_source(FROM.value)
     to.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.name}.") as hidden:
         partial = Path(hidden) / to.name
@@ -188,4 +188,4 @@ def _write_json(file: Path, fields: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    front.run(main)

@@ -10,11 +10,11 @@ on its prompt, its line number and the seed, not on the batch.
 
 from absl import flags
 
-from cai_jax import commands, jsonl
+from cai_jax.commands import front, jsonl
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
+from cai_jax.keys import named_key
 from cai_jax.models.io.load import load_policy
-from cai_jax.parallel.keys import named_key
 
 TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "0: the likeliest token", lower_bound=0.0)
 TOP_K = flags.DEFINE_integer("top_k", 0, "keep the k likeliest tokens; 0: all", lower_bound=0)
@@ -53,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    front.run(main)

@@ -7,7 +7,7 @@ back with ``token_logprobs``, one number a token of the completion (its end of t
 it is text in chat form), or, from a preference model, with its ``score``.
 """
 
-from cai_jax import commands, jsonl
+from cai_jax.commands import front, jsonl
 from cai_jax.generation.scoring import Scorer
 from cai_jax.models.io.load import load_policy, load_preference_model
 
@@ -44,4 +44,4 @@ def _without_end(ids: list[int], padding: int | None) -> list[int]:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    front.run(main)

@@ -15,6 +15,7 @@ from flax import nnx
 from cai_jax.generation.engine import Completion, Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
+from cai_jax.keys import named_key
 from cai_jax.learning.losses import preference_loss_sum, sft_loss_sum
 from cai_jax.learning.train import (
     Trainable,
@@ -28,7 +29,6 @@ from cai_jax.models.heads import PolicyWithValue, PreferenceModel
 from cai_jax.models.io.load import decoder_builder, load_merged
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel import hosts
-from cai_jax.parallel.keys import named_key
 from cai_jax.parallel.mesh import make_mesh, put_batch
 from cai_jax.rl.ppo import PPOSettings, prepare, update
 from cai_jax.rl.rollout import assemble

@@ -14,7 +14,7 @@ from cai_jax.constitution.schema import ChoiceExample, FeedbackPrinciple
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
-from cai_jax.parallel.keys import named_key
+from cai_jax.keys import named_key
 from cai_jax.prompts.chat import ChatFormat, conversation
 from cai_jax.prompts.feedback import ANSWER, LETTERS, THINK, choice_messages, thought_prefill
 

@@ -13,13 +13,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from cai_jax.learning.losses import Batch, Sums
 from cai_jax.models.config import LoRAConfig
 from cai_jax.models.io.load import under
-from cai_jax.models.io.params import (
+from cai_jax.models.layers import HeadParam
+from cai_jax.models.params import (
     abstract_split,
     constrain_params,
     init_on_mesh,
     trainable_filter,
 )
-from cai_jax.models.layers import HeadParam
 from cai_jax.parallel.mesh import split_rows
 
 LossSum = Callable[[Any, Batch], tuple[jax.Array, Sums]]

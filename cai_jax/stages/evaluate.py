@@ -18,9 +18,9 @@ from cai_jax.feedback.audit import audit, wilson_interval
 from cai_jax.feedback.labelers import Judgement
 from cai_jax.generation.engine import Completion, Generator
 from cai_jax.generation.scoring import Scorer, row_logprobs, row_scores
+from cai_jax.keys import named_key
 from cai_jax.models.io.load import Model
 from cai_jax.parallel.hosts import write_text
-from cai_jax.parallel.keys import named_key
 from cai_jax.prompts.chat import conversation
 from cai_jax.stages.plan import Plan, Step
 from cai_jax.stages.rl import Reward

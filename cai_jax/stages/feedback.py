@@ -21,8 +21,8 @@ from cai_jax.feedback.labelers import (
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer, next_logprobs, row_logprobs
+from cai_jax.keys import named_key, named_rng
 from cai_jax.models.io.sources import stamp
-from cai_jax.parallel.keys import named_key, named_rng
 from cai_jax.prompts.chat import conversation
 from cai_jax.stages.plan import Plan, Step
 from cai_jax.stages.run import Outcome, Run, Stage, lora_config

@@ -23,9 +23,9 @@ from cai_jax.learning.train import LossSum, Trainable, abstract_state, train_ste
 from cai_jax.models.config import LoRAConfig
 from cai_jax.models.heads import PreferenceModel
 from cai_jax.models.io.load import Model, decoder_builder
-from cai_jax.models.io.params import abstract_split, on_mesh, trainable_filter
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.models.layers import HeadParam, LoRAParam
+from cai_jax.models.params import abstract_split, on_mesh, trainable_filter
 from cai_jax.parallel.mesh import batch_multiple, partition_spec
 from cai_jax.stages.run import Run
 from cai_jax.stages.training import optimizer_of

@@ -16,8 +16,8 @@ from cai_jax.learning.losses import sft_loss_sum
 from cai_jax.learning.train import Trainable, make_optimizer
 from cai_jax.models.io.export import decoder_tensors, write_shards
 from cai_jax.models.io.load import decoder_builder
-from cai_jax.models.io.params import abstract_split, init_on_mesh
 from cai_jax.models.io.sources import ModelSource
+from cai_jax.models.params import abstract_split, init_on_mesh
 from cai_jax.parallel import hosts
 from cai_jax.prompts.chat import ChatFormat, Message, load_tokenizer
 from cai_jax.prompts.word_tokenizer import word_tokenizer

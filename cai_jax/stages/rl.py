@@ -19,6 +19,7 @@ from cai_jax.data.readers import Prompt
 from cai_jax.generation.engine import Completion, Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import row_scores
+from cai_jax.keys import named_key, named_rng
 from cai_jax.learning.train import abstract_state, init_state, make_optimizer, make_trainable
 from cai_jax.models.heads import PolicyWithValue
 from cai_jax.models.io.checkpoint import CheckpointInfo, save_checkpoint
@@ -29,10 +30,9 @@ from cai_jax.models.io.load import (
     inside,
     load_preference_model,
 )
-from cai_jax.models.io.params import abstract_split, for_sampling, on_mesh
 from cai_jax.models.io.sources import ModelSource
+from cai_jax.models.params import abstract_split, for_sampling, on_mesh
 from cai_jax.parallel.hosts import fetch, is_main, write_text
-from cai_jax.parallel.keys import named_key, named_rng
 from cai_jax.parallel.mesh import put_batch, waiting
 from cai_jax.prompts.chat import conversation
 from cai_jax.rl.kl import AdaptiveKL

@@ -25,11 +25,11 @@ from cai_jax.evaluation.oracle import Oracle
 from cai_jax.generation.engine import Completion, Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
+from cai_jax.keys import named_key
 from cai_jax.models.config import Execution, LoRAConfig
 from cai_jax.models.io.load import Model, load_merged, load_policy
 from cai_jax.models.io.sources import ModelSource, cache_folder, resolve
 from cai_jax.parallel.devices import attention_kernel, compute_dtype
-from cai_jax.parallel.keys import named_key
 from cai_jax.parallel.mesh import decoding_mesh, make_mesh
 from cai_jax.prompts.chat import ChatFormat, load_tokenizer
 from cai_jax.prompts.critique_revision import parse_reply

@@ -9,7 +9,7 @@ from cai_jax.constitution.schema import CritiquePrinciple
 from cai_jax.data.readers import Prompt
 from cai_jax.data.records import INT, INTS, TEXT, write_records
 from cai_jax.generation.engine import Completion, Generator
-from cai_jax.parallel.keys import named_key, named_rng
+from cai_jax.keys import named_key, named_rng
 from cai_jax.prompts.chat import Message, conversation
 from cai_jax.prompts.critique_revision import (
     CRITIQUE_MARK,

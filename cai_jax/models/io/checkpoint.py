@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from flax import nnx
 
 from cai_jax.models.config import LoRAConfig
-from cai_jax.models.io.params import param_sharding, path_name
+from cai_jax.models.params import param_sharding, path_name
 from cai_jax.parallel.hosts import write_text
 
 MODEL_FILE = "model.json"

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from cai_jax.models.config import DecoderConfig
 from cai_jax.models.io.checkpoint import CheckpointInfo
 from cai_jax.models.io.families import TensorName
-from cai_jax.models.io.params import path_name
+from cai_jax.models.params import path_name
 from cai_jax.parallel.hosts import fetch, is_main
 
 Tensor = tuple[str, np.ndarray]

@@ -15,7 +15,8 @@ from cai_jax.models.config import LoRAConfig
 from cai_jax.models.decoder import Decoder
 from cai_jax.models.heads import PreferenceModel
 from cai_jax.models.io.checkpoint import CheckpointInfo, restore_trained
-from cai_jax.models.io.params import (
+from cai_jax.models.io.sources import ModelSource
+from cai_jax.models.params import (
     abstract_split,
     cast,
     load_decoder,
@@ -23,7 +24,6 @@ from cai_jax.models.io.params import (
     param_sharding,
     trainable_filter,
 )
-from cai_jax.models.io.sources import ModelSource
 
 HEAD = "score.weight"  # of transformers' sequence classifiers
 

@@ -21,10 +21,10 @@ from cai_jax.models.io.checkpoint import CheckpointInfo, base_of, save_checkpoin
 from cai_jax.models.io.families import read_fields
 from cai_jax.models.io.gguf_weights import GGUFWeights
 from cai_jax.models.io.load import decoder_builder, load_merged, load_policy
-from cai_jax.models.io.params import abstract_split, init_on_mesh
 from cai_jax.models.io.sources import ModelSource, resolve
 from cai_jax.models.io.weights import SafetensorsWeights
 from cai_jax.models.layers import LoRAParam
+from cai_jax.models.params import abstract_split, init_on_mesh
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from host_numbers import OPTIMIZER, numbers
 
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
+from cai_jax.keys import named_key
 from cai_jax.learning.train import init_state, make_trainable
 from cai_jax.models.config import LoRAConfig
 from cai_jax.models.heads import PolicyWithValue
 from cai_jax.models.io.load import Model
-from cai_jax.models.io.params import for_sampling, init_on_mesh
-from cai_jax.parallel.keys import named_key
+from cai_jax.models.params import for_sampling, init_on_mesh
 from cai_jax.parallel.mesh import decoding_mesh, join_rows, make_mesh, split_rows, waiting
 
 

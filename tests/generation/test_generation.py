@@ -11,8 +11,8 @@ from cai_jax.generation.batching import buckets
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling, inverse_cdf, sample, sampling_logits
 from cai_jax.generation.scoring import Scorer
+from cai_jax.keys import named_key
 from cai_jax.models.heads import PreferenceModel
-from cai_jax.parallel.keys import named_key
 
 PROMPTS = [[5, 6, 7], list(range(10, 31)), [1], list(range(40, 49)), [2, 2, 2, 2]]
 KEYS = [named_key(0, "test", i) for i in range(len(PROMPTS))]

@@ -11,8 +11,8 @@ from cai_jax.models.config import LoRAConfig
 from cai_jax.models.decoder import Decoder, causal_segment_mask, segment_positions
 from cai_jax.models.heads import PreferenceModel
 from cai_jax.models.io.load import ModelSource, load_policy
-from cai_jax.models.io.params import merge_lora, param_sharding
 from cai_jax.models.layers import LoRAParam, matmul
+from cai_jax.models.params import merge_lora, param_sharding
 
 
 def logits_of(decoder, tokens, segments):

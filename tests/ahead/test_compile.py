@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import pytest
 from conftest import ROOT, load_config
 
+from cai_jax.ahead.flops import matmul_flops
+from cai_jax.ahead.hlo import Program, array_bytes
 from cai_jax.config import parse_config
-from cai_jax.learning.flops import matmul_flops
 from cai_jax.models.io.sources import ModelSource
-from cai_jax.parallel.hlo import Program, array_bytes
 from cai_jax.parallel.mesh import decoding_mesh, make_mesh
 from cai_jax.stages import rl
 from cai_jax.stages.plan import Plan

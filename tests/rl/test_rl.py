@@ -11,12 +11,12 @@ from flax import nnx
 
 from cai_jax.generation.engine import Completion, Generator
 from cai_jax.generation.sampling import Sampling
+from cai_jax.keys import named_key
 from cai_jax.learning.logprobs import token_logprobs
 from cai_jax.learning.train import init_state, make_optimizer, make_trainable
 from cai_jax.models.config import LoRAConfig
 from cai_jax.models.heads import PolicyWithValue
 from cai_jax.models.io.load import Model
-from cai_jax.parallel.keys import named_key
 from cai_jax.rl.advantages import generalized_advantages, token_rewards
 from cai_jax.rl.kl import AdaptiveKL, kl_estimates
 from cai_jax.rl.masked import whiten

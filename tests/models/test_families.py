@@ -20,9 +20,9 @@ from cai_jax.models.heads import PreferenceModel
 from cai_jax.models.io.checkpoint import CheckpointInfo, save_checkpoint
 from cai_jax.models.io.families import read_fields
 from cai_jax.models.io.load import load_policy, load_preference_model
-from cai_jax.models.io.params import init_on_mesh
 from cai_jax.models.io.sources import ModelSource, resolve
 from cai_jax.models.layers import HeadParam, LoRAParam
+from cai_jax.models.params import init_on_mesh
 
 pytestmark = pytest.mark.reference
 torch = pytest.importorskip("torch", reason="pip install '.[reference]' to compare")

@@ -10,7 +10,7 @@ import jax
 from absl import flags
 from jax.sharding import Mesh
 
-from cai_jax.commands import open_source
+from cai_jax.commands.front import open_source
 from cai_jax.models.config import Execution
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.devices import attention_kernel, compute_dtype

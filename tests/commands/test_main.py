@@ -8,7 +8,7 @@ import time
 
 import pytest
 from conftest import ROOT
-from test_constitution import MINIMAL
+from minimal_constitution import MINIMAL
 from tiny_model import write_tiny_model
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from minimal_constitution import MINIMAL
 
 from cai_jax.constitution.schema import ConstitutionError, load_constitution
 
@@ -37,30 +38,6 @@ def test_hash_covers_texts_and_not_comments(tmp_path):
     first = load_constitution(FILES[0]).content_hash()
     assert load_constitution(commented).content_hash() == first
     assert load_constitution(changed).content_hash() != first
-
-
-MINIMAL = """\
-name: tiny
-version: "1"
-description: For tests.
-authors: [us]
-critique_revision:
-  - id: kind
-    author: us
-    tags: [tone]
-    critique_request: What is unkind here?
-    revision_request: Make it kind.
-feedback:
-  - id: kinder
-    author: us
-    tags: [tone]
-    question: Which is kinder?
-    principle: You are kind.
-    opposite: You are unkind.
-few_shots:
-  multiple_choice:
-    - {id: one, prompt: p, question: q, option_a: a, option_b: b, answer: A}
-"""
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ from cai_jax.config import ConfigError, parse_config
 from cai_jax.data.readers import is_held_out, read_pairs, read_prompts
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
+from cai_jax.keys import named_key
 from cai_jax.microworld.corpus import constitutions, dialogues, prompt_of
 from cai_jax.microworld.oracle import judge, topic_of
 from cai_jax.microworld.texts import KIND_WORDS, REQUESTS, Act, reply, request
 from cai_jax.microworld.world import TOPICS
-from cai_jax.parallel.keys import named_key
 from cai_jax.prompts.chat import ChatFormat, assistant, user
 from cai_jax.prompts.feedback import THINK
 from cai_jax.prompts.word_tokenizer import word_tokenizer

@@ -1,0 +1,1 @@
+"""What the commands share: how they start, and rows of JSONL files."""
