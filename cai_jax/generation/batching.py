@@ -7,6 +7,29 @@ import numpy as np
 
 
 @dataclass(frozen=True)
+class Widths:
+    """The widths that rows are padded to: multiples of a number, up to a limit."""
+
+    multiple: int
+    max_tokens: int | None = None  # None: no limit
+
+    def of(self, length: int) -> int:
+        """The width of a batch whose longest row has ``length`` tokens."""
+        width = -(-length // self.multiple) * self.multiple
+        return width if self.max_tokens is None else min(width, self.max_tokens)
+
+    def all(self) -> list[int]:
+        """Every width, the largest first.
+
+        Raises:
+          ValueError: there is no limit.
+        """
+        if self.max_tokens is None:
+            raise ValueError("rows without a limit have no list of widths; set max_tokens")
+        return sorted({self.of(n) for n in range(1, self.max_tokens + 1)}, reverse=True)
+
+
+@dataclass(frozen=True)
 class Bucket:
     """A padded batch; rows past ``len(indices)`` repeat the first and are thrown away."""
 
@@ -16,9 +39,9 @@ class Bucket:
 
 
 def buckets(
-    rows: Sequence[Sequence[int]], batch_size: int, multiple: int, side: str
+    rows: Sequence[Sequence[int]], batch_size: int, widths: Widths, side: str
 ) -> Iterator[Bucket]:
-    """Batches of rows of like length, padded on ``side`` to a multiple.
+    """Batches of rows of like length, padded on ``side``.
 
     Batches grow shorter, so the largest shape, which may not fit in memory, comes first.
 
@@ -30,22 +53,22 @@ def buckets(
     order = sorted(range(len(rows)), key=lambda i: (-len(rows[i]), i))
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
-        width = -(-max(len(rows[i]) for i in indices) // multiple) * multiple
+        width = widths.of(max(len(rows[i]) for i in indices))
         filled = indices + indices[:1] * (batch_size - len(indices))
         tokens, segments = pad_rows([rows[i] for i in filled], width, side)
         yield Bucket(indices, tokens, segments)
 
 
-def check_longest(lengths: Sequence[int], longest: int, name: str) -> None:
+def check_longest(lengths: Sequence[int], max_tokens: int | None, name: str) -> None:
     """Refuses rows longer than the run was planned for, before they meet a memory limit.
 
     Raises:
-      ValueError: a row has more tokens than ``longest``, which is above 0.
+      ValueError: a row has more than ``max_tokens``.
     """
-    if longest and max(lengths, default=0) > longest:
+    if max_tokens is not None and max(lengths, default=0) > max_tokens:
         raise ValueError(
-            f"{name}: a row has up to {max(lengths)} tokens; set config.generation.context_tokens "
-            f"(now {longest}) to at least that, or shorten prompts and few-shots"
+            f"{name}: a row has up to {max(lengths)} tokens, more than the context of "
+            f"{max_tokens}; raise it, or shorten prompts and few-shots"
         )
 
 
@@ -54,6 +77,6 @@ def pad_rows(rows: Sequence[Sequence[int]], width: int, side: str) -> tuple[np.n
     tokens = np.zeros((len(rows), width), np.int32)
     segments = np.zeros((len(rows), width), np.int32)
     for r, row in enumerate(rows):
-        place = slice(0, len(row)) if side == "right" else slice(width - len(row), width)
-        tokens[r, place], segments[r, place] = row, 1
+        columns = slice(0, len(row)) if side == "right" else slice(width - len(row), width)
+        tokens[r, columns], segments[r, columns] = row, 1
     return tokens, segments

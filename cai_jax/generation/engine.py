@@ -11,12 +11,13 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from cai_jax.generation.batching import buckets, check_longest
+from cai_jax.generation.batching import Widths, buckets, check_longest
 from cai_jax.generation.sampling import Sampling, sample
+from cai_jax.models.blueprint import Model
 from cai_jax.models.decoder import Decoder, KVCache
-from cai_jax.models.io.load import Model
 from cai_jax.parallel.hosts import fetch
-from cai_jax.parallel.mesh import batch_multiple, put_batch
+from cai_jax.parallel.mesh import abstract_batch, batch_multiple, put_batch, rounded_up
+from cai_jax.parallel.program import Program, abstract
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,19 @@ class Completion:
     finished: bool  # whether a stop token came within the limit
 
 
+NOTHING = Completion([], np.zeros(0, np.float32), False)
+
+
 class Generator:
     """Samples from one decoder.
 
     Args:
-      model: a Decoder at rest.
-      mesh: where it lives.
+      model: a Decoder at rest; abstract where only ``programs`` are asked for.
+      mesh: that it is sharded over.
       stop_ids: tokens that end a completion.
       batch_size: rows decoded together; rounded up to what the mesh divides.
-      bucket_multiple: prompts are padded to a multiple of it.
-      longest: tokens that a prompt and its completion may have together; 0: no limit.
+      bucket_tokens: prompts are padded to a multiple of it.
+      max_tokens: that a prompt and its completion may have together; None: no limit.
     """
 
     def __init__(
@@ -46,14 +50,18 @@ class Generator:
         mesh: Mesh,
         stop_ids: Sequence[int],
         batch_size: int,
-        bucket_multiple: int = 64,
-        longest: int = 0,
+        bucket_tokens: int = 64,
+        max_tokens: int | None = None,
     ):
-        ways = batch_multiple(mesh)
         self.model, self.mesh, self.stop_ids = model, mesh, tuple(stop_ids)
-        self.batch_size = -(-batch_size // ways) * ways
-        self.bucket_multiple, self.longest = bucket_multiple, longest
+        self.batch_size = rounded_up(batch_size, batch_multiple(mesh))
+        self.bucket_tokens, self.max_tokens = bucket_tokens, max_tokens
         self.tokens = 0  # prompt and new tokens so far, padding not counted
+
+    def programs(self, name: str, max_new_tokens: int, sampling: Sampling) -> list[Program]:
+        """The programs that ``generate`` may call, the longest prompts first."""
+        widths = self._widths(max_new_tokens).all()
+        return [self._program(name, width, max_new_tokens, sampling) for width in widths]
 
     def generate(
         self,
@@ -77,23 +85,17 @@ class Generator:
         Raises:
           ValueError: a prompt is empty, or so long that its completion may not fit.
         """
-        check_longest([len(row) + max_new_tokens for row in prompts], self.longest, name)
-        out: list[Completion | None] = [None] * len(prompts)
+        check_longest([len(row) + max_new_tokens for row in prompts], self.max_tokens, name)
+        out: list[Completion] = [NOTHING] * len(prompts)
+        widths = self._widths(max_new_tokens)
         with tqdm(total=len(prompts), desc=name, unit="row", leave=False) as bar:
-            for bucket in buckets(prompts, self.batch_size, self.bucket_multiple, side="left"):
+            for bucket in buckets(prompts, self.batch_size, widths, side="left"):
                 rows = bucket.indices + bucket.indices[:1] * (self.batch_size - len(bucket.indices))
                 batch = (bucket.tokens_bt, bucket.segments_bt, np.stack([keys[i] for i in rows]))
-                with jax.set_mesh(self.mesh):
-                    tokens, logprobs, lengths, finished = fetch(
-                        generate_batch(
-                            self.model.graph,
-                            self.model.params,
-                            *put_batch(batch, self.mesh),
-                            max_new_tokens=max_new_tokens,
-                            sampling=sampling,
-                            stop_ids=self.stop_ids,
-                        )
-                    )
+                program = self._program(name, batch[0].shape[1], max_new_tokens, sampling)
+                tokens, logprobs, lengths, finished = fetch(
+                    program(self.model.graph, self.model.params, *put_batch(batch, self.mesh))
+                )
                 for row, i in enumerate(bucket.indices):
                     n = int(lengths[row])
                     ids = [int(token) for token in tokens[row, :n]]
@@ -101,6 +103,26 @@ class Generator:
                     self.tokens += len(prompts[i]) + n
                 bar.update(len(bucket.indices))
         return out
+
+    def _widths(self, max_new_tokens: int) -> Widths:
+        limit = None if self.max_tokens is None else self.max_tokens - max_new_tokens
+        return Widths(self.bucket_tokens, limit)
+
+    def _program(
+        self, name: str, prompt_tokens: int, max_new_tokens: int, sampling: Sampling
+    ) -> Program:
+        b = self.batch_size
+        rows = abstract_batch((b, prompt_tokens), jnp.int32, self.mesh)
+        keys = abstract_batch((b, 2), jnp.uint32, self.mesh)
+        return Program(
+            name,
+            generate_batch,
+            (self.model.graph, abstract(self.model.params), rows, rows, keys),
+            {"max_new_tokens": max_new_tokens, "sampling": sampling, "stop_ids": self.stop_ids},
+            self.mesh,
+            tokens=b * max_new_tokens,
+            model_flops=2.0 * self.model.size * b * (prompt_tokens + max_new_tokens),
+        )
 
 
 @partial(jax.jit, static_argnames=("graph", "max_new_tokens", "sampling", "stop_ids"))

@@ -1,31 +1,43 @@
 """Log-probabilities of given text, and scores of a preference model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from cai_jax.generation.batching import buckets, check_longest
+from cai_jax.generation.batching import Widths, buckets, check_longest
 from cai_jax.learning.logprobs import token_logprobs
+from cai_jax.models.blueprint import Model
 from cai_jax.models.heads import last_token
-from cai_jax.models.io.load import Model
 from cai_jax.parallel.hosts import fetch
-from cai_jax.parallel.mesh import batch_multiple, put_batch, waiting
+from cai_jax.parallel.mesh import (
+    abstract_batch,
+    abstract_replicated,
+    batch_multiple,
+    offload_to_host,
+    put_batch,
+    replicate,
+    rounded_up,
+)
+from cai_jax.parallel.program import Program, abstract
 
 
 class Scorer:
     """Runs one model over rows of any length, batched and bucketed.
 
     Args:
-      model: at rest; a Decoder, or a PreferenceModel for ``preference_scores``.
-      mesh: where it lives.
+      model: at rest; a Decoder, or a PreferenceModel for ``preference_scores``. Abstract where
+        only programs are asked for.
+      mesh: that it is sharded over.
       batch_size: rows run together; rounded up to what the mesh divides.
-      bucket_multiple: rows are padded to a multiple of it.
-      longest: tokens that a row may have; 0: no limit.
+      bucket_tokens: rows are padded to a multiple of it.
+      max_tokens: that a row may have; None: no limit.
       offload: keep the parameters in the hosts' memory between calls.
     """
 
@@ -34,14 +46,15 @@ class Scorer:
         model: Model,
         mesh: Mesh,
         batch_size: int,
-        bucket_multiple: int = 32,
-        longest: int = 0,
+        bucket_tokens: int = 32,
+        max_tokens: int | None = None,
         offload: bool = False,
     ):
-        ways = batch_multiple(mesh)
-        self.graph, self.params, self.mesh = model.graph, waiting(model.params, offload), mesh
-        self.batch_size = -(-batch_size // ways) * ways
-        self.bucket_multiple, self.longest = bucket_multiple, longest
+        self.graph, self.mesh = model.graph, mesh
+        self.abstract_params, self.size = abstract(model.params), model.size
+        self.params = offload_to_host(model.params, offload)
+        self.batch_size = rounded_up(batch_size, batch_multiple(mesh))
+        self.widths = Widths(bucket_tokens, max_tokens)
         self.tokens = 0  # scored so far, padding not counted
 
     def completion_logprobs(
@@ -53,8 +66,7 @@ class Scorer:
     ) -> list[np.ndarray]:
         """Float32 log-probability of every token of every completion, given its prompt."""
         rows = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
-        step = partial(row_logprobs, temperature=temperature)
-        scored = self._run(step, rows, name)
+        scored = self._run(name, row_logprobs, rows, (), temperature=temperature)
         return [
             row[len(p) : len(p) + len(c)]
             for row, p, c in zip(scored, prompts, completions, strict=True)
@@ -64,22 +76,62 @@ class Scorer:
         self, prompts: Sequence[Sequence[int]], choices: Sequence[int], name: str = "choose"
     ) -> np.ndarray:
         """Float32 [prompts, choices]: log-probability of each id as the very next token."""
-        step = partial(next_logprobs, choices=tuple(choices))
-        return np.stack(self._run(step, prompts, name))
+        ids = replicate(np.asarray(choices, np.int32), self.mesh)
+        return np.stack(self._run(name, next_logprobs, prompts, (ids,)))
 
     def preference_scores(self, rows: Sequence[Sequence[int]], name: str = "score") -> np.ndarray:
         """Float32 [rows]: raw scores of whole dialogues by a preference model."""
-        return np.array(self._run(row_scores, rows, name), np.float32)
+        return np.array(self._run(name, row_scores, rows, ()), np.float32)
 
-    def _run(self, step: Callable, rows: Sequence[Sequence[int]], name: str) -> list[np.ndarray]:
-        check_longest([len(row) for row in rows], self.longest, name)
-        out: list[np.ndarray | None] = [None] * len(rows)
+    def logprob_programs(self, name: str, temperature: float = 1.0) -> list[Program]:
+        """The programs that ``completion_logprobs`` may call, the longest rows first."""
+        return self._programs(name, row_logprobs, (), temperature=temperature)
+
+    def choice_programs(self, name: str, choices: int) -> list[Program]:
+        """Likewise of ``choice_logprobs``, for so many choices."""
+        ids = abstract_replicated((choices,), jnp.int32, self.mesh)
+        return self._programs(name, next_logprobs, (ids,))
+
+    def preference_programs(self, name: str) -> list[Program]:
+        """Likewise of ``preference_scores``."""
+        return self._programs(name, row_scores, ())
+
+    def _programs(
+        self, name: str, function: Callable[..., Any], more: tuple[Any, ...], **static: Any
+    ) -> list[Program]:
+        widths = self.widths.all()
+        return [self._program(name, function, width, more, static) for width in widths]
+
+    def _program(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        width: int,
+        more: tuple[Any, ...],
+        static: Mapping[str, Any],
+    ) -> Program:
+        rows = abstract_batch((self.batch_size, width), jnp.int32, self.mesh)
+        args = (self.graph, self.abstract_params, rows, rows, *abstract(more))
+        tokens = self.batch_size * width
+        flops = 2.0 * self.size * tokens
+        return Program(name, function, args, static, self.mesh, tokens, flops)
+
+    def _run(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        rows: Sequence[Sequence[int]],
+        more: tuple[Any, ...],
+        **static: Any,
+    ) -> list[np.ndarray]:
+        check_longest([len(row) for row in rows], self.widths.max_tokens, name)
+        out: list[np.ndarray] = [np.zeros(0)] * len(rows)
         params = self.params()
         with tqdm(total=len(rows), desc=name, unit="row", leave=False) as bar:
-            for bucket in buckets(rows, self.batch_size, self.bucket_multiple, side="right"):
+            for bucket in buckets(rows, self.batch_size, self.widths, side="right"):
                 batch = put_batch((bucket.tokens_bt, bucket.segments_bt), self.mesh)
-                with jax.set_mesh(self.mesh):
-                    values = fetch(step(self.graph, params, *batch))
+                program = self._program(name, function, bucket.tokens_bt.shape[1], more, static)
+                values = fetch(program(self.graph, params, *batch, *more))
                 for row, i in enumerate(bucket.indices):
                     out[i] = values[row]
                     self.tokens += len(rows[i])
@@ -100,19 +152,18 @@ def row_logprobs(
     return token_logprobs(nnx.merge(graph, params), tokens_bt, segments_bt, temperature).logprobs_bt
 
 
-@partial(jax.jit, static_argnames=("graph", "choices"))
+@partial(jax.jit, static_argnames=("graph",))
 def next_logprobs(
     graph: nnx.GraphDef,
     params: nnx.State,
     tokens_bt: jax.Array,
     segments_bt: jax.Array,
-    *,
-    choices: tuple[int, ...],
+    choices_c: jax.Array,
 ) -> jax.Array:
-    """Float32 [b, choices]: log-probability of each id after the last real token."""
+    """Float32 [b, c]: log-probability of each id of ``choices_c`` after the last real token."""
     decoder = nnx.merge(graph, params)
     hidden_bd = last_token(decoder.hidden(tokens_bt, segments_bt), segments_bt)
-    return jax.nn.log_softmax(decoder.logits(hidden_bd), axis=-1)[:, np.array(choices)]
+    return jax.nn.log_softmax(decoder.logits(hidden_bd), axis=-1)[:, choices_c]
 
 
 @partial(jax.jit, static_argnames=("graph",))

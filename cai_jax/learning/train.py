@@ -1,4 +1,4 @@
-"""What is trained, how it is updated: train states, optimizers, gradient accumulation."""
+"""What is trained, and how it is updated: train states, gradient accumulation, the train step."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,17 +11,14 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cai_jax.learning.losses import Batch, Sums
-from cai_jax.models.config import LoRAConfig
-from cai_jax.models.io.load import under
-from cai_jax.models.layers import HeadParam
-from cai_jax.models.params import (
-    abstract_split,
-    constrain_params,
-    init_on_mesh,
-    trainable_filter,
-)
+from cai_jax.models.blueprint import DECODER, Blueprint, Model, under
+from cai_jax.models.decoder import Decoder
+from cai_jax.models.layers import HeadParam, LoRAParam
+from cai_jax.models.params import constrain_params, initializer
 from cai_jax.parallel.mesh import split_rows
+from cai_jax.parallel.program import Program, abstract
 
+TOKENS = ("tokens", "first", "second")  # of a batch: arrays of token ids
 LossSum = Callable[[Any, Batch], tuple[jax.Array, Sums]]
 
 
@@ -41,59 +38,55 @@ class Trainable(NamedTuple):
     frozen: nnx.State
 
 
+def abstract_trainable(blueprint: Blueprint, mesh: Mesh) -> Trainable:
+    """A module as ``make_trainable`` takes it apart, abstract."""
+    return Trainable(*blueprint.abstract_trainable(mesh))
+
+
+def initial_program(blueprint: Blueprint, mesh: Mesh, seed: int) -> Program:
+    """Makes the parameters that pretraining did not: low-rank updates and heads."""
+    return initializer(partial(blueprint.build, seed), (LoRAParam, HeadParam), mesh)
+
+
 def make_trainable(
-    build: Callable[[], nnx.Module],
-    decoder_params: nnx.State,
-    lora: LoRAConfig | None,
-    mesh: Mesh,
-    decoder_name: str = "",
+    blueprint: Blueprint, decoder_params: nnx.State, mesh: Mesh, seed: int
 ) -> Trainable:
     """Splits a module into what training changes and what it leaves alone.
 
     Args:
-      build: makes the module, with LoRA if ``lora`` is given.
-      decoder_params: pretrained parameters; float32 where all of them are trained.
-      lora: None trains everything.
-      mesh: where new parameters go.
-      decoder_name: attribute of the module that holds the decoder, empty if it is the decoder.
+      blueprint: of the module; without LoRA all of it is trained.
+      decoder_params: of its decoder; float32 where all of them are trained, which gives them up,
+        since updates reuse their buffers.
+      mesh: that new parameters are sharded over.
+      seed: of new parameters.
     """
-    base = under(decoder_name, decoder_params) if decoder_name else decoder_params
-    graph, _ = abstract_split(build)
-    if lora:
-        return Trainable(graph, init_on_mesh(build, trainable_filter(True), mesh), base)
-    heads = init_on_mesh(build, HeadParam, mesh)
-    own = jax.tree.map(jnp.copy, base)  # steps donate what they train; others may share the base
-    return Trainable(graph, nnx.merge_state(own, heads), nnx.State({}))
+    alone = blueprint.module is Decoder
+    base = decoder_params if alone else under(DECODER, decoder_params)
+    if alone and blueprint.lora is None:
+        return Trainable(blueprint.graph, base, nnx.State({}))
+    new = initial_program(blueprint, mesh, seed)()
+    if blueprint.lora:
+        return Trainable(blueprint.graph, new, base)
+    return Trainable(blueprint.graph, nnx.merge_state(base, new), nnx.State({}))
 
 
-def make_optimizer(
-    learning_rate: float,
-    warmup_steps: int,
-    max_grad_norm: float,
-    adam_eps: float = 1e-8,
-    decay_steps: int = 0,
-) -> optax.GradientTransformation:
-    """Adam with clipping by global norm and linear warmup.
+def state_program(params: nnx.State, optimizer: optax.GradientTransformation) -> Program:
+    """Makes the state before the first update; optimizer moments are sharded as parameters are.
 
-    The rate stays constant, or falls along a cosine, to 0 after ``decay_steps`` updates.
+    It takes the parameters, and returns what a state has besides them: step and optimizer state.
     """
-    schedule = optax.linear_schedule(0.0, learning_rate, max(warmup_steps, 1))
-    if decay_steps:
-        schedule = optax.warmup_cosine_decay_schedule(
-            0.0, learning_rate, max(warmup_steps, 1), decay_steps + 1
-        )
-    # Shifted by one, lest the first update be void; warmup_steps=0 is then a constant rate.
-    rate = lambda step: schedule(step + 1)
-    return optax.chain(
-        optax.clip_by_global_norm(max_grad_norm), optax.adam(rate, b1=0.9, b2=0.95, eps=adam_eps)
-    )
+    shardings = jax.tree.map(lambda x: x.sharding, abstract_state(params, optimizer))
+
+    def initial_state(params: nnx.State) -> tuple[jax.Array, optax.OptState]:
+        return jnp.zeros((), jnp.int32), optimizer.init(params)
+
+    start = jax.jit(initial_state, out_shardings=(shardings.step, shardings.opt_state))
+    return Program("initial optimizer state", start, (abstract(params),))
 
 
 def init_state(params: nnx.State, optimizer: optax.GradientTransformation) -> TrainState:
-    """A state before the first update; optimizer moments lie where their parameters do."""
-    places = jax.tree.map(lambda x: x.sharding, abstract_state(params, optimizer))
-    start = lambda params: (jnp.zeros((), jnp.int32), optimizer.init(params))
-    step, opt_state = jax.jit(start, out_shardings=(places.step, places.opt_state))(params)
+    """The state before the first update."""
+    step, opt_state = state_program(params, optimizer)(params)
     return TrainState(step, params, opt_state)
 
 
@@ -180,3 +173,44 @@ def train_step(
     grads, metrics = mean_loss_grads(loss_sum, graph, state.params, frozen, batch, micro_batches)
     metrics["grad_norm"] = optax.global_norm(grads)
     return apply_grads(state, grads, optimizer), metrics
+
+
+def train_program(
+    name: str,
+    blueprint: Blueprint,
+    trainable: Trainable,
+    loss_sum: LossSum,
+    optimizer: optax.GradientTransformation,
+    micro_batches: int,
+    batch: Batch,
+    mesh: Mesh,
+) -> Program:
+    """``train_step`` of a module; ``trainable`` and ``batch`` may be abstract."""
+    tokens = sum(int(x.size) for key, x in batch.items() if key in TOKENS)
+    size = Model(trainable.graph, nnx.merge_state(trainable.params, trainable.frozen)).size
+    static = {
+        "loss_sum": loss_sum,
+        "graph": trainable.graph,
+        "optimizer": optimizer,
+        "micro_batches": micro_batches,
+    }
+    state = abstract_state(trainable.params, optimizer)
+    args = (state, abstract(trainable.frozen), batch)
+    flops = training_flops(blueprint, size, tokens)
+    return Program(name, train_step, args, static, mesh, tokens, flops)
+
+
+def training_flops(blueprint: Blueprint, size: int, tokens: int) -> float:
+    """Floating point operations of an update, two for each parameter and token, and of gradients.
+
+    Through every layer above the lowest trained one pass gradients of activations, as costly as
+    the forward pass; those of weights are as costly once more, and low-rank updates have next to
+    none.
+
+    Args:
+      blueprint: of what is trained.
+      size: parameters of its decoder.
+      tokens: that are read.
+    """
+    share = 1 - blueprint.frozen_layers / blueprint.config.num_layers
+    return 2.0 * size * tokens * (1 + share * (1 if blueprint.lora else 2))

@@ -1,24 +1,17 @@
-"""From weight files to parameter trees on the mesh, and between parameter trees."""
+"""Parameter trees: shapes, dtypes and shardings first, then arrays."""
 
-import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
-from cai_jax.models.config import DecoderConfig
-from cai_jax.models.io.families import TensorName
-from cai_jax.models.io.weights import Weights
 from cai_jax.models.layers import HeadParam, LoRAParam
 from cai_jax.parallel.mesh import param_spec
-
-# Buffers that some checkpoints carry beside their weights.
-_IGNORED = re.compile(r".*(rotary_emb\.inv_freq|attention\.(masked_)?bias)$")
+from cai_jax.parallel.program import Program, abstract
 
 
 def path_name(path: tuple) -> str:
@@ -37,7 +30,7 @@ def param_sharding(variable: nnx.Variable, mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, param_spec(axes, variable.shape, mesh))
 
 
-def kept_dtype(variable: nnx.Variable, dtype: jnp.dtype) -> jnp.dtype:
+def storage_dtype(variable: nnx.Variable, dtype: jnp.dtype) -> jnp.dtype:
     """The type a parameter is kept in where products are in ``dtype``.
 
     Projections and tables are in that type. Norms, biases and heads stay as they are: they enter
@@ -51,7 +44,7 @@ def on_mesh(abstract: nnx.State, mesh: Mesh, dtype: jnp.dtype | None = None) -> 
     """Abstract parameters with places on the mesh; with ``dtype``, as they are kept for it."""
 
     def place(variable: nnx.Variable) -> nnx.Variable:
-        shape, kind = variable.shape, kept_dtype(variable, dtype) if dtype else variable.dtype
+        shape, kind = variable.shape, storage_dtype(variable, dtype) if dtype else variable.dtype
         place = param_sharding(variable, mesh)
         return variable.replace(jax.ShapeDtypeStruct(shape, kind, sharding=place))
 
@@ -74,20 +67,24 @@ def constrain_params(state: nnx.State) -> nnx.State:
     return map_variables(pin, state)
 
 
-def for_sampling(
-    abstract: nnx.State, mesh: Mesh, dtype: jnp.dtype
-) -> Callable[[nnx.State], nnx.State]:
-    """A jitted function that moves parameters to the layout of sampling, for products in ``dtype``.
+def resharder(params: nnx.State, mesh: Mesh, dtype: jnp.dtype) -> Program:
+    """A program that moves parameters to another mesh over the same devices.
 
-    Cast once, weights are half as much to read at every token.
+    Cast once, weights are half as much to read at every token of sampling.
+
+    Args:
+      params: as they are; may be abstract.
+      mesh: where they go.
+      dtype: of matmuls that they are stored for there.
     """
-    places = map_variables(lambda v: v.replace(param_sharding(v, mesh)), abstract)
-    return jax.jit(partial(cast, dtype=dtype), out_shardings=places)
+    shardings = map_variables(lambda v: v.replace(param_sharding(v, mesh)), params)
+    move = jax.jit(partial(cast, dtype=dtype), out_shardings=shardings)
+    return Program("weights to the sampler", move, (abstract(params),))
 
 
 def cast(params: nnx.State, dtype: jnp.dtype) -> nnx.State:
     """Parameters as they are kept for products in ``dtype``."""
-    return map_variables(lambda v: v.replace(v.get_value().astype(kept_dtype(v, dtype))), params)
+    return map_variables(lambda v: v.replace(v.get_value().astype(storage_dtype(v, dtype))), params)
 
 
 def map_variables(change: Callable[[nnx.Variable], nnx.Variable], state: nnx.State) -> nnx.State:
@@ -95,137 +92,62 @@ def map_variables(change: Callable[[nnx.Variable], nnx.Variable], state: nnx.Sta
     return nnx.from_flat_state([(path, change(v)) for path, v in nnx.to_flat_state(state)])
 
 
-def load_decoder(
-    weights: Weights,
-    config: DecoderConfig,
-    names: dict[str, TensorName],
-    abstract: nnx.State,
-    mesh: Mesh,
-    dtype: jnp.dtype,
-    beside: Collection[str] = (),
-) -> nnx.State:
-    """Reads every parameter of a decoder, layer by layer, onto the mesh.
-
-    Args:
-      weights: an open weight file.
-      config: of the decoder.
-      names: of its family.
-      abstract: abstract state of a Decoder without LoRA.
-      mesh: where the parameters go.
-      dtype: of products; see ``kept_dtype``.
-      beside: tensors of the file that are not the decoder's.
-
-    Raises:
-      ValueError: a tensor is missing, unknown, misshapen or not finite; the message names it.
-    """
-    unread = {name for name in weights.names() if not _IGNORED.match(name)} - set(beside)
-    loaded = []
-    for path, variable in nnx.to_flat_state(abstract):
-        reader = _ParamReader(weights, config, names[path_name(path)], path, tuple(variable.shape))
-        unread -= set(reader.tensors)
-        read = partial(reader.read, dtype=kept_dtype(variable, dtype))
-        array = jax.make_array_from_callback(reader.shape, param_sharding(variable, mesh), read)
-        loaded.append((path, variable.replace(array)))
-    if not any(path == ("output",) for path, _ in loaded):
-        unread.discard(names["output"].name)  # a tied checkpoint may store its table twice
-    if unread:
-        raise ValueError(
-            f"{weights.path}: {len(unread)} tensors that the decoder has no place for, among them "
-            f"{min(unread)}: the file is of another architecture than its config"
-        )
-    return nnx.from_flat_state(loaded)
-
-
-class _ParamReader:
-    """Reads any slice of one of our parameters, one tensor of the file in memory at a time."""
-
-    def __init__(
-        self,
-        weights: Weights,
-        config: DecoderConfig,
-        name: TensorName,
-        path: tuple,
-        shape: tuple[int, ...],
-    ):
-        self.weights, self.config, self.part, self.shape = weights, config, name.part, shape
-        self.transposed = path[-1] == "kernel"
-        self.stacked = ".N." in name.name
-        layers = range(shape[0]) if self.stacked else ["N"]
-        self.tensors = [name.name.replace(".N.", f".{i}.") for i in layers]
-        self.checked: set[str] = set()
-
-    def read(self, index: tuple[slice, ...], dtype: jnp.dtype) -> np.ndarray:
-        """The slice that one device holds, in the type it is kept in."""
-        if not self.stacked:
-            return self._tensor(self.tensors[0])[index].astype(dtype)
-        return np.stack([self._tensor(t)[index[1:]].astype(dtype) for t in self.tensors[index[0]]])
-
-    def _tensor(self, name: str) -> np.ndarray:
-        try:
-            array = self.weights.read(name)
-        except KeyError:
-            raise ValueError(
-                f"{self.weights.path}: tensor {name} is missing: the file is incomplete or of "
-                "another architecture than its config"
-            ) from None
-        if self.part is not None:
-            array = self._own_part(name, array)
-        array = array.T if self.transposed else array
-        if name not in self.checked:
-            self._check(name, array)
-        return array
-
-    def _own_part(self, name: str, array: np.ndarray) -> np.ndarray:
-        heads, size, rest = self.config.num_heads, self.config.head_dim, array.shape[1:]
-        if array.shape[0] != heads * 3 * size:
-            raise ValueError(
-                f"{self.weights.path}: tensor {name} has shape {array.shape}, but the model's "
-                f"config asks for {(heads * 3 * size, *rest)}"
-            )
-        return array.reshape(heads, 3, size, *rest)[:, self.part].reshape(-1, *rest)
-
-    def _check(self, name: str, array: np.ndarray) -> None:
-        shape = self.shape[1:] if self.stacked else self.shape
-        if array.shape != shape:
-            raise ValueError(
-                f"{self.weights.path}: tensor {name} has shape {array.shape}, but the model's "
-                f"config asks for {shape}"
-            )
-        if not np.isfinite(array).all():
-            raise ValueError(f"{self.weights.path}: tensor {name} holds NaN or infinite values")
-        self.checked.add(name)
-
-
-def init_on_mesh(build, wanted: Any, mesh: Mesh) -> nnx.State:
-    """Initialises only the parameters that ``wanted`` (an nnx filter) picks, placed on the mesh.
+def initializer(build: Callable[[], nnx.Module], wanted: Any, mesh: Mesh) -> Program:
+    """A program that initialises the parameters that ``wanted`` (an nnx filter) picks.
 
     Args:
       build: makes the module; parameters outside ``wanted`` are never materialised.
       wanted: for example ``(LoRAParam, HeadParam)``.
+      mesh: that the parameters are sharded over.
     """
-    _, abstract, _ = abstract_split(build, wanted, ...)
-    shardings = map_variables(lambda v: v.replace(param_sharding(v, mesh)), abstract)
-    return jax.jit(lambda: nnx.split(build(), wanted, ...)[1], out_shardings=shardings)()
+    _, picked, _ = abstract_split(build, wanted, ...)
+    shardings = map_variables(lambda v: v.replace(param_sharding(v, mesh)), picked)
+
+    def initialize() -> nnx.State:
+        return nnx.split(build(), wanted, ...)[1]
+
+    return Program("initial parameters", jax.jit(initialize, out_shardings=shardings), ())
 
 
-def merge_lora(base: nnx.State, lora: nnx.State, scale: float) -> nnx.State:
-    """Base parameters with every low-rank update added: kernel + scale * A B, per layer."""
-    updates = {path: variable for path, variable in nnx.to_flat_state(lora)}
+def init_on_mesh(build: Callable[[], nnx.Module], wanted: Any, mesh: Mesh) -> nnx.State:
+    """New parameters, sharded over the mesh; see ``initializer``."""
+    return initializer(build, wanted, mesh)()
 
+
+def merger(base: nnx.State, lora: nnx.State, scale: float, dtype: jnp.dtype) -> Program:
+    """A program that adds low-rank updates to the parameters that they belong to.
+
+    It takes the base, whose buffers it reuses, and the updates.
+
+    Args:
+      base: parameters of a decoder in float32; may be abstract.
+      lora: its low-rank updates; may be abstract.
+      scale: factor on the product of the updates' two matrices.
+      dtype: of matmuls that the result is stored for.
+    """
+    static = {"scale": scale, "dtype": jnp.dtype(dtype)}
+    return Program("merge", merge_lora, (abstract(base), abstract(lora)), static)
+
+
+@partial(jax.jit, static_argnames=("scale", "dtype"), donate_argnames=("base",))
+def merge_lora(
+    base: nnx.State, lora: nnx.State, *, scale: float, dtype: jnp.dtype | None = None
+) -> nnx.State:
+    """Base parameters with every low-rank update added: kernel + scale * A B, per layer.
+
+    Added in float32 and rounded once, to the storage dtype of ``dtype``; None keeps the base's.
+    """
+    updates = dict(nnx.to_flat_state(lora))
     out = []
     for path, variable in nnx.to_flat_state(base):
-        pair = [updates.get((*path[:-1], part)) for part in ("lora_a", "lora_b")]
-        if path[-1] == "kernel" and pair[0] is not None:
-            a, b = (v.get_value() for v in pair)
-            variable = variable.replace(_merged(variable.get_value(), a, b, scale))
-        out.append((path, variable))
+        a, b = (updates.get((*path[:-1], part)) for part in ("lora_a", "lora_b"))
+        value = variable.get_value()
+        if path[-1] == "kernel" and a is not None and b is not None:
+            delta = jnp.einsum("lir,lro->lio", a.get_value(), b.get_value()) * scale
+            value = (value.astype(jnp.float32) + delta).astype(value.dtype)
+        kind = value.dtype if dtype is None else storage_dtype(variable, dtype)
+        out.append((path, variable.replace(value.astype(kind))))
     return nnx.from_flat_state(out)
-
-
-@jax.jit
-def _merged(kernel: jax.Array, a: jax.Array, b: jax.Array, scale: float) -> jax.Array:
-    delta = jnp.einsum("lir,lro->lio", a, b) * scale
-    return (kernel.astype(jnp.float32) + delta).astype(kernel.dtype)
 
 
 def trainable_filter(lora: bool) -> Any:

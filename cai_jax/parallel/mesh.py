@@ -212,7 +212,7 @@ def join_rows(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), tree)
 
 
-def waiting(tree: Any, offload: bool) -> Callable[[], Any]:
+def offload_to_host(tree: Any, offload: bool) -> Callable[[], Any]:
     """A function that gives the arrays back; until it is called they take no device memory.
 
     Without ``offload`` it gives them as they are.
@@ -220,21 +220,47 @@ def waiting(tree: Any, offload: bool) -> Callable[[], Any]:
     if not offload:
         return lambda: tree
     there = jax.tree.map(lambda x: x.sharding, tree)
-    hosts = jax.tree.map(lambda place: place.with_memory_kind("pinned_host"), there)
+    hosts = jax.tree.map(lambda sharding: sharding.with_memory_kind("pinned_host"), there)
     kept = jax.device_put(tree, hosts)
     return lambda: jax.device_put(kept, there)
 
 
+def batch_sharding(shape: Sequence[int], mesh: Mesh) -> NamedSharding:
+    """How an array whose leading axis is batch is split; a scalar is on every device."""
+    axes = ("batch",) + (None,) * (len(shape) - 1) if shape else ()
+    return NamedSharding(mesh, partition_spec(axes, shape, mesh))
+
+
+def abstract_batch(shape: Sequence[int], dtype: Any, mesh: Mesh) -> jax.ShapeDtypeStruct:
+    """An abstract array as ``put_batch`` would split it."""
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(shape, mesh))
+
+
+def abstract_replicated(shape: Sequence[int], dtype: Any, mesh: Mesh) -> jax.ShapeDtypeStruct:
+    """An abstract array that every device holds whole."""
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec()))
+
+
+def replicate(x: np.ndarray, mesh: Mesh) -> jax.Array:
+    """A host array, whole on every device."""
+    sharding = NamedSharding(mesh, PartitionSpec())
+    return jax.make_array_from_callback(x.shape, sharding, x.__getitem__)
+
+
+def rounded_up(size: int, multiple: int) -> int:
+    """The least multiple that is not smaller."""
+    return -(-size // multiple) * multiple
+
+
 def put_batch(batch: Any, mesh: Mesh) -> Any:
-    """Places a pytree of host arrays, leading axis batch, on the mesh.
+    """Puts a pytree of host arrays, leading axis batch, on the mesh.
 
     Every host has the whole batch; only the rows of its own devices go onto them.
     """
 
     def put(x: Any) -> jax.Array:
         x = np.asarray(x)
-        axes = ("batch",) + (None,) * (x.ndim - 1) if x.ndim else ()
-        sharding = NamedSharding(mesh, partition_spec(axes, x.shape, mesh))
+        sharding = batch_sharding(x.shape, mesh)
         return jax.make_array_from_callback(x.shape, sharding, x.__getitem__)
 
     return jax.tree.map(put, batch)

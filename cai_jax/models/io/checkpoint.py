@@ -8,14 +8,12 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 from flax import nnx
 
 from cai_jax.models.config import LoRAConfig
-from cai_jax.models.params import param_sharding, path_name
+from cai_jax.models.params import path_name
 from cai_jax.parallel.hosts import write_text
 
 MODEL_FILE = "model.json"
@@ -71,25 +69,23 @@ def read_info(folder: Path) -> CheckpointInfo:
         raise ValueError(f"{folder / MODEL_FILE}: not a cai_jax checkpoint ({error})") from error
 
 
-def restore_trained(folder: Path, abstract: nnx.State, mesh: Any) -> nnx.State:
-    """Reads the trained parameters onto the mesh.
+def restore_trained(folder: Path, wanted: nnx.State) -> nnx.State:
+    """Reads the trained parameters.
 
     Args:
       folder: the checkpoint.
-      abstract: abstract state of exactly the parameters that were trained.
-      mesh: where they go; the layout need not be the one they were written from.
+      wanted: exactly the parameters that were trained, abstract; the layout need not be the one
+        that they were written from.
 
     Raises:
       ValueError: the checkpoint holds other parameters.
     """
-    flat = nnx.to_flat_state(abstract)
-    wanted = {
-        path_name(path): jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=param_sharding(v, mesh))
-        for path, v in flat
-    }
+    flat = nnx.to_flat_state(wanted)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            arrays = checkpointer.restore(folder.absolute() / "params", wanted)
+            arrays = checkpointer.restore(
+                folder.absolute() / "params", {path_name(path): v.get_value() for path, v in flat}
+            )
     except (ValueError, KeyError) as error:
         raise ValueError(
             f"{folder}: does not hold the parameters that this version of cai_jax looks for; "

@@ -1,9 +1,4 @@
-"""Models ready to run: a graph definition and its parameters on the mesh."""
-
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+"""Abstract models filled from files: pretrained weights and our checkpoints on top of them."""
 
 import jax
 import jax.numpy as jnp
@@ -11,79 +6,103 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from cai_jax.models.config import LoRAConfig
+from cai_jax.models.blueprint import DECODER, Blueprint, Model, inside, under
 from cai_jax.models.decoder import Decoder
 from cai_jax.models.heads import PreferenceModel
-from cai_jax.models.io.checkpoint import CheckpointInfo, restore_trained
+from cai_jax.models.io.checkpoint import restore_trained
+from cai_jax.models.io.pretrained import read_pretrained
 from cai_jax.models.io.sources import ModelSource
-from cai_jax.models.params import (
-    abstract_split,
-    cast,
-    load_decoder,
-    merge_lora,
-    param_sharding,
-    trainable_filter,
-)
+from cai_jax.models.layers import HeadParam, LoRAParam
+from cai_jax.models.params import cast, map_variables, merger
+from cai_jax.parallel.program import Program
 
 HEAD = "score.weight"  # of transformers' sequence classifiers
+FLOAT32 = jnp.dtype(jnp.float32)
 
 
-@dataclass(frozen=True)
-class Model:
-    """A module at rest: ``nnx.merge(graph, params)`` is the module."""
-
-    graph: nnx.GraphDef
-    params: nnx.State
-
-
-def decoder_builder(
-    source: ModelSource,
-    dtype: jnp.dtype,
-    lora: LoRAConfig | None = None,
-    frozen_layers: int = 0,
-    seed: int = 0,
-) -> Callable[[], Decoder]:
-    """A function that makes the source's decoder; ``seed`` is for new parameters only."""
-    return lambda: Decoder(source.config, lora, dtype, frozen_layers, rngs=nnx.Rngs(seed))
-
-
-def load_merged(
-    source: ModelSource, mesh: Mesh, compute_dtype: jnp.dtype, param_dtype: jnp.dtype
-) -> Model:
-    """A decoder with all checkpoints of the source merged into its weights.
-
-    Merged in float32 and rounded once, as parameters are kept for products in ``param_dtype``.
-    """
-    graph, _ = abstract_split(decoder_builder(source, compute_dtype))
-    if not source.checkpoints:
-        _require(source, "policy")
-        return Model(graph, _pretrained(source.path, mesh, jnp.dtype(param_dtype)))
-    return Model(graph, cast(_merged_params(source, mesh), param_dtype))
-
-
-def _merged_params(source: ModelSource, mesh: Mesh) -> nnx.State:
-    """Float32 parameters of a decoder, its last checkpoint merged into those below it."""
-    _require(source, "policy")
-    if not source.checkpoints:
-        return _pretrained(source.path, mesh, jnp.dtype(jnp.float32))
-    trained, lora = load_update(source, mesh), source.checkpoints[-1][1].lora
-    return merge_lora(_merged_params(source.below, mesh), trained, lora.scale) if lora else trained
-
-
-def load_policy(
-    source: ModelSource, mesh: Mesh, compute_dtype: jnp.dtype, param_dtype: jnp.dtype
-) -> Model:
+def policy_blueprint(source: ModelSource, dtype: jnp.dtype) -> Blueprint:
     """A decoder exactly as it was trained: its last low-rank update stays apart.
 
     Merged into bfloat16 weights, a small update would be lost to rounding.
     """
-    if not source.checkpoints or not source.checkpoints[-1][1].lora:
-        return load_merged(source, mesh, compute_dtype, param_dtype)
+    return Blueprint(Decoder, source.config, dtype, source.lora)
+
+
+def preference_blueprint(source: ModelSource, dtype: jnp.dtype) -> Blueprint:
+    """A preference model: a checkpoint of ours, or a sequence classifier with one label."""
+    return Blueprint(PreferenceModel, source.config, dtype, source.lora)
+
+
+def load_policy(source: ModelSource, blueprint: Blueprint, mesh: Mesh) -> Model:
+    """A decoder as ``policy_blueprint`` describes it, or without LoRA and with all updates merged.
+
+    Raises:
+      ValueError: the source is a preference model, or its files do not hold what they should.
+    """
     _require(source, "policy")
-    info = source.checkpoints[-1][1]
-    base = load_merged(source.below, mesh, compute_dtype, param_dtype)
-    graph, _ = abstract_split(decoder_builder(source, compute_dtype, info.lora))
-    return Model(graph, nnx.merge_state(base.params, load_update(source, mesh)))
+    model = blueprint.abstract(mesh)
+    if blueprint.lora is None:
+        return Model(model.graph, fill_merged(source, model.params))
+    update, base = nnx.split_state(model.params, LoRAParam, ...)
+    trained = restore_trained(source.checkpoints[-1][0], update)
+    return Model(model.graph, nnx.merge_state(fill_merged(source.below, base), trained))
+
+
+def load_preference_model(source: ModelSource, blueprint: Blueprint, mesh: Mesh) -> Model:
+    """A preference model as ``preference_blueprint`` describes it.
+
+    Raises:
+      ValueError: the source is a language model, or its files do not hold what they should.
+    """
+    _require(source, "preference")
+    model = blueprint.abstract(mesh)
+    if blueprint.lora is not None:
+        trained, base = nnx.split_state(model.params, (LoRAParam, HeadParam), ...)
+        trained = restore_trained(source.checkpoints[-1][0], trained)
+        decoder = fill_merged(source.below, inside(DECODER, base))
+        return Model(model.graph, nnx.merge_state(trained, under(DECODER, decoder)))
+    if source.checkpoints:
+        trained = restore_trained(source.checkpoints[-1][0], _in_float32(model.params))
+        return Model(model.graph, cast(trained, blueprint.dtype))
+    head, base = nnx.split_state(model.params, HeadParam, ...)
+    weights = _classifier_head(source)
+    fill = lambda v: v.replace(
+        jax.make_array_from_callback(v.shape, v.get_value().sharding, weights.__getitem__)
+    )
+    decoder = fill_merged(source, inside(DECODER, base))
+    return Model(model.graph, nnx.merge_state(map_variables(fill, head), under(DECODER, decoder)))
+
+
+def fill_merged(source: ModelSource, wanted: nnx.State) -> nnx.State:
+    """Fills abstract parameters of a decoder without LoRA, all updates of the source merged.
+
+    Merged in float32 and rounded once.
+    """
+    if not source.checkpoints:
+        others = [HEAD] if source.kind == "preference" else []
+        names = source.family.names
+        return read_pretrained(source.weights, source.config, names, wanted, others)
+    _require(source, "policy")
+    folder, info = source.checkpoints[-1]
+    whole = _in_float32(wanted)
+    if info.lora is None:
+        return _cast_like(restore_trained(folder, whole), wanted)
+    program = merge_programs(source, wanted)[-1]
+    update = restore_trained(folder, program.args[1])
+    return program(fill_merged(source.below, whole), update)
+
+
+def merge_programs(source: ModelSource, wanted: nnx.State) -> list[Program]:
+    """The programs by which ``fill_merged`` merges the source's low-rank updates, in order."""
+    programs: list[Program] = []
+    whole, dtype = _in_float32(wanted), _storage_dtype(wanted)
+    mesh = jax.tree.leaves(wanted)[0].sharding.mesh
+    while lora := source.lora:
+        blueprint = Blueprint(Decoder, source.config, FLOAT32, lora)
+        update, _ = nnx.split_state(blueprint.abstract(mesh).params, LoRAParam, ...)
+        programs.append(merger(whole, update, lora.scale, dtype))
+        source, dtype = source.below, FLOAT32
+    return programs[::-1]
 
 
 def load_whole(source: ModelSource, mesh: Mesh) -> tuple[nnx.State, jax.Array | None]:
@@ -92,86 +111,43 @@ def load_whole(source: ModelSource, mesh: Mesh) -> tuple[nnx.State, jax.Array | 
     Returns:
       The decoder's parameters and, of a preference model, its head [d].
     """
-    float32 = jnp.dtype(jnp.float32)
     if source.kind == "policy":
-        return load_merged(source, mesh, float32, float32).params, None
-    if not source.checkpoints:
-        head = jnp.asarray(_classifier_head(source))
-        return _pretrained(source.path, mesh, float32), head
-    trained, lora = load_update(source, mesh), source.checkpoints[-1][1].lora
-    decoder = inside("decoder", trained)
-    if lora:
-        base = load_merged(source.below, mesh, float32, float32).params
-        decoder = merge_lora(base, decoder, lora.scale)
-    return decoder, trained["head"]["kernel"].get_value()
+        plain = Blueprint(Decoder, source.config, FLOAT32)
+        return load_policy(source, plain, mesh).params, None
+    model = load_preference_model(source, preference_blueprint(source, FLOAT32), mesh)
+    head = model.params["head"]["kernel"].get_value()
+    update, decoder = nnx.split_state(inside(DECODER, model.params), LoRAParam, ...)
+    if source.lora:
+        decoder = merger(decoder, update, source.lora.scale, FLOAT32)(decoder, update)
+    return decoder, head
 
 
 def load_update(source: ModelSource, mesh: Mesh) -> nnx.State:
     """The parameters that the source's last checkpoint holds."""
     folder, info = source.checkpoints[-1]
-    float32 = jnp.dtype(jnp.float32)
-
-    def build():
-        if info.kind == "preference":
-            return PreferenceModel(source.config, info.lora, float32, rngs=nnx.Rngs(0))
-        return Decoder(source.config, info.lora, float32, rngs=nnx.Rngs(0))
-
-    _, trained, _ = abstract_split(build, trainable_filter(bool(info.lora)), ...)
-    return restore_trained(folder, trained, mesh)
+    make = preference_blueprint if info.kind == "preference" else policy_blueprint
+    _, trained, _ = make(source, FLOAT32).abstract_trainable(mesh)
+    return restore_trained(folder, trained)
 
 
-def load_preference_model(
-    source: ModelSource, mesh: Mesh, compute_dtype: jnp.dtype, param_dtype: jnp.dtype
-) -> tuple[Model, CheckpointInfo]:
-    """A preference model: a checkpoint of pm_train, or a sequence classifier with one label.
+def _in_float32(wanted: nnx.State) -> nnx.State:
+    """The same abstract parameters, in float32."""
 
-    Raises:
-      ValueError: the source is neither.
-    """
-    _require(source, "preference")
-    last = source.checkpoints[-1][1] if source.checkpoints else None
-    info = last or CheckpointInfo("preference", str(source.path), None)
+    def retyped(variable: nnx.Variable) -> nnx.Variable:
+        leaf = variable.get_value()
+        struct = jax.ShapeDtypeStruct(leaf.shape, FLOAT32, sharding=leaf.sharding)
+        return variable.replace(struct)
 
-    def build():
-        return PreferenceModel(source.config, info.lora, compute_dtype, rngs=nnx.Rngs(0))
-
-    graph, abstract = abstract_split(build)
-    if last is None:
-        head = abstract["head"]["kernel"]
-        weights, sharding = _classifier_head(source), param_sharding(head, mesh)
-        head.set_value(jax.make_array_from_callback(weights.shape, sharding, weights.__getitem__))
-        decoder = _pretrained(source.path, mesh, jnp.dtype(param_dtype))
-        return Model(graph, nnx.merge_state(abstract, under("decoder", decoder))), info
-    trained = load_update(source, mesh)
-    if not info.lora:
-        return Model(graph, cast(trained, param_dtype)), info
-    decoder = load_merged(source.below, mesh, compute_dtype, param_dtype)
-    return Model(graph, nnx.merge_state(trained, under("decoder", decoder.params))), info
+    return map_variables(retyped, wanted)
 
 
-def inside(name: str, state: nnx.State) -> nnx.State:
-    """The state of a module's attribute ``name``, as that attribute names it."""
-    flat = nnx.to_flat_state(state)
-    return nnx.from_flat_state([(path[1:], v) for path, v in flat if path[0] == name])
+def _storage_dtype(wanted: nnx.State) -> jnp.dtype:
+    """The dtype of matmuls that abstract parameters are stored for."""
+    return jnp.dtype(wanted["embedding"].get_value().dtype)
 
 
-def under(name: str, state: nnx.State) -> nnx.State:
-    """The state of a module as that of its parent's attribute ``name``."""
-    return nnx.from_flat_state([((name, *path), v) for path, v in nnx.to_flat_state(state)])
-
-
-@lru_cache(maxsize=2)
-def _pretrained(path: Path, mesh: Mesh, param_dtype: jnp.dtype) -> nnx.State:
-    # Stages of one run share the frozen base; nothing donates or changes these arrays.
-    source = ModelSource(path)
-    _, abstract = abstract_split(decoder_builder(source, param_dtype))
-    names, head = source.family.names, [HEAD] if source.kind == "preference" else []
-    return load_decoder(source.weights, source.config, names, abstract, mesh, param_dtype, head)
-
-
-def forget_pretrained() -> None:
-    """Frees pretrained weights that are kept for other stages, where training needs the memory."""
-    _pretrained.cache_clear()
+def _cast_like(params: nnx.State, wanted: nnx.State) -> nnx.State:
+    return cast(params, _storage_dtype(wanted))
 
 
 def _classifier_head(source: ModelSource) -> np.ndarray:

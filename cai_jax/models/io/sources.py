@@ -14,11 +14,11 @@ import os
 import subprocess
 import sys
 import zipfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from cai_jax.models.config import DecoderConfig, Execution
+from cai_jax.models.config import DecoderConfig, LoRAConfig
 from cai_jax.models.io.checkpoint import MODEL_FILE, CheckpointInfo, read_info
 from cai_jax.models.io.families import Family, Fields, read_config, read_fields
 from cai_jax.models.io.gguf_weights import GGUFWeights
@@ -36,12 +36,20 @@ class ModelSource:
 
     path: Path  # folder in Hugging Face layout, or .gguf file
     checkpoints: tuple[tuple[Path, CheckpointInfo], ...] = ()
-    execution: Execution = field(default_factory=Execution)
 
     @property
     def below(self) -> "ModelSource":
         """What the last checkpoint was trained from."""
         return replace(self, checkpoints=self.checkpoints[:-1])
+
+    def trained(self, folder: Path, info: CheckpointInfo) -> "ModelSource":
+        """What a checkpoint on top of this source is."""
+        return replace(self, checkpoints=(*self.checkpoints, (folder, info)))
+
+    @property
+    def lora(self) -> LoRAConfig | None:
+        """Of the last checkpoint; None if it holds all parameters, or there is none."""
+        return self.checkpoints[-1][1].lora if self.checkpoints else None
 
     @cached_property
     def weights(self) -> Weights:
@@ -56,7 +64,7 @@ class ModelSource:
     @cached_property
     def config(self) -> DecoderConfig:
         """Sizes of the decoder."""
-        config = replace(self._read_config[1], execution=self.execution)
+        config = self._read_config[1]
         # A classifier has no projection to the vocabulary.
         return replace(config, tie_embeddings=True) if self._is_classifier else config
 

@@ -1,0 +1,58 @@
+"""What a loop measured: kept, written for TensorBoard, and checked."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from clu import metric_writers
+from tqdm import tqdm
+
+from cai_jax.parallel import hosts
+
+Scalars = dict[str, float]
+
+
+class History:
+    """The scalars of every step so far, in order.
+
+    Args:
+      name: of the loop, for errors and the progress bar.
+      writer: of TensorBoard files.
+      bar: that shows how far the loop is.
+      shown: scalars that the bar shows.
+    """
+
+    def __init__(self, name: str, writer: Any, bar: Any, shown: tuple[str, ...]):
+        self.name, self.rows = name, list[Scalars]()
+        self._writer, self._bar, self._shown = writer, bar, shown
+
+    def record(self, scalars: Mapping[str, Any]) -> Scalars:
+        """Keeps and writes the scalars of the next step.
+
+        Raises:
+          FloatingPointError: a metric is NaN or infinite.
+        """
+        step, row = len(self.rows), {key: float(value) for key, value in scalars.items()}
+        for key, value in row.items():
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f"{self.name}: {key} is {value} at step {step}; lower its learning_rate"
+                )
+        self.rows.append(row)
+        self._writer.write_scalars(step, row)
+        self._bar.set_postfix({key: f"{row[key]:.3f}" for key in self._shown}, refresh=False)
+        self._bar.update()
+        return row
+
+
+@contextmanager
+def open_history(folder: Path, name: str, steps: int, shown: tuple[str, ...]) -> Iterator[History]:
+    """A history of so many steps, its TensorBoard files in ``folder``."""
+    writer = metric_writers.create_default_writer(
+        str(folder / "tensorboard"), just_logging=not hosts.is_main(), asynchronous=False
+    )
+    with tqdm(total=steps, desc=name, unit="step", leave=False) as bar:
+        yield History(name, writer, bar, shown)
+    writer.close()

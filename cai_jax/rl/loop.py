@@ -1,0 +1,348 @@
+"""The loop of online algorithms: sample, score, prepare, update, record."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from cai_jax.generation.engine import Completion, Generator
+from cai_jax.generation.sampling import Sampling
+from cai_jax.keys import named_key
+from cai_jax.learning.history import History, Scalars
+from cai_jax.learning.train import Trainable, TrainState, abstract_state, training_flops
+from cai_jax.models.blueprint import DECODER, Blueprint, Model, inside
+from cai_jax.models.decoder import Decoder
+from cai_jax.models.params import on_mesh, resharder
+from cai_jax.parallel.hosts import fetch
+from cai_jax.parallel.mesh import (
+    abstract_batch,
+    abstract_replicated,
+    put_batch,
+    replicate,
+)
+from cai_jax.parallel.program import Program, abstract
+from cai_jax.rl import updates
+from cai_jax.rl.kl import AdaptiveKL
+from cai_jax.rl.reward import Reward, usable_text
+from cai_jax.rl.rollout import Rollout, assemble
+from cai_jax.rl.updates import OnlineAlgorithm
+
+log = logging.getLogger("cai_jax")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A prompt of an iteration."""
+
+    id: str
+    ids: list[int]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a loop refuses and reports.
+
+    Attributes:
+      first_ratio_error: of the first minibatch, before any update: mean |ratio - 1|, and
+        approximate KL, nats a token; above it the loop stops.
+      sampler_gap: nats a token between sampler and trainer; above it the loop warns.
+      missing_stop_penalty: off the score of a response that never ended.
+    """
+
+    first_ratio_error: float
+    sampler_gap: float
+    missing_stop_penalty: float
+
+
+class RLState(NamedTuple):
+    """Everything that an iteration changes."""
+
+    iteration: int
+    train: TrainState
+    kl_coef: float  # reward a nat of log-ratio
+
+
+@dataclass(frozen=True)
+class Online:
+    """An online algorithm on its devices; models are abstract where only programs are asked for.
+
+    Attributes:
+      algorithm: what gives credit and what is minimised.
+      blueprint: of the module that is trained.
+      trainable: that module, taken apart.
+      reference: a decoder that freezes the same layers.
+      optimizer: of the trained parameters.
+      mesh: of training.
+      decode_mesh: of sampling.
+      stop_ids: tokens that end a response.
+      batch_size: responses an iteration.
+      max_new_tokens: of a response.
+      seed: of samples and shuffles.
+    """
+
+    algorithm: OnlineAlgorithm
+    blueprint: Blueprint
+    trainable: Trainable
+    reference: Model
+    optimizer: optax.GradientTransformation
+    mesh: Mesh
+    decode_mesh: Mesh
+    stop_ids: tuple[int, ...]
+    batch_size: int
+    max_new_tokens: int
+    seed: int
+
+    def programs(self) -> list[Program]:
+        """The programs of an iteration, in order, the reward's left out."""
+        weights = self.sampler_weights
+        moved = jax.eval_shape(weights.function, *weights.args)
+        responses = self.generator(on_mesh(moved, self.decode_mesh)).programs(
+            "responses", self.max_new_tokens, self.sampling
+        )
+        return [weights, *responses, self.prepare, self.update]
+
+    @property
+    def sampling(self) -> Sampling:
+        """The full distribution, so that the sampled probabilities are the trained ones."""
+        return Sampling(self.algorithm.temperature)
+
+    def decoder_params(self, params: nnx.State) -> nnx.State:
+        """All parameters of the policy's decoder."""
+        whole = nnx.merge_state(params, self.trainable.frozen)
+        return whole if self.blueprint.module is Decoder else inside(DECODER, whole)
+
+    @cached_property
+    def sampler_weights(self) -> Program:
+        """Moves the policy's weights to the layout of sampling."""
+        decoder = self.decoder_params(self.trainable.params)
+        return resharder(decoder, self.decode_mesh, self.blueprint.dtype)
+
+    def generator(self, params: nnx.State) -> Generator:
+        """Samples from the policy; prompts have one width."""
+        graph = replace(self.blueprint, module=Decoder, frozen_layers=0).graph
+        width = self.algorithm.prompt_length
+        return Generator(
+            Model(graph, params),
+            self.decode_mesh,
+            self.stop_ids,
+            self.batch_size,
+            bucket_tokens=width,
+            max_tokens=width + self.max_new_tokens,
+        )
+
+    @cached_property
+    def prepare(self) -> Program:
+        """From a rollout to experience."""
+        b, t = self.batch_size, self.algorithm.prompt_length + self.max_new_tokens
+        rows = lambda dtype: abstract_batch((b, t), dtype, self.mesh)
+        rollout = Rollout(
+            rows(jnp.int32),
+            rows(jnp.int32),
+            rows(jnp.float32),
+            rows(jnp.float32),
+            abstract_batch((b,), jnp.float32, self.mesh),
+        )
+        args = (
+            abstract(self.trainable.params),
+            abstract(self.trainable.frozen),
+            abstract(self.reference.params),
+            rollout,
+            abstract_replicated((), jnp.float32, self.mesh),
+        )
+        static = {
+            "policy_graph": self.trainable.graph,
+            "reference_graph": self.reference.graph,
+            "algorithm": self.algorithm,
+        }
+        # Policy and reference share what is frozen.
+        share = 2 - self.blueprint.frozen_layers / self.blueprint.config.num_layers
+        flops = 2.0 * self.reference.size * b * t * share
+        return Program("advantages", updates.prepare, args, static, self.mesh, b * t, flops)
+
+    @cached_property
+    def update(self) -> Program:
+        """All epochs over one rollout."""
+        with self.prepare.layout():
+            experience, _ = jax.eval_shape(
+                partial(self.prepare.function, **self.prepare.static), *self.prepare.args
+            )
+        args = (
+            abstract_state(self.trainable.params, self.optimizer),
+            abstract(self.trainable.frozen),
+            jax.tree.map(lambda x: abstract_batch(x.shape, x.dtype, self.mesh), experience),
+            abstract_replicated((2,), jnp.uint32, self.mesh),
+        )
+        static = {
+            "graph": self.trainable.graph,
+            "optimizer": self.optimizer,
+            "algorithm": self.algorithm,
+        }
+        tokens = self.prepare.tokens * self.algorithm.epochs
+        flops = training_flops(self.blueprint, self.reference.size, tokens)
+        # What is frozen was run before, by ``prepare``.
+        frozen = self.blueprint.frozen_layers / self.blueprint.config.num_layers
+        flops -= 2.0 * self.reference.size * tokens * frozen
+        return Program("updates", updates.update, args, static, self.mesh, tokens, flops)
+
+
+def train(
+    online: Online,
+    state: RLState,
+    iterations: int,
+    reference: Callable[[], nnx.State],
+    reward: Reward,
+    draw: Callable[[int], Sequence[Drawn]],
+    controller: AdaptiveKL,
+    limits: Limits,
+    history: History,
+) -> tuple[RLState, int]:
+    """Runs the iterations that are left.
+
+    The metrics of an iteration are fetched after the next one's responses are sampled, so that
+    devices never wait for the host.
+
+    Args:
+      online: the algorithm on its devices.
+      state: before the first of these iterations; its buffers are reused.
+      iterations: in all, those before ``state`` included.
+      reference: gives the reference's parameters.
+      reward: of responses.
+      draw: prompts of an iteration, as many as its batch has.
+      controller: of the KL coefficient.
+      limits: what is refused and reported.
+      history: gets the metrics of every iteration.
+
+    Returns:
+      The state, and the number of tokens read and sampled, padding not counted.
+
+    Raises:
+      FloatingPointError: a metric is NaN or infinite, or the first ratio of an iteration is not 1.
+    """
+    tokens, waiting = 0, None
+    while state.iteration < iterations:
+        batch = draw(state.iteration)
+        completions = sample(online, state, batch)
+        if waiting is not None:
+            state = record(state, waiting, online, controller, limits, history)
+        texts, scores = score(reward, batch, completions, limits.missing_stop_penalty)
+        state, measured = learn(online, state, reference(), batch, completions, scores)
+        told = {
+            "kl_coef": state.kl_coef,
+            "unusable": float(np.mean([text is None for text in texts])),
+            "finished": float(np.mean([c.finished for c in completions])),
+        }
+        waiting = (*measured, told)
+        tokens += sum(len(d.ids) for d in batch) + sum(len(c.ids) for c in completions)
+    if waiting is not None:
+        state = record(state, waiting, online, controller, limits, history)
+    return state, tokens
+
+
+def sample(online: Online, state: RLState, batch: Sequence[Drawn]) -> list[Completion]:
+    """Responses of the present policy."""
+    decoder = online.decoder_params(state.train.params)
+    generator = online.generator(online.sampler_weights(decoder))
+    keys = [
+        named_key(online.seed, "rl", "sample", state.iteration, row, drawn.id)
+        for row, drawn in enumerate(batch)
+    ]
+    return generator.generate(
+        [drawn.ids for drawn in batch],
+        keys,
+        online.max_new_tokens,
+        online.sampling,
+        "rl: responses",
+    )
+
+
+def score(
+    reward: Reward, batch: Sequence[Drawn], completions: Sequence[Completion], penalty: float
+) -> tuple[list[str | None], np.ndarray]:
+    """What the responses say, and float32 scores; those that never ended pay the penalty."""
+    texts = [usable_text(reward.chat, completion) for completion in completions]
+    scores = reward([drawn.ids for drawn in batch], texts)
+    unfinished = np.array([not completion.finished for completion in completions], np.float32)
+    return texts, scores - unfinished * penalty
+
+
+def learn(
+    online: Online,
+    state: RLState,
+    reference: nnx.State,
+    batch: Sequence[Drawn],
+    completions: Sequence[Completion],
+    scores: np.ndarray,
+) -> tuple[RLState, tuple[Any, Any]]:
+    """Prepares a rollout and updates on it; its statistics and metrics stay on the devices."""
+    ids, width = [drawn.ids for drawn in batch], online.algorithm.prompt_length
+    rollout = put_batch(
+        assemble(ids, completions, scores, width, online.max_new_tokens), online.mesh
+    )
+    kl_coef = replicate(np.asarray(state.kl_coef, np.float32), online.mesh)
+    shuffle = replicate(named_key(online.seed, "rl", "shuffle", state.iteration), online.mesh)
+    frozen = online.trainable.frozen
+    with jax.transfer_guard("disallow"):
+        experience, stats = online.prepare(state.train.params, frozen, reference, rollout, kl_coef)
+        trained, metrics = online.update(state.train, frozen, experience, shuffle)
+    return state._replace(iteration=state.iteration + 1, train=trained), (stats, metrics)
+
+
+def record(
+    state: RLState,
+    waiting: tuple[Any, Any, Mapping[str, float]],
+    online: Online,
+    controller: AdaptiveKL,
+    limits: Limits,
+    history: History,
+) -> RLState:
+    """Keeps the metrics of an iteration, checks them, and moves the KL coefficient."""
+    stats, metrics = fetch(waiting[:2])
+    scalars = {key: float(value) for key, value in stats.items()}
+    scalars |= weighted_means(metrics)
+    scalars["first_ratio_error"] = float(metrics["ratio_error"][0])
+    scalars["first_approx_kl"] = float(metrics["approx_kl"][0])
+    row = history.record(scalars | waiting[2])
+    check(row, len(history.rows) - 1, limits)
+    return state._replace(kl_coef=controller.update(state.kl_coef, row["kl_k1"], online.batch_size))
+
+
+def weighted_means(metrics: Mapping[str, np.ndarray]) -> Scalars:
+    """Over the minibatches, weighted by their tokens; the largest gradient norm."""
+    weight = metrics["weight"]
+    means = {
+        key: float(np.sum(value * weight) / np.sum(weight))
+        for key, value in metrics.items()
+        if key not in ("weight", "grad_norm")
+    }
+    return means | {"grad_norm": float(np.max(metrics["grad_norm"]))}
+
+
+def check(scalars: Scalars, iteration: int, limits: Limits) -> None:
+    """Stops where old and new log-probabilities are not computed alike; warns of a sampler's.
+
+    Raises:
+      FloatingPointError: the first minibatch's ratio is not 1.
+    """
+    off = max(scalars["first_ratio_error"], scalars["first_approx_kl"])
+    if off > limits.first_ratio_error:
+        raise FloatingPointError(
+            f"rl: at iteration {iteration} the first minibatch's ratios are off 1 by "
+            f"{scalars['first_ratio_error']:.2e} and its approximate KL is "
+            f"{scalars['first_approx_kl']:.2e}, above max_first_ratio_error = "
+            f"{limits.first_ratio_error}: old and new log-probabilities are not computed alike"
+        )
+    if scalars["sampler_gap_mean"] > limits.sampler_gap:
+        log.warning(
+            "rl: sampler and trainer log-probabilities differ by %.3f nats a token at iteration "
+            "%d, above max_sampler_gap",
+            scalars["sampler_gap_mean"],
+            iteration,
+        )

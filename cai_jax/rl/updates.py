@@ -1,0 +1,247 @@
+"""What online algorithms share: from a rollout to experience, and updates in minibatches.
+
+1. ``prepare`` recomputes the policy's log-probabilities, adds the KL penalty to the score, and has
+   the algorithm give credit to tokens.
+2. ``update`` goes over the batch for some epochs in shuffled minibatches.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from cai_jax.learning.logprobs import logprobs_of_hidden, token_logprobs
+from cai_jax.learning.losses import Sums
+from cai_jax.learning.train import TrainState, apply_grads, mean_loss_grads
+from cai_jax.models.decoder import Decoder
+from cai_jax.models.heads import PolicyWithValue
+from cai_jax.parallel.mesh import constrain, join_rows, split_rows
+from cai_jax.rl.advantages import token_rewards
+from cai_jax.rl.kl import kl_estimates
+from cai_jax.rl.masked import masked_mean
+from cai_jax.rl.rollout import Rollout
+
+
+class Experience(NamedTuple):
+    """A rollout with everything the update reads; fixed during the update."""
+
+    tokens_bt: jax.Array
+    segments_bt: jax.Array
+    trunk_btd: jax.Array | None  # states below the trained layers, where some are frozen
+    mask_bt: jax.Array
+    logprobs_bt: jax.Array
+    values_bt: jax.Array | None  # of a value function, where there is one
+    advantages_bt: jax.Array
+    returns_bt: jax.Array | None  # what the value function is fitted to
+
+
+class OnlineAlgorithm(Protocol):
+    """Constants of an update and what sets algorithms apart; hashable, so that it is static.
+
+    Attributes:
+      module: what is trained: a Decoder, or a PolicyWithValue.
+      prompt_length: columns of a rollout before the first response token.
+      temperature: logits are divided by it, when sampling and in every log-probability.
+      samples_per_prompt: consecutive rows of a rollout that answer one prompt.
+      epochs: over each rollout.
+      minibatches: an epoch.
+      micro_batches: a minibatch.
+    """
+
+    module: type[Decoder | PolicyWithValue]
+    prompt_length: int
+    temperature: float
+    samples_per_prompt: int
+    epochs: int
+    minibatches: int
+    micro_batches: int
+
+    def credit(
+        self, rewards_bt: jax.Array, values_bt: jax.Array | None, mask_bt: jax.Array
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Advantages and returns [b, t] of response tokens."""
+
+    def loss_sum(self, model: Any, batch: Experience) -> tuple[jax.Array, Sums]:
+        """The loss, summed over response tokens, and sums of metrics."""
+
+
+def policy_outputs(
+    model: Decoder | PolicyWithValue,
+    tokens_bt: jax.Array,
+    segments_bt: jax.Array,
+    trunk_btd: jax.Array | None,
+    algorithm: OnlineAlgorithm,
+    remat: bool,
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Log-probability, entropy and value [b, t] of each response token, as seen from before it."""
+    decoder = decoder_of(model)
+    hidden_btd = decoder.hidden(tokens_bt, segments_bt, remat, trunk_btd)
+    scored = logprobs_of_hidden(
+        decoder,
+        hidden_btd,
+        tokens_bt,
+        segments_bt,
+        algorithm.temperature,
+        algorithm.prompt_length,
+    )
+    values_bt = None
+    if isinstance(model, PolicyWithValue):
+        values_bt = jnp.pad(model.value_head(hidden_btd[:, :-1]), ((0, 0), (1, 0)))
+    return scored.logprobs_bt, scored.entropy_bt, values_bt
+
+
+def decoder_of(model: Decoder | PolicyWithValue) -> Decoder:
+    """The decoder of a policy, with a value function or without."""
+    return model.decoder if isinstance(model, PolicyWithValue) else model
+
+
+@partial(jax.jit, static_argnames=("policy_graph", "reference_graph", "algorithm"))
+def prepare(
+    policy_params: nnx.State,
+    frozen: nnx.State,
+    reference_params: nnx.State,
+    rollout: Rollout,
+    kl_coef: jax.Array,
+    *,
+    policy_graph: nnx.GraphDef,
+    reference_graph: nnx.GraphDef,
+    algorithm: OnlineAlgorithm,
+) -> tuple[Experience, Sums]:
+    """From a rollout to what the update reads, and statistics of the rollout.
+
+    Old log-probabilities are recomputed here, by the trainer, so that the first ratio is 1; how
+    far the sampler's own differ is in the statistics. What both models freeze is run once.
+
+    Raises:
+      ValueError: policy and reference freeze different numbers of layers.
+    """
+    tokens, segments, mask = rollout.tokens_bt, rollout.segments_bt, rollout.mask_bt
+    policy = nnx.merge(policy_graph, policy_params, frozen)
+    decoder = decoder_of(policy)
+    reference_model = nnx.merge(reference_graph, reference_params)
+    if reference_model.frozen_layers != decoder.frozen_layers:
+        raise ValueError(
+            f"reference_graph freezes {reference_model.frozen_layers} layers, policy_graph "
+            f"{decoder.frozen_layers}: they share what is frozen, so both must be alike"
+        )
+
+    def outputs(rows: tuple[jax.Array, jax.Array]) -> tuple[jax.Array | None, ...]:
+        tokens, segments = rows
+        trunk = decoder.trunk(tokens, segments) if decoder.frozen_layers else None
+        ours = policy_outputs(policy, tokens, segments, trunk, algorithm, remat=False)
+        theirs = token_logprobs(
+            reference_model,
+            tokens,
+            segments,
+            algorithm.temperature,
+            start=algorithm.prompt_length,
+            trunk_btd=trunk,
+        )
+        return trunk, *ours, theirs.logprobs_bt
+
+    # As many rows at once as the update takes: bfloat16 matmuls round by their shape.
+    parts = algorithm.minibatches * algorithm.micro_batches
+    mapped = jax.lax.map(outputs, split_rows((tokens, segments), parts))
+    trunk, logprobs, entropy, values, reference = join_rows(mapped)
+    rewards = token_rewards(rollout.scores_b, logprobs, reference, mask, kl_coef)
+    advantages, returns = algorithm.credit(rewards, values, mask)
+    experience = Experience(
+        tokens_bt=tokens,
+        segments_bt=segments,
+        trunk_btd=trunk,
+        mask_bt=mask,
+        logprobs_bt=logprobs,
+        values_bt=values,
+        advantages_bt=advantages,
+        returns_bt=returns,
+    )
+    k1, _, k3 = kl_estimates(logprobs, reference)
+    sampler_gap = jnp.abs(logprobs - rollout.sampler_logprobs_bt) * mask
+    stats = {
+        "score": jnp.mean(rollout.scores_b),
+        "kl_k1": jnp.mean(jnp.sum(k1 * mask, axis=1)),
+        "kl_k3": jnp.mean(jnp.sum(k3 * mask, axis=1)),
+        "response_tokens": jnp.mean(jnp.sum(mask, axis=1)),
+        "entropy": masked_mean(entropy, mask),
+        "sampler_gap_mean": masked_mean(sampler_gap, mask),
+        "sampler_gap_max": jnp.max(sampler_gap),
+    }
+    if values is not None:
+        stats |= {"value": masked_mean(values, mask), "return": masked_mean(returns, mask)}
+    return jax.tree.map(_pin_rows, experience), stats
+
+
+@partial(jax.jit, static_argnames=("graph", "optimizer", "algorithm"), donate_argnames=("state",))
+def update(
+    state: TrainState,
+    frozen: nnx.State,
+    experience: Experience,
+    key_data: jax.Array,
+    *,
+    graph: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    algorithm: OnlineAlgorithm,
+) -> tuple[TrainState, Sums]:
+    """All epochs of one iteration.
+
+    Args:
+      state: policy, value function and optimizer.
+      frozen: parameters that are not trained.
+      experience: from ``prepare``.
+      key_data: uint32 [2], fresh each iteration; shuffles.
+      graph: of what is trained.
+      optimizer: what ``state`` was made with.
+      algorithm: constants; minibatches divide the batch, micro-batches divide a minibatch.
+
+    Returns:
+      The state, and metrics with one entry a minibatch, in order.
+    """
+    rows = experience.tokens_bt.shape[0]
+
+    def minibatch(state: TrainState, indices: jax.Array) -> tuple[TrainState, Sums]:
+        batch = jax.tree.map(lambda x: _pin_rows(x[indices]), experience)
+        grads, metrics = mean_loss_grads(
+            algorithm.loss_sum, graph, state.params, frozen, batch, algorithm.micro_batches
+        )
+        metrics["grad_norm"] = optax.global_norm(grads)
+        return apply_grads(state, grads, optimizer), metrics
+
+    return jax.lax.scan(minibatch, state, minibatch_rows(key_data, rows, algorithm))
+
+
+def _pin_rows(x: jax.Array) -> jax.Array:
+    return constrain(x, "batch", *(None,) * (x.ndim - 1))
+
+
+def minibatch_rows(key_data: jax.Array, rows: int, algorithm: OnlineAlgorithm) -> jax.Array:
+    """Int32 [epochs * minibatches, rows / minibatches]: every epoch a shuffle of its own."""
+    keys = jax.random.split(jax.random.wrap_key_data(key_data), algorithm.epochs)
+    order = jax.vmap(lambda key: jax.random.permutation(key, rows))(keys)
+    return order.reshape(algorithm.epochs * algorithm.minibatches, -1)
+
+
+def clipped_policy_loss(
+    logprobs_bt: jax.Array, batch: Experience, clip_ratio: float
+) -> tuple[jax.Array, Sums]:
+    """Clipped surrogate loss [b, t], and sums over response tokens that say how far it moved."""
+    log_ratio = jnp.where(batch.mask_bt > 0, logprobs_bt - batch.logprobs_bt, 0.0)
+    ratio = jnp.exp(log_ratio)
+    low, high = 1 - clip_ratio, 1 + clip_ratio
+    loss = clipped_surrogate(ratio, batch.advantages_bt, low, high)
+    total = lambda x: jnp.sum(x * batch.mask_bt)
+    return loss, {
+        "policy_loss": total(loss),
+        "approx_kl": total(jnp.expm1(log_ratio) - log_ratio),
+        "clip_fraction": total(((ratio < low) | (ratio > high)).astype(jnp.float32)),
+        "ratio": total(ratio),
+        "ratio_error": total(jnp.abs(ratio - 1)),
+        "weight": jnp.sum(batch.mask_bt),
+    }
+
+
+def clipped_surrogate(ratio: Any, advantages: Any, low: float, high: float) -> jax.Array:
+    """Negative clipped surrogate objective (Schulman et al. 2017, equation 7)."""
+    return jnp.maximum(-advantages * ratio, -advantages * jnp.clip(ratio, low, high))

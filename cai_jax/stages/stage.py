@@ -1,0 +1,119 @@
+"""What a stage is: a function of declared inputs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from cai_jax.config import Config
+from cai_jax.constitution.schema import Constitution
+from cai_jax.parallel.program import Program
+from cai_jax.stages.data import Data, Selection
+from cai_jax.stages.models import Models
+from cai_jax.stages.workdir import Workdir
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage reports besides its files."""
+
+    metrics: dict[str, Any]
+    tokens: int  # read or written by models, padding not counted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A step of a run, and all that it depends on besides seed and base model.
+
+    Attributes:
+      name: also the name of its folder.
+      blocks: of the config; it receives these alone.
+      execute: does the work, writing into the folder it is given.
+      programs: what it compiles, from abstract models alone.
+      needs: stages whose folders it reads.
+      data: rows of files that people write, by name.
+      constitution: parts of the constitution that it reads.
+      extra: what else it depends on, as JSON.
+    """
+
+    name: str
+    blocks: tuple[str, ...]
+    execute: Callable[["Inputs", Path], Outcome]
+    programs: Callable[["Inputs"], list[Program]] = lambda inputs: []
+    needs: tuple[str, ...] = ()
+    data: Mapping[str, Selection] = field(default_factory=dict)
+    constitution: tuple[str, ...] = ()
+    extra: Callable[["Inputs"], Any] = lambda inputs: None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a stage declared, and nothing else."""
+
+    stage: Stage
+    run: "Run"
+
+    @property
+    def seed(self) -> int:
+        """Of everything random; keys derive from it and from names."""
+        return self.run.config.seed
+
+    @cached_property
+    def config(self) -> Any:
+        """The declared blocks of the config, as attributes."""
+        blocks = {name: getattr(self.run.config, name) for name in self.stage.blocks}
+        return SimpleNamespace(**blocks)
+
+    @property
+    def models(self) -> Models:
+        """Models of the run, and the devices that they are on."""
+        return self.run.models
+
+    @cached_property
+    def constitution(self) -> Constitution:
+        """The constitution, with the declared parts alone."""
+        return self.run.data.constitution.only(self.stage.constitution)
+
+    @cached_property
+    def constitution_sha256(self) -> str:
+        """Of the whole constitution: where records come from."""
+        return self.run.data.constitution.content_hash()
+
+    def rows(self, name: str) -> list[Any]:
+        """Declared rows of a file that people write."""
+        return self.run.data.select(self.stage.data[name], self.run.config)
+
+    def artifact(self, stage: str) -> Path:
+        """Folder of a stage that this one needs, or the one that it is."""
+        if stage not in self.stage.needs:
+            raise KeyError(f"stage {self.stage.name} does not declare that it needs {stage}")
+        return self.run.workdir.folder(stage)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A config, the folder that it leaves its results in, its models and its data."""
+
+    config: Config
+    workdir: Workdir
+    models: Models
+    data: Data
+
+    def inputs(self, stage: Stage) -> Inputs:
+        """What a stage receives."""
+        return Inputs(stage, self)
+
+
+def open_run(config: Config, devices: Any = None, ahead: bool = False) -> Run:
+    """A run; opened lazily, so that a finished one opens no model.
+
+    Args:
+      config: of the run.
+      devices: that it is laid out over; None: those that JAX sees.
+      ahead: whether models are described by their architecture alone, and never loaded.
+    """
+    workdir = Workdir(Path(config.workdir))
+    models = Models(config, workdir, devices, ahead)
+    return Run(config, workdir, models, Data(config.constitution, config.data))
