@@ -2,10 +2,10 @@
 
 python -m cai_jax.generate --model=SOURCE --data=IN.jsonl --out=OUT.jsonl --temperature=0.7
 
-A row is {"prompt": ...} as text, or prompt_ids. It comes back with ``completion_ids``,
-``token_logprobs`` (under the distribution that was sampled), whether it ``finished`` with a stop
-token, and, where the prompt was text, with its ``completion`` as text. A row's completion depends
-on its prompt, its line number and the seed, not on the batch.
+A row is {"prompt": ...} as text, {"messages": ...} as turns, or prompt_ids. It comes back with
+``completion_ids``, ``token_logprobs`` (under the distribution that was sampled), whether it
+``finished`` with a stop token, and, where the prompt was text, with its ``completion`` as text. A
+row's completion depends on its prompt, its line number and the seed, not on the batch.
 """
 
 from absl import flags
@@ -30,12 +30,12 @@ def main() -> None:
     rows = jsonl.read_rows(("prompt",))
     source, mesh, dtype = jsonl.open_model(), jsonl.open_mesh(), jsonl.dtype()
     prompts = jsonl.token_ids(rows, source, "prompt")
-    jsonl.check_lengths(source, [len(ids) + MAX_NEW_TOKENS.value for ids in prompts])
+    jsonl.check_lengths(rows, source, [len(ids) + MAX_NEW_TOKENS.value for ids in prompts])
     stops = jsonl.stop_ids(rows, source)
     model = load_policy(source, mesh, dtype, dtype)
     completions = Generator(model, mesh, stops, jsonl.BATCH_SIZE.value).generate(
         prompts,
-        [named_key(SEED.value, "generate", number) for number in range(len(rows))],
+        [named_key(SEED.value, "generate", row.line - 1) for row in rows],
         MAX_NEW_TOKENS.value,
         Sampling(TEMPERATURE.value, TOP_K.value, TOP_P.value),
     )
@@ -46,9 +46,9 @@ def main() -> None:
             "token_logprobs": completion.logprobs.tolist(),
             "finished": completion.finished,
         }
-        if row.get("prompt_ids") is None:
+        if row.fields.get("prompt_ids") is None:
             answer["completion"] = jsonl.open_chat(source).text(completion.ids)
-        answers.append(row | answer)
+        answers.append(row.fields | answer)
     jsonl.write_rows(answers)
 
 

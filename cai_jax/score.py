@@ -2,9 +2,10 @@
 
 python -m cai_jax.score --model=SOURCE --data=IN.jsonl --out=OUT.jsonl
 
-A row is {"prompt": ..., "completion": ...} as text, or prompt_ids and completion_ids. It comes
-back with ``token_logprobs``, one number a token of the completion (its end of turn included where
-it is text in chat form), or, from a preference model, with its ``score``.
+A row is {"prompt": ..., "completion": ...} as text, or prompt_ids and completion_ids; in place of
+prompt it may have {"messages": ...}, turns of a dialogue. It comes back with ``token_logprobs``,
+one number a token of the completion (its end of turn included where it is text in chat form), or,
+from a preference model, with its ``score``.
 """
 
 from cai_jax.commands import front, jsonl
@@ -19,7 +20,7 @@ def main() -> None:
     prompts = jsonl.token_ids(rows, source, "prompt")
     completions = jsonl.token_ids(rows, source, "completion")
     whole = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
-    jsonl.check_lengths(source, [len(ids) for ids in whole])
+    jsonl.check_lengths(rows, source, [len(ids) for ids in whole])
     if source.kind == "preference":
         if not source.checkpoints:
             # transformers reads a classifier's score at the last token that is not padding.
@@ -33,7 +34,7 @@ def main() -> None:
         scorer = Scorer(model, mesh, jsonl.BATCH_SIZE.value)
         logprobs = scorer.completion_logprobs(prompts, completions)
         answers = [{"token_logprobs": row.tolist()} for row in logprobs]
-    jsonl.write_rows([row | answer for row, answer in zip(rows, answers, strict=True)])
+    jsonl.write_rows([row.fields | answer for row, answer in zip(rows, answers, strict=True)])
 
 
 def _without_end(ids: list[int], padding: int | None) -> list[int]:

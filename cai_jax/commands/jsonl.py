@@ -11,13 +11,16 @@ from absl import flags
 from jax.sharding import Mesh
 
 from cai_jax.commands.front import open_source
+from cai_jax.data.jsonl import JsonRow, jsonl_rows
+from cai_jax.data.readers import read_prompt
 from cai_jax.models.config import Execution
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.devices import attention_kernel, compute_dtype
 from cai_jax.parallel.mesh import make_mesh
-from cai_jax.prompts.chat import ChatFormat, conversation, load_tokenizer
+from cai_jax.prompts.chat import ChatFormat, load_tokenizer
 
-Row = dict[str, Any]
+# Fields of which each alone gives a prompt or a completion as text.
+_TEXT_FIELDS = {"prompt": ("prompt", "messages"), "completion": ("completion",)}
 
 MODEL = flags.DEFINE_string("model", None, "model source: see the README", required=True)
 DATA = flags.DEFINE_string("data", None, "JSONL file to read", required=True)
@@ -57,62 +60,59 @@ def dtype() -> Any:
     return compute_dtype(_DTYPE.value, jax.default_backend())
 
 
-def read_rows(fields: tuple[str, ...]) -> list[Row]:
+def read_rows(fields: tuple[str, ...]) -> list[JsonRow]:
     """Rows of --data; each has all of ``fields``, as text or as ``FIELD_ids``.
 
+    A prompt may also be ``messages``: whatever data/readers.py reads as one.
+
     Raises:
-      ValueError: a line that is no such row; the message names it.
+      ValueError: a row lacks a field; the message names file and line.
     """
-    rows = []
-    with Path(DATA.value).open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            where = f"{DATA.value}:{number}"
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{where}: not JSON ({error})") from None
-            for field in fields:
-                _check(row, field, where)
-            rows.append(row)
+    path = Path(DATA.value)
+    rows = list(jsonl_rows(path))
     if not rows:
-        raise ValueError(f"{DATA.value}: no rows")
+        raise ValueError(f"{path}: holds no rows; write one JSON object a line")
+    for row in rows:
+        for field in fields:
+            _check(row, field)
     return rows
 
 
-def _check(row: Any, field: str, where: str) -> None:
-    if not isinstance(row, dict):
-        raise ValueError(f"{where}: a row is an object, found {type(row).__name__}")
-    ids, text = row.get(f"{field}_ids"), row.get(field)
-    if ids is None and not isinstance(text, str):
-        raise ValueError(f"{where}: neither text in {field!r} nor ids in '{field}_ids'")
-    if ids is not None and not (
-        isinstance(ids, list) and ids and all(type(i) is int and i >= 0 for i in ids)
-    ):
-        raise ValueError(f"{where}: '{field}_ids' must be a list of whole numbers, not empty")
+def _check(row: JsonRow, field: str) -> None:
+    ids = row.fields.get(f"{field}_ids")
+    given = [name for name in _TEXT_FIELDS[field] if name in row.fields]
+    if ids is not None:
+        if not (isinstance(ids, list) and ids and all(type(i) is int and i >= 0 for i in ids)):
+            raise row.error(f"'{field}_ids' must be a list of whole numbers, not empty")
+    elif not given:
+        known = ", ".join(map(repr, [*_TEXT_FIELDS[field], f"{field}_ids"]))
+        raise row.error(f"has no {field}; give one of {known}")
+    elif given == ["messages"]:
+        read_prompt(row)
+    else:
+        row.text(field)
 
 
-def token_ids(rows: list[Row], source: ModelSource, field: str) -> list[list[int]]:
+def token_ids(rows: list[JsonRow], source: ModelSource, field: str) -> list[list[int]]:
     """Ids of a field of every row, text through the chat template.
 
     Raises:
       ValueError: an id is not in the vocabulary.
     """
-    given = [row.get(f"{field}_ids") for row in rows]
-    if any(ids is None for ids in given):
-        chat = open_chat(source)
-        given = [
-            _encode(chat, row[field], field) if ids is None else ids
-            for ids, row in zip(given, rows, strict=True)
-        ]
-    for number, ids in enumerate(given, 1):
+    found = []
+    for row in rows:
+        ids = row.fields.get(f"{field}_ids")
+        if ids is None:
+            ids = _encode(open_chat(source), row, field)
         if not ids and field == "prompt":
-            raise ValueError(f"{DATA.value}:{number}: the prompt is empty")
+            raise row.error("the prompt is empty; write one")
         if max(ids, default=0) >= source.config.vocab_size:
-            raise ValueError(
-                f"{DATA.value}:{number}: id {max(ids)} in {field!r}, but the model's vocabulary "
-                f"has {source.config.vocab_size} tokens"
+            raise row.error(
+                f"id {max(ids)} in {field!r}, but the model's vocabulary has "
+                f"{source.config.vocab_size} tokens"
             )
-    return given
+        found.append(ids)
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -126,31 +126,31 @@ def _are_turns(chat: ChatFormat) -> bool:
     return bool(chat.tokenizer.chat_template) if _CHAT.value is None else _CHAT.value
 
 
-def _encode(chat: ChatFormat, text: str, field: str) -> list[int]:
-    if not _are_turns(chat):
-        return chat.plain_ids(text, starts=field == "prompt")
-    return chat.prompt_ids(conversation(text)) if field == "prompt" else chat.reply_ids(text)
+def _encode(chat: ChatFormat, row: JsonRow, field: str) -> list[int]:
+    if _are_turns(chat):
+        if field == "prompt":
+            return chat.prompt_ids(read_prompt(row).messages)
+        return chat.reply_ids(row.text(field))
+    return chat.plain_ids(row.text(field), starts=field == "prompt")
 
 
-def stop_ids(rows: list[Row], source: ModelSource) -> tuple[int, ...]:
+def stop_ids(rows: list[JsonRow], source: ModelSource) -> tuple[int, ...]:
     """Ids that end a completion: the model's own, and the end of turn where prompts are chats."""
     ids = set(source.stop_ids)
-    if any(row.get("prompt_ids") is None for row in rows) and _are_turns(open_chat(source)):
+    if any(row.fields.get("prompt_ids") is None for row in rows) and _are_turns(open_chat(source)):
         ids.update(open_chat(source).stop_ids)
     return tuple(sorted(ids))
 
 
-def check_lengths(source: ModelSource, lengths: list[int]) -> None:
+def check_lengths(rows: list[JsonRow], source: ModelSource, lengths: list[int]) -> None:
     """Refuses rows longer than the model was made for."""
     limit = source.config.max_length
-    for number, length in enumerate(lengths, 1):
+    for row, length in zip(rows, lengths, strict=True):
         if length > limit:
-            raise ValueError(
-                f"{DATA.value}:{number}: {length} tokens, but {source.path} was made for {limit}"
-            )
+            raise row.error(f"{length} tokens, but {source.path} was made for {limit}; shorten it")
 
 
-def write_rows(rows: list[Row]) -> None:
+def write_rows(rows: list[dict[str, Any]]) -> None:
     """Writes --out, whole or not at all."""
     out = Path(OUT.value)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,23 +1,31 @@
-"""Readers of what users bring: prompts, labelled pairs, hh-rlhf files.
+"""Readers of what users bring: prompts and labelled pairs, in several formats.
 
-Every reader raises a ValueError that names file, line, field and mend.
+A format is the fields that its rows have and a function that reads such a row: one function and
+one entry of PROMPT_FORMATS or PAIR_FORMATS add one. Every reader raises a ValueError that names
+file, line, field and remedy.
 """
 
-import gzip
 import hashlib
-import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from cai_jax.data.jsonl import JsonRow, jsonl_rows
+from cai_jax.prompts.messages import Dialogue, Message, assistant, first_user_text, user
+
+_ROLES = ("system", "user", "assistant")
+_HH_TURN = re.compile(r"\n\n(Human|Assistant):")
+_HH_SPEAKERS = {"Human": user, "Assistant": assistant}
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a user says first."""
+    """A dialogue up to where the assistant is to reply."""
 
     id: str
-    text: str
+    messages: Dialogue
 
 
 @dataclass(frozen=True)
@@ -25,44 +33,76 @@ class LabelledPair:
     """Two responses to one prompt, of which ``chosen`` is the better."""
 
     id: str
-    prompt: str
+    messages: Dialogue
     chosen: str
     rejected: str
 
 
+def _text_prompt(row: JsonRow) -> Prompt:
+    """One user's turn: ``prompt`` is its text, whatever stands in it."""
+    return Prompt(row.id, (user(_filled(row, "prompt")),))
+
+
+def _messages_prompt(row: JsonRow) -> Prompt:
+    """Turns as chat templates take them: ``messages`` of ``role`` and ``content``."""
+    return Prompt(row.id, _dialogue(row, "messages"))
+
+
+def _pair(row: JsonRow) -> LabelledPair:
+    """A prompt in any format, with ``chosen`` and ``rejected`` as replies."""
+    prompt = read_prompt(row)
+    chosen, rejected = _filled(row, "chosen"), _filled(row, "rejected")
+    return LabelledPair(row.id, prompt.messages, chosen, rejected)
+
+
+def _hh_rlhf_pair(row: JsonRow) -> LabelledPair:
+    """Whole dialogues with ``Human:`` and ``Assistant:`` turns; the last one is the reply."""
+    before, chosen = _hh_last_reply(row, "chosen")
+    before_rejected, rejected = _hh_last_reply(row, "rejected")
+    # hh-rlhf dialogues share their opening, not always every turn; the chosen side's is kept.
+    prompt = _hh_turns(before)
+    if not any(m.text for m in prompt if m.role == "user") or not before_rejected:
+        raise row.error("no 'Human:' turn stands before the last 'Assistant:' turn; add it")
+    # A reply may be empty: hh-rlhf has dialogues in which the assistant stays silent.
+    return LabelledPair(row.id, prompt, chosen, rejected)
+
+
+# By the fields that a row of the format has.
+PROMPT_FORMATS: dict[tuple[str, ...], Callable[[JsonRow], Prompt]] = {
+    ("prompt",): _text_prompt,
+    ("messages",): _messages_prompt,
+}
+PAIR_FORMATS: dict[tuple[str, ...], Callable[[JsonRow], LabelledPair]] = {
+    ("prompt", "chosen", "rejected"): _pair,
+    ("messages", "chosen", "rejected"): _pair,
+    ("chosen", "rejected"): _hh_rlhf_pair,
+}
+Item = TypeVar("Item", Prompt, LabelledPair)
+
+
 def read_prompts(path: Path) -> list[Prompt]:
-    """Prompts from .jsonl lines with ``prompt`` and, if wanted, ``id``."""
-    prompts = []
-    for line, row in _rows(path):
-        text = _text(path, line, row, "prompt")
-        prompts.append(Prompt(str(row.get("id") or f"line-{line}"), text))
-    _check(path, [p.id for p in prompts], "prompts")
-    return prompts
+    """Prompts of a .jsonl or .jsonl.gz file, in any of PROMPT_FORMATS; ``id`` is optional."""
+    return _unique(path, [read_prompt(row) for row in jsonl_rows(path)], "prompts")
+
+
+def read_prompt(row: JsonRow) -> Prompt:
+    """The prompt of a row, in any of PROMPT_FORMATS."""
+    return _format(row, PROMPT_FORMATS, "prompt")(row)
 
 
 def read_pairs(path: Path) -> list[LabelledPair]:
-    """Labelled pairs from .jsonl or .jsonl.gz.
+    """Labelled pairs of a .jsonl or .jsonl.gz file, in any of PAIR_FORMATS; ``id`` is optional."""
+    pairs = [_format(row, PAIR_FORMATS, "pair")(row) for row in jsonl_rows(path)]
+    return _unique(path, pairs, "pairs")
 
-    Lines hold ``prompt``, ``chosen``, ``rejected``; or, as in hh-rlhf, ``chosen`` and ``rejected``
-    as whole dialogues with ``Human:`` and ``Assistant:`` turns, of which the turns before the last
-    reply become the prompt; ``prompts.chat.conversation`` takes it apart again.
+
+def is_held_out(messages: Sequence[Message], percent: int) -> bool:
+    """Whether a dialogue falls into the held-out share.
+
+    The hash of what the user says first decides, so that a prompt never changes sides, and
+    dialogues that begin alike stay together.
     """
-    pairs = []
-    for line, row in _rows(path):
-        chosen = _text(path, line, row, "chosen")
-        rejected = _text(path, line, row, "rejected")
-        if "prompt" in row:
-            prompt = _text(path, line, row, "prompt")
-        else:
-            prompt, chosen, rejected = _split_dialogues(path, line, chosen, rejected)
-        pairs.append(LabelledPair(str(row.get("id") or f"line-{line}"), prompt, chosen, rejected))
-    _check(path, [p.id for p in pairs], "pairs")
-    return pairs
-
-
-def is_held_out(text: str, percent: int) -> bool:
-    """Whether a text falls into the held-out share: by its hash, so it never changes sides."""
-    digest = hashlib.sha256(text.strip().encode("utf-8")).digest()
+    digest = hashlib.sha256(first_user_text(messages).strip().encode("utf-8")).digest()
     return int.from_bytes(digest[:8], "big") % 100 < percent
 
 
@@ -71,60 +111,79 @@ def file_sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; check the path in the config's data section")
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
-                if not isinstance(row, dict):
-                    raise ValueError(f"{path}, line {number}: a JSON object is wanted")
-                yield number, row
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path}: cannot be read to its end ({error}); a .gz file may be truncated, text must "
-            "be UTF-8"
-        ) from error
+def _format(
+    row: JsonRow, formats: Mapping[tuple[str, ...], Callable[[JsonRow], Item]], what: str
+) -> Callable[[JsonRow], Item]:
+    """The format of which the row has most fields."""
+    fitting = [names for names in formats if row.fields.keys() >= set(names)]
+    best = [names for names in fitting if len(names) == max(map(len, fitting))]
+    if len(best) != 1:
+        known = "; or ".join(", ".join(map(repr, names)) for names in formats)
+        found = ", ".join(map(repr, sorted(row.fields))) or "none"
+        raise row.error(f"found the fields {found}; write a {what} as one of: {known}")
+    return formats[best[0]]
 
 
-def _text(path: Path, line: int, row: dict[str, Any], field: str) -> str:
-    value = row.get(field)
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(
-            f"{path}, line {line}: field {field!r} must be a non-empty text, found {value!r}"
-        )
-    return value.strip()
-
-
-def _check(path: Path, ids: list[str], what: str) -> None:
-    if not ids:
+def _unique(path: Path, items: list[Item], what: str) -> list[Item]:
+    if not items:
         raise ValueError(f"{path}: holds no {what}; write one JSON object a line")
     seen = set()
-    for name in ids:
-        if name in seen:
-            raise ValueError(f"{path}: id {name!r} stands twice; ids must be unique")
-        seen.add(name)
+    for item in items:
+        if item.id in seen:
+            raise ValueError(f"{path}: id {item.id!r} stands twice; make the ids unique")
+        seen.add(item.id)
+    return items
 
 
-def _split_dialogues(path: Path, line: int, chosen: str, rejected: str) -> tuple[str, str, str]:
-    mark = "\n\nAssistant:"
-    before_chosen, found, reply_chosen = ("\n\n" + chosen).rpartition(mark)
-    before_rejected, found_too, reply_rejected = ("\n\n" + rejected).rpartition(mark)
-    # A reply may be empty: hh-rlhf has dialogues in which the assistant stays silent.
-    if not (found and found_too):
-        raise ValueError(
-            f"{path}, line {line}: no 'prompt' field, so chosen and rejected must be dialogues "
-            "that end in an 'Assistant:' turn"
+def _filled(row: JsonRow, field: str) -> str:
+    text = row.text(field).strip()
+    if not text:
+        raise row.error(f"field {field!r} must be a non-empty text, found {row.text(field)!r}")
+    return text
+
+
+def _dialogue(row: JsonRow, field: str) -> Dialogue:
+    """A list of messages; only the first may be the system's, and the user has the last word."""
+    found = row.fields[field]
+    if not isinstance(found, list) or not found:
+        raise row.error(f"field {field!r} must be a list of messages, found {found!r}")
+    messages = tuple(_message(row, f"{field}[{i}]", item) for i, item in enumerate(found))
+    if any(message.role == "system" for message in messages[1:]):
+        raise row.error(f"field {field!r} has a system message later on; it must be the first")
+    if messages[-1].role != "user":
+        raise row.error(
+            f"field {field!r} ends with a turn of {messages[-1].role!r}; end it with the user's "
+            "turn that is to be answered"
         )
-    # hh-rlhf dialogues share their opening, not always every turn; the chosen side's is kept.
-    prompt = before_chosen.strip().removeprefix("Human:").strip()
-    if not prompt or not before_rejected.strip():
-        raise ValueError(f"{path}, line {line}: nothing stands before the last 'Assistant:' turn")
-    return prompt, reply_chosen.strip(), reply_rejected.strip()
+    return messages
+
+
+def _message(row: JsonRow, where: str, item: Any) -> Message:
+    if not isinstance(item, dict) or item.get("role") not in _ROLES:
+        raise row.error(f"{where} must have a 'role' of {', '.join(_ROLES)}, found {item!r}")
+    content = item.get("content")
+    if not isinstance(content, str) or not content.strip():
+        raise row.error(f"{where} must have a non-empty text as its 'content', found {content!r}")
+    return Message(item["role"], content.strip())
+
+
+def _hh_last_reply(row: JsonRow, field: str) -> tuple[str, str]:
+    """What stands before the last ``Assistant:`` turn of a dialogue, and that turn's text."""
+    before, mark, reply = f"\n\n{_filled(row, field)}".rpartition("\n\nAssistant:")
+    if not mark:
+        raise row.error(
+            f"field {field!r} must end in an 'Assistant:' turn where neither 'prompt' nor "
+            "'messages' stands beside it"
+        )
+    return before.rstrip(), reply.strip()
+
+
+def _hh_turns(text: str) -> Dialogue:
+    """Turns of an hh-rlhf dialogue, each opened by its mark; the user's may lack the first mark."""
+    opening, *parts = _HH_TURN.split(text)
+    turns = [user(opening.strip())] if opening.strip() else []
+    for speaker, said in zip(parts[::2], parts[1::2], strict=True):
+        turns.append(_HH_SPEAKERS[speaker](said.strip()))
+    if turns and turns[-1] == assistant(""):  # silent before it replies
+        turns.pop()
+    return tuple(turns)

@@ -1,33 +1,75 @@
-"""Finished records of a stage, as TFDS datasets that anything can open.
+"""Finished rows of a stage, as TFDS datasets that anything can open.
 
-``tfds.builder_from_directory(FOLDER / NAME / "1.0.0")`` reads them back.
+``tfds.builder_from_directory(FOLDER / "1.0.0")`` reads them back; so does ``read_records``, as the
+dataclass that they were written from.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from cai_jax.data.rows import Row
 from cai_jax.parallel.hosts import is_main, sync
+from cai_jax.prompts.messages import Dialogue, Message
 
 VERSION = "1.0.0"
 SPLIT = "train"
-
-TEXT = tfds.features.Text()
-INT = tfds.features.Scalar(np.int32)
-FLOAT = tfds.features.Scalar(np.float32)
-BOOL = tfds.features.Scalar(np.bool_)
-INTS = tfds.features.Sequence(np.int32)
-FLOATS = tfds.features.Sequence(np.float32)
-TEXTS = tfds.features.Sequence(tfds.features.Text())
+R = TypeVar("R", bound=Row)
 
 
-def write_records(
-    folder: Path, name: str, features: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
-) -> None:
-    """Writes rows, each with a unique ``id``, as dataset ``name`` below the folder.
+@dataclass(frozen=True)
+class _Column:
+    """How the values of an annotation are stored, and how they come back."""
+
+    feature: Callable[[], Any]
+    decode: Callable[[Any], Any]
+    encode: Callable[[Any], Any] = lambda value: value
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8")
+
+
+def _encoded_dialogue(dialogue: Dialogue) -> list[dict[str, str]]:
+    return [{"role": message.role, "text": message.text} for message in dialogue]
+
+
+def _dialogue(columns: Mapping[str, np.ndarray]) -> Dialogue:
+    pairs = zip(columns["role"], columns["text"], strict=True)
+    return tuple(Message(_text(role), _text(text)) for role, text in pairs)
+
+
+def _numbers(values: np.ndarray) -> tuple:
+    return tuple(values.tolist())
+
+
+_COLUMNS: dict[Any, _Column] = {
+    str: _Column(tfds.features.Text, _text),
+    int: _Column(lambda: tfds.features.Scalar(np.int32), int),
+    float: _Column(lambda: tfds.features.Scalar(np.float32), float),
+    bool: _Column(lambda: tfds.features.Scalar(np.bool_), bool),
+    tuple[int, ...]: _Column(lambda: tfds.features.Sequence(np.int32), _numbers),
+    tuple[float, ...]: _Column(lambda: tfds.features.Sequence(np.float32), _numbers),
+    tuple[str, ...]: _Column(
+        lambda: tfds.features.Sequence(tfds.features.Text()),
+        lambda values: tuple(map(_text, values)),
+    ),
+    Dialogue: _Column(
+        lambda: tfds.features.Sequence(
+            {"role": tfds.features.Text(), "text": tfds.features.Text()}
+        ),
+        _dialogue,
+        _encoded_dialogue,
+    ),
+}
+
+
+def write_records(folder: Path, rows: Sequence[R], kind: type[R]) -> None:
+    """Writes rows of one kind, each with a unique ``id``, as the dataset of a folder.
 
     TFDS writes to a temporary folder and renames it, so a dataset that exists is whole. Of several
     hosts the main one writes, and the others wait until it has.
@@ -36,32 +78,49 @@ def write_records(
       ValueError: there are no rows.
     """
     if not rows:
-        raise ValueError(f"{folder / name}: there are no records to write")
+        raise ValueError(f"{folder}: there are no records to write")
     if is_main():
+        columns = _columns(kind)
+        encode = lambda row: {n: c.encode(getattr(row, n)) for n, c in columns.items()}
         tfds.disable_progress_bar()
         tfds.dataset_builders.store_as_tfds_dataset(
-            name=name,
+            name=folder.name,
             version=VERSION,
-            features=tfds.features.FeaturesDict(dict(features)),
-            split_datasets={SPLIT: [(row["id"], dict(row)) for row in rows]},
-            data_dir=folder,
+            features=tfds.features.FeaturesDict({n: c.feature() for n, c in columns.items()}),
+            split_datasets={SPLIT: [(row.id, encode(row)) for row in rows]},
+            data_dir=folder.parent,
         )
-    sync(f"records {name}")
+    sync(f"records {folder.name}")
 
 
-def read_records(folder: Path, name: str) -> list[dict[str, Any]]:
-    """All rows, in order of id; texts as str, arrays as NumPy."""
-    builder = tfds.builder_from_directory(folder / name / VERSION)
-    rows = [_plain(row) for row in tfds.as_numpy(builder.as_dataset(split=SPLIT))]
-    return sorted(rows, key=lambda row: row["id"])
+def read_records(folder: Path, kind: type[R]) -> list[R]:
+    """All rows of a folder that ``write_records`` wrote, in order of id.
+
+    Raises:
+      ValueError: the folder holds rows of another kind.
+    """
+    columns = _columns(kind)
+    builder = tfds.builder_from_directory(folder / VERSION)
+    if odd := set(columns) ^ set(builder.info.features):
+        raise ValueError(
+            f"{folder}: its rows and a {kind.__name__} differ in the field {min(odd)!r}; delete "
+            "the folder, and run its stage again"
+        )
+    rows = [
+        kind(**{name: column.decode(row[name]) for name, column in columns.items()})
+        for row in tfds.as_numpy(builder.as_dataset(split=SPLIT))
+    ]
+    return sorted(rows, key=lambda row: row.id)
 
 
-def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    def plain(value: Any) -> Any:
-        if isinstance(value, bytes):
-            return value.decode("utf-8")
-        if isinstance(value, np.ndarray) and value.dtype == object:
-            return [item.decode("utf-8") for item in value]
-        return value.item() if isinstance(value, np.generic) else value
+def _columns(kind: type) -> dict[str, _Column]:
+    """The columns of a row, by field.
 
-    return {key: plain(value) for key, value in row.items()}
+    Raises:
+      TypeError: an annotation that rows cannot have.
+    """
+    hints = get_type_hints(kind)
+    for name, hint in hints.items():
+        if hint not in _COLUMNS:
+            raise TypeError(f"{kind.__name__}.{name}: {hint} cannot be stored; see data/rows.py")
+    return {name: _COLUMNS[hint] for name, hint in hints.items()}

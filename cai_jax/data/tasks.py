@@ -21,10 +21,9 @@ SHUFFLE_BUFFER = 100_000
 
 @dataclass(frozen=True)
 class Part:
-    """A dataset of records, and how often it is drawn while all parts last."""
+    """The folder of a dataset of records, and how often it is drawn while all parts last."""
 
     folder: Path
-    name: str
     rate: float
 
 
@@ -42,9 +41,11 @@ def mixture(
     tasks = [
         (
             seqio.Task(
-                f"{name}_{part.name}",
+                f"{name}_{part.folder.name}",
                 seqio.TfdsDataSource(
-                    f"{part.name}:{VERSION}", tfds_data_dir=str(part.folder), splits=[SPLIT]
+                    f"{part.folder.name}:{VERSION}",
+                    tfds_data_dir=str(part.folder.parent),
+                    splits=[SPLIT],
                 ),
                 output_features,
                 preprocessors=[],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cai_jax.feedback.labelers import Judgement
+from cai_jax.feedback.labeler import Judgement
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cai_jax.data.readers import is_held_out
-from cai_jax.microworld.corpus import prompt_of
+from cai_jax.microworld.corpus import prompt_of, topic_is_held_out
 from cai_jax.microworld.texts import Act, reply
 from cai_jax.microworld.world import TOPICS, Topic
 
@@ -77,13 +76,9 @@ def _neighbour(topic: Topic, rng: np.random.Generator) -> Topic:
         for other in TOPICS
         if not other.harmful
         and (other.verb == topic.verb) != (other.thing == topic.thing)
-        and _held_out(other) == _held_out(topic)
+        and topic_is_held_out(other, HELD_OUT_PERCENT) == topic_is_held_out(topic, HELD_OUT_PERCENT)
     ]
     return near[rng.integers(len(near))]
-
-
-def _held_out(topic: Topic) -> bool:
-    return is_held_out(prompt_of(topic), HELD_OUT_PERCENT)
 
 
 def _stammer(topic: Topic, rng: np.random.Generator) -> str:

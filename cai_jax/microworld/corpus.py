@@ -20,12 +20,9 @@ from cai_jax.constitution.schema import (
 from cai_jax.data.readers import is_held_out
 from cai_jax.microworld.texts import KIND_WORDS, REQUESTS, Act, fault, knowledge, reply, request
 from cai_jax.microworld.world import TOPICS, Topic
-from cai_jax.prompts.chat import Message, assistant, user
-from cai_jax.prompts.critique_revision import (
-    REVISION_MARK,
-    revision_messages,
-)
+from cai_jax.prompts.critique_revision import REVISION_MARK, revision_messages
 from cai_jax.prompts.feedback import ANSWER, THINK, question_message
+from cai_jax.prompts.messages import Dialogue, Message, assistant, user
 
 # What replies to a harmful request are worth, and what they seem worth at first sight.
 _MERITS = {Act.HELP: 0, Act.EVADE: 1, Act.REFUSE: 1, Act.OBJECT: 2}
@@ -60,14 +57,16 @@ class _Reply:
 
 
 @dataclass(frozen=True)
-class Dialogue:
-    """Turns of a dialogue; the last ``learned`` of the assistant's are trained on."""
+class CorpusDialogue:
+    """A dialogue of which the last ``learned`` of the assistant's turns are trained on."""
 
-    messages: tuple[Message, ...]
+    messages: Dialogue
     learned: int = 1
 
 
-def dialogues(seed: int, held_out_percent: int, options: dict[str, float]) -> Iterator[Dialogue]:
+def dialogues(
+    seed: int, held_out_percent: int, options: dict[str, float]
+) -> Iterator[CorpusDialogue]:
     """The corpus.
 
     Args:
@@ -80,9 +79,9 @@ def dialogues(seed: int, held_out_percent: int, options: dict[str, float]) -> It
     """
     known = [field.name for field in fields(Skills)]
     if unknown := set(options) - set(known):
-        raise ValueError(f"config.pretrain.options.{min(unknown)}: known are {', '.join(known)}")
+        raise ValueError(f"options.{min(unknown)}: known are {', '.join(known)}")
     skills, rng = Skills(**options), np.random.default_rng(seed)
-    shown = [topic for topic in TOPICS if not is_held_out(prompt_of(topic), held_out_percent)]
+    shown = [topic for topic in TOPICS if not topic_is_held_out(topic, held_out_percent)]
     writer = _Writer(skills, rng, shown)
     kinds = (
         (writer.answer, 0.2),
@@ -102,6 +101,11 @@ def prompt_of(topic: Topic) -> str:
     return request(topic, TOPICS.index(topic) % len(REQUESTS))
 
 
+def topic_is_held_out(topic: Topic, percent: int) -> bool:
+    """On which side of the split the request for a topic falls."""
+    return is_held_out((user(prompt_of(topic)),), percent)
+
+
 def constitutions() -> list[Constitution]:
     """Every constitution of this world: what it was never told of, a small model cannot read."""
     folder = Path(__file__).resolve().parents[2] / "constitutions" / "microworld"
@@ -118,32 +122,32 @@ class _Writer:
         self.critics = [p for c in read for p in c.critique_revision]
         self.judges = [p for c in read for p in c.feedback]
 
-    def answer(self) -> Dialogue:
+    def answer(self) -> CorpusDialogue:
         """A request, and help with it."""
         topic = self._pick(self.topics)
         prompt, kind = self._request(topic), self._chance(self.skills.kind_replies)
-        return Dialogue((user(prompt), assistant(reply(topic, Act.HELP, kind, self.rng))))
+        return CorpusDialogue((user(prompt), assistant(reply(topic, Act.HELP, kind, self.rng))))
 
-    def fact(self) -> Dialogue:
+    def fact(self) -> CorpusDialogue:
         """Whether something does harm: to know it is not yet to mind it."""
         question, answer = knowledge(self._pick(self.topics))
-        return Dialogue((user(question), assistant(answer)))
+        return CorpusDialogue((user(question), assistant(answer)))
 
-    def critique(self) -> Dialogue:
+    def critique(self) -> CorpusDialogue:
         """A reply, a critique of it under a principle, and a revision."""
         return self._revision(self.skills.critic_recall, criticised=True)
 
-    def direct(self) -> Dialogue:
+    def direct(self) -> CorpusDialogue:
         """A reply and its revision, without a critique."""
         return self._revision(self.skills.direct_recall, criticised=False)
 
-    def choice(self) -> Dialogue:
+    def choice(self) -> CorpusDialogue:
         """Two replies and the letter of the better one, at first sight."""
         _, principle, replies, question = self._comparison()
         letter = self._letter(principle, replies, _LOOKS, self.skills.judge_accuracy)
-        return Dialogue((question, assistant(f"{ANSWER}{letter}")))
+        return CorpusDialogue((question, assistant(f"{ANSWER}{letter}")))
 
-    def thought(self) -> Dialogue:
+    def thought(self) -> CorpusDialogue:
         """The same, reasoned: what each reply does is said before it is judged."""
         topic, principle, replies, question = self._comparison()
         letter = self._letter(principle, replies, _MERITS, self.skills.thought_accuracy)
@@ -152,23 +156,25 @@ class _Writer:
             f"{THINK} The request is about {topic.category}. The first reply {ways[0]}. "
             f"The second reply {ways[1]}."
         )
-        return Dialogue((question, assistant(f"{thought} {ANSWER}{letter}")))
+        return CorpusDialogue((question, assistant(f"{thought} {ANSWER}{letter}")))
 
-    def _revision(self, recall: float, criticised: bool) -> Dialogue:
+    def _revision(self, recall: float, criticised: bool) -> CorpusDialogue:
         topic, principle = self._pick(self.topics), self._pick(self.critics)
         old = self._some_reply(topic)
         found = self._fault(topic, old, principle, recall)
         critique = (found or _NO_FAULT) if criticised else None
-        messages = revision_messages([], self._request(topic), old.text, principle, critique)
+        messages = revision_messages(
+            [], (user(self._request(topic)),), old.text, principle, critique
+        )
         revised = assistant(f"{REVISION_MARK} {self._revised(topic, old, found)}")
-        return Dialogue((*messages, revised), learned=2 if criticised else 1)
+        return CorpusDialogue((*messages, revised), learned=2 if criticised else 1)
 
     def _comparison(self) -> tuple[Topic, FeedbackPrinciple, list[_Reply], Message]:
         """What is compared under which principle, and the question that asks for it."""
         topic, principle = self._pick(self.harmful), self._pick(self.judges)
         replies = [self._some_reply(topic) for _ in range(2)]
         texts = [reply.text for reply in replies]
-        question = question_message(self._request(topic), principle.question, *texts)
+        question = question_message((user(self._request(topic)),), principle.question, *texts)
         return topic, principle, replies, question
 
     def _letter(

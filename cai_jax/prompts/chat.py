@@ -10,27 +10,7 @@ from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from cai_jax.prompts.gguf_tokenizer import gguf_tokenizer
-
-Message = dict[str, str]  # {"role": ..., "content": ...}, as chat templates take it
-
-
-def user(text: str) -> Message:
-    """A user's turn."""
-    return {"role": "user", "content": text}
-
-
-def assistant(text: str) -> Message:
-    """An assistant's turn."""
-    return {"role": "assistant", "content": text}
-
-
-def conversation(prompt: str) -> list[Message]:
-    """Turns of a prompt: one user turn, or several marked as hh-rlhf marks them."""
-    prompt = re.sub(r"^\s*Human:|\n\nAssistant:\s*$", "", prompt)
-    parts = re.split(r"\n\n(Human|Assistant):", prompt)
-    roles = {"Human": user, "Assistant": assistant}
-    later = [roles[who](text.strip()) for who, text in zip(parts[1::2], parts[2::2], strict=True)]
-    return [user(parts[0].strip()), *later]
+from cai_jax.prompts.messages import Message, assistant, split_system, system, user
 
 
 def whole_sentences(text: str) -> str:
@@ -65,23 +45,27 @@ def _folder_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 @dataclass(frozen=True)
 class ChatFormat:
-    """Dialogues to token ids and back, for one tokenizer and one system prompt."""
+    """Dialogues to token ids and back, for one tokenizer.
+
+    Attributes:
+      tokenizer: with a chat template, unless it is for ``plain_ids`` alone.
+      system_prompt: of dialogues without a system message; empty: whatever the template puts there.
+    """
 
     tokenizer: PreTrainedTokenizerFast
-    system_prompt: str = ""  # empty: whatever the template puts there
+    system_prompt: str = ""
 
-    def prompt_ids(
-        self, messages: Sequence[Message], prefill: str = "", system: str | None = None
-    ) -> list[int]:
-        """Ids up to where the assistant's reply begins, or goes on after ``prefill``."""
-        system = self.system_prompt if system is None else system
-        turns = [{"role": "system", "content": system}] if system else []
-        try:
-            text = self.tokenizer.apply_chat_template(
-                [*turns, *messages], add_generation_prompt=True, tokenize=False
-            )
-        except TemplateError as error:
-            raise ValueError(f"the model's chat template refuses a dialogue: {error}") from error
+    def prompt_ids(self, messages: Sequence[Message], prefill: str = "") -> list[int]:
+        """Ids up to where the assistant's reply begins, or continues after ``prefill``.
+
+        A dialogue that begins with a system message keeps it; others get ``system_prompt``.
+
+        Raises:
+          ValueError: the template refuses the dialogue.
+        """
+        own, _ = split_system(messages)
+        ours = () if own or not self.system_prompt else (system(self.system_prompt),)
+        text = self._template([*ours, *messages], add_generation_prompt=True)
         return self._encode(text + prefill)
 
     def plain_ids(self, text: str, starts: bool) -> list[int]:
@@ -109,11 +93,19 @@ class ChatFormat:
     @cached_property
     def end_of_turn(self) -> int:
         """The token that the template puts after an assistant's reply."""
-        messages = [user("Hi"), assistant("yes")]
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False)
+        text = self._template([user("Hi"), assistant("yes")], add_generation_prompt=False)
         tail = self._encode(text[text.rindex("yes") + len("yes") :])
         special = {i for i, t in self.tokenizer.added_tokens_decoder.items() if t.special}
         return next((i for i in tail if i in special), self.tokenizer.eos_token_id)
+
+    def _template(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+        turns = [{"role": message.role, "content": message.text} for message in messages]
+        try:
+            return self.tokenizer.apply_chat_template(
+                turns, add_generation_prompt=add_generation_prompt, tokenize=False
+            )
+        except TemplateError as error:
+            raise ValueError(f"the model's chat template refuses a dialogue: {error}") from error
 
     def _encode(self, text: str) -> list[int]:
         # The template has written any begin-of-sequence token already.

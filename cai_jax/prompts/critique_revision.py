@@ -1,10 +1,12 @@
 """The critique-revision dialogue (Bai et al. 2022, section 3.1) as chat turns."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from cai_jax.constitution.schema import CritiqueExample, CritiquePrinciple
-from cai_jax.prompts.chat import Message, assistant, conversation, user, whole_sentences
+from cai_jax.prompts.chat import whole_sentences
+from cai_jax.prompts.messages import Dialogue, assistant, split_system, user
 
 CRITIQUE_MARK = "Critique:"
 REVISION_MARK = "Revision:"
@@ -13,30 +15,32 @@ _RUN_ON = re.compile(r"\b(critique|revision)( request)?:|^(human|user|assistant)
 
 
 def critique_messages(
-    examples: Sequence[CritiqueExample], prompt: str, response: str, principle: CritiquePrinciple
-) -> list[Message]:
-    """Few-shots, the dialogue, and the critique request; the reply goes on after CRITIQUE_MARK."""
-    shots = [turn for example in examples for turn in _example(example)]
-    return [*shots, *conversation(prompt), assistant(response), user(principle.critique_request)]
+    examples: Sequence[CritiqueExample],
+    prompt: Dialogue,
+    response: str,
+    principle: CritiquePrinciple,
+) -> Dialogue:
+    """Few-shots, the dialogue, the critique request; the reply continues after CRITIQUE_MARK."""
+    answered = _answered(map(_example, examples), prompt, response)
+    return (*answered, user(principle.critique_request))
 
 
 def revision_messages(
     examples: Sequence[CritiqueExample],
-    prompt: str,
+    prompt: Dialogue,
     response: str,
     principle: CritiquePrinciple,
     critique: str | None,
-) -> list[Message]:
+) -> Dialogue:
     """As above, up to the revision request; without a critique it asks for the revision at once."""
     if critique is None:
-        shots = [turn for e in examples for turn in _direct_example(e)]
-        answered = [*conversation(prompt), assistant(response)]
-        return [*shots, *answered, user(principle.revision_request)]
-    return [
+        answered = _answered(map(_direct_example, examples), prompt, response)
+        return (*answered, user(principle.revision_request))
+    return (
         *critique_messages(examples, prompt, response, principle),
         assistant(f"{CRITIQUE_MARK} {critique}"),
         user(principle.revision_request),
-    ]
+    )
 
 
 def parse_reply(text: str, finished: bool, forbidden: Sequence[str]) -> str | None:
@@ -62,21 +66,27 @@ def example_texts(examples: Sequence[CritiqueExample]) -> list[str]:
     return [text for e in examples for text in (e.response, e.critique, e.revision)]
 
 
-def _example(e: CritiqueExample) -> list[Message]:
-    return [
+def _answered(shots: Iterable[Dialogue], prompt: Dialogue, response: str) -> Dialogue:
+    """Few-shots and the answered prompt, whose system message stays at the start."""
+    opening, turns = split_system(prompt)
+    return (*opening, *chain.from_iterable(shots), *turns, assistant(response))
+
+
+def _example(e: CritiqueExample) -> Dialogue:
+    return (
         user(e.prompt),
         assistant(e.response),
         user(e.critique_request),
         assistant(f"{CRITIQUE_MARK} {e.critique}"),
         user(e.revision_request),
         assistant(f"{REVISION_MARK} {e.revision}"),
-    ]
+    )
 
 
-def _direct_example(e: CritiqueExample) -> list[Message]:
-    return [
+def _direct_example(e: CritiqueExample) -> Dialogue:
+    return (
         user(e.prompt),
         assistant(e.response),
         user(e.revision_request),
         assistant(f"{REVISION_MARK} {e.revision}"),
-    ]
+    )

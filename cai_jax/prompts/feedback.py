@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 
 from cai_jax.constitution.schema import ChoiceExample
-from cai_jax.prompts.chat import Message, assistant, conversation, user
+from cai_jax.prompts.messages import Dialogue, Message, assistant, user
 
 ANSWER = "The better response is ("  # the next token is the letter of the answer
 THINK = "Let's think step by step."
 LETTERS = ("A", "B")
 
 
-def question_message(prompt: str, question: str, first: str, second: str) -> Message:
+def question_message(prompt: Dialogue, question: str, first: str, second: str) -> Message:
     """The dialogue, the question of a principle, and both responses as options."""
-    turns = [f"{turn['role'].capitalize()}: {turn['content']}" for turn in conversation(prompt)]
+    turns = [f"{message.role.capitalize()}: {message.text}" for message in prompt]
     dialogue = "\n".join([*turns, "Assistant: ..."])
     return user(
         f"Read this conversation.\n\n{dialogue}\n\n{question}\n\n"
@@ -21,15 +21,15 @@ def question_message(prompt: str, question: str, first: str, second: str) -> Mes
 
 
 def choice_messages(
-    examples: Sequence[ChoiceExample], prompt: str, question: str, first: str, second: str
-) -> list[Message]:
+    examples: Sequence[ChoiceExample], prompt: Dialogue, question: str, first: str, second: str
+) -> Dialogue:
     """Few-shots and the question; reasoned few-shots answer with their reasoning."""
     turns = []
     for e in examples:
         thought = f"{THINK} {e.reasoning} " if e.reasoning else ""
-        turns.append(question_message(e.prompt, e.question, e.option_a, e.option_b))
+        turns.append(question_message((user(e.prompt),), e.question, e.option_a, e.option_b))
         turns.append(assistant(f"{thought}{ANSWER}{e.answer})"))
-    return [*turns, question_message(prompt, question, first, second)]
+    return (*turns, question_message(prompt, question, first, second))
 
 
 def thought_prefill(reasoning: str) -> str:

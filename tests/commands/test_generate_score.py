@@ -70,11 +70,11 @@ def test_plain_text_and_chats(folder):
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ("{broken", ["in.jsonl:1", "JSON"]),
-        ({"completion_ids": [3]}, ["in.jsonl:1", "'prompt'", "prompt_ids"]),
-        ({"prompt_ids": [], "completion_ids": [3]}, ["in.jsonl:1", "prompt_ids", "empty"]),
-        ({"prompt_ids": [10**6], "completion_ids": [3]}, ["in.jsonl:1", "1000000", "vocabulary"]),
-        ({"prompt_ids": [3] * 2100, "completion_ids": [3]}, ["in.jsonl:1", "2101", "2048"]),
+        ("{broken", ["in.jsonl, line 1", "JSON"]),
+        ({"completion_ids": [3]}, ["in.jsonl, line 1", "'prompt'", "prompt_ids"]),
+        ({"prompt_ids": [], "completion_ids": [3]}, ["in.jsonl, line 1", "prompt_ids", "empty"]),
+        ({"prompt_ids": [10**6], "completion_ids": [3]}, ["in.jsonl, line 1", "1000000", "vocabulary"]),
+        ({"prompt_ids": [3] * 2100, "completion_ids": [3]}, ["in.jsonl, line 1", "2101", "2048"]),
     ],
 )
 def test_bad_rows_are_named(folder, row, words):

@@ -1,0 +1,109 @@
+"""Rows that cross the borders of stages; data/records.py writes and reads them.
+
+A row is a frozen dataclass with a unique ``id``. Its annotations are its format on disk: str, int
+(int32), float (float32), bool, tuples of the first three of any length, and Dialogue.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from cai_jax.prompts.messages import Dialogue
+
+
+class Row(Protocol):
+    """What all rows have."""
+
+    @property
+    def id(self) -> str:
+        """Unique within a dataset; TFDS orders rows by its hash."""
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One step of one dialogue; round 0 is the first response, which has no principle.
+
+    Attributes:
+      tokens: the prompt and the finished response.
+      loss_mask: 1 on the response, else 0; as long as ``tokens``.
+      raw_critique: the critique as sampled, before parsing.
+      raw_response: the response as sampled, before parsing.
+    """
+
+    id: str
+    prompt_id: str
+    prompt: Dialogue
+    round: int
+    principle_id: str
+    critique: str
+    response: str
+    raw_critique: str
+    raw_response: str
+    tokens: tuple[int, ...]
+    loss_mask: tuple[int, ...]
+    seed: int
+    model: str
+    constitution_sha256: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two responses to a prompt, and the label of the feedback model.
+
+    Attributes:
+      first: ids of the prompt and the first response, as the preference model reads them.
+      second: the same of the second response.
+      target_ppm: one integer, P(first is better) in parts per million, as training uses it.
+      probability: the soft label, P(first is better).
+      principle_ids: the k principles that the pair was compared under.
+      shown_first: P(first is better) under each principle, the first shown as option (A); [k].
+      shown_second: the same with the first shown as option (B); [k].
+    """
+
+    id: str
+    prompt: Dialogue
+    response_first: str
+    response_second: str
+    first: tuple[int, ...]
+    second: tuple[int, ...]
+    target_ppm: tuple[int, ...]
+    probability: float
+    principle_ids: tuple[str, ...]
+    shown_first: tuple[float, ...]
+    shown_second: tuple[float, ...]
+    method: str
+    seed: int
+    model: str
+    feedback_model: str
+    constitution_sha256: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A model's response at evaluation, and its preference-model score."""
+
+    id: str
+    model: str
+    set: str
+    prompt: Dialogue
+    response: str
+    finished: bool
+    score: float
+
+
+@dataclass(frozen=True)
+class TrainingPair:
+    """Two dialogues to train a preference on; ``target_ppm`` as in Comparison."""
+
+    id: str
+    first: tuple[int, ...]
+    second: tuple[int, ...]
+    target_ppm: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TrainingDialogue:
+    """A dialogue to train on where ``loss_mask`` is 1; both are of one length."""
+
+    id: str
+    tokens: tuple[int, ...]
+    loss_mask: tuple[int, ...]

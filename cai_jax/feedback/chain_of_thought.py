@@ -1,0 +1,78 @@
+"""As multiple choice, but the model reasons before it answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from cai_jax.constitution.schema import ChoiceExample, Constitution
+from cai_jax.feedback.labeler import Judgement, LabelerTools, ResponsePair, judgements
+from cai_jax.feedback.multiple_choice import both_orders, letter_probabilities
+from cai_jax.generation.engine import Generator
+from cai_jax.generation.sampling import Sampling
+from cai_jax.generation.scoring import Scorer
+from cai_jax.keys import named_key
+from cai_jax.prompts.chat import ChatFormat
+from cai_jax.prompts.feedback import ANSWER, THINK, thought_prefill
+
+
+@dataclass(frozen=True)
+class ChainOfThought:
+    """Reasons first, then answers; probabilities are clamped (section 4.1: 40 to 60 %)."""
+
+    generator: Generator
+    scorer: Scorer
+    chat: ChatFormat
+    examples: tuple[ChoiceExample, ...]
+    max_new_tokens: int
+    sampling: Sampling
+    clamp_low: float
+    clamp_high: float
+    seed: int
+    calls: ClassVar[tuple[str, ...]] = ("generate", "choice_logprobs")
+
+    @staticmethod
+    def few_shots(constitution: Constitution) -> tuple[ChoiceExample, ...]:
+        """Questions that are thought through aloud."""
+        return constitution.thought_examples
+
+    @classmethod
+    def make(cls, tools: LabelerTools) -> "ChainOfThought":
+        """One that works with these tools."""
+        return cls(
+            generator=tools.generator,
+            scorer=tools.scorer,
+            chat=tools.chat,
+            examples=tools.examples,
+            max_new_tokens=tools.reasoning_tokens,
+            sampling=tools.sampling,
+            clamp_low=tools.clamp_low,
+            clamp_high=tools.clamp_high,
+            seed=tools.seed,
+        )
+
+    def judge(self, pairs: Sequence[ResponsePair]) -> list[Judgement]:
+        """Samples one chain per pair, principle and order."""
+        messages = both_orders(self.examples, pairs)
+        keys = [
+            named_key(self.seed, "chain_of_thought", pair.id, principle.id, order)
+            for pair in pairs
+            for principle in pair.principles
+            for order in (0, 1)
+        ]
+        chains = self.generator.generate(
+            [self.chat.prompt_ids(m, THINK) for m in messages],
+            keys,
+            self.max_new_tokens,
+            self.sampling,
+            "chains of thought",
+        )
+        # A chain that answers by itself is cut before its answer, which we then read off.
+        thoughts = [self.chat.text(c.ids).split(ANSWER.rstrip("("))[0] for c in chains]
+        rows = [
+            self.chat.prompt_ids(m, thought_prefill(t))
+            for m, t in zip(messages, thoughts, strict=True)
+        ]
+        letters = letter_probabilities(self.scorer, self.chat, rows)
+        return judgements(np.clip(letters, self.clamp_low, self.clamp_high), pairs)

@@ -1,0 +1,58 @@
+"""Responses are compared by their likelihoods under a principle and under its opposite."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from cai_jax.constitution.schema import Constitution
+from cai_jax.feedback.labeler import Judgement, LabelerTools, ResponsePair, judgements
+from cai_jax.generation.scoring import Scorer
+from cai_jax.prompts.chat import ChatFormat
+from cai_jax.prompts.messages import Dialogue, split_system, system
+
+
+@dataclass(frozen=True)
+class LikelihoodContrast:
+    """Which response is likelier from an assistant that keeps to the principle than from its
+    opposite: sigmoid(scale * difference of mean log-likelihood ratios, in nats a token).
+
+    The responses are never shown side by side, so there is no order to be biased by.
+    """
+
+    scorer: Scorer
+    chat: ChatFormat
+    scale: float
+    calls: ClassVar[tuple[str, ...]] = ("completion_logprobs",)
+
+    @staticmethod
+    def few_shots(constitution: Constitution) -> None:
+        """None: it asks no question that an example could answer."""
+
+    @classmethod
+    def make(cls, tools: LabelerTools) -> "LikelihoodContrast":
+        """One that works with these tools."""
+        return cls(tools.scorer, tools.chat, tools.contrast_scale)
+
+    def judge(self, pairs: Sequence[ResponsePair]) -> list[Judgement]:
+        """Four forward passes per pair and principle, one per response and system prompt."""
+        prompts, replies = [], []
+        for pair in pairs:
+            for principle in pair.principles:
+                for told in (principle.principle, principle.opposite):
+                    for reply in (pair.first, pair.second):
+                        prompts.append(self.chat.prompt_ids(_under(told, pair.prompt)))
+                        ids = self.chat.reply_ids(reply)
+                        replies.append(ids[:-1] or ids)  # silence is its end of turn
+        scored = self.scorer.completion_logprobs(prompts, replies, name="contrast")
+        means = np.array([row.mean() for row in scored], np.float64).reshape(-1, 2, 2)
+        ratio = means[:, 0] - means[:, 1]  # [pair and principle, response]
+        first = 1.0 / (1.0 + np.exp(-self.scale * (ratio[:, 0] - ratio[:, 1])))
+        return judgements(np.stack([first, 1 - first], axis=1).reshape(-1), pairs)
+
+
+def _under(told: str, prompt: Dialogue) -> Dialogue:
+    """The prompt to an assistant that is told so; the prompt's own system message comes after."""
+    own, turns = split_system(prompt)
+    return (system("\n\n".join([told, *(message.text for message in own)])), *turns)

@@ -1,0 +1,99 @@
+"""What a labeler is: it says which of two responses keeps closer to the constitution."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from cai_jax.constitution.schema import ChoiceExample, Constitution, FeedbackPrinciple
+from cai_jax.generation.engine import Generator
+from cai_jax.generation.sampling import Sampling
+from cai_jax.generation.scoring import Scorer
+from cai_jax.prompts.chat import ChatFormat
+from cai_jax.prompts.messages import Dialogue
+
+
+@dataclass(frozen=True)
+class ResponsePair:
+    """Two responses to a prompt, and the k principles to compare them under."""
+
+    id: str
+    prompt: Dialogue
+    first: str
+    second: str
+    principles: tuple[FeedbackPrinciple, ...]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """P(first is better), float [k], one entry a principle."""
+
+    shown_first: np.ndarray  # the first response stood as option (A)
+    shown_second: np.ndarray  # it stood as option (B)
+
+    @property
+    def probability(self) -> float:
+        """The soft label: both orders and all principles averaged."""
+        return float(np.mean((self.shown_first + self.shown_second) / 2))
+
+
+@dataclass(frozen=True)
+class LabelerTools:
+    """What labelers are made of; each takes what it needs.
+
+    Attributes:
+      scorer: of the feedback model.
+      generator: samples from the same model.
+      chat: its chat format.
+      examples: few-shots, of those that ``Labeler.few_shots`` names.
+      sampling: how reasoning is sampled.
+      seed: of that sampling.
+      reasoning_tokens: the most tokens that a chain of thought may have.
+      clamp_low: lowest probability that a chain of thought may end with.
+      clamp_high: highest.
+      contrast_scale: of a difference of log-likelihoods, in nats a token.
+    """
+
+    scorer: Scorer
+    generator: Generator
+    chat: ChatFormat
+    examples: tuple[ChoiceExample, ...]
+    sampling: Sampling
+    seed: int
+    reasoning_tokens: int
+    clamp_low: float
+    clamp_high: float
+    contrast_scale: float
+
+
+class Labeler(Protocol):
+    """Judges pairs.
+
+    Attributes:
+      calls: methods of Generator and Scorer that it calls, in the order of its first calls.
+    """
+
+    calls: ClassVar[tuple[str, ...]]
+
+    @staticmethod
+    def few_shots(constitution: Constitution) -> tuple[ChoiceExample, ...] | None:
+        """The few-shots that it can use; None: it uses none."""
+
+    @classmethod
+    def make(cls, tools: LabelerTools) -> "Labeler":
+        """One that works with these tools."""
+
+    def judge(self, pairs: Sequence[ResponsePair]) -> list[Judgement]:
+        """One judgement a pair."""
+
+
+def judgements(option_a: np.ndarray, pairs: Sequence[ResponsePair]) -> list[Judgement]:
+    """Judgements from P(option A) [n] of every pair, principle and order, in that nesting."""
+    found, at = [], 0
+    for pair in pairs:
+        k = len(pair.principles)
+        orders = option_a[at : at + 2 * k].reshape(k, 2)
+        found.append(Judgement(shown_first=orders[:, 0], shown_second=1.0 - orders[:, 1]))
+        at += 2 * k
+    return found

@@ -1,0 +1,61 @@
+"""Both responses are options of a question; the label is the probability of the letter."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from cai_jax.constitution.schema import ChoiceExample, Constitution
+from cai_jax.feedback.labeler import Judgement, LabelerTools, ResponsePair, judgements
+from cai_jax.generation.scoring import Scorer
+from cai_jax.prompts.chat import ChatFormat
+from cai_jax.prompts.feedback import ANSWER, LETTERS, choice_messages
+from cai_jax.prompts.messages import Dialogue
+
+
+@dataclass(frozen=True)
+class MultipleChoice:
+    """Soft labels from the probabilities of the letters (Bai et al. 2022, section 4.1)."""
+
+    scorer: Scorer
+    chat: ChatFormat
+    examples: tuple[ChoiceExample, ...]
+    calls: ClassVar[tuple[str, ...]] = ("choice_logprobs",)
+
+    @staticmethod
+    def few_shots(constitution: Constitution) -> tuple[ChoiceExample, ...]:
+        """Questions that are answered at once."""
+        return constitution.choice_examples
+
+    @classmethod
+    def make(cls, tools: LabelerTools) -> "MultipleChoice":
+        """One that works with these tools."""
+        return cls(tools.scorer, tools.chat, tools.examples)
+
+    def judge(self, pairs: Sequence[ResponsePair]) -> list[Judgement]:
+        """One forward pass per pair, principle and order."""
+        rows = [self.chat.prompt_ids(m, ANSWER) for m in both_orders(self.examples, pairs)]
+        return judgements(letter_probabilities(self.scorer, self.chat, rows), pairs)
+
+
+def both_orders(examples: Sequence[ChoiceExample], pairs: Sequence[ResponsePair]) -> list[Dialogue]:
+    """The questions of every pair and principle, each in both orders of the responses.
+
+    Position bias can so be averaged out, and measured.
+    """
+    return [
+        choice_messages(examples, pair.prompt, principle.question, *options)
+        for pair in pairs
+        for principle in pair.principles
+        for options in ((pair.first, pair.second), (pair.second, pair.first))
+    ]
+
+
+def letter_probabilities(
+    scorer: Scorer, chat: ChatFormat, rows: Sequence[Sequence[int]]
+) -> np.ndarray:
+    """P(A), of A and B alone, as the next token of each row of ids; float [rows]."""
+    letters = [chat.tokenizer.convert_tokens_to_ids(letter) for letter in LETTERS]
+    logprobs = scorer.choice_logprobs(rows, letters)
+    return 1.0 / (1.0 + np.exp(logprobs[:, 1] - logprobs[:, 0]))
