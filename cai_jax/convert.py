@@ -138,11 +138,7 @@ def _write_adapter(source: ModelSource, folder: Path, to: Path) -> None:
 
 def _tokenizer(source: ModelSource) -> PreTrainedTokenizerFast | None:
     """The source's tokenizer; it may have none."""
-    if source.path.suffix == ".gguf":
-        has = "tokenizer.ggml.model" in source.weights.metadata
-    else:
-        has = any(source.path.glob("tokenizer*"))
-    return load_tokenizer(source.path, needs_template=False) if has else None
+    return load_tokenizer(source.path, needs_template=False) if source.has_tokenizer else None
 
 
 def _card(source: ModelSource) -> str:

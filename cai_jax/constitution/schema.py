@@ -6,7 +6,8 @@ comments or layout, and travels with every record made under the constitution.
 
 import hashlib
 import json
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Collection
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,9 @@ class ChoiceExample:
     reasoning: str = ""
 
 
+ABOUT = {"name", "version", "description", "authors"}  # what is no text of a model
+
+
 @dataclass(frozen=True)
 class Constitution:
     """A whole constitution."""
@@ -79,6 +83,15 @@ class Constitution:
     critique_examples: tuple[CritiqueExample, ...]
     choice_examples: tuple[ChoiceExample, ...]
     thought_examples: tuple[ChoiceExample, ...]
+
+    def only(self, parts: Collection[str]) -> "Constitution":
+        """The constitution without the principles and few-shots of other parts.
+
+        Args:
+          parts: names of fields, ``critique_revision`` and those below it.
+        """
+        others = {f.name for f in fields(self) if f.name not in parts} - ABOUT
+        return replace(self, **dict.fromkeys(others, ()))
 
     def content_hash(self) -> str:
         """SHA-256 of everything in it, as hex."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
 from cai_jax.keys import named_key
+from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.prompts.feedback import ANSWER, THINK, thought_prefill
 
@@ -30,7 +30,6 @@ class ChainOfThought:
     clamp_low: float
     clamp_high: float
     seed: int
-    calls: ClassVar[tuple[str, ...]] = ("generate", "choice_logprobs")
 
     @staticmethod
     def few_shots(constitution: Constitution) -> tuple[ChoiceExample, ...]:
@@ -51,6 +50,13 @@ class ChainOfThought:
             clamp_high=tools.clamp_high,
             seed=tools.seed,
         )
+
+    def programs(self, name: str) -> list[Program]:
+        """What judging compiles."""
+        reasoning = self.generator.programs(
+            f"{name}: reasoning", self.max_new_tokens, self.sampling
+        )
+        return [*reasoning, *self.scorer.choice_programs(f"{name}: labels", len(LETTERS))]
 
     def judge(self, pairs: Sequence[ResponsePair]) -> list[Judgement]:
         """Samples one chain per pair, principle and order."""

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from cai_jax.constitution.schema import Constitution
 from cai_jax.feedback.labeler import Judgement, LabelerTools, ResponsePair, judgements
 from cai_jax.generation.scoring import Scorer
+from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.prompts.messages import Dialogue, split_system, system
 
@@ -24,7 +24,6 @@ class LikelihoodContrast:
     scorer: Scorer
     chat: ChatFormat
     scale: float
-    calls: ClassVar[tuple[str, ...]] = ("completion_logprobs",)
 
     @staticmethod
     def few_shots(constitution: Constitution) -> None:
@@ -34,6 +33,10 @@ class LikelihoodContrast:
     def make(cls, tools: LabelerTools) -> "LikelihoodContrast":
         """One that works with these tools."""
         return cls(tools.scorer, tools.chat, tools.contrast_scale)
+
+    def programs(self, name: str) -> list[Program]:
+        """What judging compiles."""
+        return self.scorer.logprob_programs(f"{name}: labels")
 
     def judge(self, pairs: Sequence[ResponsePair]) -> list[Judgement]:
         """Four forward passes per pair and principle, one per response and system prompt."""

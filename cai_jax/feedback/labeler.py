@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from cai_jax.constitution.schema import ChoiceExample, Constitution, FeedbackPri
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
+from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.prompts.messages import Dialogue
 
@@ -68,13 +69,7 @@ class LabelerTools:
 
 
 class Labeler(Protocol):
-    """Judges pairs.
-
-    Attributes:
-      calls: methods of Generator and Scorer that it calls, in the order of its first calls.
-    """
-
-    calls: ClassVar[tuple[str, ...]]
+    """Judges pairs."""
 
     @staticmethod
     def few_shots(constitution: Constitution) -> tuple[ChoiceExample, ...] | None:
@@ -83,6 +78,9 @@ class Labeler(Protocol):
     @classmethod
     def make(cls, tools: LabelerTools) -> "Labeler":
         """One that works with these tools."""
+
+    def programs(self, name: str) -> list[Program]:
+        """What judging compiles, known from abstract models alone; names start with ``name``."""
 
     def judge(self, pairs: Sequence[ResponsePair]) -> list[Judgement]:
         """One judgement a pair."""

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from cai_jax.constitution.schema import ChoiceExample, Constitution
 from cai_jax.feedback.labeler import Judgement, LabelerTools, ResponsePair, judgements
 from cai_jax.generation.scoring import Scorer
+from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.prompts.feedback import ANSWER, LETTERS, choice_messages
 from cai_jax.prompts.messages import Dialogue
@@ -21,7 +21,6 @@ class MultipleChoice:
     scorer: Scorer
     chat: ChatFormat
     examples: tuple[ChoiceExample, ...]
-    calls: ClassVar[tuple[str, ...]] = ("choice_logprobs",)
 
     @staticmethod
     def few_shots(constitution: Constitution) -> tuple[ChoiceExample, ...]:
@@ -32,6 +31,10 @@ class MultipleChoice:
     def make(cls, tools: LabelerTools) -> "MultipleChoice":
         """One that works with these tools."""
         return cls(tools.scorer, tools.chat, tools.examples)
+
+    def programs(self, name: str) -> list[Program]:
+        """What judging compiles."""
+        return self.scorer.choice_programs(f"{name}: labels", len(LETTERS))
 
     def judge(self, pairs: Sequence[ResponsePair]) -> list[Judgement]:
         """One forward pass per pair, principle and order."""

@@ -5,28 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-
-@dataclass(frozen=True)
-class Widths:
-    """The widths that rows are padded to: multiples of a number, up to a limit."""
-
-    multiple: int
-    max_tokens: int | None = None  # None: no limit
-
-    def of(self, length: int) -> int:
-        """The width of a batch whose longest row has ``length`` tokens."""
-        width = -(-length // self.multiple) * self.multiple
-        return width if self.max_tokens is None else min(width, self.max_tokens)
-
-    def all(self) -> list[int]:
-        """Every width, the largest first.
-
-        Raises:
-          ValueError: there is no limit.
-        """
-        if self.max_tokens is None:
-            raise ValueError("rows without a limit have no list of widths; set max_tokens")
-        return sorted({self.of(n) for n in range(1, self.max_tokens + 1)}, reverse=True)
+from cai_jax.parallel.mesh import rounded_up
 
 
 @dataclass(frozen=True)
@@ -39,9 +18,9 @@ class Bucket:
 
 
 def buckets(
-    rows: Sequence[Sequence[int]], batch_size: int, widths: Widths, side: str
+    rows: Sequence[Sequence[int]], batch_size: int, multiple: int, side: str
 ) -> Iterator[Bucket]:
-    """Batches of rows of like length, padded on ``side``.
+    """Batches of rows of like length, padded on ``side`` to a multiple.
 
     Batches grow shorter, so the largest shape, which may not fit in memory, comes first.
 
@@ -53,10 +32,15 @@ def buckets(
     order = sorted(range(len(rows)), key=lambda i: (-len(rows[i]), i))
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
-        width = widths.of(max(len(rows[i]) for i in indices))
+        width = rounded_up(max(len(rows[i]) for i in indices), multiple)
         filled = indices + indices[:1] * (batch_size - len(indices))
         tokens, segments = pad_rows([rows[i] for i in filled], width, side)
         yield Bucket(indices, tokens, segments)
+
+
+def widths(longest: int, multiple: int) -> list[int]:
+    """Every width that ``buckets`` may give rows of at most ``longest`` tokens, largest first."""
+    return list(range(rounded_up(longest, multiple), 0, -multiple))
 
 
 def check_longest(lengths: Sequence[int], max_tokens: int | None, name: str) -> None:

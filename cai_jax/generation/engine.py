@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from cai_jax.generation.batching import Widths, buckets, check_longest
+from cai_jax.generation.batching import buckets, check_longest, widths
 from cai_jax.generation.sampling import Sampling, sample
 from cai_jax.models.blueprint import Model
 from cai_jax.models.decoder import Decoder, KVCache
@@ -59,9 +59,18 @@ class Generator:
         self.tokens = 0  # prompt and new tokens so far, padding not counted
 
     def programs(self, name: str, max_new_tokens: int, sampling: Sampling) -> list[Program]:
-        """The programs that ``generate`` may call, the longest prompts first."""
-        widths = self._widths(max_new_tokens).all()
-        return [self._program(name, width, max_new_tokens, sampling) for width in widths]
+        """The programs that ``generate`` may call, the longest prompts first.
+
+        Raises:
+          ValueError: prompts have no limit, so there is no list of programs.
+        """
+        if self.max_tokens is None:
+            raise ValueError(f"{name}: prompts of any length; set max_tokens")
+        longest = self.max_tokens - max_new_tokens
+        return [
+            self._program(name, width, max_new_tokens, sampling)
+            for width in widths(longest, self.bucket_tokens)
+        ]
 
     def generate(
         self,
@@ -87,9 +96,8 @@ class Generator:
         """
         check_longest([len(row) + max_new_tokens for row in prompts], self.max_tokens, name)
         out: list[Completion] = [NOTHING] * len(prompts)
-        widths = self._widths(max_new_tokens)
         with tqdm(total=len(prompts), desc=name, unit="row", leave=False) as bar:
-            for bucket in buckets(prompts, self.batch_size, widths, side="left"):
+            for bucket in buckets(prompts, self.batch_size, self.bucket_tokens, side="left"):
                 rows = bucket.indices + bucket.indices[:1] * (self.batch_size - len(bucket.indices))
                 batch = (bucket.tokens_bt, bucket.segments_bt, np.stack([keys[i] for i in rows]))
                 program = self._program(name, batch[0].shape[1], max_new_tokens, sampling)
@@ -103,10 +111,6 @@ class Generator:
                     self.tokens += len(prompts[i]) + n
                 bar.update(len(bucket.indices))
         return out
-
-    def _widths(self, max_new_tokens: int) -> Widths:
-        limit = None if self.max_tokens is None else self.max_tokens - max_new_tokens
-        return Widths(self.bucket_tokens, limit)
 
     def _program(
         self, name: str, prompt_tokens: int, max_new_tokens: int, sampling: Sampling

@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from cai_jax.generation.batching import Widths, buckets, check_longest
+from cai_jax.generation.batching import buckets, check_longest, widths
 from cai_jax.learning.logprobs import token_logprobs
 from cai_jax.models.blueprint import Model
 from cai_jax.models.heads import last_token
@@ -54,7 +54,7 @@ class Scorer:
         self.abstract_params, self.size = abstract(model.params), model.size
         self.params = offload_to_host(model.params, offload)
         self.batch_size = rounded_up(batch_size, batch_multiple(mesh))
-        self.widths = Widths(bucket_tokens, max_tokens)
+        self.bucket_tokens, self.max_tokens = bucket_tokens, max_tokens
         self.tokens = 0  # scored so far, padding not counted
 
     def completion_logprobs(
@@ -88,19 +88,29 @@ class Scorer:
         return self._programs(name, row_logprobs, (), temperature=temperature)
 
     def choice_programs(self, name: str, choices: int) -> list[Program]:
-        """Likewise of ``choice_logprobs``, for so many choices."""
+        """The programs that ``choice_logprobs`` may call for so many choices."""
         ids = abstract_replicated((choices,), jnp.int32, self.mesh)
         return self._programs(name, next_logprobs, (ids,))
 
-    def preference_programs(self, name: str) -> list[Program]:
-        """Likewise of ``preference_scores``."""
-        return self._programs(name, row_scores, ())
+    def preference_programs(self, name: str, max_tokens: int | None = None) -> list[Program]:
+        """The programs that ``preference_scores`` may call; rows have ``max_tokens`` at most."""
+        return self._programs(name, row_scores, (), max_tokens)
 
     def _programs(
-        self, name: str, function: Callable[..., Any], more: tuple[Any, ...], **static: Any
+        self,
+        name: str,
+        function: Callable[..., Any],
+        more: tuple[Any, ...],
+        max_tokens: int | None = None,
+        **static: Any,
     ) -> list[Program]:
-        widths = self.widths.all()
-        return [self._program(name, function, width, more, static) for width in widths]
+        longest = self.max_tokens if max_tokens is None else max_tokens
+        if longest is None:
+            raise ValueError(f"{name}: rows of any length; set max_tokens")
+        return [
+            self._program(name, function, width, more, static)
+            for width in widths(longest, self.bucket_tokens)
+        ]
 
     def _program(
         self,
@@ -124,11 +134,11 @@ class Scorer:
         more: tuple[Any, ...],
         **static: Any,
     ) -> list[np.ndarray]:
-        check_longest([len(row) for row in rows], self.widths.max_tokens, name)
+        check_longest([len(row) for row in rows], self.max_tokens, name)
         out: list[np.ndarray] = [np.zeros(0)] * len(rows)
         params = self.params()
         with tqdm(total=len(rows), desc=name, unit="row", leave=False) as bar:
-            for bucket in buckets(rows, self.batch_size, self.widths, side="right"):
+            for bucket in buckets(rows, self.batch_size, self.bucket_tokens, side="right"):
                 batch = put_batch((bucket.tokens_bt, bucket.segments_bt), self.mesh)
                 program = self._program(name, function, bucket.tokens_bt.shape[1], more, static)
                 values = fetch(program(self.graph, params, *batch, *more))

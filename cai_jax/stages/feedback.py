@@ -1,234 +1,246 @@
 """AI feedback on pairs of SL-CAI responses (Bai et al. 2022, section 4.1), audited first."""
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cai_jax.config import ConfigError
+from cai_jax.constitution.schema import FeedbackPrinciple
 from cai_jax.data.readers import Prompt
-from cai_jax.data.records import FLOAT, FLOATS, INT, INTS, TEXT, TEXTS, write_records
+from cai_jax.data.records import write_records
+from cai_jax.data.rows import Comparison
 from cai_jax.feedback.audit import audit
-from cai_jax.feedback.labelers import (
-    ChainOfThought,
-    Comparison,
-    Judgement,
-    Labeler,
-    LikelihoodContrast,
-    MultipleChoice,
-)
+from cai_jax.feedback.labeler import Judgement, Labeler, LabelerTools, ResponsePair
+from cai_jax.feedback.registry import LABELERS
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
-from cai_jax.generation.scoring import Scorer, next_logprobs, row_logprobs
 from cai_jax.keys import named_key, named_rng
-from cai_jax.models.io.sources import stamp
-from cai_jax.prompts.chat import conversation
-from cai_jax.stages.plan import Plan, Step
-from cai_jax.stages.run import Outcome, Run, Stage, lora_config
+from cai_jax.models.blueprint import Model
+from cai_jax.parallel.program import Program
+from cai_jax.rl.reward import usable_text
+from cai_jax.stages.data import Selection, first, repeated
+from cai_jax.stages.engines import (
+    SAMPLING_REMEDY,
+    SCORING_REMEDY,
+    make_generator,
+    make_sampling,
+    make_scorer,
+    with_remedy,
+)
+from cai_jax.stages.stage import Inputs, Outcome, Stage
 
 log = logging.getLogger("cai_jax")
 
-# Training reads first, second and target_ppm; seqio takes integers, hence parts per million.
-COMPARISON_FEATURES = {
-    "id": TEXT,
-    "prompt": TEXT,
-    "response_first": TEXT,
-    "response_second": TEXT,
-    "first": INTS,
-    "second": INTS,
-    "target_ppm": INTS,
-    "probability": FLOAT,
-    "principle_ids": TEXTS,
-    "shown_first": FLOATS,
-    "shown_second": FLOATS,
-    "method": TEXT,
-    "seed": INT,
-    "model": TEXT,
-    "feedback_model": TEXT,
-    "constitution_sha256": TEXT,
-}
 
-
-def run(run: Run, folder: Path) -> Outcome:
+def execute(inputs: Inputs, folder: Path) -> Outcome:
     """Audits the labeler, samples pairs from SL-CAI, and writes ``comparisons``."""
-    settings = run.config.feedback
-    source = run.source(settings.source)
-    model, chat = run.policy(source), run.chat_of(source)
-    scorer, writer = run.scorer(model), run.generator(model, chat)
-    labeler = make_labeler(run, scorer, writer, chat)
-    audits = audit_labeler(run, labeler)
-    sl_cai = run.policy(run.source(str(run.checkpoint("sl_train"))))
-    sampler = run.generator(sl_cai, run.chat)
-    prompts = run.repeated(
-        run.training(run.red_team_prompts, settings.prompts), settings.pairs_per_prompt
-    )
-    comparisons, dropped = _sample_pairs(run, sampler, prompts)
+    settings = inputs.config.feedback
+    tools = _tools(inputs)
+    labeler = LABELERS[settings.method].make(tools)
+    audits = audit_labeler(inputs, labeler)
+    sampler = _sampler(inputs)
+    prompts = repeated(inputs.rows("red_team"), settings.pairs_per_prompt)
+    pairs = _sample_pairs(inputs, sampler, prompts)
     sampled = sampler.tokens
-    del sampler, sl_cai  # the labeler has the devices for itself
-    if not comparisons:
+    del sampler  # the labeler has the devices for itself
+    if not pairs:
         raise ValueError(
             "feedback: no prompt gave two different responses; raise config.feedback.temperature "
             "or config.generation.response_tokens"
         )
-    judgements = labeler.judge(comparisons)
-    rows = [_row(run, c, j) for c, j in zip(comparisons, judgements, strict=True)]
-    write_records(folder, "comparisons", COMPARISON_FEATURES, rows)
+    judgements = labeler.judge(pairs)
+    rows = [_row(inputs, p, j) for p, j in zip(pairs, judgements, strict=True)]
+    write_records(folder / "comparisons", rows, Comparison)
     labels = np.array([j.probability for j in judgements])
     return Outcome(
         {
             "method": settings.method,
             "audit": audits,
             "comparisons": len(rows),
-            "dropped": dropped,
+            "dropped": len(prompts) - len(pairs),
             "label_strength": float(np.mean(np.abs(labels - 0.5))),
         },
-        scorer.tokens + writer.tokens + sampled,
+        tools.scorer.tokens + tools.generator.tokens + sampled,
     )
 
 
-def make_labeler(run: Run, scorer: Scorer, writer: Generator, chat: Any) -> Labeler:
-    """The labeler that the config names."""
-    f = run.config.feedback
-    examples = run.feedback_examples_all[: f.few_shots]
-    if f.method == "contrast":
-        return LikelihoodContrast(scorer, chat, f.contrast_scale)
-    if f.method == "multiple_choice":
-        return MultipleChoice(scorer, chat, examples)
-    return ChainOfThought(
-        generator=writer,
-        scorer=scorer,
-        chat=chat,
-        examples=examples,
-        max_new_tokens=f.reasoning_tokens,
-        sampling=run.sampling,
+def _tools(inputs: Inputs) -> LabelerTools:
+    """The feedback model, as labelers use it; abstract ahead."""
+    f, g, models = inputs.config.feedback, inputs.config.generation, inputs.models
+    source = models.source(f.source)
+    model, mesh = models.policy(source), models.decode_mesh
+    examples = LABELERS[f.method].few_shots(inputs.constitution) or ()
+    return LabelerTools(
+        scorer=make_scorer(g, model, mesh),
+        generator=make_generator(g, model, mesh, models.stop_ids_of(source)),
+        chat=models.chat_of(source),
+        examples=examples[: f.few_shots],
+        sampling=make_sampling(g),
+        seed=inputs.seed,
+        reasoning_tokens=f.reasoning_tokens,
         clamp_low=f.clamp_low,
         clamp_high=f.clamp_high,
-        seed=run.config.seed,
+        contrast_scale=f.contrast_scale,
     )
 
 
-def audit_labeler(run: Run, labeler: Labeler) -> dict[str, dict[str, float]]:
+def _sampler(inputs: Inputs) -> Generator:
+    """Samples from SL-CAI; abstract ahead."""
+    models = inputs.models
+    model = models.policy(models.policy_source("sl_cai"))
+    return make_generator(inputs.config.generation, model, models.decode_mesh, models.stop_ids)
+
+
+def check(inputs: Inputs) -> None:
+    """Refuses a method that there is not, and more principles and few-shots than there are.
+
+    Raises:
+      ConfigError: one of these.
+    """
+    f, constitution = inputs.config.feedback, inputs.constitution
+    if f.method not in LABELERS:
+        raise ConfigError(
+            f"config.feedback.method: no method {f.method!r}; known: {', '.join(LABELERS)}"
+        )
+    examples = LABELERS[f.method].few_shots(constitution)
+    if examples is not None and f.few_shots > len(examples):
+        raise ConfigError(
+            f"config.feedback.few_shots: {f.few_shots}, but the constitution has {len(examples)} "
+            "such few-shots"
+        )
+    if f.principles_per_pair > len(constitution.feedback):
+        raise ConfigError(
+            f"config.feedback.principles_per_pair: {f.principles_per_pair}, but only "
+            f"{len(constitution.feedback)} feedback principles of the constitution are in use"
+        )
+
+
+def audit_labeler(inputs: Inputs, labeler: Labeler) -> dict[str, dict[str, float]]:
     """Measures the labeler on labelled pairs, kept apart in two halves.
 
     The ``development`` half is for people to choose methods and wordings by; ``audit`` is for the
     audit alone.
     """
-    limit = run.config.feedback.audit_pairs // 2
-    out = {}
-    for half, held_out in (("development", False), ("audit", True)):
-        pairs = run.audit_split(held_out)[:limit]
-        comparisons, truth = [], []
-        for pair in pairs:
-            flip = bool(named_rng(run.config.seed, "audit", "flip", pair.id).integers(2))
+    out: dict[str, dict[str, Any]] = {}
+    for half in ("development", "audit"):
+        pairs, truth = [], []
+        for pair in inputs.rows(half):
+            flip = bool(named_rng(inputs.seed, "audit", "flip", pair.id).integers(2))
             options = (pair.rejected, pair.chosen) if flip else (pair.chosen, pair.rejected)
-            principles = draw_principles(run, pair.id)
-            comparisons.append(Comparison(pair.id, pair.prompt, *options, principles))
+            principles = draw_principles(inputs, pair.id)
+            pairs.append(ResponsePair(pair.id, pair.messages, *options, principles))
             truth.append(not flip)
-        result = audit(labeler.judge(comparisons), truth)
+        result = audit(labeler.judge(pairs), truth)
         out[half] = {**asdict(result), "better_than_chance": result.better_than_chance}
     heard = out["audit"]
     line = (
-        f"feedback: audit of {run.config.feedback.method} on {heard['pairs']} held-out labelled "
+        f"feedback: audit of {inputs.config.feedback.method} on {heard['pairs']} held-out labelled "
         f"pairs: accuracy {heard['accuracy']:.2f} "
         f"[{heard['accuracy_low']:.2f}, {heard['accuracy_high']:.2f}]"
     )
-    if not heard["better_than_chance"]:
+    if heard["better_than_chance"]:
+        log.info("%s", line)
+    else:
         log.warning(
             "%s. The interval does not lie above one half: these labels may be noise. Use a larger "
             "feedback model (config.feedback.source) or another config.feedback.method.",
             line,
         )
-    else:
-        log.info("%s", line)
     return out
 
 
-def draw_principles(run: Run, item: str) -> tuple:
+def draw_principles(inputs: Inputs, item: str) -> tuple[FeedbackPrinciple, ...]:
     """The principles that one pair is compared under."""
-    principles = run.constitution.feedback
-    rng = named_rng(run.config.seed, "feedback", "principles", item)
-    count = run.config.feedback.principles_per_pair
+    principles = inputs.constitution.feedback
+    rng = named_rng(inputs.seed, "feedback", "principles", item)
+    count = inputs.config.feedback.principles_per_pair
     chosen = rng.choice(len(principles), size=count, replace=False)
     return tuple(principles[int(i)] for i in chosen)
 
 
 def _sample_pairs(
-    run: Run, sampler: Generator, prompts: list[Prompt]
-) -> tuple[list[Comparison], int]:
-    ids = [run.chat.prompt_ids(conversation(p.text)) for p in prompts]
+    inputs: Inputs, sampler: Generator, prompts: list[Prompt]
+) -> list[ResponsePair]:
+    """Two responses to each prompt, where both parse and they differ."""
+    chat = inputs.models.chat
+    ids = [chat.prompt_ids(p.messages) for p in prompts]
     sides = range(2)
     samples = sampler.generate(
         [row for row in ids for _ in sides],
-        [named_key(run.config.seed, "feedback", p.id, side) for p in prompts for side in sides],
-        run.config.generation.response_tokens,
-        Sampling(run.config.feedback.temperature),
+        [named_key(inputs.seed, "feedback", p.id, side) for p in prompts for side in sides],
+        inputs.config.generation.response_tokens,
+        Sampling(inputs.config.feedback.temperature),
         "feedback: responses",
     )
-    comparisons = []
+    pairs = []
     for i, prompt in enumerate(prompts):
-        texts = [run.usable_text(s) for s in samples[2 * i : 2 * i + 2]]
-        if None not in texts and texts[0] != texts[1]:
-            principles = draw_principles(run, prompt.id)
-            comparisons.append(Comparison(prompt.id, prompt.text, *texts, principles))
-    return comparisons, len(prompts) - len(comparisons)
+        one, other = (usable_text(chat, s) for s in samples[2 * i : 2 * i + 2])
+        if one is not None and other is not None and one != other:
+            principles = draw_principles(inputs, prompt.id)
+            pairs.append(ResponsePair(prompt.id, prompt.messages, one, other, principles))
+    return pairs
 
 
-def _row(run: Run, c: Comparison, judgement: Judgement) -> dict[str, Any]:
-    prompt_ids = run.chat.prompt_ids(conversation(c.prompt))
-    target = judgement.probability
-    if run.config.feedback.labels == "hard":
-        target = (1 + np.sign(target - 0.5)) / 2
-    return {
-        "id": c.id,
-        "prompt": c.prompt,
-        "response_first": c.first,
-        "response_second": c.second,
-        "first": run.chat.judged_ids(prompt_ids, c.first),
-        "second": run.chat.judged_ids(prompt_ids, c.second),
-        "target_ppm": [round(target * 1e6)],
-        "probability": judgement.probability,
-        "principle_ids": [p.id for p in c.principles],
-        "shown_first": judgement.shown_first.tolist(),
-        "shown_second": judgement.shown_second.tolist(),
-        "method": run.config.feedback.method,
-        "seed": run.config.seed,
-        "model": run.model,
-        "feedback_model": run.config.feedback.source or run.model,
-        "constitution_sha256": run.constitution.content_hash(),
-    }
+def _row(inputs: Inputs, pair: ResponsePair, judgement: Judgement) -> Comparison:
+    settings, chat = inputs.config.feedback, inputs.models.chat
+    prompt_ids = chat.prompt_ids(pair.prompt)
+    return Comparison(
+        id=pair.id,
+        prompt=pair.prompt,
+        response_first=pair.first,
+        response_second=pair.second,
+        first=tuple(chat.judged_ids(prompt_ids, pair.first)),
+        second=tuple(chat.judged_ids(prompt_ids, pair.second)),
+        target_ppm=(target_ppm(judgement.probability, settings.labels),),
+        probability=judgement.probability,
+        principle_ids=tuple(p.id for p in pair.principles),
+        shown_first=tuple(judgement.shown_first.tolist()),
+        shown_second=tuple(judgement.shown_second.tolist()),
+        method=settings.method,
+        seed=inputs.seed,
+        model=inputs.models.base_name,
+        feedback_model=settings.source or inputs.models.base_name,
+        constitution_sha256=inputs.constitution_sha256,
+    )
 
 
-def steps(plan: Plan) -> list[Step]:
-    """Responses, beside the labeler's model; and what the labeler asks of it."""
-    run, f, g = plan.run, plan.run.config.feedback, plan.run.config.generation
-    source, own, mesh = plan.source(f.source), plan.source(), plan.run.decode_mesh
-    model, length = plan.decoder(source, mesh), g.context_tokens
-    policy = plan.decoder(own, mesh, lora_config(run.config.sl_train.lora))
-    name, prompt = "feedback: responses", length - g.response_tokens
-    sampling = Sampling(f.temperature)
-    responses = plan.generate(name, own, policy, g.batch_size, prompt, g.response_tokens, sampling)
-    found = [plan.beside(responses, model.params)]
-    if f.method == "contrast":
-        scored, static = row_logprobs, {"temperature": 1.0}
-    else:
-        scored, static = next_logprobs, {"choices": (0, 1)}
-    if f.method == "chain_of_thought":
-        name, new = "feedback: reasoning", f.reasoning_tokens
-        prompt, b = length - new, g.batch_size
-        found.append(plan.generate(name, source, model, b, prompt, new, run.sampling))
-    return [*found, plan.score("feedback: labels", source, scored, model, mesh, length, **static)]
+def target_ppm(probability: float, labels: str) -> int:
+    """P(first is better) as training uses it, in parts per million; hard labels are 0 or 1."""
+    if labels == "hard":
+        probability = float(1 + np.sign(probability - 0.5)) / 2
+    return round(probability * 1e6)
+
+
+def programs(inputs: Inputs) -> list[Program]:
+    """Responses, with the labeler's model resident; and what the labeler asks of it."""
+    f, g, tools = inputs.config.feedback, inputs.config.generation, _tools(inputs)
+    responses = _sampler(inputs).programs(
+        "feedback: responses", g.response_tokens, Sampling(f.temperature)
+    )
+    resident = (tools.scorer.abstract_params,)
+    labels = LABELERS[f.method].make(tools).programs("feedback")
+    return [
+        *with_remedy([replace(p, resident=resident) for p in responses], SAMPLING_REMEDY),
+        *with_remedy(labels, SCORING_REMEDY),
+    ]
 
 
 STAGE = Stage(
     name="feedback",
-    inputs=("sl_train",),
-    settings=lambda run: [
-        run.config.feedback,
-        run.config.generation,
-        run.file_hashes("red_team_prompts", "harmlessness_pairs"),
-        stamp(run.config.feedback.source),
-        run.constitution.content_hash(),
-    ],
-    run=run,
+    needs=("sl_train",),
+    blocks=("feedback", "generation"),
+    data={
+        "red_team": first("red_team_prompts", "training", "feedback.prompts"),
+        "development": Selection(
+            "harmlessness_pairs", "development", lambda c: c.feedback.audit_pairs // 2
+        ),
+        "audit": Selection("harmlessness_pairs", "audit", lambda c: c.feedback.audit_pairs // 2),
+    },
+    constitution=("feedback", "choice_examples", "thought_examples"),
+    execute=execute,
+    programs=programs,
+    check=check,
 )

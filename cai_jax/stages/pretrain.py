@@ -1,7 +1,8 @@
 """A small assistant from scratch, where the config asks for one: the model the run starts from."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,86 +11,102 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cai_jax.config import PretrainConfig
-from cai_jax.data.records import INTS, TEXT, write_records
+from cai_jax.data.records import write_records
+from cai_jax.data.rows import TrainingDialogue
 from cai_jax.data.tasks import Part
 from cai_jax.learning.losses import sft_loss_sum
-from cai_jax.learning.train import Trainable, make_optimizer
+from cai_jax.learning.optimizers import make_optimizer
+from cai_jax.learning.train import Trainable
+from cai_jax.models.decoder import Decoder
 from cai_jax.models.io.export import decoder_tensors, write_shards
-from cai_jax.models.io.load import decoder_builder
 from cai_jax.models.io.sources import ModelSource
-from cai_jax.models.params import abstract_split, init_on_mesh
+from cai_jax.models.params import init_on_mesh
 from cai_jax.parallel import hosts
-from cai_jax.prompts.chat import ChatFormat, Message, load_tokenizer
+from cai_jax.parallel.mesh import abstract_batch
+from cai_jax.prompts.chat import ChatFormat, load_tokenizer
+from cai_jax.prompts.messages import Message
 from cai_jax.prompts.word_tokenizer import word_tokenizer
-from cai_jax.stages.run import PRETRAINED, Outcome, Run, Stage, load_function
-from cai_jax.stages.training import check_lengths, packed_batches, packed_tokens, train
+from cai_jax.stages.engines import load_function, stage_seed
+from cai_jax.stages.models import PRETRAINED
+from cai_jax.stages.stage import Inputs, Outcome, Stage
+from cai_jax.stages.training import (
+    Training,
+    check_lengths,
+    packed_batches,
+    packed_tokens,
+    survey_batches,
+)
 
-DIALOGUE_FEATURES = {"id": TEXT, "tokens": INTS, "loss_mask": INTS}
 
-
-def run(run: Run, folder: Path) -> Outcome:
+def execute(inputs: Inputs, folder: Path) -> Outcome:
     """Trains on the corpus and leaves a Hugging Face folder, ``model``."""
-    settings = run.config.pretrain
-    dialogues = list(_corpus(run))
+    settings, models = inputs.config.pretrain, inputs.models
+    dialogues = list(_corpus(inputs))
     model = folder / PRETRAINED
-    texts = (m["content"] for dialogue in dialogues for m in dialogue.messages)
+    texts = (message.text for dialogue in dialogues for message in dialogue.messages)
     if hosts.is_main():
         word_tokenizer(texts).save_pretrained(model)
     hosts.sync("the tokenizer")
     chat = ChatFormat(load_tokenizer(model))
     hosts.write_text(model / "config.json", json.dumps(_fields(settings, chat), indent=2) + "\n")
     hosts.sync("the model's config")
-    source = ModelSource(model, execution=run.execution)
+    source = ModelSource(model)
 
     rows = [_row(chat, f"{n:07d}", d.messages, d.learned) for n, d in enumerate(dialogues)]
-    lengths = (len(row["tokens"]) for row in rows)
-    check_lengths("pretrain", lengths, settings.sequence_length)
-    write_records(folder, "dialogues", DIALOGUE_FEATURES, rows)
-    parts = [Part(folder, "dialogues", 1.0)]
-    data = list(packed_batches(run, "pretrain", parts, settings, source.config.vocab_size))
-    if len(data) <= settings.warmup_steps:
+    check_lengths("pretrain", (len(row.tokens) for row in rows), settings.sequence_length)
+    write_records(folder / "dialogues", rows, TrainingDialogue)
+    parts = [Part(folder / "dialogues", 1.0)]
+    vocab_size = source.config.vocab_size
+    batches = partial(packed_batches, "pretrain", parts, settings, vocab_size, inputs.seed)
+    survey = survey_batches(batches(), packed_tokens)
+    if survey.count <= settings.warmup_steps:
         raise ValueError(
-            f"pretrain: {len(data)} updates; set config.pretrain.warmup_steps (now "
+            f"pretrain: {survey.count} updates; set config.pretrain.warmup_steps (now "
             f"{settings.warmup_steps}) below that, or use a larger corpus"
         )
-    build = decoder_builder(source, run.dtype, seed=run.stage_seed("pretrain", "init"))
-    graph, _ = abstract_split(build)
-    trainable = Trainable(graph, init_on_mesh(build, nnx.Param, run.mesh), nnx.State({}))
-    optimizer = make_optimizer(
-        settings.learning_rate,
-        settings.warmup_steps,
-        settings.max_grad_norm,
-        decay_steps=len(data),
-    )
-    params, history, tokens = train(
-        run,
-        folder,
-        "pretrain",
-        trainable,
-        sft_loss_sum,
-        optimizer,
-        data,
-        settings.micro_batches,
-        packed_tokens,
-    )
-    tensors = decoder_tensors(params, source.family.names, source.config)
+    training = _training(inputs, source, survey.count)
+    build = partial(training.blueprint.build, stage_seed(inputs.seed, "pretrain", "init"))
+    params = init_on_mesh(build, nnx.Param, models.mesh)
+    trainable = Trainable(training.blueprint.graph, params, nnx.State({}))
+    fit = training.fit(folder, trainable, batches(), survey)
+    tensors = decoder_tensors(fit.params, source.family.names, source.config)
     write_shards(tensors, model, jnp.dtype(jnp.float32), 1 << 40)
     return Outcome(
         {
             "dialogues": len(rows),
-            "steps": len(history),
-            "first_loss": history[0]["loss"],
-            "last_loss": history[-1]["loss"],
+            "steps": len(fit.history),
+            "first_loss": fit.history[0]["loss"],
+            "last_loss": fit.history[-1]["loss"],
         },
-        tokens,
+        fit.tokens,
     )
 
 
-def _corpus(run: Run) -> Iterator[Any]:
+def _training(inputs: Inputs, source: ModelSource, steps: int) -> Training:
+    settings, models = inputs.config.pretrain, inputs.models
+    rows = abstract_batch((settings.batch_size, settings.sequence_length), jnp.int32, models.mesh)
+    return Training(
+        name="pretrain",
+        blueprint=models.blueprint(Decoder, source),
+        loss_sum=sft_loss_sum,
+        optimizer=make_optimizer(
+            settings.learning_rate,
+            settings.warmup_steps,
+            settings.max_grad_norm,
+            decay_steps=steps,
+        ),
+        micro_batches=settings.micro_batches,
+        batch={name: rows for name in ("tokens", "segments", "loss_mask")},
+        mesh=models.mesh,
+        seed=inputs.seed,
+    )
+
+
+def _corpus(inputs: Inputs) -> Iterable[Any]:
     """Dialogues with ``messages`` and ``learned``, as cai_jax/microworld/corpus.py writes them."""
-    settings = run.config.pretrain
+    settings = inputs.config.pretrain
     write = load_function(settings.corpus, "config.pretrain.corpus")
-    return write(run.config.seed, run.config.data.held_out_percent, dict(settings.options))
+    return write(inputs.seed, inputs.run.data.held_out_percent, dict(settings.options))
 
 
 def _fields(settings: PretrainConfig, chat: ChatFormat) -> dict[str, Any]:
@@ -114,26 +131,23 @@ def _fields(settings: PretrainConfig, chat: ChatFormat) -> dict[str, Any]:
     }
 
 
-def _row(chat: ChatFormat, id_: str, messages: tuple[Message, ...], learned: int) -> dict[str, Any]:
+def _row(
+    chat: ChatFormat, id_: str, messages: tuple[Message, ...], learned: int
+) -> TrainingDialogue:
     """A dialogue's ids; the mask is 1 on the last ``learned`` of the assistant's turns."""
-    tokens = [*chat.prompt_ids(messages[:-1]), *chat.reply_ids(messages[-1]["content"])]
+    tokens = [*chat.prompt_ids(messages[:-1]), *chat.reply_ids(messages[-1].text)]
     mask = [0] * len(tokens)
-    turns = [i for i, m in enumerate(messages) if m["role"] == "assistant"][-learned:]
+    turns = [i for i, m in enumerate(messages) if m.role == "assistant"][-learned:]
     for turn in turns:
         start = len(chat.prompt_ids(messages[:turn]))
-        end = start + len(chat.reply_ids(messages[turn]["content"]))
+        end = start + len(chat.reply_ids(messages[turn].text))
         mask[start:end] = [1] * (end - start)
-    return {"id": id_, "tokens": tokens, "loss_mask": mask}
+    return TrainingDialogue(id_, tuple(tokens), tuple(mask))
 
 
-def _beginning(run: Run) -> list[str]:
+def _beginning(inputs: Inputs) -> list[str]:
     """The corpus by its first dialogues: files that it is written from may have changed."""
-    return [m["content"] for dialogue in islice(_corpus(run), 1000) for m in dialogue.messages]
+    return [m.text for dialogue in islice(_corpus(inputs), 1000) for m in dialogue.messages]
 
 
-STAGE = Stage(
-    name="pretrain",
-    inputs=(),
-    settings=lambda run: [run.config.pretrain, _beginning(run)],
-    run=run,
-)
+STAGE = Stage(name="pretrain", blocks=("pretrain",), execute=execute, extra=_beginning)

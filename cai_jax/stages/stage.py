@@ -36,6 +36,7 @@ class Stage:
       data: rows of files that people write, by name.
       constitution: parts of the constitution that it reads.
       extra: what else it depends on, as JSON.
+      check: refuses inputs that it cannot use, before anything is computed.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Stage:
     data: Mapping[str, Selection] = field(default_factory=dict)
     constitution: tuple[str, ...] = ()
     extra: Callable[["Inputs"], Any] = lambda inputs: None
+    check: Callable[["Inputs"], None] = lambda inputs: None
 
 
 @dataclass(frozen=True)

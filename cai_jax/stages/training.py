@@ -1,107 +1,177 @@
-"""What the stages that train on records share: the loop, and packed dialogues."""
+"""What the stages that train on records share: their programs, the loop, packed dialogues."""
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
-from clu import metric_writers
 from flax import nnx
-from tqdm import tqdm
+from jax.sharding import Mesh
 
 from cai_jax.config import PMTrainConfig, PretrainConfig, SLTrainConfig
 from cai_jax.data.tasks import CausalLMConverter, Part, batches, mixture
+from cai_jax.learning.history import Scalars, open_history
+from cai_jax.learning.loop import train
 from cai_jax.learning.losses import Batch
+from cai_jax.learning.optimizers import make_optimizer
 from cai_jax.learning.train import (
     LossSum,
     Trainable,
-    TrainState,
+    abstract_trainable,
     init_state,
-    make_optimizer,
-    train_step,
+    initial_program,
+    make_trainable,
+    state_program,
+    train_program,
 )
-from cai_jax.models.io.load import forget_pretrained
+from cai_jax.models.blueprint import Blueprint
+from cai_jax.models.decoder import Decoder
+from cai_jax.models.io.load import fill_merged, merge_programs
+from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel import hosts
-from cai_jax.parallel.mesh import put_batch
-from cai_jax.stages.run import Run
+from cai_jax.parallel.program import Program
+from cai_jax.stages.engines import stage_seed, with_remedy
 
 log = logging.getLogger("cai_jax")
 
 
-def train(
-    run: Run,
-    folder: Path,
-    name: str,
-    trainable: Trainable,
-    loss_sum: LossSum,
-    optimizer: optax.GradientTransformation,
-    data: Iterable[Batch],
-    micro_batches: int,
-    tokens_of: Callable[[Batch], int],
-) -> tuple[nnx.State, list[dict[str, float]], int]:
-    """Trains over the batches, writing scalars for TensorBoard.
+@dataclass(frozen=True)
+class Fit:
+    """What training left."""
 
-    Returns:
-      The trained parameters, the metrics of every step, and the number of tokens read.
+    params: nnx.State  # trained ones
+    history: list[Scalars]  # metrics of every step
+    tokens: int  # that were read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A stage's training on records: one definition, to be compiled ahead and to run.
+
+    Attributes:
+      name: of the stage.
+      blueprint: of what is trained.
+      loss_sum: what is minimised.
+      optimizer: of the trained parameters.
+      micro_batches: of a batch.
+      batch: abstract.
+      mesh: of training.
+      seed: of the run.
+      warmup_steps: for a warning where training is no longer than that.
     """
-    forget_pretrained()
-    data = list(data)
-    hosts.check_same(
-        name,
-        {"its batches": hosts.digest(data)},
-        "A record or its order differs: see that all hosts read the same workdir and packages.",
-    )
-    if len(data) <= (warmup := getattr(run.config, name).warmup_steps):
-        log.warning(
-            "%s: %d updates, all within config.%s.warmup_steps = %d", name, len(data), name, warmup
+
+    name: str
+    blueprint: Blueprint
+    loss_sum: LossSum
+    optimizer: optax.GradientTransformation
+    micro_batches: int
+    batch: Batch
+    mesh: Mesh
+    seed: int
+    warmup_steps: int = 0
+
+    def programs(self, source: ModelSource) -> list[Program]:
+        """Whatever starting from the source and training compile, the update first."""
+        trainable = abstract_trainable(self.blueprint, self.mesh)
+        set_up = [
+            *merge_programs(source, self._decoder()),
+            *self._initial(),
+            state_program(trainable.params, self.optimizer),
+        ]
+        remedy = "take more devices, or train low-rank updates (lora.rank)"
+        return [self.update(trainable), *with_remedy(set_up, remedy, f"{self.name}: ")]
+
+    def update(self, trainable: Trainable) -> Program:
+        """One step; ``trainable`` may be abstract."""
+        program = train_program(
+            f"{self.name}: update",
+            self.blueprint,
+            trainable,
+            self.loss_sum,
+            self.optimizer,
+            self.micro_batches,
+            self.batch,
+            self.mesh,
         )
-    state: TrainState = init_state(trainable.params, optimizer)
-    history, tokens = [], 0
-    writer = metric_writers.create_default_writer(
-        str(folder / "tensorboard"), just_logging=not hosts.is_main(), asynchronous=False
-    )
-    with tqdm(data, desc=name, unit="step", leave=False) as bar:
-        for step, batch in enumerate(bar):
-            with jax.set_mesh(run.mesh):
-                state, metrics = train_step(
-                    state,
-                    trainable.frozen,
-                    put_batch(batch, run.mesh),
-                    loss_sum=loss_sum,
-                    graph=trainable.graph,
-                    optimizer=optimizer,
-                    micro_batches=micro_batches,
-                )
-            scalars = {k: float(v) for k, v in hosts.fetch(metrics).items()}
-            check_finite(scalars, name, step)
-            history.append(scalars)
-            tokens += tokens_of(batch)
-            writer.write_scalars(step, scalars)
-            bar.set_postfix(loss=f"{scalars['loss']:.3f}", refresh=False)
-    writer.close()
-    return state.params, history, tokens
+        remedy = f"raise config.{self.name}.micro_batches or the number of devices"
+        return replace(program, remedy=remedy)
+
+    def start(self, source: ModelSource) -> Trainable:
+        """The module before training, its decoder filled from a source."""
+        decoder = fill_merged(source, self._decoder())
+        return make_trainable(self.blueprint, decoder, self.mesh, self._init_seed)
+
+    def fit(
+        self, folder: Path, trainable: Trainable, batches: Iterable[Batch], survey: "Survey"
+    ) -> Fit:
+        """Trains over the batches, writing scalars for TensorBoard into the folder.
+
+        Args:
+          folder: of the stage.
+          trainable: from ``start``; training gives its buffers up.
+          batches: host arrays, like ``batch``.
+          survey: of the same batches.
+        """
+        hosts.check_same(
+            self.name,
+            {"its batches": survey.digest},
+            "A record or its order differs: see that all hosts read the same workdir and packages.",
+        )
+        if survey.count <= self.warmup_steps:
+            log.warning(
+                "%s: %d updates, all within config.%s.warmup_steps = %d",
+                self.name,
+                survey.count,
+                self.name,
+                self.warmup_steps,
+            )
+        update, state = self.update(trainable), init_state(trainable.params, self.optimizer)
+        with open_history(folder, self.name, survey.count, ("loss",)) as history:
+            state = train(update, state, trainable.frozen, batches, history)
+        return Fit(state.params, history.rows, survey.tokens)
+
+    @property
+    def _init_seed(self) -> int:
+        return stage_seed(self.seed, self.name, "init")
+
+    def _initial(self) -> list[Program]:
+        """What makes new parameters, where there are any."""
+        plain = self.blueprint.module is Decoder and self.blueprint.lora is None
+        return [] if plain else [initial_program(self.blueprint, self.mesh, self._init_seed)]
+
+    def _decoder(self) -> nnx.State:
+        """Abstract parameters of the decoder before training, low-rank updates left out."""
+        plain = replace(self.blueprint, module=Decoder, lora=None)
+        dtype = self.blueprint.dtype if self.blueprint.lora else jnp.dtype(jnp.float32)
+        return plain.abstract(self.mesh, dtype).params
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What there is to train on."""
+
+    count: int  # batches
+    tokens: int
+    digest: str  # of all batches in order
+
+
+def survey_batches(batches: Iterable[Batch], tokens_of: Callable[[Batch], int]) -> Survey:
+    """Counts batches without keeping them; training goes over them once more."""
+    count, tokens, hashed = 0, 0, hashlib.sha256()
+    for batch in batches:
+        count, tokens = count + 1, tokens + tokens_of(batch)
+        hashed.update(hosts.digest(batch).encode("ascii"))
+    return Survey(count, tokens, hashed.hexdigest()[:16])
 
 
 def optimizer_of(settings: SLTrainConfig | PMTrainConfig) -> optax.GradientTransformation:
     """Adam as a training stage asks for it."""
     return make_optimizer(settings.learning_rate, settings.warmup_steps, settings.max_grad_norm)
-
-
-def check_finite(scalars: dict[str, float], name: str, step: int) -> dict[str, float]:
-    """Stops a run that diverged.
-
-    Raises:
-      FloatingPointError: a metric is NaN or infinite.
-    """
-    for key, value in scalars.items():
-        if not np.isfinite(value):
-            raise FloatingPointError(
-                f"{name}: {key} is {value} at step {step}; lower config.{name}.learning_rate"
-            )
-    return scalars
 
 
 def fill_rows(batch: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
@@ -114,13 +184,13 @@ def fill_rows(batch: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
 
 
 def packed_batches(
-    run: Run,
     name: str,
     parts: Sequence[Part],
     settings: PretrainConfig | SLTrainConfig,
     vocab_size: int,
+    seed: int,
 ) -> Iterator[Batch]:
-    """Batches of packed dialogues, ``config.NAME.epochs`` times over the parts.
+    """Batches of packed dialogues, as many epochs over the parts as the settings say.
 
     Rows that only fill the last batch of an epoch have no loss.
     """
@@ -130,7 +200,7 @@ def packed_batches(
         CausalLMConverter(),
         {"tokens": length, "loss_mask": length},
         rows,
-        [run.stage_seed(name, "epoch", e) for e in range(settings.epochs)],
+        [stage_seed(seed, name, "epoch", e) for e in range(settings.epochs)],
     )
     for batch in packed:
         filled = fill_rows(batch, rows)

@@ -87,6 +87,13 @@ class ModelSource:
             return ()
         return tuple(stated) if isinstance(stated, list) else (int(stated),)
 
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether the pretrained files hold one."""
+        if self.path.suffix == ".gguf":
+            return "tokenizer.ggml.model" in self.weights.metadata
+        return any(self.path.glob("tokenizer*"))
+
     @cached_property
     def hugging_face_fields(self) -> Fields:
         """The config.json of the pretrained model; for a .gguf file one that says the same."""

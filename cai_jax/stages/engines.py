@@ -1,0 +1,68 @@
+"""Generators and scorers as the config asks for them, and other things that stages share."""
+
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from jax.sharding import Mesh
+
+from cai_jax.config import ConfigError, GenerationConfig
+from cai_jax.generation.engine import Generator
+from cai_jax.generation.sampling import Sampling
+from cai_jax.generation.scoring import Scorer
+from cai_jax.keys import named_key
+from cai_jax.models.blueprint import Model
+from cai_jax.parallel.program import Program
+
+SAMPLING_REMEDY = "raise config.mesh.decode_tensor, or lower config.generation.batch_size"
+SCORING_REMEDY = "lower config.generation.score_batch_size"
+
+
+def make_generator(g: GenerationConfig, model: Model, mesh: Mesh, stop_ids: Any) -> Generator:
+    """Samples from a decoder that is laid out over ``mesh``."""
+    return Generator(model, mesh, stop_ids, g.batch_size, g.prompt_bucket_tokens, g.context_tokens)
+
+
+def make_scorer(
+    g: GenerationConfig,
+    model: Model,
+    mesh: Mesh,
+    max_tokens: int | None = None,
+    offload: bool = False,
+) -> Scorer:
+    """Scores with a model that is laid out over ``mesh``; rows have ``context_tokens`` at most."""
+    longest = g.context_tokens if max_tokens is None else max_tokens
+    return Scorer(model, mesh, g.score_batch_size, g.score_bucket_tokens, longest, offload)
+
+
+def make_sampling(g: GenerationConfig) -> Sampling:
+    """How text is sampled outside RL and feedback."""
+    return Sampling(g.temperature, g.top_k, g.top_p)
+
+
+def with_remedy(programs: Iterable[Program], remedy: str, prefix: str = "") -> list[Program]:
+    """Programs with what to change where they do not fit, and the stage before their names."""
+    return [replace(p, name=f"{prefix}{p.name}", remedy=p.remedy or remedy) for p in programs]
+
+
+def stage_seed(seed: int, *names: str | int) -> int:
+    """A seed below 2**31 for libraries that take integers, from the run's seed and names."""
+    return int(named_key(seed, *names)[0] >> 1)
+
+
+def load_function(name: str, field: str) -> Callable[..., Any]:
+    """The function that a config field names as MODULE:FUNCTION.
+
+    Raises:
+      ConfigError: there is none of this name.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+        if callable(found):
+            return found
+        problem: Any = f"it is a {type(found).__name__}"
+    except (ImportError, AttributeError, ValueError) as error:
+        problem = error
+    raise ConfigError(f"{field}: {name!r} is no function ({problem}); name one as MODULE:FUNCTION")

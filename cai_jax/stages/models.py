@@ -1,0 +1,181 @@
+"""Models of a run: which there are, on which devices, and how they are loaded."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from cai_jax.config import Config, ConfigError, LoRAFields
+from cai_jax.models.blueprint import Blueprint, Model
+from cai_jax.models.config import Execution, LoRAConfig
+from cai_jax.models.decoder import Decoder
+from cai_jax.models.heads import PolicyWithValue, PreferenceModel
+from cai_jax.models.io.checkpoint import CheckpointInfo
+from cai_jax.models.io.load import load_policy, load_preference_model
+from cai_jax.models.io.sources import ModelSource, cache_folder, resolve
+from cai_jax.parallel.devices import attention_kernel, compute_dtype
+from cai_jax.parallel.mesh import decoding_mesh, make_mesh
+from cai_jax.prompts.chat import ChatFormat, load_tokenizer
+from cai_jax.stages.workdir import Workdir
+
+PRETRAINED = "model"  # folder of the model that the stage pretrain leaves
+CHECKPOINT = "checkpoint"  # folder of the model that a training stage leaves
+
+# Every policy of a run, as people read its name, and the stages that it has been through.
+POLICIES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "base": ("base", ()),
+    "sl_cai": ("SL-CAI", ("sl_train",)),
+    "rl_cai": ("RL-CAI", ("sl_train", "rl")),
+}
+
+
+class Models:
+    """Models of a run and their devices; sources are resolved when they are first needed.
+
+    What a stage will leave is described by the config, so a model is known before it exists: it is
+    abstract first, and filled from files where they are there.
+
+    Args:
+      config: of the run.
+      workdir: that trained models are in.
+      devices: that models are sharded over; None: those that JAX sees.
+      ahead: describe the base model by ``config.model.architecture``, and load nothing.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        workdir: Workdir,
+        devices: Sequence[jax.Device] | None = None,
+        ahead: bool = False,
+    ):
+        self._config, self._workdir, self._devices, self.ahead = config, workdir, devices, ahead
+
+    @cached_property
+    def mesh(self) -> Mesh:
+        """The devices, as training splits work over them."""
+        sizes = self._config.mesh
+        return make_mesh(sizes.data, sizes.fsdp, sizes.tensor, self._devices)
+
+    @cached_property
+    def decode_mesh(self) -> Mesh:
+        """The same devices as sampling splits work over them."""
+        tensor = self._config.mesh.decode_tensor
+        return decoding_mesh(self.mesh, tensor) if tensor else self.mesh
+
+    @property
+    def platform(self) -> str:
+        """What the devices are: cpu, gpu or tpu."""
+        return self.mesh.devices.flat[0].platform
+
+    @cached_property
+    def execution(self) -> Execution:
+        """How decoders are run here."""
+        model = self._config.model
+        return Execution(attention_kernel(model.attention, self.platform), model.remat)
+
+    @cached_property
+    def dtype(self) -> jnp.dtype:
+        """Of activations, matmuls and frozen parameters."""
+        return compute_dtype(self._config.model.compute_dtype, self.platform)
+
+    @property
+    def base_name(self) -> str:
+        """Source of the model that the run starts from: a given one, or its own."""
+        own = self._workdir.folder("pretrain") / PRETRAINED
+        return self._config.model.source or str(own)
+
+    def source(self, name: str = "") -> ModelSource:
+        """A model source, empty meaning the one that the run starts from.
+
+        Raises:
+          ValueError: there is none of this name.
+          ConfigError: compile ahead would have to download it.
+        """
+        architecture = self._config.model.architecture
+        if self.ahead and name.startswith("hf:"):
+            raise ConfigError(
+                f"model source {name}: compile ahead downloads no weights; give a folder with that "
+                "model's config.json instead"
+            )
+        if self.ahead and not name and architecture:
+            return ModelSource(Path(architecture))
+        return resolve(name or self.base_name, cache_folder(self._config.model.cache))
+
+    def policy_source(self, name: str) -> ModelSource:
+        """The source of one of ``POLICIES``, whether or not its stages have run."""
+        source = self.source()
+        for stage in POLICIES[name][1]:
+            lora = lora_config(getattr(self._config, stage).lora)
+            source = source.trained(self.checkpoint(stage), CheckpointInfo("policy", "", lora))
+        return source
+
+    def preference_source(self) -> ModelSource:
+        """The source of the preference model, whether or not it has been trained."""
+        pm = self._config.pm_train
+        info = CheckpointInfo("preference", "", lora_config(pm.lora))
+        return self.source(pm.source).trained(self.checkpoint("pm_train"), info)
+
+    def checkpoint(self, stage: str) -> Path:
+        """Where a training stage leaves its model."""
+        return self._workdir.folder(stage) / CHECKPOINT
+
+    def blueprint(
+        self,
+        module: type[Decoder | PreferenceModel | PolicyWithValue],
+        source: ModelSource,
+        lora: LoRAConfig | None = None,
+        trained_layers: int = 0,
+    ) -> Blueprint:
+        """How a module over a source's decoder is built here.
+
+        Args:
+          module: that is built.
+          source: of the decoder.
+          lora: adds low-rank updates.
+          trained_layers: no gradient passes below the last ones; 0: all are trained.
+        """
+        config = replace(source.config, execution=self.execution)
+        frozen = max(config.num_layers - trained_layers, 0) if trained_layers else 0
+        return Blueprint(module, config, self.dtype, lora, frozen)
+
+    def policy(self, source: ModelSource, mesh: Mesh | None = None) -> Model:
+        """A decoder as it was trained, in the layout of sampling; abstract ahead, else loaded."""
+        mesh = mesh or self.decode_mesh
+        blueprint = self.blueprint(Decoder, source, source.lora)
+        return blueprint.abstract(mesh) if self.ahead else load_policy(source, blueprint, mesh)
+
+    def preference_model(self) -> Model:
+        """The preference model in the layout of training; abstract ahead, else loaded."""
+        source = self.preference_source()
+        blueprint = self.blueprint(PreferenceModel, source, source.lora)
+        if self.ahead:
+            return blueprint.abstract(self.mesh)
+        return load_preference_model(source, blueprint, self.mesh)
+
+    @cached_property
+    def chat(self) -> ChatFormat:
+        """Tokenizer and chat template of the run's model."""
+        return self.chat_of(self.source())
+
+    def chat_of(self, source: ModelSource) -> ChatFormat:
+        """Tokenizer and chat template of a model."""
+        return ChatFormat(load_tokenizer(source.path), self._config.model.system_prompt)
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids that end a reply of the run's model."""
+        return self.stop_ids_of(self.source())
+
+    def stop_ids_of(self, source: ModelSource) -> tuple[int, ...]:
+        """Ids that end a model's reply; where there is no tokenizer, those of its config."""
+        return self.chat_of(source).stop_ids if source.has_tokenizer else source.stop_ids
+
+
+def lora_config(fields: LoRAFields) -> LoRAConfig | None:
+    """LoRA as the config asks for it; rank 0 is none."""
+    return LoRAConfig(fields.rank, fields.alpha) if fields.rank else None
