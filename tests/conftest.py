@@ -15,12 +15,17 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
+from hypothesis import settings
 from jax.sharding import AxisType, Mesh
 from tiny_model import write_tiny_model
 
 from cai_jax.models.config import DecoderConfig, LoRAConfig
 from cai_jax.models.decoder import Decoder
 from cai_jax.models.io.load import Model
+
+# Examples are the same in every run, and slow machines fail none of them.
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.load_profile("fixed")
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "notebooks" / "cai_demo.ipynb"

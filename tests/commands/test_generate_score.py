@@ -46,7 +46,7 @@ def test_what_generate_samples_score_finds_as_likely(folder):
     assert [row.get("id") for row in made] == ["a", None, None]
     assert "completion" in made[1]
     assert "completion" not in made[0]
-    again = command("generate", folder, rows, "--max_new_tokens=7", "--seed=3")
+    again = command("generate", folder, [*rows, ""], "--max_new_tokens=7", "--seed=3")
     assert [row["completion_ids"] for row in again] == [row["completion_ids"] for row in made]
     other = command("generate", folder, rows, "--max_new_tokens=7", "--seed=4")
     assert [row["completion_ids"] for row in other] != [row["completion_ids"] for row in made]
@@ -61,7 +61,10 @@ def test_what_generate_samples_score_finds_as_likely(folder):
 
 def test_plain_text_and_chats(folder):
     row = {"prompt": "the good", "completion": "a safe reply"}
-    (chat,), (plain,) = command("score", folder, [row]), command("score", folder, [row], "--nochat")
+    turns = {"messages": [{"role": "user", "content": "the good"}], "completion": "a safe reply"}
+    chat, same = command("score", folder, [row, turns])
+    assert same["token_logprobs"] == chat["token_logprobs"]
+    (plain,) = command("score", folder, [row], "--nochat")
     assert len(chat["token_logprobs"]) == len(plain["token_logprobs"]) + 1  # the end of the turn
     (greedy,) = command("generate", folder, [row], "--temperature=0", "--max_new_tokens=3")
     assert 1 <= len(greedy["completion_ids"]) <= 3
@@ -72,8 +75,12 @@ def test_plain_text_and_chats(folder):
     [
         ("{broken", ["in.jsonl, line 1", "JSON"]),
         ({"completion_ids": [3]}, ["in.jsonl, line 1", "'prompt'", "prompt_ids"]),
+        ({"messages": [], "completion": "a"}, ["in.jsonl, line 1", "'messages'", "list"]),
         ({"prompt_ids": [], "completion_ids": [3]}, ["in.jsonl, line 1", "prompt_ids", "empty"]),
-        ({"prompt_ids": [10**6], "completion_ids": [3]}, ["in.jsonl, line 1", "1000000", "vocabulary"]),
+        (
+            {"prompt_ids": [10**6], "completion_ids": [3]},
+            ["in.jsonl, line 1", "1000000", "vocabulary"],
+        ),
         ({"prompt_ids": [3] * 2100, "completion_ids": [3]}, ["in.jsonl, line 1", "2101", "2048"]),
     ],
 )

@@ -1,52 +1,14 @@
-"""Statistics, the audit, text measures, and the page."""
+"""Statistics, text measures, and the oracle's."""
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 
+from cai_jax.evaluation.oracle import measure_replies, oracle_measures
 from cai_jax.evaluation.statistics import bootstrap_mean
 from cai_jax.evaluation.text import distinct_n, refusal_rate
-from cai_jax.feedback.audit import audit, calibration_error, wilson_interval
-from cai_jax.feedback.labelers import Judgement
+from cai_jax.microworld.oracle import judge
 from cai_jax.parallel.mesh import make_mesh
-
-
-@pytest.mark.parametrize(("k", "n"), [(0, 10), (7, 10), (60, 120), (33, 34)])
-def test_wilson_interval_matches_scipy(k, n):
-    theirs = binomtest(k, n).proportion_ci(method="wilson")
-    np.testing.assert_allclose(wilson_interval(k, n), (theirs.low, theirs.high), atol=1e-6)
-
-
-def test_calibration_error_by_hand():
-    probability = np.array([0.95, 0.95, 0.15, 0.15])
-    outcome = np.array([True, False, False, False])
-    np.testing.assert_allclose(calibration_error(probability, outcome), (2 * 0.45 + 2 * 0.15) / 4)
-
-
-def judgements(shown_first, shown_second):
-    return [
-        Judgement(np.array([a]), np.array([b]))
-        for a, b in zip(shown_first, shown_second, strict=True)
-    ]
-
-
-def test_audit_sees_position_bias():
-    always_a = audit(judgements([0.9] * 8, [0.1] * 8), [True, False] * 4)
-    assert always_a.picks_option_a == 1.0
-    assert always_a.swap_consistency == 0.0
-    assert always_a.accuracy == 0.5
-    assert not always_a.better_than_chance
-    truth = [True, False] * 20
-    right = audit(
-        judgements([0.8 if t else 0.2 for t in truth], [0.7 if t else 0.3 for t in truth]), truth
-    )
-    assert right.accuracy == 1.0
-    assert right.better_than_chance
-    assert right.picks_option_a == 0.5
-    wrong = audit(
-        judgements([0.2 if t else 0.8 for t in truth], [0.2 if t else 0.8 for t in truth]), truth
-    )
-    assert not wrong.better_than_chance
+from cai_jax.prompts.messages import user
 
 
 def test_bootstrap_covers_the_mean():
@@ -72,6 +34,16 @@ def test_distinct_and_refusals():
     helping = ["I'm sorry to hear about your dog!", "Sure, I can help.", "I don't mind."]
     assert refusal_rate(refusing) == 1.0
     assert refusal_rate(helping) == 0.0
+
+
+def test_oracles_are_asked_with_messages_and_name_their_measures():
+    wordy = lambda prompt, reply: {"words": len(reply.split())} if len(prompt) == 1 else {}
+    pairs = [((user("a"),), "one two"), ((user("a"),), "one"), ((user("a"), user("b")), "x")]
+    mean = lambda values: {"mean": values.mean(), "n": len(values)}
+    assert measure_replies(wordy, pairs, mean) == {"words": {"mean": 1.5, "n": 2}}
+    assert "harmless" in oracle_measures(judge)
+    with pytest.raises(ValueError, match=r"test_evaluation: .* MEASURES"):
+        oracle_measures(wordy)
 
 
 def test_mesh_sizes_are_checked():

@@ -5,19 +5,26 @@ import json
 import gguf
 import pytest
 from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_model import write_tiny_model
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from cai_jax.constitution.schema import load_constitution
-from cai_jax.prompts.chat import ChatFormat, assistant, load_tokenizer, same_tokens, user
+from cai_jax.prompts.chat import ChatFormat, load_tokenizer, same_tokens, whole_sentences
 from cai_jax.prompts.critique_revision import (
     critique_messages,
     example_texts,
     parse_reply,
     revision_messages,
 )
-from cai_jax.prompts.feedback import choice_messages
+from cai_jax.prompts.feedback import choice_messages, question_message
 from cai_jax.prompts.gguf_tokenizer import gguf_tokenizer
+from cai_jax.prompts.messages import assistant, first_user_text, system, user
+
+TEXTS = st.text(st.characters(codec="utf-8"))
+MARKED = "What then?\n\nHuman: how old?\n\nAssistant: old.\n\nAssistant:"
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +36,7 @@ def chat(tmp_path_factory):
 def test_template_is_applied_once(chat):
     tokenizer = chat.tokenizer
     messages = [user("the good"), assistant("a safe reply")]
-    whole = tokenizer.apply_chat_template(messages, tokenize=True)["input_ids"]
+    whole = templated(tokenizer, messages)
     prompt, reply = chat.prompt_ids(messages[:1]), chat.reply_ids("a safe reply")
     assert prompt + reply == whole  # what is trained on is what the template makes
     start = tokenizer.convert_tokens_to_ids("<|im_start|>")
@@ -51,8 +58,58 @@ def test_system_prompt_and_prefill(chat):
     spoken = ChatFormat(chat.tokenizer, "be kind")
     assert "be" not in chat.text(chat.prompt_ids([user("the")])).split()
     assert "kind" in spoken.text(spoken.prompt_ids([user("the")])).split()
-    assert "bad" in spoken.text(spoken.prompt_ids([user("the")], system="bad")).split()
+    own = spoken.text(spoken.prompt_ids([system("bad"), user("the")])).split()
+    assert "bad" in own
+    assert "kind" not in own  # a dialogue's own system message stays alone
     assert chat.prompt_ids([user("the")], "so it is")[-3:] == chat.reply_ids("so it is")[:-1]
+
+
+def templated(tokenizer, messages, **options):
+    """Ids that transformers makes of the messages."""
+    turns = [{"role": m.role, "content": m.text} for m in messages]
+    return tokenizer.apply_chat_template(turns, tokenize=True, **options)["input_ids"]
+
+
+@pytest.fixture(scope="module")
+def letters():
+    """A chat format to which every byte of a text matters."""
+    tokenizer = byte_level_bpe()
+    tokenizer.decoder = decoders.ByteLevel()
+    marks = ("<|start|>", "<|end|>")
+    tokenizer.add_special_tokens([AddedToken(mark, special=True) for mark in marks])
+    template = (
+        "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+    )
+    return ChatFormat(
+        PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, eos_token="<|end|>", chat_template=template
+        )
+    )
+
+
+@given(told=TEXTS, asked=TEXTS, said=TEXTS, then=TEXTS)
+def test_dialogues_get_the_ids_of_transformers(letters, told, asked, said, then):
+    turns = [system(told), user(asked), assistant(said), user(then)]
+    for messages in (turns, turns[1:], [user(asked + MARKED), assistant(MARKED), user(MARKED)]):
+        ids = letters.prompt_ids(messages)
+        assert ids == templated(letters.tokenizer, messages, add_generation_prompt=True)
+        written = [f"<|start|>{m.role}\n{m.text}<|end|>\n" for m in messages]
+        assert letters.tokenizer.decode(ids) == "".join(written) + "<|start|>assistant\n"
+
+
+def test_a_refusing_template_is_told(chat, tmp_path):
+    folder = write_tiny_model(tmp_path / "refuses")
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('no system role') }}")
+    refusing = ChatFormat(load_tokenizer(folder))
+    with pytest.raises(ValueError, match="refuses a dialogue: no system role"):
+        refusing.prompt_ids([user("the")])
+
+
+def test_what_the_user_says_first():
+    assert first_user_text([system("be kind"), user("why"), assistant("so"), user("how")]) == "why"
+    with pytest.raises(ValueError, match="no user's turn"):
+        first_user_text([system("be kind")])
 
 
 def test_tokenizers_are_compared_by_vocabulary(chat, tmp_path):
@@ -146,17 +203,52 @@ def test_parse_reply(text, finished, expected):
     assert parse_reply(text, finished, ["A few-shot's words."]) == expected
 
 
+@given(TEXTS, st.booleans())
+def test_what_is_parsed_stood_in_the_text(text, finished):
+    parsed = parse_reply(text, finished, ())
+    if parsed is not None:
+        assert text.strip().startswith(parsed)
+        assert parse_reply(parsed, finished, ()) == parsed
+        assert parse_reply(parsed, finished, [f" {parsed}\n"]) is None
+        assert parse_reply(f"{parsed}\n\nUser: and", True, ()) is None
+
+
+@given(st.text(st.sampled_from("ab1 .!?\n\"')"), max_size=40))
+def test_whole_sentences_end_with_a_stop(text):
+    whole = whole_sentences(text)
+    assert text.startswith(whole)
+    assert whole_sentences(whole) == whole
+    assert whole == "" or whole.rstrip("\"')")[-1] in ".!?"
+
+
 def test_messages_alternate_and_end_with_the_user():
     c = load_constitution(ROOT / "constitutions" / "harmless.yaml")
     shots, principle = c.critique_examples[:2], c.critique_revision[0]
     for messages in (
-        critique_messages(shots, "p", "r", principle),
-        revision_messages(shots, "p", "r", principle, "c"),
-        revision_messages(shots, "p", "r", principle, None),
-        choice_messages(c.thought_examples, "p", "q", "one", "two"),
+        critique_messages(shots, (user("p"),), "r", principle),
+        revision_messages(shots, (user("p"),), "r", principle, "c"),
+        revision_messages(shots, (user("p"),), "r", principle, None),
+        choice_messages(c.thought_examples, (user("p"),), "q", "one", "two"),
     ):
-        roles = [m["role"] for m in messages]
+        roles = [m.role for m in messages]
         assert roles == ["user", "assistant"] * (len(roles) // 2) + ["user"]
-    direct = revision_messages(shots, "p", "r", principle, None)
-    assert not any("Critique" in m["content"] for m in direct)
+    direct = revision_messages(shots, (user("p"),), "r", principle, None)
+    assert not any("Critique" in m.text for m in direct)
     assert shots[0].critique in example_texts(shots)
+
+
+def test_a_system_message_stays_at_the_start():
+    c = load_constitution(ROOT / "constitutions" / "harmless.yaml")
+    shots, principle = c.critique_examples[:2], c.critique_revision[0]
+    prompt = (system("be kind"), user("one"), assistant("two"), user("three"))
+    for messages in (
+        critique_messages(shots, prompt, "r", principle),
+        revision_messages(shots, prompt, "r", principle, "c"),
+        revision_messages(shots, prompt, "r", principle, None),
+    ):
+        assert [m.role for m in messages].index("system") == 0
+        assert sum(m.role == "system" for m in messages) == 1
+        at = messages.index(prompt[1])
+        assert messages[at : at + 4] == (*prompt[1:], assistant("r"))
+    asked = question_message(prompt, "Which?", "yes", "no").text
+    assert "System: be kind\nUser: one\nAssistant: two\nUser: three\nAssistant: ..." in asked

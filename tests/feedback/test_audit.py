@@ -1,0 +1,46 @@
+"""The audit of a labeler: accuracy, bias, calibration."""
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from cai_jax.feedback.audit import audit, calibration_error, wilson_interval
+from cai_jax.feedback.labeler import Judgement
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 10), (7, 10), (60, 120), (33, 34)])
+def test_wilson_interval_matches_scipy(k, n):
+    theirs = binomtest(k, n).proportion_ci(method="wilson")
+    np.testing.assert_allclose(wilson_interval(k, n), (theirs.low, theirs.high), atol=1e-6)
+
+
+def test_calibration_error_by_hand():
+    probability = np.array([0.95, 0.95, 0.15, 0.15])
+    outcome = np.array([True, False, False, False])
+    np.testing.assert_allclose(calibration_error(probability, outcome), (2 * 0.45 + 2 * 0.15) / 4)
+
+
+def judgements(shown_first, shown_second):
+    return [
+        Judgement(np.array([a]), np.array([b]))
+        for a, b in zip(shown_first, shown_second, strict=True)
+    ]
+
+
+def test_audit_sees_position_bias():
+    always_a = audit(judgements([0.9] * 8, [0.1] * 8), [True, False] * 4)
+    assert always_a.picks_option_a == 1.0
+    assert always_a.swap_consistency == 0.0
+    assert always_a.accuracy == 0.5
+    assert not always_a.better_than_chance
+    truth = [True, False] * 20
+    right = audit(
+        judgements([0.8 if t else 0.2 for t in truth], [0.7 if t else 0.3 for t in truth]), truth
+    )
+    assert right.accuracy == 1.0
+    assert right.better_than_chance
+    assert right.picks_option_a == 0.5
+    wrong = audit(
+        judgements([0.2 if t else 0.8 for t in truth], [0.2 if t else 0.8 for t in truth]), truth
+    )
+    assert not wrong.better_than_chance
