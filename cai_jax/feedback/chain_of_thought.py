@@ -7,7 +7,7 @@ import numpy as np
 
 from cai_jax.constitution.schema import ChoiceExample, Constitution
 from cai_jax.feedback.labeler import Judgement, LabelerTools, ResponsePair, judgements
-from cai_jax.feedback.multiple_choice import both_orders, letter_probabilities
+from cai_jax.feedback.multiple_choice import MultipleChoice, both_orders, letter_probabilities
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
@@ -42,7 +42,7 @@ class ChainOfThought:
         return cls(
             generator=tools.generator,
             scorer=tools.scorer,
-            chat=tools.chat,
+            chat=tools.open_chat(),
             examples=tools.examples,
             max_new_tokens=tools.reasoning_tokens,
             sampling=tools.sampling,
@@ -51,12 +51,13 @@ class ChainOfThought:
             seed=tools.seed,
         )
 
-    def programs(self, name: str) -> list[Program]:
+    @staticmethod
+    def programs(tools: LabelerTools, name: str) -> list[Program]:
         """What judging compiles."""
-        reasoning = self.generator.programs(
-            f"{name}: reasoning", self.max_new_tokens, self.sampling
+        reasoning = tools.generator.programs(
+            f"{name}: reasoning", tools.reasoning_tokens, tools.sampling
         )
-        return [*reasoning, *self.scorer.choice_programs(f"{name}: labels", len(LETTERS))]
+        return [*reasoning, *MultipleChoice.programs(tools, name)]
 
     def judge(self, pairs: Sequence[ResponsePair]) -> list[Judgement]:
         """Samples one chain per pair, principle and order."""

@@ -32,11 +32,12 @@ class LikelihoodContrast:
     @classmethod
     def make(cls, tools: LabelerTools) -> "LikelihoodContrast":
         """One that works with these tools."""
-        return cls(tools.scorer, tools.chat, tools.contrast_scale)
+        return cls(tools.scorer, tools.open_chat(), tools.contrast_scale)
 
-    def programs(self, name: str) -> list[Program]:
+    @staticmethod
+    def programs(tools: LabelerTools, name: str) -> list[Program]:
         """What judging compiles."""
-        return self.scorer.logprob_programs(f"{name}: labels")
+        return tools.scorer.logprob_programs(f"{name}: labels")
 
     def judge(self, pairs: Sequence[ResponsePair]) -> list[Judgement]:
         """Four forward passes per pair and principle, one per response and system prompt."""

@@ -1,6 +1,6 @@
 """What a labeler is: it says which of two responses keeps closer to the constitution."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,7 +46,7 @@ class LabelerTools:
     Attributes:
       scorer: of the feedback model.
       generator: samples from the same model.
-      chat: its chat format.
+      open_chat: gives its chat format; what is compiled does not depend on it.
       examples: few-shots, of those that ``Labeler.few_shots`` names.
       sampling: how reasoning is sampled.
       seed: of that sampling.
@@ -58,7 +58,7 @@ class LabelerTools:
 
     scorer: Scorer
     generator: Generator
-    chat: ChatFormat
+    open_chat: Callable[[], ChatFormat]
     examples: tuple[ChoiceExample, ...]
     sampling: Sampling
     seed: int
@@ -79,7 +79,8 @@ class Labeler(Protocol):
     def make(cls, tools: LabelerTools) -> "Labeler":
         """One that works with these tools."""
 
-    def programs(self, name: str) -> list[Program]:
+    @staticmethod
+    def programs(tools: LabelerTools, name: str) -> list[Program]:
         """What judging compiles, known from abstract models alone; names start with ``name``."""
 
     def judge(self, pairs: Sequence[ResponsePair]) -> list[Judgement]:

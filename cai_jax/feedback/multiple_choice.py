@@ -30,11 +30,12 @@ class MultipleChoice:
     @classmethod
     def make(cls, tools: LabelerTools) -> "MultipleChoice":
         """One that works with these tools."""
-        return cls(tools.scorer, tools.chat, tools.examples)
+        return cls(tools.scorer, tools.open_chat(), tools.examples)
 
-    def programs(self, name: str) -> list[Program]:
+    @staticmethod
+    def programs(tools: LabelerTools, name: str) -> list[Program]:
         """What judging compiles."""
-        return self.scorer.choice_programs(f"{name}: labels", len(LETTERS))
+        return tools.scorer.choice_programs(f"{name}: labels", len(LETTERS))
 
     def judge(self, pairs: Sequence[ResponsePair]) -> list[Judgement]:
         """One forward pass per pair, principle and order."""

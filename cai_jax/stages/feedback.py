@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def _tools(inputs: Inputs) -> LabelerTools:
     return LabelerTools(
         scorer=make_scorer(g, model, mesh),
         generator=make_generator(g, model, mesh, models.stop_ids_of(source)),
-        chat=models.chat_of(source),
+        open_chat=partial(models.chat_of, source),
         examples=examples[: f.few_shots],
         sampling=make_sampling(g),
         seed=inputs.seed,
@@ -221,7 +222,7 @@ def programs(inputs: Inputs) -> list[Program]:
         "feedback: responses", g.response_tokens, Sampling(f.temperature)
     )
     resident = (tools.scorer.abstract_params,)
-    labels = LABELERS[f.method].make(tools).programs("feedback")
+    labels = LABELERS[f.method].programs(tools, "feedback")
     return [
         *with_remedy([replace(p, resident=resident) for p in responses], SAMPLING_REMEDY),
         *with_remedy(labels, SCORING_REMEDY),
