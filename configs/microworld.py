@@ -3,8 +3,9 @@
     python -m cai_jax.main --config=configs/microworld.py        # 5.5 minutes on two cores
     python -m cai_jax.main --config=configs/microworld.py:fast   # 3.5 minutes, for tests
 
-Its stages are those of configs/rlaif.py; only model, prompts, constitution and sizes differ. The
-model is pretrained here, and an oracle reads its replies at evaluation.
+Its stages are those of configs/rlaif.py; only model, prompts, constitution and sizes differ, and
+what differs from the defaults in cai_jax/config.py stands here. The model is pretrained, and an
+oracle reads its replies at evaluation.
 """
 
 from ml_collections import ConfigDict
@@ -20,22 +21,10 @@ def get_config(preset: str = "whole") -> ConfigDict:
 
 
 def whole() -> ConfigDict:
+    full = dict(lora=dict(rank=0, alpha=1.0), trained_layers=0)
     c = ConfigDict()
-    c.seed = 0
     c.workdir = "runs/microworld"
-    c.stages = "all"
-    c.rerun_changed = False
-    c.stage_store = ""
-
-    c.model = dict(
-        source="",
-        system_prompt="",
-        compute_dtype="float32",
-        architecture="",
-        attention="auto",
-        remat="nothing_saveable",
-        cache="",
-    )
+    c.model = dict(source="", compute_dtype="float32")
     c.pretrain = dict(
         corpus="cai_jax.microworld.corpus:dialogues",
         options=dict(
@@ -48,125 +37,63 @@ def whole() -> ConfigDict:
             position_bias=0.65,
             kind_replies=0.15,
         ),
-        num_layers=3,
-        d_model=96,
-        num_heads=4,
-        d_ff=256,
-        max_length=512,
-        epochs=1,
-        batch_size=8,
-        micro_batches=1,
-        sequence_length=128,
-        learning_rate=3e-3,
-        warmup_steps=100,
-        max_grad_norm=1.0,
     )
-    c.mesh = dict(data=1, fsdp=-1, tensor=1, decode_tensor=0)
-    c.constitution = dict(
-        path="constitutions/microworld/harmless.yaml", critique_principles=0, feedback_principles=0
-    )
-    folder = "datasets/microworld"
-    c.data = dict(
-        red_team_prompts=f"{folder}/red_team_prompts.jsonl",
-        helpful_prompts=f"{folder}/helpful_prompts.jsonl",
-        helpfulness_pairs=f"{folder}/helpfulness_pairs.jsonl",
-        harmlessness_pairs=f"{folder}/harmlessness_pairs.jsonl",
-        held_out_percent=30,
-    )
+    c.constitution = dict(path="constitutions/microworld/harmless.yaml")
+    files = ("red_team_prompts", "helpful_prompts", "helpfulness_pairs", "harmlessness_pairs")
+    c.data = {name: f"datasets/microworld/{name}.jsonl" for name in files}
     c.generation = dict(
         temperature=0.7,
-        top_k=0,
-        top_p=1.0,
         batch_size=64,
         score_batch_size=64,
         response_tokens=32,
         critique_tokens=24,
         context_tokens=512,
     )
-    full = dict(rank=0, alpha=1.0)
     c.sl_data = dict(
-        red_team_prompts=200,
-        helpful_prompts=320,
-        helpful_samples=3,
-        rounds=4,
-        critique=True,
-        few_shots=0,
+        red_team_prompts=200, helpful_prompts=320, helpful_samples=3, rounds=4, few_shots=0
     )
     c.sl_train = dict(
-        lora=full,
-        trained_layers=0,
-        epochs=6,
-        batch_size=32,
-        micro_batches=1,
-        sequence_length=128,
-        learning_rate=1e-3,
-        warmup_steps=5,
-        max_grad_norm=1.0,
+        **full, epochs=6, batch_size=32, sequence_length=128, learning_rate=1e-3, warmup_steps=5
     )
     c.feedback = dict(
         method="multiple_choice",
-        source="",
         prompts=200,
         pairs_per_prompt=4,
         temperature=1.2,
         principles_per_pair=4,
-        labels="soft",
         few_shots=0,
         contrast_scale=5.0,
         reasoning_tokens=40,
-        clamp_low=0.4,
-        clamp_high=0.6,
         audit_pairs=200,
     )
     c.pm_train = dict(
-        source="",
-        lora=full,
-        trained_layers=0,
+        **full,
         helpfulness_pairs=1280,
         epochs=2,
         batch_size=32,
-        micro_batches=1,
         sequence_length=64,
-        learning_rate=1e-3,
         warmup_steps=5,
-        max_grad_norm=1.0,
     )
     c.rl = dict(
-        lora=full,
-        trained_layers=0,
+        **full,
         iterations=30,
         batch_size=128,
         minibatches=4,
-        micro_batches=1,
-        epochs=2,
         prompt_tokens=24,
         response_tokens=32,
         temperature=1.0,
         learning_rate=1e-4,
-        warmup_steps=2,
-        max_grad_norm=1.0,
-        adam_eps=1e-5,
         kl_coef=0.5,
-        kl_target=0.0,
-        kl_horizon=1000,
-        gamma=1.0,
         lam=0.95,
-        clip_ratio=0.2,
-        clip_value=0.2,
         value_coef=0.5,
-        entropy_coef=0.0,
-        offload=False,
-        unusable_score=-2.0,
         missing_stop_penalty=1.0,
         helpful_fraction=0.5,
         max_sampler_gap=0.01,
-        max_first_ratio_error=1e-5,
     )
     c.evaluate = dict(
         red_team_prompts=76,
         helpful_prompts=129,
         labelled_pairs=80,
-        bootstrap_samples=2000,
         oracle="cai_jax.microworld.oracle:judge",
     )
     c.report = dict(transcripts=6)

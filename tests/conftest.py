@@ -17,8 +17,10 @@ import pytest
 from flax import nnx
 from hypothesis import settings
 from jax.sharding import AxisType, Mesh
+from ml_collections import ConfigDict
 from tiny_model import write_tiny_model
 
+from cai_jax.config import with_defaults
 from cai_jax.models.config import DecoderConfig, LoRAConfig
 from cai_jax.models.decoder import Decoder
 from cai_jax.models.io.load import Model
@@ -43,12 +45,17 @@ TINY = DecoderConfig(
 )
 
 
-def load_config(name: str, *preset: str, **changes) -> dict:
-    """A file of configs/ as a dict, with changes by dotted name."""
+def read_config(name: str, *preset: str) -> ConfigDict:
+    """What a file of configs/ says."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    config = module.get_config(*preset)
+    return module.get_config(*preset)
+
+
+def load_config(name: str, *preset: str, **changes) -> dict:
+    """A file of configs/ as a dict of all fields, with changes by dotted name."""
+    config = ConfigDict(with_defaults(read_config(name, *preset).to_dict()))
     config.update_from_flattened_dict(changes)
     return config.to_dict()
 

@@ -36,7 +36,8 @@ def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
 
 
 def test_unknown_config_field():
-    assert_refused(run_main("--config.rl.kl_coeff=0.1"), "kl_coeff")
+    words = "config.rl.kl_coeff", "nearest is kl_coef", "known: adam_eps"
+    assert_refused(run_main("--config.rl.kl_coeff=0.1"), *words)
 
 
 def test_unknown_preset():
@@ -48,7 +49,11 @@ def test_unknown_preset():
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
-        ("--config.rl.gamma=1.5", ["config.rl.gamma", "at most 1"]),
+        ("--config.rl.gamma=1.5", ["config.rl.gamma", "less than or equal to 1", "found 1.5"]),
+        ("--config.rl.kl_coef=many", ["config.rl.kl_coef", "many"]),
+        ("--config.seed.rl=1", ["config.seed.rl", "no such field"]),
+        ("--config.pretrain.epochs=2", ["config.pretrain.corpus", "missing"]),
+        ("--config.rl.gamma=2 --config.rl.lam=2", ["config.rl.gamma", "config.rl.lam"]),
         ("--config.stages=sl_data,pm", ["config.stages", "'pm'", "pm_train"]),
         ("--config.rl.batch_size=3", ["config.rl.batch_size", "multiple"]),
         ("--config.rl.lora.rank=0", ["config.rl.trained_layers", "every layer"]),

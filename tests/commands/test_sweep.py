@@ -1,12 +1,11 @@
 """Sweeps: what they refuse, what they compare, and what a failed run costs."""
 
 import csv
-import importlib.util
 import math
 import os
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, load_config, read_config
 from ml_collections import ConfigDict
 
 from cai_jax import sweep
@@ -15,13 +14,6 @@ from cai_jax.evaluation.statistics import mean_over_seeds
 from cai_jax.sweep import Result, check_variations, read_sweep, run_all, write_comparison
 
 FILES = sorted((ROOT / "configs" / "sweeps").glob("*.py"))
-
-
-def config_of(path, *args) -> ConfigDict:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(*args)
 
 
 def tree(**changes) -> dict:
@@ -42,8 +34,8 @@ def tree(**changes) -> dict:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_delivered_sweeps_can_start(file):
-    found = read_sweep(config_of(file).to_dict(), file.name)
-    check_variations(found, config_of(ROOT / "configs" / "microworld.py"), file.name)
+    found = read_sweep(read_config(f"sweeps/{file.stem}").to_dict(), file.name)
+    check_variations(found, ConfigDict(load_config("microworld")), file.name)
 
 
 @pytest.mark.parametrize(
@@ -69,13 +61,19 @@ def test_a_broken_sweep_file_is_named(changes, words):
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"rl.btch_size": 2}, {"rl.batch_size": "two"}, {"rl.lam": 2}, {"stages": "sl_data"}],
+    ("changes", "field"),
+    [
+        ({"rl.btch_size": 2}, "config.rl.btch_size"),
+        ({"rl.batch_size": "two"}, "config.rl.batch_size"),
+        ({"rl.lam": 2}, "config.rl.lam"),
+        ({"rll.lam": 1}, "rll.lam"),
+        ({"stages": "sl_data"}, "config.stages"),
+    ],
 )
-def test_a_variation_that_cannot_start_is_refused_before_any_run(changes):
+def test_a_variation_that_cannot_start_is_refused_before_any_run(changes, field):
     found = read_sweep(tree(variations=[{"name": "odd", "changes": changes}]), "sizes.py")
-    with pytest.raises(ConfigError, match=r"sizes.py: variation 'odd'"):
-        check_variations(found, config_of(ROOT / "configs" / "microworld.py"), "sizes.py")
+    with pytest.raises(ConfigError, match=rf"sizes.py: variation 'odd': .*{field}"):
+        check_variations(found, ConfigDict(load_config("microworld")), "sizes.py")
 
 
 @pytest.fixture
