@@ -26,10 +26,21 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import app, flags
+from flax import nnx
 
+from cai_jax.ahead.chips import CHIPS, Chip
+from cai_jax.ahead.flops import matmul_flops
+from cai_jax.ahead.hlo import Program as HLO
 from cai_jax.ahead.table import GIB, StepReport, table
+from cai_jax.config import ConfigError, parse_config
 from cai_jax.main import CONFIG, host_flags, start
+from cai_jax.parallel.program import Program
+from cai_jax.stages.checks import unsplit_rows
+from cai_jax.stages.models import Models
+from cai_jax.stages.pipeline import stages_of
+from cai_jax.stages.stage import open_run
 
 log = logging.getLogger("cai_jax")
 TOPOLOGY = flags.DEFINE_string("topology", None, "TPU slice, for example v5e:8x16")
@@ -39,6 +50,7 @@ SLICES = flags.DEFINE_integer(
 ONLY = flags.DEFINE_string("only", "", "compile steps whose name has this in it alone")
 OUT = flags.DEFINE_string("out", "", "file for the report as JSON; empty: none")
 flags.mark_flag_as_required("topology")
+MORE_DEVICES = "take more chips, or train low-rank updates (lora.rank)"
 
 
 def main(argv: list[str]) -> None:
@@ -50,11 +62,6 @@ def main(argv: list[str]) -> None:
     out = Path(OUT.value) if OUT.value else None
     if out and not out.parent.is_dir():
         raise ValueError(f"--out={out}: there is no folder {out.parent}; make it first")
-    from cai_jax.config import ConfigError, parse_config
-    from cai_jax.stages import evaluate, feedback, pm_train, rl, sl_data, sl_train
-    from cai_jax.stages.checks import unsplit_rows
-    from cai_jax.stages.plan import Plan
-    from cai_jax.stages.run import Run
 
     config = parse_config(CONFIG.value.to_dict())
     if config.pretrain:
@@ -63,30 +70,29 @@ def main(argv: list[str]) -> None:
             "compile ahead takes one that names a pretrained model in config.model.source"
         )
     devices = topology_devices(TOPOLOGY.value, SLICES.value)
-    plan = Plan(Run(config, devices))
-    if problems := unsplit_rows(plan.run):
+    run = open_run(config, devices, ahead=True)
+    if problems := unsplit_rows(run):
         raise ConfigError("\n  ".join(problems))
-    modules = (sl_data, sl_train, feedback, pm_train, rl, evaluate)
-    modules = [module for module in modules if module.STAGE.name in config.stages]
-    steps = [step for module in modules for step in module.steps(plan)]
-    wanted = [step for step in steps if ONLY.value in step.name]
+    stages = [stage for stage in stages_of(config) if stage.name in config.stages]
+    programs = [p for stage in stages for p in stage.programs(run.inputs(stage))]
+    wanted = [p for p in widest(programs) if ONLY.value in p.name]
     if not wanted:
-        names = ", ".join(step.name for step in steps)
-        raise ValueError(f"--only={ONLY.value}: no such step; there are: {names}")
+        names = ", ".join(dict.fromkeys(p.name for p in programs))
+        raise ValueError(f"--only={ONLY.value}: no such program; there are: {names}")
     chip = chip_of(devices[0].device_kind)
     reports, compiled = [], {}
-    for step in wanted:
-        log.info("%s", step.name)
-        reports.append(compile_step(step, chip, plan.run.mesh, compiled))
+    for program in wanted:
+        log.info("%s", program.name)
+        reports.append(compile_program(program, chip, run.models, compiled))
     about = {
         "topology": TOPOLOGY.value,
         "slices": SLICES.value,
         "chips": len(devices),
         "chip": devices[0].device_kind,
         "peaks": asdict(chip),
-        "mesh": dict(plan.run.mesh.shape),
-        "decoding_mesh": dict(plan.run.decode_mesh.shape),
-        "parameters": plan.parameters(plan.source()),
+        "mesh": dict(run.models.mesh.shape),
+        "decoding_mesh": dict(run.models.decode_mesh.shape),
+        "parameters": run.models.policy(run.models.policy_source("base")).size,
     }
     print("\n".join(table(reports, about)))
     if out:
@@ -119,88 +125,96 @@ def topology_devices(name: str, slices: int) -> list[Any]:
     return list(description.devices)
 
 
-def chip_of(kind: str) -> Any:
+def chip_of(kind: str) -> Chip:
     """Published peaks of a chip.
 
     Raises:
       ValueError: none are known here.
     """
-    from cai_jax.ahead.chips import CHIPS
-
     if kind not in CHIPS:
         raise ValueError(f"--topology: no peaks are known of {kind!r}; add it to parallel/chips.py")
     return CHIPS[kind]
 
 
-def compile_step(step: Any, chip: Any, mesh: Any, compiled: dict[str, Any]) -> StepReport:
-    """Compiles one step and reads off what it takes.
+def widest(programs: Iterable[Program]) -> list[Program]:
+    """Of the programs that differ in the width of their rows alone, the widest.
+
+    It takes the most memory; a run compiles the narrower ones where its rows are short.
+    """
+    first: dict[Any, Program] = {}
+    for program in programs:
+        first.setdefault((program.name, program.args[0] if program.args else None), program)
+    return list(first.values())
+
+
+def compile_program(
+    program: Program, chip: Chip, models: Models, compiled: dict[str, Any]
+) -> StepReport:
+    """Compiles one program and reads off what it takes.
 
     Args:
-      step: of a plan.
+      program: of a stage.
       chip: its peaks.
-      mesh: the layout of training.
+      models: of the run.
       compiled: programs so far by their text: stages have some in common.
     """
-    import jax
-
-    from cai_jax.ahead.flops import matmul_flops
-    from cai_jax.ahead.hlo import Program
-
-    began = time.monotonic()
+    began, devices = time.monotonic(), models.mesh.size
     try:
-        traced = step.trace()
-        flops = matmul_flops(traced.jaxpr, mesh.size) / mesh.size
-        with step.layout():
+        traced = program.trace()
+        flops = matmul_flops(traced.jaxpr, devices) / devices
+        with program.layout():
             lowered = traced.lower()
         text = lowered.as_text()
         if text not in compiled:
             compiled[text] = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        return StepReport(step.name, _problem(str(error), step.mend))
+        return StepReport(program.name, _problem(str(error), program.remedy))
     seconds = time.monotonic() - began
     memory = compiled[text].memory_analysis()
-    arguments = memory.argument_size_in_bytes - placed_bytes(step.twice)
+    arguments = memory.argument_size_in_bytes - device_bytes(program.aliased)
     temporaries = (
         memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     )
-    beside = placed_bytes(step.beside)
-    share = (arguments + temporaries + beside) / chip.memory
-    program = Program(compiled[text].as_text())
-    traffic = program.traffic()
+    resident = device_bytes(program.resident)
+    share = (arguments + temporaries + resident) / chip.memory
+    optimized = HLO(compiled[text].as_text())
+    traffic = optimized.traffic()
     times = {
         "computing": flops / chip.flops,
         "memory": traffic.memory / chip.bandwidth,
         "links": traffic.wire / chip.links,
     }
-    bound = max(times, key=times.get)
-    # Tables are parameters, too, and only products count: never more than there are.
-    own = min(step.operations / mesh.size, flops)
+    bound = max(times, key=times.__getitem__)
+    # Tables are parameters, too, and only matmuls count: never more than there are.
+    own = min(program.model_flops / devices, flops)
     problem = ""
     if share > 1:
-        held = arguments + beside > chip.memory
-        mend = "take more chips, or train low-rank updates (lora.rank)" if held else step.mend
-        more = f"; {step.offload} moves models that wait to the hosts" if step.offload else ""
-        problem = f"{(share - 1) * chip.memory / GIB:.1f} GiB a chip too much: {mend}{more}"
+        held = arguments + resident > chip.memory
+        remedy = (
+            "take more chips, or train low-rank updates (lora.rank)" if held else program.remedy
+        )
+        more = f"; {program.offload} moves unused models to the hosts" if program.offload else ""
+        problem = f"{(share - 1) * chip.memory / GIB:.1f} GiB a chip too much: {remedy}{more}"
     return StepReport(
-        step.name,
+        program.name,
         problem=problem,
         arguments=arguments,
         temporaries=temporaries,
-        beside=beside,
+        beside=resident,
         share=share,
         flops=flops,
         moved=traffic.memory,
         sent=traffic.wire,
         collectives=dict(traffic.collectives),
-        decode_collectives=program.decode_collectives(),
+        decode_collectives=optimized.decode_collectives(),
         compile_seconds=round(seconds, 1),
         seconds=times[bound],
-        bound=bound,
-        utilisation=own / times[bound] / chip.flops,
-        tokens_per_second=step.tokens / mesh.size / times[bound],
-        replicated=replicated(step.args),
-        samples=step.mesh not in (mesh, None),
-        unread=tuple(sorted(program.unread)),
+        bound=bound if times[bound] else "",
+        utilisation=own / times[bound] / chip.flops if times[bound] else 0.0,
+        tokens_per_second=program.tokens / devices / times[bound] if times[bound] else 0.0,
+        replicated=replicated(program.args),
+        samples=program.mesh not in (models.mesh, None),
+        unread=tuple(sorted(optimized.unread)),
     )
 
 
@@ -214,10 +228,8 @@ def _problem(said: str, mend: str) -> str:
     return f"does not compile: {said.splitlines()[0]}"
 
 
-def placed_bytes(tree: Any) -> int:
-    """Bytes of one chip that abstract arrays take."""
-    import jax
-
+def device_bytes(tree: Any) -> int:
+    """Bytes of one device that abstract arrays take."""
     return sum(
         prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
     )
@@ -225,9 +237,6 @@ def placed_bytes(tree: Any) -> int:
 
 def replicated(args: Iterable[Any]) -> dict[str, int]:
     """Bytes of the parameters, and of their moments, that lie whole on every chip, by name."""
-    import jax
-    from flax import nnx
-
     states = jax.tree.leaves(args, is_leaf=lambda x: isinstance(x, nnx.State))
     return {
         jax.tree_util.keystr(path[:-1], simple=True, separator="."): x.size * x.dtype.itemsize

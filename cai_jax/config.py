@@ -6,7 +6,6 @@ say what differs. Nothing below the stages sees the tree: a function takes the v
 
 import dataclasses
 import difflib
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from operator import attrgetter
@@ -17,15 +16,12 @@ from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined, ValidationError
 
-import cai_jax
-
 Stage = Literal[
     "pretrain", "sl_data", "sl_train", "feedback", "pm_train", "rl", "evaluate", "report"
 ]
 Remat = Literal[
     "nothing_saveable", "dots_with_no_batch_dims_saveable", "dots_saveable", "everything_saveable"
 ]
-Method = Literal["contrast", "multiple_choice", "chain_of_thought"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -183,7 +179,7 @@ class SLTrainConfig:
 class FeedbackConfig:
     """AI feedback on pairs of responses (section 4.1)."""
 
-    method: Method = setting("contrast", "how the feedback model is asked; feedback/labelers.py")
+    method: Text = setting("contrast", "how the feedback model is asked; see feedback/registry.py")
     source: str = setting("", "feedback model; empty: model.source")
     prompts: Count = setting(36, "red-team prompts with pairs of responses")
     pairs_per_prompt: Count = setting(1, "pairs of responses to each prompt")
@@ -217,8 +213,10 @@ class PMTrainConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RLConfig:
-    """PPO (section 4.1; constants as in the RLHF literature)."""
+    """Reinforcement learning (section 4.1; constants as in the RLHF literature)."""
 
+    algorithm: Text = setting("ppo", "how the policy learns; see rl/registry.py")
+    samples_per_prompt: Count = setting(1, "responses to each prompt of an iteration")
     lora: LoRAFields = LoRAFields()
     trained_layers: Natural = setting(10, "the last ones; 0: all")
     iterations: Count = setting(10, "each samples a batch and learns from it")
@@ -414,12 +412,6 @@ def results_of(block: Any) -> dict[str, Any]:
     fields = _fields(block).items()
     kept = {name: getattr(block, name) for name, field in fields if not field.json_schema_extra}
     return {n: results_of(v) if dataclasses.is_dataclass(v) else v for n, v in kept.items()}
-
-
-def fingerprint(*parts: Any) -> str:
-    """Hash of JSON values, of blocks as ``results_of`` them, and of the version; 16 hex digits."""
-    text = json.dumps([cai_jax.__version__, *parts], sort_keys=True, default=results_of)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
 def differences(one: dict[str, Any], other: dict[str, Any], where: str = "config") -> list[str]:

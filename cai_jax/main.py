@@ -110,34 +110,23 @@ def run_config(config: Config) -> None:
 
     from cai_jax.models.io.sources import cache_folder
     from cai_jax.parallel import hosts
-    from cai_jax.stages import (
-        evaluate,
-        feedback,
-        pm_train,
-        pretrain,
-        report,
-        rl,
-        sl_data,
-        sl_train,
-    )
     from cai_jax.stages.checks import check_inputs, check_models
-    from cai_jax.stages.run import Run
-    from cai_jax.stages.runner import claim_workdir, run_stages
+    from cai_jax.stages.pipeline import stages_of
+    from cai_jax.stages.runner import run_stages
+    from cai_jax.stages.stage import open_run
 
     # Programs compiled once are found again by the next run with the same shapes.
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
-    run = Run(config)
-    check_inputs(run)
+    run, stages = open_run(config), stages_of(config)
+    check_inputs(run, stages)
     with hosts.main_first("reading the models"):
         check_models(run)
-    claim_workdir(run)
-    modules = (sl_data, sl_train, feedback, pm_train, rl, evaluate, report)
-    stages = [module.STAGE for module in ((pretrain, *modules) if config.pretrain else modules)]
+    run.workdir.claim(config)
     run_stages(run, stages)
-    page = run.workdir / "report" / "index.html"
+    page = run.workdir.folder("report") / "index.html"
     if page.exists():
         log.info("report: %s", page)
-        log.info("summary: %s", run.workdir / "report" / "summary.json")
+        log.info("summary: %s", page.with_name("summary.json"))
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -5,12 +5,11 @@ from pathlib import Path
 from conftest import load_config
 
 from cai_jax.config import Config, parse_config
-from cai_jax.stages import evaluate, feedback, pm_train, report, rl, sl_data, sl_train
 from cai_jax.stages.checks import check_inputs
-from cai_jax.stages.run import Run
-from cai_jax.stages.runner import claim_workdir, run_stages
+from cai_jax.stages.pipeline import stages_of
+from cai_jax.stages.runner import run_stages
+from cai_jax.stages.stage import Run, open_run
 
-STAGES = [m.STAGE for m in (sl_data, sl_train, feedback, pm_train, rl, evaluate, report)]
 TINY_RUN = {  # changes to configs/rlaif.py:smoke
     "model.compute_dtype": "float32",
     "mesh.fsdp": 4,
@@ -32,8 +31,8 @@ def tiny_config(workdir: Path, model_folder: Path, **changes) -> Config:
 
 
 def run_all(config: Config) -> Run:
-    run = Run(config)
-    check_inputs(run)
-    claim_workdir(run)
-    run_stages(run, STAGES)
+    run, stages = open_run(config), stages_of(config)
+    check_inputs(run, stages)
+    run.workdir.claim(config)
+    run_stages(run, stages)
     return run

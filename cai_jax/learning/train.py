@@ -43,9 +43,14 @@ def abstract_trainable(blueprint: Blueprint, mesh: Mesh) -> Trainable:
     return Trainable(*blueprint.abstract_trainable(mesh))
 
 
-def initial_program(blueprint: Blueprint, mesh: Mesh, seed: int) -> Program:
-    """Makes the parameters that pretraining did not: low-rank updates and heads."""
-    return initializer(partial(blueprint.build, seed), (LoRAParam, HeadParam), mesh)
+def initial_programs(blueprint: Blueprint, mesh: Mesh, seed: int) -> list[Program]:
+    """What makes the parameters that pretraining did not, where there are any.
+
+    They are low-rank updates and heads.
+    """
+    if blueprint.module is Decoder and blueprint.lora is None:
+        return []
+    return [initializer(partial(blueprint.build, seed), (LoRAParam, HeadParam), mesh)]
 
 
 def make_trainable(
@@ -62,12 +67,10 @@ def make_trainable(
     """
     alone = blueprint.module is Decoder
     base = decoder_params if alone else under(DECODER, decoder_params)
-    if alone and blueprint.lora is None:
-        return Trainable(blueprint.graph, base, nnx.State({}))
-    new = initial_program(blueprint, mesh, seed)()
+    new = [program() for program in initial_programs(blueprint, mesh, seed)]
     if blueprint.lora:
-        return Trainable(blueprint.graph, new, base)
-    return Trainable(blueprint.graph, nnx.merge_state(base, new), nnx.State({}))
+        return Trainable(blueprint.graph, new[0], base)
+    return Trainable(blueprint.graph, nnx.merge_state(base, *new), nnx.State({}))
 
 
 def state_program(params: nnx.State, optimizer: optax.GradientTransformation) -> Program:

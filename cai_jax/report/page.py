@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from cai_jax.prompts.messages import Dialogue
 from cai_jax.report.figures import rl_history, score_by_model, score_by_round
 
 MODEL_NAMES = {"base": "base", "sl_cai": "SL-CAI", "rl_cai": "RL-CAI"}
@@ -26,7 +27,7 @@ class TranscriptStep:
 class Transcript:
     """A dialogue under revision."""
 
-    prompt: str
+    prompt: Dialogue
     response: str
     steps: list[TranscriptStep]
 

@@ -31,19 +31,12 @@ from cai_jax.parallel.mesh import (
 from cai_jax.parallel.program import Program, abstract
 from cai_jax.rl import updates
 from cai_jax.rl.kl import AdaptiveKL
+from cai_jax.rl.prompts import Drawn
 from cai_jax.rl.reward import Reward, usable_text
 from cai_jax.rl.rollout import Rollout, assemble
 from cai_jax.rl.updates import OnlineAlgorithm
 
 log = logging.getLogger("cai_jax")
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A prompt of an iteration."""
-
-    id: str
-    ids: list[int]
 
 
 @dataclass(frozen=True)
@@ -128,7 +121,7 @@ class Online:
     def generator(self, params: nnx.State) -> Generator:
         """Samples from the policy; prompts have one width."""
         graph = replace(self.blueprint, module=Decoder, frozen_layers=0).graph
-        width = self.algorithm.prompt_length
+        width = self.algorithm.prompt_tokens
         return Generator(
             Model(graph, params),
             self.decode_mesh,
@@ -141,7 +134,7 @@ class Online:
     @cached_property
     def prepare(self) -> Program:
         """From a rollout to experience."""
-        b, t = self.batch_size, self.algorithm.prompt_length + self.max_new_tokens
+        b, t = self.batch_size, self.algorithm.prompt_tokens + self.max_new_tokens
         rows = lambda dtype: abstract_batch((b, t), dtype, self.mesh)
         rollout = Rollout(
             rows(jnp.int32),
@@ -282,16 +275,16 @@ def learn(
     scores: np.ndarray,
 ) -> tuple[RLState, tuple[Any, Any]]:
     """Prepares a rollout and updates on it; its statistics and metrics stay on the devices."""
-    ids, width = [drawn.ids for drawn in batch], online.algorithm.prompt_length
+    ids, width = [drawn.ids for drawn in batch], online.algorithm.prompt_tokens
     rollout = put_batch(
         assemble(ids, completions, scores, width, online.max_new_tokens), online.mesh
     )
     kl_coef = replicate(np.asarray(state.kl_coef, np.float32), online.mesh)
     shuffle = replicate(named_key(online.seed, "rl", "shuffle", state.iteration), online.mesh)
-    frozen = online.trainable.frozen
+    frozen, prepare, update = online.trainable.frozen, online.prepare, online.update
     with jax.transfer_guard("disallow"):
-        experience, stats = online.prepare(state.train.params, frozen, reference, rollout, kl_coef)
-        trained, metrics = online.update(state.train, frozen, experience, shuffle)
+        experience, stats = prepare(state.train.params, frozen, reference, rollout, kl_coef)
+        trained, metrics = update(state.train, frozen, experience, shuffle)
     return state._replace(iteration=state.iteration + 1, train=trained), (stats, metrics)
 
 

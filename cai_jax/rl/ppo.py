@@ -17,7 +17,7 @@ from cai_jax.rl.updates import Experience, clipped_policy_loss, policy_outputs
 class PPO:
     """Constants of the update; see ``OnlineAlgorithm``."""
 
-    prompt_length: int
+    prompt_tokens: int
     temperature: float
     gamma: float
     lam: float  # of generalized advantage estimation

@@ -1,7 +1,8 @@
 """The reward: normalised scores of a preference model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -20,10 +21,15 @@ class Reward:
     """
 
     scorer: Scorer  # of the preference model
-    chat: ChatFormat
+    open_chat: Callable[[], ChatFormat]  # of the policy; what is compiled does not depend on it
     mean: float  # of raw scores
     std: float
     unusable_score: float  # of a reply that does not parse, in standard deviations
+
+    @cached_property
+    def chat(self) -> ChatFormat:
+        """Of the policy and of the preference model: their tokens are the same."""
+        return self.open_chat()
 
     def __call__(
         self, prompts: Sequence[Sequence[int]], replies: Sequence[str | None], name: str = "score"

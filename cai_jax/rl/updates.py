@@ -43,7 +43,7 @@ class OnlineAlgorithm(Protocol):
 
     Attributes:
       module: what is trained: a Decoder, or a PolicyWithValue.
-      prompt_length: columns of a rollout before the first response token.
+      prompt_tokens: columns of a rollout before the first response token.
       temperature: logits are divided by it, when sampling and in every log-probability.
       samples_per_prompt: consecutive rows of a rollout that answer one prompt.
       epochs: over each rollout.
@@ -52,7 +52,7 @@ class OnlineAlgorithm(Protocol):
     """
 
     module: type[Decoder | PolicyWithValue]
-    prompt_length: int
+    prompt_tokens: int
     temperature: float
     samples_per_prompt: int
     epochs: int
@@ -85,7 +85,7 @@ def policy_outputs(
         tokens_bt,
         segments_bt,
         algorithm.temperature,
-        algorithm.prompt_length,
+        algorithm.prompt_tokens,
     )
     values_bt = None
     if isinstance(model, PolicyWithValue):
@@ -137,7 +137,7 @@ def prepare(
             tokens,
             segments,
             algorithm.temperature,
-            start=algorithm.prompt_length,
+            start=algorithm.prompt_tokens,
             trunk_btd=trunk,
         )
         return trunk, *ours, theirs.logprobs_bt

@@ -13,7 +13,10 @@ from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
 from cai_jax.keys import named_key
 from cai_jax.models.blueprint import Model
+from cai_jax.models.io.checkpoint import CheckpointInfo, read_info
 from cai_jax.parallel.program import Program
+from cai_jax.rl.reward import Reward
+from cai_jax.stages.stage import Inputs
 
 SAMPLING_REMEDY = "raise config.mesh.decode_tensor, or lower config.generation.batch_size"
 SCORING_REMEDY = "lower config.generation.score_batch_size"
@@ -34,6 +37,24 @@ def make_scorer(
     """Scores with a model that is laid out over ``mesh``; rows have ``context_tokens`` at most."""
     longest = g.context_tokens if max_tokens is None else max_tokens
     return Scorer(model, mesh, g.score_batch_size, g.score_bucket_tokens, longest, offload)
+
+
+def make_reward(inputs: Inputs, offload: bool = False) -> Reward:
+    """The preference model as a reward; abstract ahead.
+
+    Rows may have any length: what a policy writes can have more tokens when it is read again.
+    """
+    models, g = inputs.models, inputs.config.generation
+    model, folder = models.preference_model(), models.checkpoint("pm_train")
+    info = CheckpointInfo("preference", "", None) if models.ahead else read_info(folder)
+    scorer = Scorer(model, models.mesh, g.score_batch_size, g.score_bucket_tokens, offload=offload)
+    return Reward(
+        scorer=scorer,
+        open_chat=lambda: models.chat,
+        mean=info.score_mean,
+        std=info.score_std,
+        unusable_score=inputs.config.rl.unusable_score,
+    )
 
 
 def make_sampling(g: GenerationConfig) -> Sampling:

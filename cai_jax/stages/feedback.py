@@ -19,7 +19,6 @@ from cai_jax.feedback.registry import LABELERS
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.keys import named_key, named_rng
-from cai_jax.models.blueprint import Model
 from cai_jax.parallel.program import Program
 from cai_jax.rl.reward import usable_text
 from cai_jax.stages.data import Selection, first, repeated
@@ -162,9 +161,7 @@ def draw_principles(inputs: Inputs, item: str) -> tuple[FeedbackPrinciple, ...]:
     return tuple(principles[int(i)] for i in chosen)
 
 
-def _sample_pairs(
-    inputs: Inputs, sampler: Generator, prompts: list[Prompt]
-) -> list[ResponsePair]:
+def _sample_pairs(inputs: Inputs, sampler: Generator, prompts: list[Prompt]) -> list[ResponsePair]:
     """Two responses to each prompt, where both parse and they differ."""
     chat = inputs.models.chat
     ids = [chat.prompt_ids(p.messages) for p in prompts]

@@ -150,4 +150,9 @@ def _beginning(inputs: Inputs) -> list[str]:
     return [m.text for dialogue in islice(_corpus(inputs), 1000) for m in dialogue.messages]
 
 
-STAGE = Stage(name="pretrain", blocks=("pretrain",), execute=execute, extra=_beginning)
+def check(inputs: Inputs) -> None:
+    """Refuses a corpus that there is not."""
+    load_function(inputs.config.pretrain.corpus, "config.pretrain.corpus")
+
+
+STAGE = Stage(name="pretrain", blocks=("pretrain",), execute=execute, extra=_beginning, check=check)

@@ -5,36 +5,41 @@ from pathlib import Path
 from typing import Any
 
 from cai_jax.data.records import read_records
+from cai_jax.data.rows import Revision, Sample
 from cai_jax.parallel.hosts import write_text
+from cai_jax.prompts.messages import Dialogue
 from cai_jax.report.page import Transcript, TranscriptStep, render_page
-from cai_jax.stages.evaluate import MODELS, SHOWN_PROMPTS
-from cai_jax.stages.run import Outcome, Run, Stage
-from cai_jax.stages.runner import read_manifest, versions
+from cai_jax.stages.evaluate import SHOWN_PROMPTS
+from cai_jax.stages.models import POLICIES
+from cai_jax.stages.runner import versions
+from cai_jax.stages.stage import Inputs, Outcome, Stage
 
 MEASURED = ("sl_data", "sl_train", "feedback", "pm_train", "rl", "evaluate")
 
 
-def run(run: Run, folder: Path) -> Outcome:
+def execute(inputs: Inputs, folder: Path) -> Outcome:
     """Writes index.html and summary.json."""
-    summary = summarise(run)
-    history = json.loads((run.workdir / "rl" / "history.json").read_text(encoding="utf-8"))
-    samples = read_records(run.workdir / "evaluate", "samples")
+    summary = summarise(inputs)
+    history = json.loads((inputs.artifact("rl") / "history.json").read_text(encoding="utf-8"))
+    samples = read_records(inputs.artifact("evaluate") / "samples", Sample)
+    transcripts = inputs.config.report.transcripts
     page = render_page(
         summary=summary,
         history=history,
-        shown=_side_by_side(samples, [p.text for p in SHOWN_PROMPTS]),
-        held_out=_held_out(samples, run.config.report.transcripts),
-        transcripts=_transcripts(run, run.config.report.transcripts),
+        shown=_side_by_side(samples, [p.messages for p in SHOWN_PROMPTS]),
+        held_out=_held_out(samples, transcripts),
+        transcripts=_transcripts(inputs, transcripts),
     )
     write_text(folder / "index.html", page)
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     return Outcome({}, 0)
 
 
-def summarise(run: Run) -> dict[str, Any]:
+def summarise(inputs: Inputs) -> dict[str, Any]:
     """Everything measured in the run, with what it was measured on."""
-    manifests = {name: read_manifest(run, name) for name in MEASURED}
-    settings, constitution = run.config, run.constitution
+    run = inputs.run
+    manifests = {name: run.workdir.manifest(name) for name in MEASURED}
+    settings, constitution = run.config, run.data.constitution
     compares = settings.feedback.method != "contrast"
     return {
         "supervision": {
@@ -49,7 +54,7 @@ def summarise(run: Run) -> dict[str, Any]:
             name: {key: m[key] for key in ("seconds", "tokens", "tokens_per_second")}
             for name, m in manifests.items()
         },
-        "pretrain": read_manifest(run, "pretrain")["metrics"] if settings.pretrain else None,
+        "pretrain": run.workdir.manifest("pretrain")["metrics"] if settings.pretrain else None,
         "sl_data": manifests["sl_data"]["metrics"],
         "sl_train": manifests["sl_train"]["metrics"],
         "feedback": manifests["feedback"]["metrics"],
@@ -64,56 +69,52 @@ def summarise(run: Run) -> dict[str, Any]:
         "seed": settings.seed,
         "devices": manifests["evaluate"]["devices"],
         "versions": versions(),
-        "config": json.loads((run.workdir / "config.json").read_text(encoding="utf-8")),
+        "config": json.loads((run.workdir.path / "config.json").read_text(encoding="utf-8")),
     }
 
 
-def _side_by_side(samples: list[dict], prompts: list[str]) -> list[dict[str, Any]]:
+def _side_by_side(samples: list[Sample], prompts: list[Dialogue]) -> list[dict[str, Any]]:
     """One entry a prompt: the response and score of every model."""
-    found = {(row["prompt"], row["model"]): row for row in samples}
+    found = {(row.prompt, row.model): row for row in samples}
     return [
-        {"prompt": prompt, "answers": [found[prompt, model] for model in MODELS]}
+        {"prompt": prompt, "answers": [found[prompt, model] for model in POLICIES]}
         for prompt in prompts
     ]
 
 
-def _held_out(samples: list[dict], count: int) -> list[dict[str, Any]]:
-    prompts = list(dict.fromkeys(r["prompt"] for r in samples if r["set"] == "red_team"))
+def _held_out(samples: list[Sample], count: int) -> list[dict[str, Any]]:
+    prompts = list(dict.fromkeys(row.prompt for row in samples if row.set == "red_team"))
     return _side_by_side(samples, prompts[:count])
 
 
-def _transcripts(run: Run, count: int) -> list[Transcript]:
+def _transcripts(inputs: Inputs, count: int) -> list[Transcript]:
     """Critique-revision dialogues, step by step, those with most rounds first."""
-    principles = {p.id: p for p in run.constitution.critique_revision}
-    steps: dict[str, list[dict]] = {}
+    principles = {p.id: p for p in inputs.constitution.critique_revision}
+    steps: dict[str, list[Revision]] = {}
     for name in ("responses", "revisions"):
-        for row in read_records(run.workdir / "sl_data", name):
-            steps.setdefault(row["prompt_id"], []).append(row)
-    longest = sorted(steps.values(), key=lambda rows: (-len(rows), rows[0]["id"]))[:count]
+        for row in read_records(inputs.artifact("sl_data") / name, Revision):
+            steps.setdefault(row.prompt_id, []).append(row)
+    longest = sorted(steps.values(), key=lambda rows: (-len(rows), rows[0].id))[:count]
     out = []
     for rows in longest:
-        rows = sorted(rows, key=lambda row: row["round"])
-        out.append(
-            Transcript(
-                prompt=rows[0]["prompt"],
-                response=rows[0]["response"],
-                steps=[
-                    TranscriptStep(
-                        principle_id=row["principle_id"],
-                        critique_request=principles[row["principle_id"]].critique_request,
-                        critique=row["critique"],
-                        revision=row["response"],
-                    )
-                    for row in rows[1:]
-                ],
+        first, *later = sorted(rows, key=lambda row: row.round)
+        revised = [
+            TranscriptStep(
+                principle_id=row.principle_id,
+                critique_request=principles[row.principle_id].critique_request,
+                critique=row.critique,
+                revision=row.response,
             )
-        )
+            for row in later
+        ]
+        out.append(Transcript(first.prompt, first.response, revised))
     return out
 
 
 STAGE = Stage(
     name="report",
-    inputs=MEASURED,
-    settings=lambda run: [run.config.report, run.constitution.content_hash()],
-    run=run,
+    needs=MEASURED,
+    blocks=("report",),
+    constitution=("critique_revision",),
+    execute=execute,
 )

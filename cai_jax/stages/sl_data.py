@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cai_jax.config import ConfigError
 from cai_jax.constitution.schema import CritiquePrinciple
 from cai_jax.data.readers import Prompt
 from cai_jax.data.records import write_records
@@ -26,6 +27,7 @@ from cai_jax.stages.engines import SAMPLING_REMEDY, make_generator, make_samplin
 from cai_jax.stages.stage import Inputs, Outcome, Stage
 
 log = logging.getLogger("cai_jax")
+
 
 @dataclass(frozen=True)
 class Draft:
@@ -179,6 +181,19 @@ def _row(inputs: Inputs, draft: Draft) -> Revision:
     )
 
 
+def check(inputs: Inputs) -> None:
+    """Refuses more few-shots than there are.
+
+    Raises:
+      ConfigError: there are fewer.
+    """
+    few, there = inputs.config.sl_data.few_shots, len(inputs.constitution.critique_examples)
+    if few > there:
+        raise ConfigError(
+            f"config.sl_data.few_shots: {few}, but the constitution has {there} such few-shots"
+        )
+
+
 def programs(inputs: Inputs) -> list[Program]:
     """Sampling of revisions, and of critiques where they may have another length."""
     g, generator = inputs.config.generation, _generator(inputs)
@@ -204,4 +219,5 @@ STAGE = Stage(
     constitution=("critique_revision", "critique_examples"),
     execute=execute,
     programs=programs,
+    check=check,
 )

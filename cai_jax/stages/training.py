@@ -24,7 +24,7 @@ from cai_jax.learning.train import (
     Trainable,
     abstract_trainable,
     init_state,
-    initial_program,
+    initial_programs,
     make_trainable,
     state_program,
     train_program,
@@ -80,7 +80,7 @@ class Training:
         trainable = abstract_trainable(self.blueprint, self.mesh)
         set_up = [
             *merge_programs(source, self._decoder()),
-            *self._initial(),
+            *initial_programs(self.blueprint, self.mesh, self._init_seed),
             state_program(trainable.params, self.optimizer),
         ]
         remedy = "take more devices, or train low-rank updates (lora.rank)"
@@ -138,11 +138,6 @@ class Training:
     @property
     def _init_seed(self) -> int:
         return stage_seed(self.seed, self.name, "init")
-
-    def _initial(self) -> list[Program]:
-        """What makes new parameters, where there are any."""
-        plain = self.blueprint.module is Decoder and self.blueprint.lora is None
-        return [] if plain else [initial_program(self.blueprint, self.mesh, self._init_seed)]
 
     def _decoder(self) -> nnx.State:
         """Abstract parameters of the decoder before training, low-rank updates left out."""

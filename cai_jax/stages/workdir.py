@@ -84,9 +84,7 @@ class Workdir:
         Raises:
           OSError: it does not see it.
         """
-        if not hosts.becomes_true(
-            lambda: self.fingerprint(stage) == fingerprint, VISIBLE_SECONDS
-        ):
+        if not hosts.becomes_true(lambda: self.fingerprint(stage) == fingerprint, VISIBLE_SECONDS):
             raise OSError(
                 f"{self.folder(stage)}: finished on the main host, but not seen on this one after "
                 f"{VISIBLE_SECONDS} s; mount the workdir with a shorter attribute cache"

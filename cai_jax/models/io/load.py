@@ -33,14 +33,22 @@ def preference_blueprint(source: ModelSource, dtype: jnp.dtype) -> Blueprint:
     return Blueprint(PreferenceModel, source.config, dtype, source.lora)
 
 
-def load_policy(source: ModelSource, blueprint: Blueprint, mesh: Mesh) -> Model:
+def load_policy(
+    source: ModelSource, blueprint: Blueprint, mesh: Mesh, dtype: jnp.dtype | None = None
+) -> Model:
     """A decoder as ``policy_blueprint`` describes it, or without LoRA and with all updates merged.
+
+    Args:
+      source: of the parameters.
+      blueprint: of the decoder.
+      mesh: that it is sharded over.
+      dtype: of matmuls that its parameters are stored for; None: the blueprint's own.
 
     Raises:
       ValueError: the source is a preference model, or its files do not hold what they should.
     """
     _require(source, "policy")
-    model = blueprint.abstract(mesh)
+    model = blueprint.abstract(mesh, dtype)
     if blueprint.lora is None:
         return Model(model.graph, fill_merged(source, model.params))
     update, base = nnx.split_state(model.params, LoRAParam, ...)
