@@ -213,7 +213,7 @@ class Decoder(nnx.Module):
         Args:
           tokens_b: int32, one token per row.
           valid_b: bool; rows that have ended write an invalid slot.
-          slot: int32 scalar, where they are written; the same for all rows, since prompts are padded
+          slot: int32 scalar, where they are written; the same for all rows, for prompts are padded
             on the left.
           cache: the cache of all earlier tokens.
         """
