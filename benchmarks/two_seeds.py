@@ -2,8 +2,8 @@
 
     python benchmarks/two_seeds.py            # 2 x 10 minutes on two cores
 
-Each seed runs in a fresh process with a cache folder of its own, so download and compilation are
-in the time. Writes benchmarks/results/two_seeds.json and prints the README's table.
+Each seed runs in a new process with an empty cache folder, so that its time includes download and
+compilation. Writes benchmarks/results/two_seeds.json and prints the README's table.
 """
 
 import json
@@ -20,7 +20,7 @@ SEEDS = (0, 1)
 
 
 def run(seed: int, folder: Path) -> dict:
-    """One cold run; its summary, wall-clock seconds and peak memory."""
+    """One run with empty caches: its summary, wall-clock seconds and peak memory in GiB."""
     environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
     command = [sys.executable, "-m", "cai_jax.main", "--config=configs/rlaif.py"]
     command += [f"--config.seed={seed}", f"--config.workdir={folder / 'run'}"]
@@ -28,13 +28,13 @@ def run(seed: int, folder: Path) -> dict:
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
     seconds = time.monotonic() - started
     summary = json.loads((folder / "run" / "report" / "summary.json").read_text(encoding="utf-8"))
-    # Kibibytes on Linux; the largest of all child processes so far.
+    # KiB on Linux; the maximum over all child processes so far.
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     return {"seed": seed, "seconds": round(seconds), "peak_gib": round(peak, 2), "summary": summary}
 
 
 def main() -> None:
-    """Runs the seeds and reports."""
+    """Runs the seeds, writes the results and prints the table."""
     with tempfile.TemporaryDirectory() as folder:
         results = [run(seed, Path(folder) / str(seed)) for seed in SEEDS]
     out = ROOT / "benchmarks" / "results" / "two_seeds.json"
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def print_table(results: list[dict]) -> None:
-    """Markdown rows, one column a seed."""
+    """Prints a Markdown table with one column per seed."""
 
     def interval(e: dict) -> str:
         return f"{e['mean']:.2f} [{e['low']:.2f}, {e['high']:.2f}]"
@@ -54,7 +54,7 @@ def print_table(results: list[dict]) -> None:
     evaluations = [r["summary"]["evaluation"] for r in results]
     audits = [r["summary"]["feedback"]["audit"]["audit"] for r in results]
     rows = [
-        ("wall-clock, cold cache", [f"{r['seconds'] / 60:.1f} min" for r in results]),
+        ("wall-clock, empty cache", [f"{r['seconds'] / 60:.1f} min" for r in results]),
         ("peak memory", [f"{r['peak_gib']:.1f} GiB" for r in results]),
         (
             "audit of the feedback model, accuracy",

@@ -1,16 +1,16 @@
-"""What accelerators can do at most, as their makers publish it."""
+"""Peak numbers of accelerators, as their makers publish them."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Chip:
-    """Peaks of one chip."""
+    """Peak numbers of one chip."""
 
-    memory: float  # bytes
-    bandwidth: float  # bytes a second, of that memory
-    flops: float  # bfloat16 operations a second
-    links: float  # bytes a second to other chips of the slice, all links together, one way
+    memory: float  # bytes of HBM
+    bandwidth: float  # bytes per second, of HBM
+    flops: float  # bfloat16 floating point operations per second
+    links: float  # bytes per second to other chips of the slice, over all links, one way
 
 
 GIB = 2.0**30

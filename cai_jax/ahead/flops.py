@@ -1,34 +1,34 @@
-"""Operations of a traced program, of products alone: they are nearly all."""
+"""Floating point operations of a traced program: those of matmuls, which are nearly all."""
 
 from math import prod
 from typing import Any
 
+import jax
 from jax.extend import core
 
 
-def matmul_flops(jaxpr: Any, devices: int) -> float:
+def matmul_flops(jaxpr: core.ClosedJaxpr | core.Jaxpr, devices: int) -> float:
     """Floating point operations of one call, over all devices: two for each multiply-add.
 
-    Loops count as often as they run; one whose length the data decides, as often as the limit in
-    its condition allows. Of branches the costliest counts.
+    The body of a loop counts once per iteration; a loop of data-dependent length counts up to the
+    limit in its condition. Of branches the costliest counts.
 
     Args:
       jaxpr: of a traced function, closed or open.
-      devices: of the mesh; what stands in a shard_map is for one of them.
+      devices: number of devices of the mesh; the body of a shard_map runs on each.
 
     Raises:
-      ValueError: a loop has no limit that can be read.
+      ValueError: the condition of a loop has no constant limit.
     """
-    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     return sum(_equation_flops(equation, devices) for equation in jaxpr.eqns)
 
 
-def _equation_flops(equation: Any, devices: int) -> float:
+def _equation_flops(equation: core.JaxprEqn, devices: int) -> float:
     name, params = equation.primitive.name, equation.params
     if name == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]
-        left = equation.invars[0].aval.shape
-        return 2.0 * prod(equation.outvars[0].aval.shape) * prod(left[i] for i in contracted)
+        left = _shape(equation.invars[0])
+        return 2.0 * prod(_shape(equation.outvars[0])) * prod(left[i] for i in contracted)
     inner = [matmul_flops(x, devices) for x in _jaxprs(params)]
     if name == "scan":
         return params["length"] * sum(inner)
@@ -43,18 +43,23 @@ def _equation_flops(equation: Any, devices: int) -> float:
     return sum(inner)
 
 
-def _jaxprs(params: dict[str, Any]) -> list[Any]:
-    """Programs among an equation's parameters, but the condition of a loop."""
+def _shape(variable: core.Var | core.Literal) -> tuple[int, ...]:
+    assert isinstance(variable.aval, jax.core.ShapedArray)
+    return variable.aval.shape
+
+
+def _jaxprs(params: dict[str, Any]) -> list[core.ClosedJaxpr | core.Jaxpr]:
+    """The jaxprs among an equation's parameters, without the condition of a loop."""
     values = [v for key, v in params.items() if "cond_jaxpr" not in key]
     flat = [x for v in values for x in (v if isinstance(v, tuple | list) else (v,))]
     return [x for x in flat if isinstance(x, core.ClosedJaxpr | core.Jaxpr)]
 
 
-def _limit(condition: Any) -> int:
-    """The number that a loop's counter stays below."""
-    for equation in condition.jaxpr.eqns:
+def _limit(condition: core.ClosedJaxpr) -> int:
+    """The constant that a loop's counter stays below."""
+    for equation in condition.eqns:
         if equation.primitive.name == "lt":
             limit = equation.invars[1]
             if isinstance(limit, core.Literal):
                 return int(limit.val)
-    raise ValueError("a loop whose condition compares its counter with no constant")
+    raise ValueError("the condition of a loop compares its counter with no constant")

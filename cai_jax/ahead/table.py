@@ -1,37 +1,37 @@
-"""What compile ahead found out about the steps of a run on a TPU slice, as a table."""
+"""The report of compile-ahead on the steps of a run on a TPU slice, as a table."""
 
 import re
 from dataclasses import dataclass
 from typing import Any
 
 GIB = 2**30
-TIGHT = 0.9  # of the memory: above it, a step may not fit
+TIGHT = 0.9  # share of the memory above which a step may not fit
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step takes; sizes are bytes of one chip.
+    """What one step needs; sizes are in bytes per chip.
 
     Attributes:
       step: stage and step.
-      problem: why it does not compile or fit, and what to change; empty: it fits.
-      arguments: what it is called with.
-      temporaries: what it needs while it runs, results that reuse no argument included.
-      beside: models that wait on the chip meanwhile.
-      share: all three, of the chip's memory.
-      flops: operations of one chip, recomputation included.
-      moved: to and from the chip's memory.
-      sent: to other chips.
-      collectives: results by kind.
-      decode_collectives: types of those in the sampling loop, by kind.
+      problem: why it does not compile or fit, and the remedy; empty: it fits.
+      arguments: its inputs.
+      temporaries: what it allocates, with results that no donated argument holds.
+      beside: models that are resident during the step and not passed to it.
+      share: all three, as a share of the chip's memory.
+      flops: floating point operations per chip, recomputation included.
+      moved: bytes to and from the chip's memory.
+      sent: bytes to other chips.
+      collectives: bytes of results, by kind.
+      decode_collectives: HLO types of those in the sampling loop, by kind.
       compile_seconds: on this machine.
-      seconds: at best: the slowest of computing, memory and links, wholly overlapped.
-      bound: which of them that is.
-      utilisation: of the chip's peak by the model's own operations, recomputation excluded.
-      tokens_per_second: a chip; sampled ones where the step samples, else all that it reads.
-      replicated: parameters that every chip holds whole, by name, and their bytes.
-      samples: whether it runs in the layout of sampling.
-      unread: loops of unknown length, counted once.
+      seconds: lower bound: the slowest of computing, memory and links, fully overlapped.
+      bound: which of the three is the slowest.
+      utilisation: share of the chip's peak FLOP/s, recomputation excluded.
+      tokens_per_second: per chip; sampled tokens if the step samples, else tokens that it reads.
+      replicated: bytes of the parameters that are replicated on every chip, by name.
+      samples: whether it runs in the sampling layout.
+      unread: loops of unknown length, which count once.
     """
 
     step: str
@@ -56,7 +56,12 @@ class StepReport:
 
 
 def table(reports: list[StepReport], about: dict[str, Any]) -> list[str]:
-    """The report as lines."""
+    """The lines of the report.
+
+    Args:
+      reports: one per step.
+      about: facts of the slice and the model, as ``cai_jax.compile`` collects them.
+    """
     chips, peaks = about["chips"], about["peaks"]
     slices = f"{about['slices']} x " if about["slices"] > 1 else ""
     lines = [
@@ -65,7 +70,7 @@ def table(reports: list[StepReport], about: dict[str, Any]) -> list[str]:
         f"training layout {about['mesh']}, sampling layout {about['decoding_mesh']}",
         "",
         "| step | arguments | temporaries | beside | of memory | TFLOP | GB moved | GB sent "
-        "| compiled in | takes at best | bound by | utilisation | tokens/s/chip |",
+        "| compiled in | lower bound | limited by | utilisation | tokens/s/chip |",
         "| --- |" + " ---: |" * 8 + " ---: | --- | ---: | ---: |",
     ]
     for r in reports:
@@ -78,44 +83,44 @@ def table(reports: list[StepReport], about: dict[str, Any]) -> list[str]:
             f"{r.moved / 1e9:.1f} | {r.sent / 1e9:.2f} | {r.compile_seconds:.0f} s | "
             f"{r.seconds:.3g} s | {r.bound} | {r.utilisation:.0%} | {r.tokens_per_second:.0f} |"
         )
-    lines += ["", "Collectives, GB of results a chip:"]
+    lines += ["", "Collectives, GB of results per chip:"]
     for r in reports:
         kinds = ", ".join(f"{k} {v / 1e9:.2f}" for k, v in sorted((r.collectives or {}).items()))
         lines.append(f"  {r.step}: {kinds or 'none'}")
         for kind, types in sorted((r.decode_collectives or {}).items()):
             shapes = sorted({re.sub(r"\{[^}]*\}", "", t) for t in types})
-            lines.append(f"    a token: {len(types)} x {kind} of {', '.join(shapes)}")
+            lines.append(f"    per token: {len(types)} x {kind} of {', '.join(shapes)}")
     lines.append("")
     for layout, samples in (("training", False), ("sampling", True)):
-        whole: dict[str, int] = {}
+        replicated: dict[str, int] = {}
         for r in reports:
-            whole |= (r.replicated or {}) if r.samples == samples else {}
-        said = ", ".join(f"{name} ({size / 1024:.0f} KiB)" for name, size in sorted(whole.items()))
+            replicated |= (r.replicated or {}) if r.samples == samples else {}
+        names = ", ".join(f"{n} ({size / 1024:.0f} KiB)" for n, size in sorted(replicated.items()))
         lines.append(
-            f"Parameters that every chip holds whole in the layout of {layout}: {said or 'none'}"
+            f"Parameters replicated on every chip in the {layout} layout: {names or 'none'}"
         )
     for r in reports:
         if r.problem:
             lines.append(f"PROBLEM {r.step}: {r.problem}")
         elif r.share > TIGHT:
             lines.append(
-                f"TIGHT {r.step}: {r.share:.0%} of memory, of which the runtime takes some, too; "
-                f"stay below {TIGHT:.0%}"
+                f"TIGHT {r.step}: {r.share:.0%} of memory, and the runtime needs some, too; stay "
+                f"below {TIGHT:.0%}"
             )
         if r.unread:
-            lines.append(f"UNKNOWN {r.step}: counted once are the loops {', '.join(r.unread)}")
+            lines.append(f"UNKNOWN {r.step}: loops that count once: {', '.join(r.unread)}")
     if about["slices"] > 1:
-        lines.append("The network between slices is not estimated: what passes it takes longer.")
+        lines.append("The estimate ignores the slower network between slices.")
     lines += [
         "",
         f"Published peaks of a chip: {peaks['memory'] / GIB:.0f} GiB at "
         f"{peaks['bandwidth'] / 1e9:.0f} GB/s, {peaks['flops'] / 1e12:.0f} TFLOP/s in bfloat16, "
-        f"links {peaks['links'] / 1e9:.0f} GB/s in all.",
-        "Takes at best: the slowest of computing, memory and links, the other two hidden behind "
-        "it; collectives as rings over all links; sampling runs to its limit. Utilisation counts "
-        "two operations a parameter and token, and those of the gradients that are trained; TFLOP "
-        "counts what is computed again, too. Tokens are sampled ones where a step samples, else "
-        "all that it reads, padding included, in every epoch. Real steps take longer: measure "
-        "before you plan by it.",
+        f"links {peaks['links'] / 1e9:.0f} GB/s in total.",
+        "Lower bound: the slowest of computing, memory and links, the other two fully overlapped; "
+        "collectives are rings over all links; sampling runs to its token limit. Utilisation "
+        "counts two operations per parameter and token, and those of the trained gradients; TFLOP "
+        "also counts recomputation. Tokens are sampled ones if a step samples, else all that it "
+        "reads, padding included, in every epoch. Real steps take longer: measure before you plan "
+        "with it.",
     ]
     return lines

@@ -1,1 +1,1 @@
-"""Constitutions: texts that people write, checked and hashed."""
+"""Constitutions: texts that people write, validated and hashed."""

@@ -1,22 +1,22 @@
-"""What a constitution file holds, and the errors it is refused with.
+"""The schema of a constitution file, and its validation.
 
-Every error names file, line, field and mend. The content hash covers what the models see, not
-comments or layout, and travels with every record made under the constitution.
+Every error names file, line, field and remedy. The content hash covers what the models read, not
+comments or layout. Every artifact made under the constitution records it.
 """
 
 import hashlib
 import json
-from collections.abc import Collection
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from collections.abc import Collection, Set
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 import yaml
 
 
 @dataclass(frozen=True)
 class CritiquePrinciple:
-    """A principle of the supervised stage: how to find fault, and how to mend it."""
+    """A principle of the supervised stage: a request for a critique, and one for a revision."""
 
     id: str
     author: str
@@ -29,8 +29,8 @@ class CritiquePrinciple:
 class FeedbackPrinciple:
     """A principle of the feedback stage.
 
-    ``question`` asks which of two responses is better; ``principle`` and ``opposite`` are system
-    prompts of an assistant that keeps to the principle and of its mirror image.
+    ``question`` asks which of two responses is better. ``principle`` and ``opposite`` are system
+    prompts for an assistant that follows the principle and for one that violates it.
     """
 
     id: str
@@ -43,7 +43,7 @@ class FeedbackPrinciple:
 
 @dataclass(frozen=True)
 class CritiqueExample:
-    """A few-shot of one critique-revision round."""
+    """A few-shot example of one critique and revision."""
 
     id: str
     prompt: str
@@ -56,7 +56,7 @@ class CritiqueExample:
 
 @dataclass(frozen=True)
 class ChoiceExample:
-    """A few-shot of a comparison; ``reasoning`` only where it is thought through aloud."""
+    """A few-shot example of a comparison; ``reasoning`` only for chain of thought."""
 
     id: str
     prompt: str
@@ -94,17 +94,17 @@ class Constitution:
         return replace(self, **dict.fromkeys(others, ()))
 
     def content_hash(self) -> str:
-        """SHA-256 of everything in it, as hex."""
+        """SHA-256 of all fields, in hex."""
         text = json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 class ConstitutionError(ValueError):
-    """A constitution file that cannot be used."""
+    """A constitution file is not valid; the message names file, line, field and remedy."""
 
 
 def load_constitution(path: Path) -> Constitution:
-    """Reads and checks a constitution.
+    """Reads and validates a constitution file.
 
     Raises:
       ConstitutionError: the file is missing, not YAML, or not a constitution.
@@ -113,8 +113,7 @@ def load_constitution(path: Path) -> Constitution:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except OSError as error:
         raise ConstitutionError(
-            f"{path}: {error.strerror or error}; set --config.constitution.path to a file of "
-            "constitutions/"
+            f"{path}: {error.strerror or error}; choose a file of constitutions/"
         ) from error
     except UnicodeDecodeError as error:
         raise ConstitutionError(f"{path}: not UTF-8 text ({error})") from error
@@ -126,12 +125,15 @@ def load_constitution(path: Path) -> Constitution:
     return _Reader(path).constitution(root)
 
 
+_Entry = TypeVar("_Entry", CritiquePrinciple, FeedbackPrinciple, CritiqueExample, ChoiceExample)
+
+
 class _Reader:
-    """Walks YAML nodes, which know their lines."""
+    """Reads YAML nodes, which know their lines."""
 
     def __init__(self, path: Path):
         self.path = path
-        self.ids: dict[str, int] = {}
+        self.lines: dict[str, int] = {}  # of the entries, by id
 
     def constitution(self, root: yaml.Node | None) -> Constitution:
         top = self.mapping(
@@ -160,38 +162,37 @@ class _Reader:
         self,
         parent: dict[str, yaml.Node],
         field: str,
-        kind: type,
-        unwanted: frozenset | set = frozenset(),
-    ) -> tuple:
+        kind: type[_Entry],
+        without: Set[str] = frozenset(),
+    ) -> tuple[_Entry, ...]:
+        """The entries of a list; ``without`` are fields of ``kind`` that may not be given."""
         if field not in parent:
             return ()
         node = parent[field]
         if not isinstance(node, yaml.SequenceNode) or not node.value:
             self.fail(node, field, "must be a list with at least one entry")
         return tuple(
-            self.entry(item, f"{field}[{i}]", kind, unwanted) for i, item in enumerate(node.value)
+            self.entry(item, f"{field}[{i}]", kind, without) for i, item in enumerate(node.value)
         )
 
-    def entry(self, node: yaml.Node, where: str, kind: type, unwanted: frozenset | set) -> Any:
-        names = {f.name for f in fields(kind)} - set(unwanted)
-        optional = {f.name for f in fields(kind) if f.default is not MISSING}
-        if kind is ChoiceExample and "reasoning" not in unwanted:
-            optional = set()
-        found = self.mapping(node, where, names - optional, optional & names)
-        values = {
+    def entry(self, node: yaml.Node, where: str, kind: type[_Entry], without: Set[str]) -> _Entry:
+        names = {f.name for f in fields(kind)} - without
+        found = self.mapping(node, where, names, set())
+        values: dict[str, Any] = {
             name: self.texts(value, f"{where}.{name}")
             if name == "tags"
             else self.text(value, f"{where}.{name}")
             for name, value in found.items()
         }
-        line = node.start_mark.line + 1
-        if values["id"] in self.ids:
-            first = self.ids[values["id"]]
-            self.fail(found["id"], f"{where}.id", f"{values['id']!r} is taken by line {first}")
-        self.ids[values["id"]] = line
-        if "answer" in values and values["answer"] not in ("A", "B"):
+        self.unique(values["id"], found["id"], f"{where}.id", node.start_mark.line + 1)
+        if values.get("answer", "A") not in ("A", "B"):
             self.fail(found["answer"], f"{where}.answer", "must be A or B")
         return kind(**values)
+
+    def unique(self, id_: str, node: yaml.Node, where: str, line: int) -> None:
+        if id_ in self.lines:
+            self.fail(node, where, f"{id_!r} is taken by line {self.lines[id_]}; choose another")
+        self.lines[id_] = line
 
     def mapping(
         self, node: yaml.Node | None, where: str, required: set[str], optional: set[str]
@@ -201,9 +202,9 @@ class _Reader:
         found: dict[str, yaml.Node] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                self.fail(key, where, "has a key that is not a text")
+                self.fail(key, where, "has a key that is not a text; quote it")
             if key.value in found:
-                self.fail(key, f"{where}: {key.value}", "stands twice; keep one")
+                self.fail(key, f"{where}: {key.value}", "appears twice; keep one")
             if key.value not in required | optional:
                 known = ", ".join(sorted(required | optional))
                 self.fail(key, f"{where}: {key.value}", f"is not a field here; known: {known}")
@@ -225,6 +226,6 @@ class _Reader:
             self.fail(node, where, "must be a list with at least one text")
         return tuple(self.text(item, f"{where}[{i}]") for i, item in enumerate(node.value))
 
-    def fail(self, node: yaml.Node | None, where: str, problem: str) -> None:
+    def fail(self, node: yaml.Node | None, where: str, problem: str) -> NoReturn:
         line = f", line {node.start_mark.line + 1}" if node is not None else ""
         raise ConstitutionError(f"{self.path}{line}: {where} {problem}")

@@ -1,9 +1,9 @@
-"""Measures of texts that show over-optimisation: repetition and refusals."""
+"""Measures of texts that reveal over-optimisation: repetition and refusals."""
 
 import re
 from collections.abc import Sequence
 
-# A surface measure: it finds the usual ways to decline, not every way.
+# A surface measure: it finds the usual phrases of refusal, not all.
 _UNABLE = r"(?:can(?:no|')t|won't|will not|am unable to|am not able to|must decline to)"
 _ACTS = r"(?:help|assist|provide|do that|answer|comply|fulfill|create|write|support|engage)"
 _REFUSAL = re.compile(
@@ -16,7 +16,7 @@ _REFUSAL = re.compile(
 
 
 def distinct_n(texts: Sequence[str], n: int) -> float:
-    """Share of different word n-grams among all (Li et al. 2016); 0 if there are none."""
+    """Distinct word n-grams as a share of all (Li et al. 2016); 0 if there are none."""
     grams = [
         tuple(words[i : i + n])
         for words in (text.lower().split() for text in texts)
@@ -26,6 +26,6 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
 
 
 def refusal_rate(texts: Sequence[str]) -> float:
-    """Share of texts with a phrase of refusal."""
+    """Share of texts with a phrase of refusal; 0 if there are no texts."""
     plain = [text.replace("\u2019", "'") for text in texts]
     return sum(bool(_REFUSAL.search(text)) for text in plain) / max(len(texts), 1)

@@ -1,4 +1,4 @@
-"""Drawing tokens from logits."""
+"""Sampling of tokens from logits."""
 
 import math
 from dataclasses import dataclass
@@ -11,17 +11,18 @@ from cai_jax.parallel.mesh import constrain
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn; the defaults are the model's own distribution."""
+    """How tokens are sampled; the defaults are the model's own distribution."""
 
-    temperature: float = 1.0  # 0: always the likeliest token
-    top_k: int = 0  # keep the k likeliest tokens; 0: all
-    top_p: float = 1.0  # keep the fewest tokens of at least this probability; 1: all
+    temperature: float = 1.0  # 0: greedy
+    top_k: int = 0  # keep the k most probable tokens; 0: all
+    top_p: float = 1.0  # keep the fewest tokens that sum to at least this probability; 1: all
 
 
 def sampling_logits(logits_bv: jax.Array, sampling: Sampling) -> jax.Array:
-    """Logits of the distribution that is sampled: divided by temperature, then truncated.
+    """Logits [b, v] of the distribution that is sampled: divided by temperature, then truncated.
 
-    top-k is taken first and top-p of what is left. Tokens outside get minus infinity.
+    Top-k truncates first, then top-p (Holtzman et al. 2020) the renormalised rest. Truncated tokens
+    get minus infinity. Among tied logits the first tokens are kept.
     """
     logits_bv = logits_bv / (sampling.temperature or 1.0)
     top_k = min(sampling.top_k or logits_bv.shape[-1], logits_bv.shape[-1])
@@ -30,44 +31,48 @@ def sampling_logits(logits_bv: jax.Array, sampling: Sampling) -> jax.Array:
     ordered_bk = jax.lax.top_k(logits_bv, top_k)[0]
     kept_b = jnp.full(ordered_bk.shape[0], top_k)
     if sampling.top_p < 1.0:
-        probabilities = jax.nn.softmax(ordered_bk, axis=-1)
-        before = jnp.cumsum(probabilities, axis=-1) - probabilities
-        kept_b = jnp.sum(before < sampling.top_p, axis=-1)
+        probabilities_bk = jax.nn.softmax(ordered_bk, axis=-1)
+        before_bk = jnp.cumsum(probabilities_bk, axis=-1) - probabilities_bk
+        kept_b = jnp.sum(before_bk < sampling.top_p, axis=-1)
     least_b1 = jnp.take_along_axis(ordered_bk, kept_b[:, None] - 1, axis=-1)
     above_bv, tied_bv = logits_bv > least_b1, logits_bv == least_b1
-    # Of tokens that tie for the last places, the first ones get them.
-    room_b1 = kept_b[:, None] - jnp.sum(above_bv, axis=-1, keepdims=True)
-    kept_bv = above_bv | (tied_bv & (jnp.cumsum(tied_bv, axis=-1) <= room_b1))
+    # The first of the tied tokens take the places that are left.
+    left_b1 = kept_b[:, None] - jnp.sum(above_bv, axis=-1, keepdims=True)
+    kept_bv = above_bv | (tied_bv & (jnp.cumsum(tied_bv, axis=-1) <= left_b1))
     return jnp.where(kept_bv, logits_bv, -jnp.inf)
 
 
 def inverse_cdf(probabilities_bv: jax.Array, uniform_b: jax.Array) -> jax.Array:
-    """The token at which each row's cumulative probability passes its uniform number in [0, 1).
+    """Samples by inverse transform: the token where the cumulative probability exceeds the uniform.
 
-    One random number a row where Gumbel noise takes one a token of the vocabulary (measured a
-    quarter of a decoding step on CPU). Sums run over blocks first, so that the cumulative sum is
-    short. Tokens of probability 0 are never drawn, whatever is rounded.
+    It needs one random number per row, and Gumbel noise one per token of the vocabulary (a quarter
+    of a decoding step on CPU). It sums blocks of tokens first, so that cumulative sums are short. A
+    token of probability 0 is never sampled, however sums are rounded.
+
+    Args:
+      probabilities_bv: float32, need not sum to 1.
+      uniform_b: float32 in [0, 1).
 
     Returns:
-      int32 [b].
+      int32 tokens [b].
     """
     b, v = probabilities_bv.shape
     blocks, width = _blocks(v)
     padded_bv = jnp.pad(probabilities_bv, ((0, 0), (0, blocks * width - v)))
     blocks_bkw = padded_bv.reshape(b, blocks, width)
     ends_bk = _ends(constrain(jnp.sum(blocks_bkw, axis=-1), "batch", None))
-    block_b, before_b = _pass(ends_bk, uniform_b * ends_bk[:, -1])
+    block_b, before_b = _first_above(ends_bk, uniform_b * ends_bk[:, -1])
     block_bw = jnp.take_along_axis(blocks_bkw, block_b[:, None, None], axis=1)[:, 0]
     ends_bw = _ends(constrain(block_bw, "batch", None))
-    inside_b, _ = _pass(ends_bw, uniform_b * ends_bk[:, -1] - before_b)
-    return block_b * width + inside_b
+    offset_b, _ = _first_above(ends_bw, uniform_b * ends_bk[:, -1] - before_b)
+    return block_b * width + offset_b
 
 
 def _blocks(v: int) -> tuple[int, int]:
-    """Number and width of the blocks that ``v`` tokens are summed in, both near the square root.
+    """Number and width of the blocks of a vocabulary of ``v`` tokens, both near its square root.
 
-    A power of two of them where it divides ``v``: a vocabulary that is split over devices then
-    falls into whole blocks, and no probabilities travel, only the sums of blocks.
+    The number is a power of two if one near it divides ``v``. The shards of a vocabulary are then
+    whole blocks, and devices exchange sums of blocks but no probabilities.
     """
     side = math.isqrt(v - 1) + 1
     blocks = math.gcd(v, 1 << (side - 1).bit_length())
@@ -75,36 +80,41 @@ def _blocks(v: int) -> tuple[int, int]:
 
 
 def _ends(mass_bn: jax.Array) -> jax.Array:
-    """Cumulative sums that never fall, nor rise where there is no mass.
+    """Cumulative sums that never decrease, and stay equal where there is no mass.
 
-    XLA sums long rows in pieces, so that rounding alone would do both.
+    XLA sums long rows in pieces, and its rounding breaks both.
     """
     sums_bn = jnp.where(mass_bn > 0, jnp.cumsum(mass_bn, axis=-1), 0.0)
     return jax.lax.cummax(sums_bn, axis=mass_bn.ndim - 1)
 
 
-def _pass(ends_bn: jax.Array, target_b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """First index whose end lies above the target, and the end before it."""
-    # Rounding may put the target at or past the last end; the last step upward is meant then.
+def _first_above(ends_bn: jax.Array, target_b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """First index [b] whose end is above the target, and the end before it [b]."""
+    # Rounding may put the target at or above the last end; the last entry with mass is right then.
     target_b = jnp.minimum(target_b, jnp.nextafter(ends_bn[:, -1], 0.0))
     index_b = jnp.sum(ends_bn <= target_b[:, None], axis=-1, dtype=jnp.int32)
-    padded = jnp.pad(ends_bn, ((0, 0), (1, 0)))
-    return index_b, jnp.take_along_axis(padded, index_b[:, None], axis=-1)[:, 0]
+    before_bn = jnp.pad(ends_bn, ((0, 0), (1, 0)))
+    return index_b, jnp.take_along_axis(before_bn, index_b[:, None], axis=-1)[:, 0]
 
 
 def sample(
     logits_bv: jax.Array, keys_b: jax.Array, sampling: Sampling
 ) -> tuple[jax.Array, jax.Array]:
-    """One token a row, by the row's own key, and its log-probability under what was sampled.
+    """One token per row, and its log-probability under the sampled (truncated) distribution.
+
+    Args:
+      logits_bv: float32.
+      keys_b: one key per row, so that a row does not depend on its batch.
+      sampling: temperature and truncation.
 
     Returns:
       int32 tokens [b] and float32 log-probabilities [b].
     """
     logits_bv = sampling_logits(logits_bv, sampling)
     if sampling.temperature == 0:
-        tokens = jnp.argmax(logits_bv, axis=-1)
+        tokens_b = jnp.argmax(logits_bv, axis=-1)
     else:
         uniform_b = jax.vmap(jax.random.uniform)(keys_b)
-        tokens = inverse_cdf(jax.nn.softmax(logits_bv, axis=-1), uniform_b)
-    chosen = jnp.take_along_axis(logits_bv, tokens[:, None], axis=-1)[:, 0]
-    return tokens.astype(jnp.int32), chosen - jax.nn.logsumexp(logits_bv, axis=-1)
+        tokens_b = inverse_cdf(jax.nn.softmax(logits_bv, axis=-1), uniform_b)
+    chosen_b = jnp.take_along_axis(logits_bv, tokens_b[:, None], axis=-1)[:, 0]
+    return tokens_b.astype(jnp.int32), chosen_b - jax.nn.logsumexp(logits_bv, axis=-1)

@@ -1,4 +1,4 @@
-"""What a decoder is built from."""
+"""Sizes and constants of a decoder, and of its low-rank updates."""
 
 from dataclasses import dataclass
 
@@ -7,42 +7,42 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Rope:
-    """Rotary position embedding (Su et al. 2021), with the scalings that long contexts use."""
+    """Rotary position embedding (Su et al. 2021), with the scalings for long contexts."""
 
     theta: float = 10_000.0  # base of the frequencies
-    factor: float = 1.0  # frequencies are divided by it: all of them, or the low ones (Llama 3)
-    # Llama 3: wavelengths below original / high_factor stay, above original / low_factor are
-    # divided, and in between it is interpolated; original 0 is plain linear scaling.
+    factor: float = 1.0  # divides the frequencies: all of them, or the low ones (Llama 3)
+    # Llama 3: wavelengths below original / high_factor stay, those above original / low_factor are
+    # divided, those in between are interpolated; original 0 is linear scaling.
     low_factor: float = 1.0
     high_factor: float = 4.0
-    original: int = 0  # positions before scaling
+    original: int = 0  # context length before scaling, in tokens
 
     def frequencies(self, size: int) -> np.ndarray:
-        """Float32 [size / 2]: radians a position for each rotated pair."""
-        plain = self.theta ** (-np.arange(0, size, 2, dtype=np.float64) / size)
-        scaled = plain / self.factor
+        """Frequencies [size / 2], float32, in radians per position, one per rotated pair."""
+        unscaled = self.theta ** (-np.arange(0, size, 2, dtype=np.float64) / size)
+        scaled = unscaled / self.factor
         if self.original:
-            turns = self.original * plain / (2 * np.pi)  # within the original positions
-            smooth = (turns - self.low_factor) / (self.high_factor - self.low_factor)
+            rotations = self.original * unscaled / (2 * np.pi)  # over the original context
+            smooth = (rotations - self.low_factor) / (self.high_factor - self.low_factor)
             smooth = np.clip(smooth, 0.0, 1.0)
-            scaled = (1 - smooth) * scaled + smooth * plain
+            scaled = (1 - smooth) * scaled + smooth * unscaled
         return scaled.astype(np.float32)
 
 
 @dataclass(frozen=True)
 class LayerAttention:
-    """What layers of one decoder may differ in."""
+    """The attention settings that may differ from layer to layer."""
 
-    window: int = 0  # a token sees this many, itself included; 0: all earlier ones
-    rope: Rope | None = Rope()  # None: no positions at all
+    window: int = 0  # tokens that a token attends to, itself included; 0: all earlier ones
+    rope: Rope | None = Rope()  # None: no position embedding
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How a decoder is run: another choice changes speed and memory, not results."""
+    """How a decoder runs. It changes speed and memory, not results."""
 
-    kernel: str = "xla"  # of attention over whole rows; or "splash", "cudnn"
-    remat: str = "nothing_saveable"  # of jax.checkpoint_policies: what the backward pass finds
+    kernel: str = "xla"  # attention over whole sequences; or "splash", "cudnn"
+    remat: str = "nothing_saveable"  # name in jax.checkpoint_policies: which residuals are saved
 
 
 @dataclass(frozen=True)
@@ -56,47 +56,47 @@ class DecoderConfig:
     num_kv_heads: int  # fewer than num_heads: grouped-query attention
     head_dim: int
     d_ff: int
-    attention: tuple[LayerAttention, ...] = (LayerAttention(),)  # repeated over the layers
-    rotary_dim: int = 0  # of each head, from its start; 0: the whole head
-    norm: str = "rms"  # or "layer": mean subtracted, with a bias
+    attention: tuple[LayerAttention, ...] = (LayerAttention(),)  # cycled over the layers
+    rotary_dim: int = 0  # leading dimensions of a head that are rotated; 0: the whole head
+    norm: str = "rms"  # or "layer": subtracts the mean and adds a bias
     norm_eps: float = 1e-5
     norm_offset: float = 0.0  # added to a norm's stored scale (Gemma: 1)
-    post_norms: bool = False  # the output of attention and of the MLP is normalised too
-    qk_norm: bool = False  # queries and keys are normalised head by head
+    post_norms: bool = False  # also normalise the outputs of attention and of the MLP
+    qk_norm: bool = False  # normalise queries and keys per head
     parallel_residual: bool = False  # attention and MLP both read the block's input
     qkv_bias: bool = False
-    output_bias: bool = False  # of the projection after attention
+    output_bias: bool = False  # on the projection after attention
     mlp_bias: bool = False
     gated_mlp: bool = True
     activation: str = "silu"  # or "gelu", "gelu_tanh"
     embedding_scale: float = 1.0
     query_scale: float = 0.0  # factor on attention logits; 0: head_dim ** -0.5
-    attention_softcap: float = 0.0  # logits are squashed to +- this; 0: they are not
-    logits_softcap: float = 0.0
+    attention_softcap: float = 0.0  # soft cap on attention logits; 0: none
+    logits_softcap: float = 0.0  # soft cap on output logits; 0: none
     tie_embeddings: bool = True  # the output projection is the embedding table
-    max_length: int = 2048  # positions the model was trained for
+    max_length: int = 2048  # context length of the pretraining, in tokens
     execution: Execution = Execution()
 
     def layer(self, index: int) -> LayerAttention:
-        """How one layer attends."""
+        """Attention settings of layer ``index``."""
         return self.attention[index % len(self.attention)]
 
     @property
     def rotary_frequencies(self) -> np.ndarray:
-        """Float32 [layers, rotary_dim / 2]; 0, which turns nothing, for layers without rope."""
+        """Float32 [layers, rotary_dim / 2]; 0, the identity rotation, for layers without rope."""
         size = self.rotary_dim or self.head_dim
         ropes = [self.layer(i).rope for i in range(self.num_layers)]
-        none = np.zeros(size // 2, np.float32)
-        return np.stack([rope.frequencies(size) if rope else none for rope in ropes])
+        identity = np.zeros(size // 2, np.float32)
+        return np.stack([rope.frequencies(size) if rope else identity for rope in ropes])
 
     @property
     def one_window(self) -> bool:
-        """Whether all layers see equally far."""
+        """Whether all layers have the same window."""
         return len({layer.window for layer in self.attention}) == 1
 
     @property
     def windows(self) -> np.ndarray | None:
-        """Int32 [layers]: tokens that a layer sees; None where every layer sees all."""
+        """Window of each layer [layers], int32; None where no layer has one."""
         windows = [self.layer(i).window for i in range(self.num_layers)]
         unlimited = np.iinfo(np.int32).max
         return np.array([w or unlimited for w in windows], np.int32) if any(windows) else None
@@ -104,12 +104,12 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class LoRAConfig:
-    """Low-rank adaptation (Hu et al. 2021): W + (alpha / rank) A B on every projection."""
+    """Low-rank adaptation (Hu et al. 2021): W + (alpha / rank) A B on every projection kernel W."""
 
     rank: int
     alpha: float
 
     @property
     def scale(self) -> float:
-        """Factor on the product A B."""
+        """Factor on A B."""
         return self.alpha / self.rank

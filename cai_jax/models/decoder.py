@@ -1,4 +1,4 @@
-"""A decoder-only transformer, driven by its config; layers are stacked and scanned."""
+"""A decoder-only transformer, driven by its config. Layers are stacked and scanned."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,28 +12,28 @@ from cai_jax.models.flash import cudnn_attend, cudnn_takes, splash_attend
 from cai_jax.models.layers import Linear, Norm, activate, attend, rotate, softcap
 from cai_jax.parallel.mesh import constrain, gathered
 
-# From rotated queries [b,t,h,n], keys and values [b,k,t,n] to the attention output [b,t,h*n].
+# From rotated queries [b,t,h,n], keys and values [b,k,t,n] to attention outputs [b,t,h*n].
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 class KVCache(NamedTuple):
-    """Keys and values of the tokens so far, one array a layer.
+    """Keys and values of the tokens so far, one array per layer.
 
-    Separate arrays, not one stacked array: XLA updates each in place, where it copies a stacked
-    one every step (measured 2 to 3 times slower decoding on CPU).
+    XLA updates separate arrays in place, but copies a stacked array at every step (decoding is 2
+    to 3 times slower with it on CPU).
     """
 
     keys: tuple[jax.Array, ...]  # num_layers of [b, k, s, n]
     values: tuple[jax.Array, ...]
-    valid_bs: jax.Array  # bool: which slots hold a real token
+    valid_bs: jax.Array  # bool: whether a slot holds a real token
 
 
 class Layers(NamedTuple):
-    """What a block needs to run, of all layers (leading axis) or of one."""
+    """Inputs of a block that differ by layer: of all layers (leading axis) or of one."""
 
     block: nnx.State
-    frequencies_r: jax.Array  # radians a position, of each pair that turns
-    window: jax.Array | None  # int32: tokens that may be seen; None: no layer has a limit
+    frequencies_r: jax.Array  # float32, radians per position
+    window: jax.Array | None  # int32: tokens that a token attends to; None: no layer has a window
 
 
 class Block(nnx.Module):
@@ -44,10 +44,10 @@ class Block(nnx.Module):
         self.config = config
         heads, kv_heads = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
 
-        def linear(size_in, size_out, axes, bias):
+        def linear(size_in: int, size_out: int, axes: tuple[str, str], bias: bool) -> Linear:
             return Linear(layers, size_in, size_out, axes, bias, lora, rngs=rngs)
 
-        def norm(size):
+        def norm(size: int) -> Norm:
             return Norm(c, (layers, size), ("layers", None))
 
         self.attention_norm = norm(c.d_model)
@@ -88,38 +88,44 @@ class Block(nnx.Module):
             out_btd = self.mlp_post_norm(out_btd)
         return constrain(x_btd + out_btd, "batch", None, None)
 
-    def _attend(self, x_btd, positions_bt, frequencies_r, attention):
+    def _attend(
+        self,
+        x_btd: jax.Array,
+        positions_bt: jax.Array,
+        frequencies_r: jax.Array,
+        attention: Attend,
+    ) -> jax.Array:
         c = self.config
         b, t, _ = x_btd.shape
-        q = self.q(x_btd).reshape(b, t, c.num_heads, c.head_dim)
-        k = self.k(x_btd).reshape(b, t, c.num_kv_heads, c.head_dim)
-        v = self.v(x_btd).reshape(b, t, c.num_kv_heads, c.head_dim)
+        q_bthn = self.q(x_btd).reshape(b, t, c.num_heads, c.head_dim)
+        k_btkn = self.k(x_btd).reshape(b, t, c.num_kv_heads, c.head_dim)
+        v_btkn = self.v(x_btd).reshape(b, t, c.num_kv_heads, c.head_dim)
         if c.qk_norm:
-            q, k = self.q_norm(q), self.k_norm(k)
-        q = constrain(rotate(q, positions_bt, frequencies_r), "batch", None, "heads", None)
-        k = rotate(k, positions_bt, frequencies_r)
-        return self.o(attention(q, k.swapaxes(1, 2), v.swapaxes(1, 2)))
+            q_bthn, k_btkn = self.q_norm(q_bthn), self.k_norm(k_btkn)
+        q_bthn = rotate(q_bthn, positions_bt, frequencies_r)
+        q_bthn = constrain(q_bthn, "batch", None, "heads", None)
+        k_btkn = rotate(k_btkn, positions_bt, frequencies_r)
+        return self.o(attention(q_bthn, k_btkn.swapaxes(1, 2), v_btkn.swapaxes(1, 2)))
 
-    def _mlp(self, x_btd):
+    def _mlp(self, x_btd: jax.Array) -> jax.Array:
         c = self.config
-        up = self.up(x_btd)
-        wide = (
-            activate(self.gate(x_btd), c.activation) * up
-            if c.gated_mlp
-            else activate(up, c.activation)
-        )
-        return self.down(constrain(wide, "batch", None, "mlp"))
+        up_btf = self.up(x_btd)
+        if c.gated_mlp:
+            hidden_btf = activate(self.gate(x_btd), c.activation) * up_btf
+        else:
+            hidden_btf = activate(up_btf, c.activation)
+        return self.down(constrain(hidden_btf, "batch", None, "mlp"))
 
 
 class Decoder(nnx.Module):
-    """Token ids in, hidden states out; ``logits`` projects hidden states to the vocabulary.
+    """Maps token ids to hidden states; ``logits`` projects hidden states to the vocabulary.
 
     Args:
-      config: sizes.
-      lora: adds low-rank updates, zero at the start, to every projection of every block.
-      dtype: type of activations and products; parameters keep their own type.
-      frozen_layers: no gradient passes through this many of the lower layers; training costs
-        that much less time and memory.
+      config: sizes and constants.
+      lora: adds a low-rank update, initialised to zero, to every projection of every block.
+      dtype: compute dtype of activations and matmuls; parameters keep their storage dtype.
+      frozen_layers: number of lower layers without a gradient; training takes that much less time
+        and memory.
     """
 
     def __init__(
@@ -143,14 +149,14 @@ class Decoder(nnx.Module):
             )
 
     def trunk(self, tokens_bt: jax.Array, segments_bt: jax.Array) -> jax.Array:
-        """States [b, t, d] after the embedding and the frozen layers, without a gradient.
+        """Hidden states [b, t, d] after the embedding and the frozen layers, without a gradient.
 
-        Models that differ in their trained layers alone have this in common: PPO computes it once
-        a rollout, for the policy, the reference and every epoch.
+        Models that differ only in their trained layers share them: PPO computes them once per
+        rollout, for the policy, the reference and every epoch.
         """
-        lower = jax.tree.map(lambda p: p[: self.frozen_layers], self._layers())
+        frozen = jax.tree.map(lambda p: p[: self.frozen_layers], self._layers())
         x_btd, _ = self._scan_blocks(
-            lower, self._embed(tokens_bt), segments_bt, remat=False, keep_kv=False
+            frozen, self._embed(tokens_bt), segments_bt, remat=False, keep_kv=False
         )
         return jax.lax.stop_gradient(x_btd)
 
@@ -165,13 +171,13 @@ class Decoder(nnx.Module):
 
         Args:
           tokens_bt: int32 token ids.
-          segments_bt: int32; 0 is padding, tokens attend to earlier tokens of their own segment,
-            so that several short sequences may be packed in a row. Padding may stand anywhere.
-          remat: recompute each block in the backward pass instead of keeping its activations.
-          trunk_btd: what ``trunk`` gave for these tokens, to go on from there.
+          segments_bt: int32 segment ids; 0 is padding. Tokens attend to earlier tokens of their own
+            segment, so that a row may pack several sequences. Padding may be anywhere.
+          remat: recompute each block in the backward pass instead of storing its activations.
+          trunk_btd: output of ``trunk`` for these tokens; None computes it.
 
         Returns:
-          [b, t, d] after the last norm, in the compute type.
+          [b, t, d] after the last norm, in the compute dtype.
         """
         layers = self._layers()
         if trunk_btd is None and self.frozen_layers:
@@ -187,14 +193,14 @@ class Decoder(nnx.Module):
     def prefill(
         self, tokens_bt: jax.Array, segments_bt: jax.Array, slots: int
     ) -> tuple[jax.Array, KVCache]:
-        """Hidden states of the prompts, and a cache of ``slots`` slots that holds them."""
+        """Hidden states [b, t, d] of the prompts, and a cache of ``slots`` slots with them."""
         x_btd, (keys, values) = self._scan_blocks(
             self._layers(), self._embed(tokens_bt), segments_bt, remat=False, keep_kv=True
         )
-        room = slots - tokens_bt.shape[1]
-        pad = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, room), (0, 0)))
+        free = slots - tokens_bt.shape[1]
+        pad = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, free), (0, 0)))
         layers = range(self.config.num_layers)
-        valid_bs = jnp.pad(segments_bt > 0, ((0, 0), (0, room)))
+        valid_bs = jnp.pad(segments_bt > 0, ((0, 0), (0, free)))
         return self.norm(x_btd), KVCache(
             tuple(pad(keys[i]) for i in layers), tuple(pad(values[i]) for i in layers), valid_bs
         )
@@ -202,12 +208,13 @@ class Decoder(nnx.Module):
     def decode(
         self, tokens_b: jax.Array, valid_b: jax.Array, slot: jax.Array, cache: KVCache
     ) -> tuple[jax.Array, KVCache]:
-        """One step: writes the tokens into ``slot`` of the cache and returns their hidden states.
+        """One decoding step: hidden states [b, d] of the tokens, and the cache that holds them.
 
         Args:
-          tokens_b: int32 token of every row.
+          tokens_b: int32, one token per row.
           valid_b: bool; rows that have ended write an invalid slot.
-          slot: int32 scalar, the same column for all rows (prompts are padded on the left).
+          slot: int32 scalar, where they are written; the same for all rows, for prompts are padded
+            on the left.
           cache: the cache of all earlier tokens.
         """
         c, b = self.config, tokens_b.shape[0]
@@ -221,19 +228,25 @@ class Decoder(nnx.Module):
         for i in range(c.num_layers):
             block, frequencies_r, window = jax.tree.map(lambda p, i=i: p[i], layers)
 
-            def attention(q, k, v, i=i, window=window):
-                keys[i] = jax.lax.dynamic_update_slice(keys[i], k, (0, 0, slot, 0))
-                values[i] = jax.lax.dynamic_update_slice(values[i], v, (0, 0, slot, 0))
-                seen_bs = valid_bs if window is None else valid_bs & (age_s < window)
-                return self._attend(q, keys[i], values[i], seen_bs[:, None, :])
+            def attention(
+                q_bthn: jax.Array,
+                k_bktn: jax.Array,
+                v_bktn: jax.Array,
+                i: int = i,
+                window: jax.Array | None = window,
+            ) -> jax.Array:
+                keys[i] = jax.lax.dynamic_update_slice(keys[i], k_bktn, (0, 0, slot, 0))
+                values[i] = jax.lax.dynamic_update_slice(values[i], v_bktn, (0, 0, slot, 0))
+                mask_bs = valid_bs if window is None else valid_bs & (age_s < window)
+                return self._attend(q_bthn, keys[i], values[i], mask_bs[:, None, :])
 
             x_btd = nnx.merge(graph, block)(x_btd, positions_bt, frequencies_r, attention)
         return self.norm(x_btd).reshape(b, -1), KVCache(tuple(keys), tuple(values), valid_bs)
 
     def output_table(self) -> jax.Array:
-        """The projection to the vocabulary [v, d], as ``logits`` reads it.
+        """The projection to the vocabulary [v, d], gathered over fsdp.
 
-        Taken once before logits are computed piece by piece, it does not travel for every piece.
+        Code that computes logits in chunks calls this once, and so gathers once.
         """
         table = self.embedding if self.config.tie_embeddings else self.output
         return gathered(table[...], ("vocab", "embed"))
@@ -254,29 +267,43 @@ class Decoder(nnx.Module):
         embedded = self.embedding[...].astype(self.dtype)[tokens] * scale
         return constrain(embedded, "batch", None, None)
 
-    def _attend(self, q, k, v, mask):
+    def _attend(
+        self, q_bthn: jax.Array, k_bksn: jax.Array, v_bksn: jax.Array, mask_bts: jax.Array
+    ) -> jax.Array:
         c = self.config
-        return attend(q, k, v, mask, c.query_scale or c.head_dim**-0.5, c.attention_softcap)
+        scale = c.query_scale or c.head_dim**-0.5
+        return attend(q_bthn, k_bksn, v_bksn, mask_bts, scale, c.attention_softcap)
 
-    def _attend_rows(self, q, k, v, segments_bt, mask_bts, window):
-        """Attention over whole rows, by the fused kernel of the config where it can.
+    def _attend_rows(
+        self,
+        q_bthn: jax.Array,
+        k_bksn: jax.Array,
+        v_bksn: jax.Array,
+        segments_bt: jax.Array,
+        mask_bts: jax.Array,
+        window: jax.Array | None,
+    ) -> jax.Array:
+        """Attention over whole rows, with the fused kernel of the config where it applies.
 
-        Splash attention takes one window for all layers, which are scanned. What cuDNN takes is
-        said by ``cudnn_takes``.
+        Splash attention needs a static window, and the layers are scanned, so that all must have
+        the same. ``cudnn_takes`` says what cuDNN needs.
         """
         c = self.config
         scale = c.query_scale or c.head_dim**-0.5
         kernel = c.execution.kernel
         if kernel == "splash" and c.one_window:
             limit = c.attention[0].window or None
-            return splash_attend(q, k, v, segments_bt, scale, limit, c.attention_softcap)
-        seen_bts = mask_bts if window is None else mask_bts & (_ages(mask_bts) < window)
-        if kernel == "cudnn" and not c.attention_softcap and cudnn_takes(q):
-            return cudnn_attend(q, k, v, seen_bts, scale)
-        return self._attend(q, k, v, seen_bts)
+            return splash_attend(
+                q_bthn, k_bksn, v_bksn, segments_bt, scale, limit, c.attention_softcap
+            )
+        if window is not None:
+            mask_bts &= _ages(mask_bts) < window
+        if kernel == "cudnn" and not c.attention_softcap and cudnn_takes(q_bthn):
+            return cudnn_attend(q_bthn, k_bksn, v_bksn, mask_bts, scale)
+        return self._attend(q_bthn, k_bksn, v_bksn, mask_bts)
 
     def _layers(self) -> Layers:
-        """What differs from layer to layer, stacked; ``frozen_layers`` splits it."""
+        """The inputs of all blocks, stacked along a leading layer axis."""
         _, blocks = nnx.split(self.blocks)
         windows = self.config.windows
         return Layers(
@@ -292,22 +319,28 @@ class Decoder(nnx.Module):
         segments_bt: jax.Array,
         remat: bool,
         keep_kv: bool,
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
-        """Runs some consecutive blocks; their keys and values [layers, b, k, t, n] if asked."""
+    ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        """Runs consecutive blocks on x [b, t, d].
+
+        Returns:
+          Hidden states [b, t, d]; with ``keep_kv`` keys and values [layers, b, k, t, n], else ().
+        """
         positions_bt = segment_positions(segments_bt)
         mask_bts = causal_segment_mask(segments_bt)
         graph, _ = nnx.split(self.blocks)
 
-        def body(x_btd, layer):
-            kept = None
+        def body(x_btd: jax.Array, layer: Layers) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+            kv: tuple[jax.Array, ...] = ()
 
-            def attention(q, k, v):
-                nonlocal kept
-                kept = (k, v) if keep_kv else None
-                return self._attend_rows(q, k, v, segments_bt, mask_bts, layer.window)
+            def attention(q_bthn: jax.Array, k_bktn: jax.Array, v_bktn: jax.Array) -> jax.Array:
+                nonlocal kv
+                kv = (k_bktn, v_bktn) if keep_kv else ()
+                return self._attend_rows(
+                    q_bthn, k_bktn, v_bktn, segments_bt, mask_bts, layer.window
+                )
 
             block = nnx.merge(graph, layer.block)
-            return block(x_btd, positions_bt, layer.frequencies_r, attention), kept
+            return block(x_btd, positions_bt, layer.frequencies_r, attention), kv
 
         if remat:
             policy = getattr(jax.checkpoint_policies, self.config.execution.remat)
@@ -316,9 +349,9 @@ class Decoder(nnx.Module):
 
 
 def segment_positions(segments_bt: jax.Array) -> jax.Array:
-    """Position of every token within its segment, from 0; padding gets 0.
+    """Positions [b, t], int32: of each token within its segment, from 0; 0 at padding.
 
-    Segments are contiguous runs of one positive id. Padding before a segment does not count.
+    A segment is a contiguous run of one positive id. Padding before a segment does not count.
     """
     index = jnp.broadcast_to(jnp.arange(segments_bt.shape[1]), segments_bt.shape)
     before = jnp.pad(segments_bt, ((0, 0), (1, 0)))[:, :-1]
@@ -327,14 +360,14 @@ def segment_positions(segments_bt: jax.Array) -> jax.Array:
 
 
 def _ages(mask_bts: jax.Array) -> jax.Array:
-    """Int32 [t, s]: how many tokens back s lies from t."""
+    """Distances [t, s], int32: how many slots s is before t."""
     time = jnp.arange(mask_bts.shape[1])
     return time[:, None] - time[None, :]
 
 
 def causal_segment_mask(segments_bt: jax.Array) -> jax.Array:
-    """Boolean [b, t, s]: may token t look at token s?"""
-    same = segments_bt[:, :, None] == segments_bt[:, None, :]
-    real = (segments_bt > 0)[:, None, :]
-    causal = jnp.tril(jnp.ones((segments_bt.shape[1],) * 2, bool))
-    return same & real & causal
+    """Mask [b, t, s], bool: whether token s is of the segment of token t and not after it."""
+    same_bts = segments_bt[:, :, None] == segments_bt[:, None, :]
+    real_b1s = (segments_bt > 0)[:, None, :]
+    causal_ts = jnp.tril(jnp.ones((segments_bt.shape[1],) * 2, bool))
+    return same_bts & real_b1s & causal_ts

@@ -1,4 +1,4 @@
-"""Decoders with a scalar head: the preference model and the policy with its value function."""
+"""Decoders with a scalar head: the preference model, and the policy with its value function."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from cai_jax.models.layers import HeadParam
 
 
 class ScalarHead(nnx.Module):
-    """A linear map from hidden states [..., d] to float32 scalars [...], zero at the start."""
+    """A linear map from hidden states [..., d] to float32 scalars [...], initialised to zero."""
 
     def __init__(self, d_model: int, bias: bool):
         self.kernel = HeadParam(jnp.zeros((d_model,), jnp.float32), axes=(None,))
@@ -34,18 +34,18 @@ class PreferenceModel(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.decoder = Decoder(config, lora, dtype, frozen_layers, rngs=rngs)
-        self.head = ScalarHead(config.d_model, bias=False)  # a bias cancels in every comparison
+        self.head = ScalarHead(config.d_model, bias=False)  # a bias cancels in a comparison
 
     def __call__(
         self, tokens_bt: jax.Array, segments_bt: jax.Array, remat: bool = False
     ) -> jax.Array:
-        """Float32 score [b] at the last real token of every row, one segment a row."""
+        """Scores [b], float32, at the last real token of each row; one segment per row."""
         hidden_btd = self.decoder.hidden(tokens_bt, segments_bt, remat)
         return self.head(last_token(hidden_btd, segments_bt))
 
 
 class PolicyWithValue(nnx.Module):
-    """A policy and its value function on one trunk."""
+    """A policy and its value function on a shared decoder."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class PolicyWithValue(nnx.Module):
 
 
 def last_token(x_btd: jax.Array, segments_bt: jax.Array) -> jax.Array:
-    """[b, d]: the entry of the last real token, wherever the padding stands."""
+    """The entry [b, d] of the last real token of each row; padding may be on any side."""
     time = jnp.arange(segments_bt.shape[1])
     last_b = jnp.max(jnp.where(segments_bt > 0, time, 0), axis=1)
     return jnp.take_along_axis(x_btd, last_b[:, None, None], axis=1)[:, 0]

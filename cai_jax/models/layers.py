@@ -7,48 +7,51 @@ from flax import nnx
 from cai_jax.models.config import DecoderConfig, LoRAConfig
 from cai_jax.parallel.mesh import gathered
 
-MASKED_LOGIT = -1e30  # finite, so that a fully masked row softmaxes to numbers and not to NaN
+MASKED_LOGIT = -1e30  # finite, so that the softmax of a fully masked row is not NaN
 
 
 class LoRAParam(nnx.Param):
-    """A parameter of a low-rank update; its type is what training filters on."""
+    """A parameter of a low-rank update. Training selects parameters by this type."""
 
 
 class HeadParam(nnx.Param):
-    """A parameter of a scalar head on top of a decoder: always trained."""
+    """A parameter of a scalar head on top of a decoder. It is always trained."""
 
 
 @jax.custom_vjp
 def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """``x @ kernel`` in the type of x, accumulated in float32, backward products too.
+    """``x @ kernel`` in the dtype of x. All three matmuls, backward too, accumulate in float32.
 
-    Autodiff alone would multiply a float32 cotangent with a bfloat16 kernel, which CPU and TPU
-    run at float32 speed: measured 1.6 times slower backward on a CPU with bfloat16 instructions.
+    Plain autodiff multiplies a float32 cotangent with a bfloat16 kernel. CPU and TPU run that at
+    float32 speed: the backward pass is 1.6 times slower on a CPU with bfloat16 instructions.
     """
     out = jnp.einsum("...i,io->...o", x, kernel, preferred_element_type=jnp.float32)
     return out.astype(x.dtype)
 
 
-def _matmul_fwd(x, kernel):
+_MatmulResiduals = tuple[jax.Array, jax.Array]
+
+
+def _matmul_fwd(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, _MatmulResiduals]:
     return matmul(x, kernel), (x, kernel)
 
 
-def _matmul_bwd(residuals, grad):
+def _matmul_bwd(residuals: _MatmulResiduals, grad: jax.Array) -> _MatmulResiduals:
     x, kernel = residuals
     grad = grad.astype(x.dtype)
     grad_x = jnp.einsum("...o,io->...i", grad, kernel, preferred_element_type=jnp.float32)
-    x_2d, grad_2d = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
-    grad_kernel = jnp.einsum("ni,no->io", x_2d, grad_2d, preferred_element_type=jnp.float32)
-    return grad_x.astype(x.dtype), grad_kernel.astype(kernel.dtype)
+    x_bi, grad_bo = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
+    grad_io = jnp.einsum("bi,bo->io", x_bi, grad_bo, preferred_element_type=jnp.float32)
+    return grad_x.astype(x.dtype), grad_io.astype(kernel.dtype)
 
 
 matmul.defvjp(_matmul_fwd, _matmul_bwd)
 
 
 class Linear(nnx.Module):
-    """A stack of projections, one a layer, each with an optional bias and LoRA update.
+    """A stack of projections, one per layer, each with an optional bias and LoRA update.
 
-    ``kernel`` is [layers, in, out]; inside the scan over layers the leading axis is gone.
+    ``kernel`` is [layers, i, o]; the scan over layers strips the leading axis.
     """
 
     def __init__(
@@ -83,24 +86,24 @@ class Linear(nnx.Module):
             )
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        into, out_of = self.axes
+        axis_in, axis_out = self.axes
         read = lambda weight, *axes: gathered(weight[...].astype(x.dtype), axes)
-        out = matmul(x, read(self.kernel, into, out_of))
+        out = matmul(x, read(self.kernel, axis_in, axis_out))
         if self.has_bias:
             out += self.bias[...].astype(x.dtype)
         if self.lora_scale is not None:
-            low = matmul(x, read(self.lora_a, into, "lora_rank"))
-            out += matmul(low, read(self.lora_b, "lora_rank", out_of)) * self.lora_scale
+            low = matmul(x, read(self.lora_a, axis_in, "lora_rank"))
+            out += matmul(low, read(self.lora_b, "lora_rank", axis_out)) * self.lora_scale
         return out
 
 
 class Norm(nnx.Module):
-    """Root-mean-square norm, or layer norm with a bias, over the last axis, in float32."""
+    """RMS norm, or layer norm with a bias, over the last axis, computed in float32."""
 
     def __init__(self, config: DecoderConfig, shape: tuple[int, ...], axes: tuple[str | None, ...]):
         self.kind, self.eps, self.offset = config.norm, config.norm_eps, config.norm_offset
-        start = jnp.full(shape, 1.0 - self.offset, jnp.float32)
-        self.scale = nnx.Param(start, axes=axes)
+        initial = jnp.full(shape, 1.0 - self.offset, jnp.float32)
+        self.scale = nnx.Param(initial, axes=axes)
         if self.kind == "layer":
             self.bias = nnx.Param(jnp.zeros(shape, jnp.float32), axes=axes)
 
@@ -114,29 +117,29 @@ class Norm(nnx.Module):
 
 
 def activate(x: jax.Array, name: str) -> jax.Array:
-    """The non-linearity of an MLP, by its name in DecoderConfig."""
+    """The activation function of an MLP, by its name in DecoderConfig."""
     if name == "silu":
         return jax.nn.silu(x)
     return jax.nn.gelu(x, approximate=name == "gelu_tanh")
 
 
 def rotate(x_bthn: jax.Array, positions_bt: jax.Array, frequencies_r: jax.Array) -> jax.Array:
-    """Rotary position embedding (Su et al. 2021) on halves, as Hugging Face checkpoints lay it.
+    """Rotary position embedding (Su et al. 2021), pairing halves as Hugging Face checkpoints do.
 
-    The first ``2 * len(frequencies_r)`` numbers of each head turn, the rest pass.
+    It rotates the first ``2 * len(frequencies_r)`` dimensions of each head and passes the rest.
     """
     size = 2 * frequencies_r.shape[0]
-    turned, kept = jnp.split(x_bthn, [size], axis=-1)
-    angles = positions_bt[..., None, None].astype(jnp.float32) * frequencies_r
-    sin, cos = jnp.sin(angles), jnp.cos(angles)
-    first, second = jnp.split(turned.astype(jnp.float32), 2, axis=-1)
-    parts = [first * cos - second * sin, second * cos + first * sin]
-    turned = jnp.concatenate(parts, axis=-1).astype(x_bthn.dtype)
-    return jnp.concatenate([turned, kept], axis=-1) if kept.shape[-1] else turned
+    rotary, rest = jnp.split(x_bthn, [size], axis=-1)
+    angles_bt1r = positions_bt[..., None, None].astype(jnp.float32) * frequencies_r
+    sin, cos = jnp.sin(angles_bt1r), jnp.cos(angles_bt1r)
+    first_bthr, second_bthr = jnp.split(rotary.astype(jnp.float32), 2, axis=-1)
+    parts = [first_bthr * cos - second_bthr * sin, second_bthr * cos + first_bthr * sin]
+    rotated = jnp.concatenate(parts, axis=-1).astype(x_bthn.dtype)
+    return jnp.concatenate([rotated, rest], axis=-1) if rest.shape[-1] else rotated
 
 
 def softcap(x: jax.Array, cap: float) -> jax.Array:
-    """Squashes to between -cap and cap (Gemma 2); cap 0 leaves x as it is."""
+    """Soft cap: squashes x to (-cap, cap) (Gemma 2). Cap 0 returns x unchanged."""
     return cap * jnp.tanh(x / cap) if cap else x
 
 
@@ -148,30 +151,35 @@ def attend(
     scale: float,
     cap: float = 0.0,
 ) -> jax.Array:
-    """Grouped-query attention; softmax in float32.
+    """Grouped-query attention (Ainslie et al. 2023), softmax in float32.
 
-    Keys and values stand as [b, k, s, n]: the layout of the cache, and the one in which a CPU
-    multiplies them without a transpose (2 to 4 times faster there, decoding and training).
+    Keys and values are [b, k, s, n]. This is the layout of the cache, and a CPU multiplies it
+    without a transpose (decoding and training are 2 to 4 times faster there).
 
     Args:
       q_bthn: queries.
       k_bksn: keys.
       v_bksn: values.
-      mask_bts: bool: may token t look at token s?
+      mask_bts: bool, whether token t attends to token s.
       scale: factor on the logits.
-      cap: their soft cap; 0 is none.
+      cap: soft cap on the logits; 0 is none.
 
     Returns:
-      [b, t, h * n] in the type of the values.
+      [b, t, h * n] in the dtype of the values.
     """
     b, t, h, n = q_bthn.shape
     k, s = k_bksn.shape[1:3]
-    group = h // k
-    q_bkgtn = q_bthn.reshape(b, t, k, group, n).transpose(0, 2, 3, 1, 4).reshape(b, k, group * t, n)
-    logits = jnp.einsum("bktn,bksn->bkts", q_bkgtn, k_bksn, preferred_element_type=jnp.float32)
-    logits = softcap(logits.reshape(b, k, group, t, s) * scale, cap)
-    logits = jnp.where(mask_bts[:, None, None], logits, MASKED_LOGIT)
-    weights = jax.nn.softmax(logits, axis=-1).astype(v_bksn.dtype).reshape(b, k, group * t, s)
-    out = jnp.einsum("bkts,bksn->bktn", weights, v_bksn, preferred_element_type=jnp.float32)
-    out = out.reshape(b, k, group, t, n).transpose(0, 3, 1, 2, 4).reshape(b, t, h * n)
-    return out.astype(v_bksn.dtype)
+    g = h // k
+    # The g query heads of a key-value head are rows of one matmul: q is the joint axis of g and t.
+    q_bkgtn = q_bthn.reshape(b, t, k, g, n).transpose(0, 2, 3, 1, 4)
+    q_bkqn = q_bkgtn.reshape(b, k, g * t, n)
+    logits_bkqs = jnp.einsum("bkqn,bksn->bkqs", q_bkqn, k_bksn, preferred_element_type=jnp.float32)
+    logits_bkgts = softcap(logits_bkqs.reshape(b, k, g, t, s) * scale, cap)
+    logits_bkgts = jnp.where(mask_bts[:, None, None], logits_bkgts, MASKED_LOGIT)
+    weights_bkgts = jax.nn.softmax(logits_bkgts, axis=-1).astype(v_bksn.dtype)
+    weights_bkqs = weights_bkgts.reshape(b, k, g * t, s)
+    out_bkqn = jnp.einsum(
+        "bkqs,bksn->bkqn", weights_bkqs, v_bksn, preferred_element_type=jnp.float32
+    )
+    out_btkgn = out_bkqn.reshape(b, k, g, t, n).transpose(0, 3, 1, 2, 4)
+    return out_btkgn.reshape(b, t, h * n).astype(v_bksn.dtype)

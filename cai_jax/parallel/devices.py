@@ -1,4 +1,4 @@
-"""What the devices are good at."""
+"""Compute dtype and attention kernel that suit a platform."""
 
 from pathlib import Path
 
@@ -6,20 +6,30 @@ import jax.numpy as jnp
 
 
 def compute_dtype(name: str, platform: str) -> jnp.dtype:
-    """The type of products: ``auto`` is bfloat16 wherever hardware multiplies it natively."""
+    """The compute dtype: ``auto`` is bfloat16 if the hardware has bfloat16 matmuls, else float32.
+
+    Args:
+      name: "auto", or a name that NumPy knows.
+      platform: as ``jax.Device.platform``.
+    """
     if name == "auto":
         name = "bfloat16" if platform != "cpu" or cpu_has_bfloat16() else "float32"
     return jnp.dtype(name)
 
 
 def attention_kernel(name: str, platform: str) -> str:
-    """Which attention kernel to use: ``auto`` is the platform's fused one, where it has one."""
+    """The attention kernel of ``Execution``: ``auto`` is the platform's fused one, or "xla".
+
+    Args:
+      name: "auto", "xla", "splash" or "cudnn".
+      platform: as ``jax.Device.platform``.
+    """
     fused = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}
     return fused.get(platform, "xla") if name == "auto" else name
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether the CPU has bfloat16 dot products, as Linux reports it; without, it emulates."""
+    """Whether Linux reports that the CPU has bfloat16 dot products; without, XLA emulates them."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

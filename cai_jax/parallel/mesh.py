@@ -1,7 +1,7 @@
-"""The device mesh and the one table from logical axes to mesh axes.
+"""The device mesh, and the one table from logical axes to mesh axes.
 
-Parameters declare logical axes where they are created (``axes=("embed", "heads")``); this module
-alone decides which mesh axis each of them is split over.
+Parameters declare logical axes where they are created (``axes=("embed", "heads")``). This module
+alone decides which mesh axis shards each of them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,9 +15,9 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 MESH_AXES = ("data", "fsdp", "tensor")
 
-# fsdp splits every weight along its model dimension, tensor splits it along heads, feed-forward
-# or vocabulary (Megatron layout: one all-reduce after attention, one after the MLP). Batches are
-# split over data and fsdp. Layers are scanned, so their axis stays whole on every device.
+# fsdp shards every weight along its model dimension, tensor along heads, feed-forward width or
+# vocabulary (Megatron: one all-reduce after attention, one after the MLP). Batches are sharded
+# over data and fsdp. Layers are scanned, so their axis is not sharded.
 LOGICAL_RULES: dict[str, str | tuple[str, ...] | None] = {
     "batch": ("data", "fsdp"),
     "layers": None,
@@ -35,92 +35,102 @@ def make_mesh(
 ) -> Mesh:
     """Builds the (data, fsdp, tensor) mesh over all devices.
 
-    At most one size may be -1: it takes the devices that the others leave. Axes are ``Auto``: the
-    compiler propagates shardings from parameters and batches, we only constrain activations. Over
-    several TPU slices, data is split across them: gradients alone pass the slow network.
+    Axes are ``Auto``: the compiler propagates shardings from parameters and batches, and we
+    constrain activations only. Several TPU slices split data, so that only gradients pass over the
+    slow network between them.
+
+    Args:
+      data: size of the axis.
+      fsdp: size of the axis.
+      tensor: size of the axis. At most one size may be -1: it takes the devices that are left.
+      devices: default to all devices.
 
     Raises:
       ValueError: the sizes do not multiply to the number of devices, or slices do not divide data.
     """
     devices = list(jax.devices() if devices is None else devices)
-    sizes = _whole_sizes((data, fsdp, tensor), len(devices), "config.mesh")
+    sizes = _axis_sizes((data, fsdp, tensor), len(devices))
     slices = _slices(devices)
     if sizes[0] % slices:
         raise ValueError(
-            f"config.mesh.data: {sizes[0]} ways over {slices} slices; make it a multiple of "
-            f"{slices}, for only gradients should pass from slice to slice"
+            f"mesh axis data has size {sizes[0]}, over {slices} slices; make it a multiple of "
+            f"{slices}, so that only gradients pass from slice to slice"
         )
-    inside = (sizes[0] // slices, *sizes[1:])
-    placed = (
+    slice_sizes = (sizes[0] // slices, *sizes[1:])
+    device_array = (
         mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
         if slices == 1
         else mesh_utils.create_hybrid_device_mesh(
-            inside, (slices, 1, 1), devices, allow_split_physical_axes=True
+            slice_sizes, (slices, 1, 1), devices, allow_split_physical_axes=True
         )
     )
-    return Mesh(placed, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    return Mesh(device_array, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def decoding_mesh(mesh: Mesh, tensor: int) -> Mesh:
-    """The same devices in the same order, ``tensor`` of them to a copy of the model.
+    """The mesh (data, 1, tensor) of the same devices in the same order, for sampling.
 
-    A decoding step reads every weight for a token a row. Split over fsdp, weights would travel
-    in every step; split over tensor, only activations do.
+    A decoding step reads every weight for one token per row. Sharded over fsdp, weights would be
+    gathered at every step; sharded over tensor, only activations are communicated.
 
     Raises:
-      ValueError: the devices of a slice do not divide.
+      ValueError: ``tensor`` does not divide the devices of a slice.
     """
-    inside = mesh.size // _slices(mesh.devices.flat)
-    if inside % tensor:
+    per_slice = mesh.size // _slices(mesh.devices.flat)
+    if per_slice % tensor:
         raise ValueError(
-            f"config.mesh.decode_tensor: {inside} devices, joined by fast links, are no multiple "
-            f"of {tensor}"
+            f"mesh axis tensor of sampling has size {tensor}, which does not divide the "
+            f"{per_slice} devices of a slice; choose a divisor"
         )
     devices = mesh.devices.reshape(-1, 1, tensor)
     return Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def _slices(devices: Iterable[jax.Device]) -> int:
+    """Number of TPU slices; 1 on other platforms."""
     return len({getattr(device, "slice_index", None) for device in devices})
 
 
-def _whole_sizes(sizes: Sequence[int], devices: int, where: str) -> tuple[int, ...]:
+def _axis_sizes(sizes: Sequence[int], devices: int) -> tuple[int, ...]:
+    """The sizes with -1 resolved."""
     named = dict(zip(MESH_AXES, sizes, strict=True))
     if list(sizes).count(-1) > 1:
-        raise ValueError(f"{where}: {named}: only one axis may be -1")
+        raise ValueError(f"mesh {named}: only one axis may be -1; set the others")
     known = int(np.prod([size for size in sizes if size != -1]))
-    whole = tuple(max(devices // known, 1) if size == -1 else size for size in sizes)
-    if int(np.prod(whole)) != devices:
+    resolved = tuple(max(devices // known, 1) if size == -1 else size for size in sizes)
+    if int(np.prod(resolved)) != devices:
         raise ValueError(
-            f"{where}: {named} wants {int(np.prod(whole))} devices, but there are {devices}; "
-            "change it, or set one axis to -1"
+            f"mesh {named} needs {int(np.prod(resolved))} devices, but there are {devices}; "
+            "change a size, or set one axis to -1"
         )
-    return whole
+    return resolved
 
 
 def batch_multiple(mesh: Mesh | AbstractMesh) -> int:
-    """Number of devices that a batch is split over; batch sizes are multiples of it."""
+    """Number of shards of a batch; batch sizes are multiples of it."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def partition_spec(axes: Sequence[str | None], shape: Sequence[int], mesh: Any) -> PartitionSpec:
-    """Mesh placement of an array with these logical axes.
+def partition_spec(
+    axes: Sequence[str | None], shape: Sequence[int], mesh: Mesh | AbstractMesh
+) -> PartitionSpec:
+    """Partition spec of an array with these logical axes.
 
-    A dimension that its mesh axes do not divide stays whole (9 heads over 2 devices), and a mesh
-    axis is used once an array, by the first dimension that asks for it.
+    A dimension that its mesh axes do not divide is not sharded (9 heads over 2 devices). A mesh
+    axis shards one dimension of an array at most, the first whose rule names it.
 
     Args:
-      axes: logical axis of each dimension, None for one that is never split.
+      axes: logical axis of each dimension, None for one that is never sharded.
       shape: sizes of the dimensions.
-      mesh: a mesh or abstract mesh; anything with ``shape`` from axis name to size.
+      mesh: whose axis sizes count.
     """
-    spec: list[Any] = []
+    spec: list[str | tuple[str, ...] | None] = []
     used: set[str] = set()
     for axis, size in zip(axes, shape, strict=True):
         rule = LOGICAL_RULES[axis] if axis is not None else None
         names = (rule,) if isinstance(rule, str) else (rule or ())
-        ways = int(np.prod([mesh.shape[name] for name in names])) if names else 1
-        if ways > 1 and size % ways == 0 and not used.intersection(names):
+        shards = int(np.prod([mesh.shape[name] for name in names])) if names else 1
+        if shards > 1 and size % shards == 0 and not used.intersection(names):
             used.update(names)
             spec.append(rule)
         else:
@@ -128,31 +138,40 @@ def partition_spec(axes: Sequence[str | None], shape: Sequence[int], mesh: Any) 
     return PartitionSpec(*spec)
 
 
-def param_spec(axes: Sequence[str | None], shape: Sequence[int], mesh: Any) -> PartitionSpec:
-    """Placement of a parameter: as ``partition_spec``, and over fsdp in any case.
+def param_spec(
+    axes: Sequence[str | None], shape: Sequence[int], mesh: Mesh | AbstractMesh
+) -> PartitionSpec:
+    """Partition spec of a parameter: as ``partition_spec``, and always sharded over fsdp.
 
-    Where no dimension takes fsdp by its rule (a bias, the narrow side of a low-rank update), the
-    largest that can be split further takes it, so that no device holds a whole parameter. The
-    layer axis stays whole: it is scanned over.
+    If no dimension takes fsdp by its rule (a bias, a low-rank update), the dimension with the
+    largest shards that fsdp divides takes it, so that no device holds a whole parameter. The layer
+    axis is never sharded, since it is scanned over.
     """
     spec = list(partition_spec(axes, shape, mesh))
-    ways = mesh.shape["fsdp"]
-    taken = [((part,) if isinstance(part, str) else part) or () for part in spec]
-    if ways == 1 or any("fsdp" in names for names in taken):
+    fsdp = mesh.shape["fsdp"]
+    mesh_axes = [((part,) if isinstance(part, str) else part) or () for part in spec]
+    if fsdp == 1 or any("fsdp" in names for names in mesh_axes):
         return PartitionSpec(*spec)
-    left = [
-        s // int(np.prod([mesh.shape[n] for n in names]))
-        for s, names in zip(shape, taken, strict=True)
+    shard_shape = [
+        size // int(np.prod([mesh.shape[name] for name in names]))
+        for size, names in zip(shape, mesh_axes, strict=True)
     ]
-    can = [i for i, size in enumerate(left) if axes[i] != "layers" and size % ways == 0]
-    if can:
-        widest = max(can, key=lambda i: left[i])
-        spec[widest] = (*taken[widest], "fsdp")
+    divisible = [
+        i for i, size in enumerate(shard_shape) if axes[i] != "layers" and size % fsdp == 0
+    ]
+    if divisible:
+        largest = max(divisible, key=lambda i: shard_shape[i])
+        spec[largest] = (*mesh_axes[largest], "fsdp")
     return PartitionSpec(*spec)
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Pins an activation to its logical axes under ``jax.set_mesh``; elsewhere does nothing."""
+    """Constrains the sharding of an activation under ``jax.set_mesh``; else does nothing.
+
+    Args:
+      x: the activation.
+      axes: logical axis of each dimension.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
@@ -161,20 +180,24 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def gathered(weight: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
-    """A weight as products read it: whole over fsdp, split over tensor alone.
+    """A weight as matmuls read it: gathered over fsdp, sharded over tensor only.
 
-    Said outright, because the compiler would rather multiply with the pieces one after the other
-    and add up float32 results as large as the activations: 10 times the memory traffic. Gradients
-    go back to the pieces.
+    Without the constraint the compiler multiplies with one shard after the other and sums float32
+    results as large as the activations: 10 times the memory traffic. Gradients are scattered over
+    fsdp again.
+
+    Args:
+      weight: the parameter.
+      axes: logical axis of each dimension.
     """
     return _constrain_weight(weight, axes, fsdp=False)
 
 
-def _gathered_fwd(weight, axes):
+def _gathered_fwd(weight: jax.Array, axes: tuple[str | None, ...]) -> tuple[jax.Array, None]:
     return gathered(weight, axes), None
 
 
-def _gathered_bwd(axes, _, grad):
+def _gathered_bwd(axes: tuple[str | None, ...], _: None, grad: jax.Array) -> tuple[jax.Array]:
     return (_constrain_weight(grad, axes, fsdp=True),)
 
 
@@ -189,15 +212,17 @@ def _constrain_weight(weight: jax.Array, axes: tuple[str | None, ...], fsdp: boo
     return jax.lax.with_sharding_constraint(weight, spec)
 
 
-def _without_fsdp(axes: tuple[str | None, ...], weight: jax.Array, mesh: Any) -> PartitionSpec:
+def _without_fsdp(
+    axes: tuple[str | None, ...], weight: jax.Array, mesh: AbstractMesh
+) -> PartitionSpec:
     return partition_spec([None if a == "embed" else a for a in axes], weight.shape, mesh)
 
 
 def split_rows(tree: Any, parts: int) -> Any:
-    """Arrays [b, ...] as [parts, b / parts, ...], for a scan over parts; ``join_rows`` undoes it.
+    """Reshapes arrays [b, ...] to [parts, b / parts, ...] for a scan; ``join_rows`` undoes it.
 
-    Part i takes every ``parts``-th row from i on: every device keeps rows of every part, where
-    consecutive rows would leave most of them idle, or travel.
+    Part i takes every ``parts``-th row from i on, so that every device has rows of every part.
+    Consecutive rows would leave most devices idle, or have to be communicated.
     """
 
     def split(x: jax.Array) -> jax.Array:
@@ -208,21 +233,23 @@ def split_rows(tree: Any, parts: int) -> Any:
 
 
 def join_rows(tree: Any) -> Any:
-    """Arrays [parts, b / parts, ...] as [b, ...] in the order before ``split_rows``."""
+    """Reshapes arrays [parts, b / parts, ...] to [b, ...], in the order before ``split_rows``."""
     return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), tree)
 
 
 def offload_to_host(tree: Any, offload: bool) -> Callable[[], Any]:
-    """A function that gives the arrays back; until it is called they take no device memory.
+    """Moves arrays to the hosts' memory; the returned function copies them back to the devices.
 
-    Without ``offload`` it gives them as they are.
+    Args:
+      tree: of arrays. The caller drops them, so that they free device memory.
+      offload: whether to move them; False returns a function that returns ``tree``.
     """
     if not offload:
         return lambda: tree
-    there = jax.tree.map(lambda x: x.sharding, tree)
-    hosts = jax.tree.map(lambda sharding: sharding.with_memory_kind("pinned_host"), there)
-    kept = jax.device_put(tree, hosts)
-    return lambda: jax.device_put(kept, there)
+    on_device = jax.tree.map(lambda x: x.sharding, tree)
+    on_host = jax.tree.map(lambda sharding: sharding.with_memory_kind("pinned_host"), on_device)
+    offloaded = jax.device_put(tree, on_host)
+    return lambda: jax.device_put(offloaded, on_device)
 
 
 def batch_sharding(shape: Sequence[int], mesh: Mesh) -> NamedSharding:
@@ -253,9 +280,9 @@ def rounded_up(size: int, multiple: int) -> int:
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:
-    """Puts a pytree of host arrays, leading axis batch, on the mesh.
+    """Shards a pytree of host arrays over the mesh; the leading axis of each is batch.
 
-    Every host has the whole batch; only the rows of its own devices go onto them.
+    Every host has the whole batch and copies the rows of its own devices.
     """
 
     def put(x: Any) -> jax.Array:

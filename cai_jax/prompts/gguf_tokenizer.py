@@ -1,17 +1,19 @@
 """The tokenizer inside a .gguf file, as a transformers tokenizer.
 
-transformers can build one too, but only where PyTorch is installed.
+transformers can build one too, but only if PyTorch is installed.
 """
 
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from cai_jax.models.io.gguf_weights import GGUFWeights
 from cai_jax.models.io.sources import open_weights
 
-# How text is cut before byte pairs are merged, under llama.cpp's names. Llama 3 and Qwen 2 differ
-# in how many digits stay together.
+# Pre-tokenizers by llama.cpp's names. Those of Llama 3 and Qwen 2 differ in how many digits form a
+# word.
 _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}"
     r"| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -20,7 +22,7 @@ _LLAMA_3 = pre_tokenizers.Split(Regex(_WORDS.format(digits=r"\p{N}{1,3}")), "iso
 _QWEN_2 = pre_tokenizers.Split(Regex(_WORDS.format(digits=r"\p{N}")), "isolated")
 _BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 _GPT_2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-_CUTS = {
+_PRE_TOKENIZERS: dict[str, list[pre_tokenizers.PreTokenizer]] = {
     "default": [_GPT_2],
     "gpt-2": [_GPT_2],
     "smollm": [pre_tokenizers.Digits(individual_digits=True), _GPT_2],
@@ -28,50 +30,55 @@ _CUTS = {
     "smaug-bpe": [_LLAMA_3, _BYTES],
     "qwen2": [_QWEN_2, _BYTES],
 }
-_CONTROL, _USER_DEFINED = 3, 4  # token types of the format
+_CONTROL, _USER_DEFINED = 3, 4  # token types of GGUF
 
 
 def gguf_tokenizer(file: Path) -> PreTrainedTokenizerFast:
     """Builds the tokenizer of a .gguf file.
 
     Raises:
-      ValueError: it is not a byte-level BPE of a known cut.
+      ValueError: it is not a byte-level BPE with a known pre-tokenizer.
     """
     weights = open_weights(file)
-    field = lambda key, *default: weights.field(f"tokenizer.ggml.{key}", *default)
-    kind, cut = field("model"), field("pre", "default")
-    if kind != "gpt2" or cut not in _CUTS:
+    if not isinstance(weights, GGUFWeights):
+        raise ValueError(f"{file}: not a .gguf file; give one")
+
+    def field(key: str, default: Any = None) -> Any:
+        return weights.field(f"tokenizer.ggml.{key}", default)
+
+    kind, pre = field("model"), field("pre", "default")
+    if kind != "gpt2" or pre not in _PRE_TOKENIZERS:
         raise ValueError(
-            f"{file}: a tokenizer of kind {kind!r} cut as {cut!r} is not supported in GGUF files "
-            f"(only 'gpt2', cut as {', '.join(map(repr, _CUTS))}); give the model as a Hugging "
-            "Face folder"
+            f"{file}: a tokenizer of kind {kind!r} with the pre-tokenizer {pre!r} is not supported "
+            f"in GGUF files (only 'gpt2' with {', '.join(map(repr, _PRE_TOKENIZERS))}); give the "
+            "model as a Hugging Face folder"
         )
     tokens, types = field("tokens"), field("token_type")
     merges = [tuple(merge.split(" ")) for merge in field("merges")]
     vocabulary = {token: i for i, token in enumerate(tokens)}
-    # Llama 3 keeps a word that is a token whole, whether or not merges lead to it.
-    whole_words = cut in ("llama-bpe", "smaug-bpe")
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=whole_words))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(_CUTS[cut])
+    # Llama 3 does not split a word that is a token, whether or not merges produce it.
+    ignore_merges = pre in ("llama-bpe", "smaug-bpe")
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=ignore_merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(_PRE_TOKENIZERS[pre])
     tokenizer.decoder = decoders.ByteLevel()
-    whole = lambda wanted, special: [
+    added = lambda wanted, special: [
         AddedToken(token, normalized=False, special=special)
-        for token, kind in zip(tokens, types, strict=True)
-        if kind == wanted
+        for token, type_ in zip(tokens, types, strict=True)
+        if type_ == wanted
     ]
-    tokenizer.add_special_tokens(whole(_CONTROL, True))
-    tokenizer.add_tokens(whole(_USER_DEFINED, False))
-    named = {}
+    tokenizer.add_special_tokens(added(_CONTROL, True))
+    tokenizer.add_tokens(added(_USER_DEFINED, False))
+    special_tokens: dict[str, str] = {}
     for name, key in (("bos_token", "bos"), ("eos_token", "eos"), ("pad_token", "padding")):
         index = field(f"{key}_token_id", -1)
         if index >= 0:
-            named[name] = tokens[index]
+            special_tokens[name] = tokens[index]
     if field("add_bos_token", False):
-        bos = named["bos_token"]
+        bos = special_tokens["bos_token"]
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", special_tokens=[(bos, field("bos_token_id"))]
         )
     template = weights.field("tokenizer.chat_template", "")
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, chat_template=template or None, **named
+        tokenizer_object=tokenizer, chat_template=template or None, **special_tokens
     )

@@ -1,4 +1,4 @@
-"""A tokenizer of whole words, for small models that are pretrained from scratch."""
+"""A word-level tokenizer, for small models that are pretrained from scratch."""
 
 from collections.abc import Iterable
 
@@ -15,9 +15,9 @@ _TEMPLATE = (
 
 
 def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """One token for every word and every punctuation mark of the texts, and a chat template.
+    """A tokenizer with one token per word and punctuation mark of the texts, and a chat template.
 
-    Line breaks read as blanks; other words become ``<unk>``.
+    Line breaks become spaces. Words that are not in the texts become ``<unk>``.
     """
     tokenizer = Tokenizer(models.WordLevel({}, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Replace(Regex(r"\s+"), " ")

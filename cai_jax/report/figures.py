@@ -3,24 +3,30 @@
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 INK, ACCENT, SECOND = "#1d2733", "#2563a8", "#c2571a"
 COLOURS = (ACCENT, SECOND, "#2f855a", "#7b4fa3", "#b7791f")
 
+Interval = Mapping[str, float]  # mean, low and high: an Estimate as JSON holds it
+
 
 def _svg(figure: Figure) -> str:
+    """The SVG element of a figure."""
     FigureCanvasSVG(figure)
     buffer = io.StringIO()
-    # No date: the same run gives the same page.
+    # Without a date, so that the same run renders the same page.
     figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 
 
-def _axes(width: float = 4.6, height: float = 2.8):
+def _axes(width: float = 4.6, height: float = 2.8) -> tuple[Figure, Axes]:
+    """An empty figure of this size in inches, in the style of the page."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
@@ -30,8 +36,15 @@ def _axes(width: float = 4.6, height: float = 2.8):
     return figure, axes
 
 
-def score_by_model(models: Mapping[str, Mapping[str, Mapping]], names: Mapping[str, str]) -> str:
-    """Points with 95 % intervals: one colour a prompt set, one column a model."""
+def score_by_model(
+    models: Mapping[str, Mapping[str, Mapping[str, Any]]], names: Mapping[str, str]
+) -> str:
+    """Mean scores with 95 % intervals: one colour per prompt set, one column per model.
+
+    Args:
+      models: the evaluation of each model, per prompt set ("red_team", "helpful").
+      names: label of each model.
+    """
     figure, axes = _axes()
     for shift, group, colour, label in (
         (-0.08, "red_team", ACCENT, "red-team prompts"),
@@ -46,8 +59,8 @@ def score_by_model(models: Mapping[str, Mapping[str, Mapping]], names: Mapping[s
     return _svg(figure)
 
 
-def score_by_round(rounds: Sequence[Mapping]) -> str:
-    """Points with 95 % intervals: the first response, then each revision."""
+def score_by_round(rounds: Sequence[Mapping[str, Any]]) -> str:
+    """Mean scores with 95 % intervals: of the first response, then of each revision."""
     figure, axes = _axes()
     _points(axes, [r["round"] for r in rounds], [r["score"] for r in rounds], ACCENT, None)
     axes.plot(
@@ -60,19 +73,31 @@ def score_by_round(rounds: Sequence[Mapping]) -> str:
 
 
 def rl_history(history: Sequence[Mapping[str, float]], key: str, label: str) -> str:
-    """One quantity over the iterations of PPO."""
+    """The quantity ``key`` over the iterations of PPO."""
     figure, axes = _axes()
     axes.plot(range(1, len(history) + 1), [h[key] for h in history], color=ACCENT, marker="o", ms=3)
     axes.set_xlabel("PPO iteration", fontsize=8, color=INK)
     axes.set_ylabel(label, fontsize=8, color=INK)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     return _svg(figure)
 
 
 def measures_by_variation(
-    curves: Mapping[str, Sequence[Mapping]], names: Sequence[str], title: str, axis: str, unit: str
+    curves: Mapping[str, Sequence[Interval]],
+    names: Sequence[str],
+    title: str,
+    axis: str,
+    unit: str,
 ) -> str:
-    """Points with 95 % intervals: one colour a measure, one column a variation."""
+    """Means with 95 % intervals: one colour per measure, one column per variation.
+
+    Args:
+      curves: one interval per variation, by measure.
+      names: of the variations.
+      title: of the figure.
+      axis: label of the variations.
+      unit: label of the measures.
+    """
     figure, axes = _axes(5.6, 3.2)
     for number, (measure, estimates) in enumerate(curves.items()):
         colour = COLOURS[number % len(COLOURS)]
@@ -87,7 +112,10 @@ def measures_by_variation(
     return _svg(figure)
 
 
-def _points(axes, xs, estimates, colour, label) -> None:
+def _points(
+    axes: Axes, xs: Sequence[float], estimates: Sequence[Interval], colour: str, label: str | None
+) -> None:
+    """Draws means with error bars from low to high."""
     means = [e["mean"] for e in estimates]
     errors = [
         [e["mean"] - e["low"] for e in estimates],

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+_Carry = tuple[jax.Array, jax.Array]
+
 
 def token_rewards(
     scores_b: jax.Array,
@@ -11,20 +13,20 @@ def token_rewards(
     mask_bt: jax.Array,
     kl_coef: jax.Array,
 ) -> jax.Array:
-    """Float32 [b, t]: the KL penalty on every token, the score once, on the last real one.
+    """Rewards [b, t], float32: the KL penalty on every token, and the score on the last one.
 
     Args:
       scores_b: float32 score of each whole response.
-      logprobs_bt: of the policy that sampled.
-      reference_bt: of the reference.
-      mask_bt: 1 on response tokens.
-      kl_coef: scalar, reward a nat.
+      logprobs_bt: log-probabilities under the policy that sampled, in nats.
+      reference_bt: log-probabilities under the reference, in nats.
+      mask_bt: 1 on response tokens, else 0.
+      kl_coef: scalar, reward per nat.
     """
-    penalty = -kl_coef * (logprobs_bt - reference_bt) * mask_bt
+    penalty_bt = -kl_coef * (logprobs_bt - reference_bt) * mask_bt
     time = jnp.arange(mask_bt.shape[1])
     last_b = jnp.max(jnp.where(mask_bt > 0, time, -1), axis=1)
-    on_last = (time[None] == last_b[:, None]).astype(jnp.float32)
-    return penalty.astype(jnp.float32) + on_last * scores_b[:, None].astype(jnp.float32)
+    is_last_bt = (time[None] == last_b[:, None]).astype(jnp.float32)
+    return penalty_bt.astype(jnp.float32) + is_last_bt * scores_b[:, None].astype(jnp.float32)
 
 
 def generalized_advantages(
@@ -32,16 +34,29 @@ def generalized_advantages(
 ) -> jax.Array:
     """Advantages [b, t] (Schulman et al. 2016, equation 16), 0 outside the mask.
 
-    Tokens outside the mask are stepped over: what follows them counts as following the token
-    before. Nothing follows the last token, so the value after it is 0.
+    Tokens outside the mask are skipped: the next token of a token is the next one in the mask. The
+    value after the last token is 0.
+
+    Args:
+      rewards_bt: per token.
+      values_bt: of the value function, before each token.
+      mask_bt: 1 on response tokens, else 0.
+      gamma: discount per token.
+      lam: lambda of the estimator.
     """
 
-    def step(following, now):
-        advantage_next, value_next = following
-        reward, value, mask = now
-        advantage = reward + gamma * value_next - value + gamma * lam * advantage_next
-        kept = (jnp.where(mask, advantage, advantage_next), jnp.where(mask, value, value_next))
-        return kept, jnp.where(mask, advantage, 0.0)
+    def step(
+        carry: _Carry, token: tuple[jax.Array, jax.Array, jax.Array]
+    ) -> tuple[_Carry, jax.Array]:
+        advantage_next_b, value_next_b = carry
+        reward_b, value_b, mask_b = token
+        delta_b = reward_b + gamma * value_next_b - value_b
+        advantage_b = delta_b + gamma * lam * advantage_next_b
+        carry = (
+            jnp.where(mask_b, advantage_b, advantage_next_b),
+            jnp.where(mask_b, value_b, value_next_b),
+        )
+        return carry, jnp.where(mask_b, advantage_b, 0.0)
 
     start = (jnp.zeros(rewards_bt.shape[0]), jnp.zeros(rewards_bt.shape[0]))
     inputs = (rewards_bt.T, values_bt.T, mask_bt.T > 0)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 def kl_estimates(logprobs: jax.Array, reference: jax.Array) -> tuple[jax.Array, ...]:
-    """Per-token estimates k1, k2, k3 of KL(policy || reference), nats (Schulman 2020).
+    """Per-token estimates k1, k2, k3 of KL(policy || reference), in nats (Schulman 2020).
 
     For tokens drawn from the policy: k1 = log p/q is unbiased and may be negative; k2 = half its
     square; k3 = q/p - 1 - log q/p is unbiased and never negative.
@@ -18,13 +18,13 @@ def kl_estimates(logprobs: jax.Array, reference: jax.Array) -> tuple[jax.Array, 
 
 @dataclass(frozen=True)
 class AdaptiveKL:
-    """Moves the coefficient to hold the KL near a target (Ziegler et al. 2019, section 2.2)."""
+    """Adapts the coefficient to keep the KL near a target (Ziegler et al. 2019, section 2.2)."""
 
-    target: float  # nats a sequence; 0 keeps the coefficient fixed
-    horizon: int  # samples over which the coefficient can change e-fold, about
+    target: float  # nats per sequence; 0 keeps the coefficient fixed
+    horizon: int  # samples over which the coefficient changes by at most 20 %
 
     def update(self, coef: float, kl: float, samples: int) -> float:
-        """The coefficient after ``samples`` sequences of mean KL ``kl``."""
+        """The coefficient after ``samples`` sequences with mean KL ``kl``, in nats."""
         if not self.target:
             return coef
         error = min(max(kl / self.target - 1.0, -0.2), 0.2)

@@ -1,7 +1,7 @@
 """One batch of sampled responses, as arrays."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -9,15 +9,17 @@ import numpy as np
 from cai_jax.generation.batching import pad_rows
 from cai_jax.generation.engine import Completion
 
+Array = TypeVar("Array", np.ndarray, jax.Array)
 
-class Rollout(NamedTuple):
-    """Prompts padded on the left and responses on the right of one fixed column."""
 
-    tokens_bt: jax.Array  # int32
-    segments_bt: jax.Array  # int32: 1 on real tokens
-    mask_bt: jax.Array  # float32: 1 on response tokens, the stop token included
-    sampler_logprobs_bt: jax.Array  # float32, as the sampler saw them; 0 outside the mask
-    scores_b: jax.Array  # float32, what the response earns as a whole
+class Rollout(NamedTuple, Generic[Array]):
+    """Prompts, padded on the left, and responses, padded on the right, from a fixed column on."""
+
+    tokens_bt: Array  # int32
+    segments_bt: Array  # int32: 1 on real tokens, 0 on padding
+    mask_bt: Array  # float32: 1 on response tokens, the stop token included
+    sampler_logprobs_bt: Array  # float32, nats, by the sampler; 0 outside the mask
+    scores_b: Array  # float32: reward of the whole response
 
 
 def assemble(
@@ -26,18 +28,26 @@ def assemble(
     scores: np.ndarray,
     prompt_length: int,
     max_new_tokens: int,
-) -> Rollout:
-    """Host arrays of one shape whatever was sampled."""
+) -> Rollout[np.ndarray]:
+    """Pads prompts and completions to host arrays of one shape, whatever was sampled.
+
+    Args:
+      prompts: token ids.
+      completions: one per prompt.
+      scores: [b], reward of each response.
+      prompt_length: width of the prompts, in tokens.
+      max_new_tokens: width of the responses, in tokens.
+    """
     left, left_segments = pad_rows(prompts, prompt_length, "left")
     ids = [c.ids for c in completions]
     right, right_segments = pad_rows(ids, max_new_tokens, "right")
-    sampled = np.zeros((len(ids), prompt_length + max_new_tokens), np.float32)
+    logprobs_bt = np.zeros((len(ids), prompt_length + max_new_tokens), np.float32)
     for row, completion in enumerate(completions):
-        sampled[row, prompt_length : prompt_length + len(completion.ids)] = completion.logprobs
+        logprobs_bt[row, prompt_length : prompt_length + len(completion.ids)] = completion.logprobs
     return Rollout(
         tokens_bt=np.concatenate([left, right], axis=1),
         segments_bt=np.concatenate([left_segments, right_segments], axis=1),
         mask_bt=np.concatenate([np.zeros_like(left), right_segments], axis=1).astype(np.float32),
-        sampler_logprobs_bt=sampled,
+        sampler_logprobs_bt=logprobs_bt,
         scores_b=np.asarray(scores, np.float32),
     )

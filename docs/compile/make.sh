@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compiles the reports of this folder anew, or those whose names are given: about five minutes each.
+# Compiles the reports of this folder again, or only those named: about five minutes each.
 #
 #   docs/compile/make.sh [REPORT ...]
 

@@ -12,7 +12,7 @@ FILES = sorted((ROOT / "constitutions").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
-def test_shipped_constitutions_are_whole(path: Path):
+def test_shipped_constitutions_are_complete(path: Path):
     c = load_constitution(path)
     assert c.name == path.stem
     assert len(c.critique_revision) >= 16
@@ -51,10 +51,10 @@ def test_hash_covers_texts_and_not_comments(tmp_path):
         ("question: Which is kinder?", "question: ''", ["line 15", "question", "empty"]),
         ("authors: [us]", "authors: [us", ["not valid YAML", "line"]),
         ("name: tiny", "- tiny", ["not valid YAML"]),
-        ('version: "1"\n', 'version: "1"\nversion: "2"\n', ["line 3", "stands twice"]),
+        ('version: "1"\n', 'version: "1"\nversion: "2"\n', ["line 3", "appears twice"]),
     ],
 )
-def test_bad_files_name_line_field_and_mend(tmp_path, old, new, words):
+def test_bad_files_name_line_field_and_remedy(tmp_path, old, new, words):
     path = tmp_path / "tiny.yaml"
     path.write_text(MINIMAL, encoding="utf-8")
     assert load_constitution(path).name == "tiny"

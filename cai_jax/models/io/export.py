@@ -1,8 +1,9 @@
-"""Out again: Hugging Face folders that transformers loads, and PEFT adapters."""
+"""Export: Hugging Face folders that transformers loads, and PEFT adapters."""
 
 import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,7 +22,16 @@ Tensor = tuple[str, np.ndarray]
 def decoder_tensors(
     params: nnx.State, names: dict[str, TensorName], config: DecoderConfig
 ) -> Iterator[Tensor]:
-    """Parameters of a decoder without LoRA as Hugging Face stores them, one tensor at a time."""
+    """Parameters of a decoder without LoRA as Hugging Face stores them, one tensor at a time.
+
+    Args:
+      params: of the decoder.
+      names: of its family, by our parameter path.
+      config: of the decoder.
+
+    Yields:
+      Name and host array of each tensor, in the parameter's storage dtype.
+    """
     parts: dict[str, dict[int, jax.Array]] = {}
     for path, variable in nnx.to_flat_state(params):
         name, part = names[path_name(path)]
@@ -33,7 +43,7 @@ def decoder_tensors(
             group[part] = value
             if len(group) < 3:
                 continue
-            value = _joined(group, config)
+            value = _fused(group, config)
         if ".N." in name:
             for layer in range(value.shape[0]):
                 yield name.replace(".N.", f".{layer}."), fetch(value[layer])
@@ -41,8 +51,8 @@ def decoder_tensors(
             yield name, fetch(value)
 
 
-def _joined(group: dict[int, jax.Array], config: DecoderConfig) -> np.ndarray:
-    """Queries, keys and values [layers, h * n, ...] as one tensor [layers, h * 3 * n, ...]."""
+def _fused(group: dict[int, jax.Array], config: DecoderConfig) -> np.ndarray:
+    """Queries, keys and values [layers, h * n, ...] fused to [layers, h * 3 * n, ...]."""
     heads = [fetch(group[part]) for part in range(3)]
     layers, _, *rest = heads[0].shape
     split = [x.reshape(layers, config.num_heads, config.head_dim, *rest) for x in heads]
@@ -52,13 +62,18 @@ def _joined(group: dict[int, jax.Array], config: DecoderConfig) -> np.ndarray:
 def adapter_tensors(
     trained: nnx.State, names: dict[str, TensorName], file: Path
 ) -> dict[str, np.ndarray]:
-    """A low-rank update as PEFT stores it: A is [rank, in], B is [out, rank]; and a head whole.
+    """A low-rank update as PEFT stores it: A is [rank, in], B is [out, rank]; a head is complete.
+
+    Args:
+      trained: low-rank updates, and the head of a preference model.
+      names: of its family, by our parameter path.
+      file: the model, named in messages.
 
     Raises:
-      ValueError: the family keeps queries, keys and values in one tensor, so that three separate
-        updates are none of its own.
+      ValueError: the family fuses queries, keys and values to one tensor, for which three separate
+        updates are no update.
     """
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     for path, variable in nnx.to_flat_state(trained):
         value = fetch(variable.get_value())
         if path == ("head", "kernel"):
@@ -67,8 +82,8 @@ def adapter_tensors(
         name, part = names[path_name((*path[:-1], "kernel")).removeprefix("decoder.")]
         if part is not None:
             raise ValueError(
-                f"{file}: {name} holds queries, keys and values in one, which an adapter of "
-                "three separate updates does not fit; convert with --merge"
+                f"{file}: {name} fuses queries, keys and values, and their three separate updates "
+                "are no adapter of it; convert with --merge"
             )
         stem = name.removesuffix(".weight")
         letter = "A" if path[-1] == "lora_a" else "B"
@@ -78,8 +93,19 @@ def adapter_tensors(
     return tensors
 
 
-def adapter_config(info: CheckpointInfo, base: str, tensors: Collection[str]) -> dict:
-    """adapter_config.json of PEFT."""
+def adapter_config(info: CheckpointInfo, base: str, tensors: Collection[str]) -> dict[str, Any]:
+    """Fields of PEFT's adapter_config.json.
+
+    Args:
+      info: of the checkpoint with the low-rank update.
+      base: path or repository of the model that it belongs to.
+      tensors: names of the adapter's tensors.
+
+    Raises:
+      ValueError: the checkpoint has no low-rank update.
+    """
+    if info.lora is None:
+        raise ValueError("the checkpoint has no low-rank update, so it is no adapter")
     low_rank = [name for name in tensors if ".lora_" in name]
     modules = sorted({name.split(".lora_")[0].rsplit(".", 1)[1] for name in low_rank})
     policy = info.kind == "policy"
@@ -101,10 +127,16 @@ def adapter_config(info: CheckpointInfo, base: str, tensors: Collection[str]) ->
 def write_shards(
     tensors: Iterator[Tensor], folder: Path, dtype: np.dtype, shard_bytes: int
 ) -> None:
-    """Writes model.safetensors, or numbered shards with an index where one would be too large.
+    """Writes model.safetensors, or numbered shards with an index if it would be too large.
 
-    At most one shard is in memory. Of several hosts the main one writes; all call this, for the
-    tensors come from all.
+    At most one shard is in memory. All hosts call this, since tensors are fetched from all; only
+    the main host writes.
+
+    Args:
+      tensors: names and host arrays.
+      folder: where the files go.
+      dtype: storage dtype of the files.
+      shard_bytes: largest size of a shard, unless one tensor exceeds it.
     """
     if not is_main():
         for _ in tensors:
@@ -133,11 +165,11 @@ def write_shards(
     if len(written) == 1:
         written[0][0].rename(folder / "model.safetensors")
         return
-    where = {}
+    shard_of: dict[str, str] = {}
     for number, (file, names) in enumerate(written, 1):
         shard = f"model-{number:05d}-of-{len(written):05d}.safetensors"
         file.rename(folder / shard)
-        where |= dict.fromkeys(names, shard)
-    index = {"metadata": {"total_size": total}, "weight_map": where}
+        shard_of |= dict.fromkeys(names, shard)
+    index = {"metadata": {"total_size": total}, "weight_map": shard_of}
     text = json.dumps(index, indent=2) + "\n"
     (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Model families of Hugging Face: what their config.json says, and how they name their tensors.
+"""Model families of Hugging Face: their config.json, and the names of their tensors.
 
-A family is a reader of its config and a table of names. The decoder knows neither: it is driven
-by DecoderConfig alone.
+A family is a reader of its config and a table of names. The decoder knows neither: DecoderConfig
+alone drives it.
 """
 
 import json
@@ -12,31 +12,31 @@ from typing import Any, NamedTuple
 
 from cai_jax.models.config import DecoderConfig, LayerAttention, Rope
 
-Fields = dict[str, Any]  # of a config.json
+Fields = dict[str, Any]  # of a config.json: JSON values by field name
 
 
 class TensorName(NamedTuple):
-    """Where a parameter stands in a checkpoint; N is the layer, kernels are stored transposed."""
+    """The tensor of a checkpoint that holds a parameter; kernels are stored transposed."""
 
-    name: str
-    part: int | None = None  # 0, 1, 2: queries, keys, values of a tensor [h, 3, n, ...] of all
+    name: str  # with N for the layer
+    part: int | None = None  # 0, 1, 2: queries, keys, values of a fused tensor [h, 3, n, ...]
 
 
 @dataclass(frozen=True)
 class Family:
-    """How to read one model_type."""
+    """How to read checkpoints of one model_type."""
 
     config: Callable[[Fields], DecoderConfig]
     names: dict[str, TensorName]  # by our parameter path
-    language_model: str  # class of transformers
-    classifier: str
+    language_model: str  # its class in transformers
+    classifier: str  # the same
 
 
 def read_fields(file: Path) -> Fields:
     """The fields of a config.json.
 
     Raises:
-      ValueError: it is not JSON.
+      ValueError: the file is not a JSON object.
     """
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
@@ -45,16 +45,16 @@ def read_fields(file: Path) -> Fields:
 
 
 def read_config(fields: Fields, file: Path) -> tuple[Family, DecoderConfig]:
-    """The family and sizes that a config.json states.
+    """The family and the decoder config that a config.json describes.
 
     Args:
       fields: of the config.json.
-      file: where they stand, for messages.
+      file: the config.json, named in messages.
 
     Raises:
-      ValueError: an architecture or a feature that the decoder does not compute.
+      ValueError: the decoder does not support the architecture or one of its features.
     """
-    family = FAMILIES.get(fields.get("model_type"))
+    family = FAMILIES.get(str(fields.get("model_type")))
     if family is None:
         raise ValueError(
             f"{file}: model_type {fields.get('model_type')!r} is not supported; known: "
@@ -69,7 +69,7 @@ def read_config(fields: Fields, file: Path) -> tuple[Family, DecoderConfig]:
 
 
 def _common(fields: Fields) -> dict[str, Any]:
-    """What all families state under the same names."""
+    """The fields that all families name alike."""
     heads = fields["num_attention_heads"]
     return {
         "vocab_size": fields["vocab_size"],
@@ -85,7 +85,7 @@ def _common(fields: Fields) -> dict[str, Any]:
 
 
 def _llama_like(fields: Fields, tied: bool = False, **changes: Any) -> DecoderConfig:
-    """Llama's fields; ``tied`` is what tie_word_embeddings means where it is not stated."""
+    """Llama's fields; ``tied`` is the default of tie_word_embeddings."""
     attention_bias = bool(fields.get("attention_bias"))
     values = _common(fields) | {
         "norm_eps": fields["rms_norm_eps"],
@@ -109,18 +109,19 @@ def _mistral(fields: Fields) -> DecoderConfig:
 
 
 def _smollm3(fields: Fields) -> DecoderConfig:
-    """Every fourth layer has no positions; a window, if one is asked for, is on those."""
-    fields, count = {"rope_theta": 2e6} | _without_nulls(fields), fields["num_hidden_layers"]
+    """Every fourth layer has no rope; a window, if there is one, is on those layers."""
+    fields = {"rope_theta": 2e6, **_without_nulls(fields)}
     interval = fields.get("no_rope_layer_interval", 4)
-    turns = fields.get("no_rope_layers", [(i + 1) % interval for i in range(count)])
+    default = [(i + 1) % interval for i in range(fields["num_hidden_layers"])]
+    has_rope = fields.get("no_rope_layers", default)  # 1 where a layer has it, despite the name
     sliding = bool(fields.get("use_sliding_window"))
-    types = ["sliding_attention" if sliding and not t else "full_attention" for t in turns]
+    types = ["sliding_attention" if sliding and not r else "full_attention" for r in has_rope]
     layers = _attention({"layer_types": types, **fields}, _rope(_rope_fields(fields)))
-    turned = [
-        LayerAttention(layers[i % len(layers)].window, layers[i % len(layers)].rope if t else None)
-        for i, t in enumerate(turns)
+    attention = [
+        LayerAttention(layers[i % len(layers)].window, layers[i % len(layers)].rope if r else None)
+        for i, r in enumerate(has_rope)
     ]
-    return _llama_like(fields, tied=True, attention=tuple(turned))
+    return _llama_like(fields, tied=True, attention=tuple(attention))
 
 
 def _qwen2(fields: Fields) -> DecoderConfig:
@@ -139,7 +140,7 @@ def _gemma2(fields: Fields) -> DecoderConfig:
 
 
 def _gemma3(fields: Fields) -> DecoderConfig:
-    """Windowed layers have a rotary base of their own, and only the others are scaled."""
+    """Layers with a window have their own rope base; rope scaling applies to the others."""
     stated = fields.get("rope_parameters") or {
         "full_attention": {
             "rope_theta": fields.get("rope_theta", 1e6),
@@ -155,14 +156,14 @@ def _gemma3(fields: Fields) -> DecoderConfig:
 def _gemma(
     fields: Fields, *, period: int, full: Rope, sliding: Rope, qk_norm: bool
 ) -> DecoderConfig:
-    """Scaled embeddings, norms before and after, every ``period``-th layer without a window."""
+    """Scaled embeddings, norms before and after; every ``period``-th layer has no window."""
     if fields.get("use_bidirectional_attention"):
         raise ValueError("use_bidirectional_attention is not supported: the decoder is causal")
     types = [
         "sliding_attention" if (i + 1) % period else "full_attention"
         for i in range(fields["num_hidden_layers"])
     ]
-    fields = {"layer_types": types} | _without_nulls({"sliding_window": 4096, **fields})
+    fields = {"layer_types": types, **_without_nulls({"sliding_window": 4096, **fields})}
     return _llama_like(
         fields,
         tied=True,
@@ -200,7 +201,7 @@ def _gpt_neox(fields: Fields) -> DecoderConfig:
 def _attention(
     fields: Fields, full: Rope, sliding: Rope | None = None
 ) -> tuple[LayerAttention, ...]:
-    """One entry a layer, or one for all, from layer_types and sliding_window."""
+    """One entry per layer, or one for all, from layer_types and sliding_window."""
     window = fields.get("sliding_window") or 0
     known = {
         "full_attention": LayerAttention(0, full),
@@ -215,7 +216,7 @@ def _attention(
 
 
 def _full_attention_unless_asked(fields: Fields) -> Fields:
-    """Qwen states a window that only ``use_sliding_window`` switches on, from some layer up."""
+    """Qwen sets a window, but only ``use_sliding_window`` enables it, from some layer up."""
     fields = _without_nulls({"sliding_window": 4096, **fields})
     if not fields.get("use_sliding_window"):
         return {**fields, "layer_types": None}
@@ -232,7 +233,7 @@ def _without_nulls(fields: Fields) -> Fields:
 
 
 def _rope_fields(fields: Fields) -> Fields:
-    """transformers 5 keeps all in rope_parameters; before it, the base stood apart."""
+    """transformers 5 has all in rope_parameters; earlier versions keep the base apart."""
     stated = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
     return {"rope_theta": fields.get("rope_theta") or 10_000.0, **stated}
 
@@ -271,7 +272,7 @@ def _activation(name: str) -> str:
 
 
 def _named(top: dict[str, str], block: dict[str, str]) -> dict[str, TensorName]:
-    """Weights and biases of modules: a kernel or scale is ``weight``, a bias ``bias``."""
+    """Names of weights and biases: a kernel or scale is ``weight``, a bias is ``bias``."""
     names = {path: TensorName(f"{name}.weight") for path, name in top.items() if "norm" not in path}
     modules = {path: name for path, name in top.items() if "norm" in path} | block
     for path, name in modules.items():

@@ -1,7 +1,7 @@
-"""Reader of .gguf files: llama.cpp's layout of the families, told as Hugging Face tells them.
+"""Reader of .gguf files: converts llama.cpp's names and layouts to Hugging Face's.
 
-llama.cpp names tensors and settings in its own way and stores some numbers changed; both are
-undone here, so that nothing downstream knows where a model came from.
+llama.cpp has its own names of tensors and settings, and permutes or offsets some tensors. This
+module undoes both, so that nothing downstream depends on the file format.
 """
 
 from functools import cached_property
@@ -14,7 +14,7 @@ import numpy as np
 from cai_jax.models.config import Rope
 from cai_jax.models.io.families import FAMILIES, Fields
 
-# general.architecture, and the model_type that it is. Mistral's files call themselves llama.
+# model_type by general.architecture. Mistral's files have the architecture llama.
 _MODEL_TYPES = {
     "llama": "llama",
     "smollm3": "smollm3",
@@ -24,16 +24,21 @@ _MODEL_TYPES = {
     "gemma3": "gemma3_text",
     "gptneox": "gpt_neox",
 }
-_PAIRED_ROPE = ("llama", "smollm3")  # rotary pairs are (0,1), (2,3), not (0,n/2), (1,n/2+1)
-_GEMMAS = ("gemma2", "gemma3")  # norms hold 1 + weight, the value that is multiplied with
-# Layers of the sizes that scale queries by hidden_size / heads, which no field states.
+_PAIRED_ROPE = ("llama", "smollm3")  # pair (0,1), (2,3), not (0,n/2), (1,n/2+1)
+_GEMMAS = ("gemma2", "gemma3")  # store 1 + weight of a norm
+# Number of layers of the 27B models: they scale queries by hidden_size / heads, which no field
+# states.
 _GEMMA_27B_LAYERS = {"gemma2": 46, "gemma3": 62}
 
 
 class GGUFWeights:
-    """A .gguf file, any quantisation that gguf dequantises."""
+    """A .gguf file, in any quantisation that gguf dequantises.
 
-    dtype = "float32"  # of what ``read`` gives
+    Raises:
+      ValueError: the file is not readable, not a whole model, or of an unknown architecture.
+    """
+
+    dtype = "float32"  # of the arrays that ``read`` returns
 
     def __init__(self, file: Path):
         self.path = file
@@ -58,7 +63,11 @@ class GGUFWeights:
         self._stored = {tensor.name: tensor for tensor in reader.tensors}
 
     def field(self, key: str, default: Any = None) -> Any:
-        """A metadata field; an error if it is missing and there is no default."""
+        """A metadata field.
+
+        Raises:
+          ValueError: the field is missing and there is no default.
+        """
         if key in self.metadata:
             return self.metadata[key]()
         if default is None:
@@ -66,14 +75,15 @@ class GGUFWeights:
         return default
 
     def names(self) -> set[str]:
-        """Names of all tensors, Hugging Face's; unknown ones keep their own."""
+        """Hugging Face's names of all tensors; unknown tensors keep llama.cpp's."""
         return set(self._names) - {"rope_freqs.weight"}
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor, dequantised to float32.
+        """One tensor, dequantised to float32; projections are [out, in].
 
         Raises:
-          KeyError: there is none of this name.
+          KeyError: no tensor has this name.
+          ValueError: gguf does not dequantise it.
         """
         tensor = self._stored[self._names[name]]
         try:
@@ -85,21 +95,21 @@ class GGUFWeights:
             ) from error
         array = array.reshape(tuple(reversed([int(n) for n in tensor.shape])))
         if self.architecture in _PAIRED_ROPE and ".q_proj." in name:
-            return _halves(array, self._heads)
+            return _paired_halves(array, self._heads)
         if self.architecture in _PAIRED_ROPE and ".k_proj." in name:
-            return _halves(array, self._kv_heads)
+            return _paired_halves(array, self._kv_heads)
         if self.architecture in _GEMMAS and name.endswith("norm.weight"):
             return array - 1.0
-        if ".query_key_value." in name:
+        if ".query_key_value." in name:  # from [3, h, n, ...] to [h, 3, n, ...]
             parts = array.reshape(3, self._heads, -1, *array.shape[1:])
             return parts.swapaxes(0, 1).reshape(array.shape)
         return array
 
     def hugging_face_fields(self) -> Fields:
-        """The config.json of the same model.
+        """The fields of the model's config.json.
 
         Raises:
-          ValueError: a field is missing, or states what the decoder does not compute.
+          ValueError: a field is missing, or asks for what the decoder does not support.
         """
         if "token_embd.weight" not in self._stored:
             raise ValueError(
@@ -124,10 +134,10 @@ class GGUFWeights:
             "mlp_bias": "blk.0.ffn_up.bias" in self._stored,
             "hidden_act": "silu",
         }
-        # Null where nothing is stated: the classes of transformers have defaults of their own.
-        for ours, theirs in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
-            read = self.metadata.get(f"tokenizer.ggml.{theirs}_token_id", lambda: None)
-            fields[f"{ours}_token_id"] = read()
+        # None where the file has none, since the classes of transformers have defaults.
+        for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
+            read = self.metadata.get(f"tokenizer.ggml.{key}_token_id", lambda: None)
+            fields[f"{name}_token_id"] = read()
         if self.architecture == "gptneox":
             return fields | {
                 "hidden_act": "gelu",
@@ -156,13 +166,15 @@ class GGUFWeights:
         return fields
 
     def _gemma_windows(self, layers: int) -> Fields:
-        """Every second (Gemma 2) or sixth layer sees all, unless the file says otherwise."""
+        """Every second (Gemma 2) or sixth layer has no window, unless the file says otherwise."""
         window = self._of("attention.sliding_window", 4096 if self.architecture == "gemma2" else 0)
         pattern = self._of("attention.sliding_window_pattern", 0)
         period = pattern or (2 if self.architecture == "gemma2" else 6)
-        slides = pattern if isinstance(pattern, list) else [(i + 1) % period for i in range(layers)]
-        kinds = ["sliding_attention" if window and s else "full_attention" for s in slides]
-        return {"sliding_window": window or None, "layer_types": kinds}
+        sliding = (
+            pattern if isinstance(pattern, list) else [(i + 1) % period for i in range(layers)]
+        )
+        types = ["sliding_attention" if window and s else "full_attention" for s in sliding]
+        return {"sliding_window": window or None, "layer_types": types}
 
     def _rope_scaling(self, theta: float) -> Fields:
         kind = self._of("rope.scaling.type", "none")
@@ -177,12 +189,12 @@ class GGUFWeights:
         return {"rope_type": "default"}
 
     def _llama3_scaling(self, theta: float) -> Fields:
-        """llama.cpp stores what the scaling does to each frequency, not how it is parametrised."""
+        """llama.cpp stores the divisor of each frequency; Hugging Face stores the parameters."""
         divisors = self.read("rope_freqs.weight")
-        plain = Rope(theta).frequencies(self._head_size)
-        rope = Rope(theta, float(divisors.max()), 1.0, 4.0, 8192)  # all Llama 3 models have these
-        if divisors.shape != plain.shape or not np.allclose(
-            plain / divisors, rope.frequencies(self._head_size), rtol=1e-4
+        unscaled = Rope(theta).frequencies(self._head_size)
+        rope = Rope(theta, float(divisors.max()), 1.0, 4.0, 8192)  # as in all Llama 3 models
+        if divisors.shape != unscaled.shape or not np.allclose(
+            unscaled / divisors, rope.frequencies(self._head_size), rtol=1e-4
         ):
             raise ValueError(
                 f"{self.path}: rope_freqs.weight is not the scaling of Llama 3; give the model as "
@@ -212,33 +224,35 @@ class GGUFWeights:
         value = self._of(key, default)
         if not isinstance(value, int) or value < 1:
             raise ValueError(
-                f"{self.path}: {self.architecture}.{key} is {value}; one number above 0, the same "
-                "for all layers, is what cai_jax reads"
+                f"{self.path}: {self.architecture}.{key} is {value}; cai_jax reads one number "
+                "above 0, the same for all layers"
             )
         return value
 
     @property
     def _head_size(self) -> int:
         size = self._of("embedding_length") // self._heads
-        if self.architecture != "gptneox":  # all others turn whole heads
+        if self.architecture != "gptneox":  # the others rotate whole heads
             size = self._of("rope.dimension_count", size)
         return self._of("attention.key_length", size)
 
     @cached_property
     def _names(self) -> dict[str, str]:
-        """llama.cpp's name of a tensor by Hugging Face's."""
+        """llama.cpp's name of each tensor, by Hugging Face's."""
         layers = self._of("block_count")
         architectures = {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}
         table = gguf.get_tensor_name_map(architectures[self.architecture], layers)
-        known = {}
+        known: dict[str, str] = {}  # Hugging Face's name by llama.cpp's
         for name, _ in FAMILIES[_MODEL_TYPES[self.architecture]].names.values():
             for layer in range(layers if ".N." in name else 1):
-                theirs = name.replace(".N.", f".{layer}.")
-                known[table.get_name(theirs, try_suffixes=(".weight", ".bias"))] = theirs
+                tensor = name.replace(".N.", f".{layer}.")
+                stored = table.get_name(tensor, try_suffixes=(".weight", ".bias"))
+                if stored is not None:
+                    known[stored] = tensor
         return {known.get(stored, stored): stored for stored in self._stored}
 
 
-def _halves(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of each head from rotary pairs (0,1), (2,3) to halves (0,n/2), (1,n/2+1)."""
+def _paired_halves(rows: np.ndarray, heads: int) -> np.ndarray:
+    """Permutes the rows of each head from pairs (0,1), (2,3) to pairs (0,n/2), (1,n/2+1)."""
     pairs = rows.reshape(heads, -1, 2, *rows.shape[1:])
     return pairs.swapaxes(1, 2).reshape(rows.shape)

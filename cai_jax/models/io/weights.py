@@ -1,7 +1,7 @@
-"""Readers of weight files, all under Hugging Face names and orientation.
+"""Readers of weight files, with Hugging Face's names and orientation of tensors.
 
-A reader opens a file without loading it, lists its tensors, and reads one at a time, so that a
-large model never stands whole in host memory. Nothing here unpickles or runs remote code.
+A reader opens a file without loading it, lists its tensors, and reads one at a time, so that host
+memory never holds a whole large model. Nothing here unpickles or runs remote code.
 """
 
 import json
@@ -17,20 +17,28 @@ class Weights(Protocol):
     """Tensors of a checkpoint by Hugging Face name."""
 
     path: Path
-    dtype: str  # that the tensors are stored in
+    dtype: str  # storage dtype of the tensors, as NumPy names it
 
     def names(self) -> set[str]:
         """Names of all tensors."""
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor, float32, [out, in] for projections."""
+        """One tensor, float32; projections are [out, in].
+
+        Raises:
+          KeyError: no tensor has this name.
+        """
 
 
-_TYPES = {"BF16": "bfloat16", "F16": "float16"}  # safetensors' names of what is not float32
+_TYPES = {"BF16": "bfloat16", "F16": "float16"}  # from safetensors' names
 
 
 class SafetensorsWeights:
-    """A Hugging Face folder: model.safetensors, or shards with an index."""
+    """A Hugging Face folder: model.safetensors, or shards with an index.
+
+    Raises:
+      ValueError: there are no safetensors files, or one is not readable.
+    """
 
     def __init__(self, folder: Path):
         self.path = folder
@@ -45,7 +53,8 @@ class SafetensorsWeights:
                 f"{folder}: no model.safetensors and no model.safetensors.index.json; cai_jax "
                 "reads safetensors only, so convert pickled weights first"
             )
-        self._files, self._home = {}, {}
+        self._files: dict[str, safe_open] = {}
+        self._shard_of: dict[str, str] = {}
         for shard in sorted(shards):
             try:
                 self._files[shard] = safe_open(folder / shard, framework="numpy")
@@ -54,24 +63,26 @@ class SafetensorsWeights:
                     f"{folder / shard}: not a readable safetensors file ({error}); "
                     "download it again"
                 ) from error
-            self._home.update(dict.fromkeys(self._files[shard].keys(), shard))
+            self._shard_of.update(dict.fromkeys(self._files[shard].keys(), shard))
 
     @cached_property
     def dtype(self) -> str:
-        """Type of the first tensor, as NumPy names it."""
-        name = min(self._home)
-        return _TYPES.get(self._files[self._home[name]].get_slice(name).get_dtype(), "float32")
+        """Storage dtype of the first tensor, as NumPy names it."""
+        name = min(self._shard_of)
+        file = self._files[self._shard_of[name]]
+        return _TYPES.get(file.get_slice(name).get_dtype(), "float32")
 
     def names(self) -> set[str]:
         """Names of all tensors."""
-        return set(self._home)
+        return set(self._shard_of)
 
     def read(self, name: str) -> np.ndarray:
         """One tensor as float32."""
-        return self._files[self._home[name]].get_tensor(name).astype(np.float32)
+        return self._files[self._shard_of[name]].get_tensor(name).astype(np.float32)
 
 
 def _shards(index: Path) -> set[str]:
+    """File names of the shards that an index lists."""
     try:
         return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, TypeError, KeyError, AttributeError) as error:
