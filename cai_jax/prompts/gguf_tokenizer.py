@@ -4,10 +4,12 @@ transformers can build one too, but only where PyTorch is installed.
 """
 
 from pathlib import Path
+from typing import cast
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from cai_jax.models.io.gguf_weights import GGUFWeights
 from cai_jax.models.io.sources import open_weights
 
 # How text is cut before byte pairs are merged, under llama.cpp's names. Llama 3 and Qwen 2 differ
@@ -20,7 +22,7 @@ _LLAMA_3 = pre_tokenizers.Split(Regex(_WORDS.format(digits=r"\p{N}{1,3}")), "iso
 _QWEN_2 = pre_tokenizers.Split(Regex(_WORDS.format(digits=r"\p{N}")), "isolated")
 _BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 _GPT_2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-_CUTS = {
+_CUTS: dict[str, list[pre_tokenizers.PreTokenizer]] = {
     "default": [_GPT_2],
     "gpt-2": [_GPT_2],
     "smollm": [pre_tokenizers.Digits(individual_digits=True), _GPT_2],
@@ -37,7 +39,7 @@ def gguf_tokenizer(file: Path) -> PreTrainedTokenizerFast:
     Raises:
       ValueError: it is not a byte-level BPE of a known cut.
     """
-    weights = open_weights(file)
+    weights = cast(GGUFWeights, open_weights(file))
     field = lambda key, *default: weights.field(f"tokenizer.ggml.{key}", *default)
     kind, cut = field("model"), field("pre", "default")
     if kind != "gpt2" or cut not in _CUTS:
