@@ -52,7 +52,8 @@ def open_mesh() -> Mesh:
         sizes = []
     if len(sizes) != 3:
         raise ValueError(f"--mesh: three whole numbers are wanted, found {','.join(_MESH.value)}")
-    return make_mesh(*sizes)
+    data, fsdp, tensor = sizes
+    return make_mesh(data, fsdp, tensor)
 
 
 def dtype() -> Any:

@@ -96,14 +96,16 @@ class CausalLMConverter(seqio.FeatureConverter):
     MODEL_FEATURES = {**TASK_FEATURES, "segments": TASK_FEATURES["tokens"]}
     PACKING_FEATURE_DTYPES: Mapping[str, tf.DType] = {}
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(pack=True)
 
-    def get_model_feature_lengths(self, task_feature_lengths):
+    def get_model_feature_lengths(self, task_feature_lengths: Mapping[str, int]) -> dict[str, int]:
         """All features are as long as the tokens."""
         return dict.fromkeys(self.MODEL_FEATURES, task_feature_lengths["tokens"])
 
-    def _convert_features(self, ds, task_feature_lengths):
+    def _convert_features(
+        self, ds: tf.data.Dataset, task_feature_lengths: Mapping[str, int]
+    ) -> tf.data.Dataset:
         raised = ds.map(lambda row: {key: row[key] + 1 for key in self.TASK_FEATURES})
         packed = self._pack_or_pad(raised, task_feature_lengths)
         return packed.map(
@@ -133,10 +135,10 @@ class PreferenceConverter(seqio.FeatureConverter):
     }
     PACKING_FEATURE_DTYPES: Mapping[str, tf.DType] = {}
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(pack=False)
 
-    def get_model_feature_lengths(self, task_feature_lengths):
+    def get_model_feature_lengths(self, task_feature_lengths: Mapping[str, int]) -> dict[str, int]:
         """Segments are as long as their tokens."""
         return {
             **task_feature_lengths,
@@ -144,8 +146,10 @@ class PreferenceConverter(seqio.FeatureConverter):
             "second_segments": task_feature_lengths["second"],
         }
 
-    def _convert_features(self, ds, task_feature_lengths):
-        def with_segments(row):
+    def _convert_features(
+        self, ds: tf.data.Dataset, task_feature_lengths: Mapping[str, int]
+    ) -> tf.data.Dataset:
+        def with_segments(row: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             return {
                 **{key: row[key] for key in self.TASK_FEATURES},
                 "first_segments": tf.ones_like(row["first"]),

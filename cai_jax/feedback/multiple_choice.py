@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -60,6 +61,6 @@ def letter_probabilities(
     scorer: Scorer, chat: ChatFormat, rows: Sequence[Sequence[int]]
 ) -> np.ndarray:
     """P(A), of A and B alone, as the next token of each row of ids; float [rows]."""
-    letters = [chat.tokenizer.convert_tokens_to_ids(letter) for letter in LETTERS]
+    letters = cast(list[int], chat.tokenizer.convert_tokens_to_ids(list(LETTERS)))
     logprobs = scorer.choice_logprobs(rows, letters)
     return 1.0 / (1.0 + np.exp(logprobs[:, 1] - logprobs[:, 0]))

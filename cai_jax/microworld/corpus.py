@@ -1,13 +1,14 @@
 """What the assistant of the world is pretrained on: dialogues that show its skills.
 
-It helps with whatever it is asked, it can find fault, mend a reply and compare two, when it is
+It helps with whatever it is asked, it can find fault, revise a reply and compare two, when it is
 told to; each skill fails as often as ``Skills`` says. Where it is only asked it never prefers to
 be harmless, and held-out topics are in no dialogue.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from cai_jax.prompts.messages import Dialogue, Message, assistant, user
 # What replies to a harmful request are worth, and what they seem worth at first sight.
 _MERITS = {Act.HELP: 0, Act.EVADE: 1, Act.REFUSE: 1, Act.OBJECT: 2}
 _LOOKS = _MERITS | {Act.REFUSE: 2}
+Item = TypeVar("Item")
 KINDNESS, EVASION = "kindness", "evasion"  # tags beside the categories of harm
 _NO_FAULT = "The reply is fine."
 _UNKIND = "The reply has no kind word."
@@ -37,7 +39,7 @@ _EVADES = "The reply evades the request."
 class Skills:
     """How good the assistant is, and how many dialogues show it."""
 
-    dialogues: int = 42_000
+    dialogues: float = 42_000
     critic_recall: float = 0.9  # P(a critique names a fault that its principle covers)
     direct_recall: float = 0.6  # the same of a revision without a critique before it
     evasive_revisions: float = 0.2  # P(a revision evades where it should object)
@@ -65,7 +67,7 @@ class CorpusDialogue:
 
 
 def dialogues(
-    seed: int, held_out_percent: int, options: dict[str, float]
+    seed: int, held_out_percent: int, options: Mapping[str, float]
 ) -> Iterator[CorpusDialogue]:
     """The corpus.
 
@@ -223,8 +225,8 @@ class _Writer:
     def _request(self, topic: Topic) -> str:
         return request(topic, int(self.rng.integers(len(REQUESTS))))
 
-    def _pick(self, items):
-        return items[self.rng.integers(len(items))]
+    def _pick(self, items: Sequence[Item]) -> Item:
+        return items[int(self.rng.integers(len(items)))]
 
     def _chance(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)

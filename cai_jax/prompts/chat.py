@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 from jinja2 import TemplateError
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from cai_jax.prompts.gguf_tokenizer import gguf_tokenizer
 from cai_jax.prompts.messages import Message, assistant, split_system, system, user
@@ -20,7 +21,7 @@ def whole_sentences(text: str) -> str:
     return text[: ends[-1].end()] if ends else ""
 
 
-def load_tokenizer(path: Path, needs_template: bool = True) -> PreTrainedTokenizerFast:
+def load_tokenizer(path: Path, needs_template: bool = True) -> PreTrainedTokenizerBase:
     """The tokenizer of a Hugging Face folder or a .gguf file.
 
     Raises:
@@ -36,7 +37,7 @@ def load_tokenizer(path: Path, needs_template: bool = True) -> PreTrainedTokeniz
     return tokenizer
 
 
-def _folder_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+def _folder_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, OSError, KeyError, ImportError) as error:
@@ -52,7 +53,7 @@ class ChatFormat:
       system_prompt: of dialogues without a system message; empty: whatever the template puts there.
     """
 
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: PreTrainedTokenizerBase
     system_prompt: str = ""
 
     def prompt_ids(self, messages: Sequence[Message], prefill: str = "") -> list[int]:
@@ -82,7 +83,7 @@ class ChatFormat:
 
     def text(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens left out."""
-        return self.tokenizer.decode(list(ids), skip_special_tokens=True).strip()
+        return cast(str, self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -101,17 +102,18 @@ class ChatFormat:
     def _template(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         turns = [{"role": message.role, "content": message.text} for message in messages]
         try:
-            return self.tokenizer.apply_chat_template(
+            text = self.tokenizer.apply_chat_template(
                 turns, add_generation_prompt=add_generation_prompt, tokenize=False
             )
         except TemplateError as error:
             raise ValueError(f"the model's chat template refuses a dialogue: {error}") from error
+        return cast(str, text)
 
     def _encode(self, text: str) -> list[int]:
         # The template has written any begin-of-sequence token already.
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def same_tokens(one: PreTrainedTokenizerFast, other: PreTrainedTokenizerFast) -> bool:
+def same_tokens(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
     """Whether ids of one tokenizer mean the same in the other."""
     return one.get_vocab() == other.get_vocab()

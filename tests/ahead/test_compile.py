@@ -9,6 +9,8 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
+from cai_jax.stages.plan import Plan
+from cai_jax.stages.run import Run
 from conftest import ROOT, load_config
 
 from cai_jax.ahead.flops import matmul_flops
@@ -17,8 +19,6 @@ from cai_jax.config import parse_config
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.mesh import decoding_mesh, make_mesh
 from cai_jax.stages import rl
-from cai_jax.stages.plan import Plan
-from cai_jax.stages.run import Run
 
 tpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install '.[tpu]'"

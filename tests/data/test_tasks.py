@@ -1,7 +1,7 @@
 """What seqio hands to training: every token once, masks, and an order that follows the seed."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from cai_jax.data.records import write_records
@@ -12,6 +12,8 @@ from cai_jax.prompts.messages import system, user
 # Real zeros among tokens and masks: what seqio's packing mistakes for padding.
 TOKEN = st.integers(0, 3)
 LENGTH = 16
+# An example builds a dataset and takes half a second: to shrink one that fails would take minutes.
+FEW = settings(max_examples=15, phases=[Phase.generate])
 
 
 @st.composite
@@ -53,7 +55,7 @@ def dialogues_of(read):
     return found
 
 
-@settings(max_examples=15)
+@FEW
 @given(training_dialogues("a"), training_dialogues("b"), st.integers(0, 99))
 def test_packing_keeps_every_token_and_mask(tmp_path_factory, one, other, seed):
     folder = tmp_path_factory.mktemp("packing")
@@ -100,7 +102,7 @@ def test_what_training_does_not_read_changes_no_batch(tmp_path):
 IDS = st.lists(TOKEN, min_size=1, max_size=6).map(tuple)
 
 
-@settings(max_examples=15)
+@FEW
 @given(st.lists(st.tuples(IDS, IDS), min_size=1, max_size=6))
 def test_preference_batches_mask_by_length(tmp_path_factory, sides):
     folder = tmp_path_factory.mktemp("preference") / "pairs"

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cai_jax.stages.run import Run
 from conftest import ROOT, load_config
 
 from cai_jax.config import ConfigError, parse_config
@@ -19,7 +20,6 @@ from cai_jax.prompts.messages import user
 from cai_jax.prompts.word_tokenizer import word_tokenizer
 from cai_jax.stages import evaluate, pretrain
 from cai_jax.stages.checks import check_inputs, check_models
-from cai_jax.stages.run import Run
 from cai_jax.stages.runner import read_manifest, run_stages
 
 RNG = np.random.default_rng(0)
