@@ -225,6 +225,7 @@ def programs(inputs: Inputs) -> list[Program]:
     if not lora:
         starts.append(_reference_blueprint(inputs).abstract(models.mesh, FLOAT32))
     set_up = [program for model in starts for program in merge_programs(source, model.params)]
+    set_up += models.loading_programs(models.preference_source())
     set_up += initial_programs(blueprint, models.mesh, _init_seed(inputs))
     set_up.append(state_program(trainable.params, online.optimizer))
     return with_remedy([*iteration, *set_up], training, "rl: ")

@@ -113,6 +113,15 @@ def merge_programs(source: ModelSource, wanted: nnx.State) -> list[Program]:
     return programs[::-1]
 
 
+def loading_programs(source: ModelSource, params: nnx.State) -> list[Program]:
+    """The programs by which a policy or preference model is loaded into abstract parameters."""
+    low_rank, heads, base = nnx.split_state(params, LoRAParam, HeadParam, ...)
+    decoder = inside(DECODER, base) if nnx.to_flat_state(heads) else base
+    if nnx.to_flat_state(low_rank):
+        return merge_programs(source.below, decoder)
+    return merge_programs(source, decoder)
+
+
 def load_whole(source: ModelSource, mesh: Mesh) -> tuple[nnx.State, jax.Array | None]:
     """All of a source in float32 with every update merged, for export.
 
