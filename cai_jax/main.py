@@ -18,6 +18,7 @@ if not sys.stderr.isatty():
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -89,7 +90,7 @@ def main(argv: list[str]) -> None:
     settings = asdict(config)
     settings["model"].pop("cache")
     where = MULTIHOST.value, COORDINATOR.value, NUM_HOSTS.value, HOST_ID.value
-    with hosts.together(*where, START_TIMEOUT.value, settings):
+    with hosts.together(*where, START_TIMEOUT.value, settings, Path(config.workdir)):
         if not hosts.is_main():
             log.setLevel(logging.ERROR)  # the main host says it
             os.environ["TQDM_DISABLE"] = "1"
