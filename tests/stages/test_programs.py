@@ -19,6 +19,7 @@ ONE_DEVICE = {
     "mesh.fsdp": 1,
     "mesh.tensor": 1,
     "feedback.method": "chain_of_thought",
+    "feedback.few_shots": 0,
     "generation.top_p": 0.9,
     "sl_data.critique": False,
     **{f"{stage}.{name}": value for stage in ("sl_train", "rl") for name, value in FULL.items()},
