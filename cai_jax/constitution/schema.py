@@ -69,7 +69,7 @@ class ChoiceExample:
 
 @dataclass(frozen=True)
 class Constitution:
-    """A whole constitution."""
+    """A constitution: principles and few-shot examples."""
 
     name: str
     version: str

@@ -144,17 +144,17 @@ def test_rows_split_and_joined_are_the_same_rows(mesh8):
     np.testing.assert_array_equal(parts[1], rows[1::2])
 
 
-def test_arrays_that_wait_leave_the_device():
+def test_offloaded_arrays_leave_the_device_and_come_back():
     mesh = make_mesh(fsdp=8)
     params = init_on_mesh(lambda: tiny_decoder(), nnx.Param, mesh)
     wanted = jax.device_get(params)
-    wake = waiting(params, offload=True)
-    back = wake()
+    restore = waiting(params, offload=True)
+    back = restore()
     for ours, theirs in zip(jax.tree.leaves(back), jax.tree.leaves(params), strict=True):
         assert ours.sharding == theirs.sharding
     for x in jax.tree.leaves(params):
         x.delete()
-    for ours, theirs in zip(jax.tree.leaves(wake()), jax.tree.leaves(wanted), strict=True):
+    for ours, theirs in zip(jax.tree.leaves(restore()), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
