@@ -7,7 +7,7 @@ import pytest
 from conftest import TINY, tiny_decoder
 from flax import nnx
 from host_numbers import OPTIMIZER, numbers
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AbstractMesh
 
@@ -31,10 +31,11 @@ from cai_jax.parallel.mesh import (
     waiting,
 )
 
+SIZES = st.sampled_from([1, 3, 4, 6, 8, 9, 12, 24, 48])  # most of them divide, some do not
 DIMENSIONS = st.lists(
-    st.tuples(st.sampled_from([None, *LOGICAL_RULES]), st.integers(1, 48)), min_size=1, max_size=4
+    st.tuples(st.sampled_from([None, *LOGICAL_RULES]), SIZES), min_size=2, max_size=4
 )
-MESHES = st.tuples(*[st.sampled_from([1, 2, 3, 4, 8])] * 3).map(
+MESHES = st.tuples(*[st.sampled_from([1, 2, 3, 4])] * 3).map(
     lambda sizes: AbstractMesh(sizes, MESH_AXES)
 )
 
@@ -48,6 +49,7 @@ def mesh_axes(part) -> tuple[str, ...]:
     return (part,) if isinstance(part, str) else part or ()
 
 
+@settings(max_examples=400, deadline=None)
 @given(DIMENSIONS, MESHES)
 def test_specs_use_a_mesh_axis_once_and_divide_every_dimension(dimensions, mesh):
     axes, shape = zip(*dimensions, strict=True)
@@ -60,6 +62,7 @@ def test_specs_use_a_mesh_axis_once_and_divide_every_dimension(dimensions, mesh)
             assert axis != "layers" or part is None
 
 
+@settings(max_examples=400, deadline=None)
 @given(DIMENSIONS, MESHES)
 def test_a_dimension_takes_the_mesh_axes_of_its_rule_if_they_are_free(dimensions, mesh):
     axes, shape = zip(*dimensions, strict=True)
@@ -72,6 +75,7 @@ def test_a_dimension_takes_the_mesh_axes_of_its_rule_if_they_are_free(dimensions
         used.update(mesh_axes(part))
 
 
+@settings(max_examples=400, deadline=None)
 @given(DIMENSIONS, MESHES)
 def test_a_parameter_is_sharded_over_fsdp_wherever_it_divides(dimensions, mesh):
     axes, shape = zip(*dimensions, strict=True)
