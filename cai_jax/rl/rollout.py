@@ -9,7 +9,8 @@ import numpy as np
 from cai_jax.generation.batching import pad_rows
 from cai_jax.generation.engine import Completion
 
-Array = TypeVar("Array", np.ndarray, jax.Array)
+# On the host, on devices, or abstract.
+Array = TypeVar("Array", np.ndarray, jax.Array, jax.ShapeDtypeStruct)
 
 
 class Rollout(NamedTuple, Generic[Array]):

@@ -17,7 +17,10 @@ class Weights(Protocol):
     """Tensors of a checkpoint by Hugging Face name."""
 
     path: Path
-    dtype: str  # storage dtype of the tensors, as NumPy names it
+
+    @property
+    def dtype(self) -> str:
+        """Storage dtype of the tensors, as NumPy names it."""
 
     def names(self) -> set[str]:
         """Names of all tensors."""
