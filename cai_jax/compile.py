@@ -200,7 +200,7 @@ def compile_program(
         problem=problem,
         arguments=arguments,
         temporaries=temporaries,
-        beside=resident,
+        resident=resident,
         share=share,
         flops=flops,
         moved=traffic.memory,
@@ -218,13 +218,13 @@ def compile_program(
     )
 
 
-def _problem(said: str, mend: str) -> str:
+def _problem(said: str, remedy: str) -> str:
     """What the compiler said, in one line."""
     if found := re.search(r"memory required for HLO temporaries \(([\d.]+)([GM])\)", said):
         size = float(found[1]) / (1024 if found[2] == "M" else 1)
-        return f"temporaries alone take {size:.1f} GiB a chip: {mend}"
+        return f"temporaries alone take {size:.1f} GiB a chip: {remedy}"
     if found := re.search(r"Used ([\d.]+)G of ([\d.]+)G hbm", said):
-        return f"takes {found[1]} GiB of {found[2]} GiB a chip: {mend}"
+        return f"takes {found[1]} GiB of {found[2]} GiB a chip: {remedy}"
     return f"does not compile: {said.splitlines()[0]}"
 
 

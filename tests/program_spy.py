@@ -44,7 +44,11 @@ def described(x: Any) -> str:
 def key(program: Program, args: tuple) -> tuple:
     leaves = jax.tree.leaves(args, is_leaf=lambda x: isinstance(x, nnx.GraphDef))
     static = {name: hash(value) for name, value in program.static.items()}
-    return (function_name(program), tuple(sorted(static.items())), tuple(map(described, leaves)))
+    arrays = tuple(map(described, leaves))
+    if not leaves:  # what it makes tells an initializer from another
+        made = jax.tree.leaves(jax.eval_shape(program.function))
+        arrays = tuple(f"{x.dtype}{x.shape}" for x in made)
+    return (function_name(program), tuple(sorted(static.items())), arrays)
 
 
 def listed(run: Run, stage: Stage) -> set:

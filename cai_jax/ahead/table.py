@@ -17,7 +17,7 @@ class StepReport:
       problem: why it does not compile or fit, and the remedy; empty: it fits.
       arguments: its inputs.
       temporaries: what it allocates, with results that no donated argument holds.
-      beside: models that are resident during the step and not passed to it.
+      resident: models that are resident during the step and not passed to it.
       share: all three, as a share of the chip's memory.
       flops: floating point operations per chip, recomputation included.
       moved: bytes to and from the chip's memory.
@@ -38,7 +38,7 @@ class StepReport:
     problem: str = ""
     arguments: int = 0
     temporaries: int = 0
-    beside: int = 0
+    resident: int = 0
     share: float = 0.0
     flops: float = 0.0
     moved: float = 0.0
@@ -69,7 +69,7 @@ def table(reports: list[StepReport], about: dict[str, Any]) -> list[str]:
         f"{about['parameters'] / 1e9:.2f} billion parameters",
         f"training layout {about['mesh']}, sampling layout {about['decoding_mesh']}",
         "",
-        "| step | arguments | temporaries | beside | of memory | TFLOP | GB moved | GB sent "
+        "| step | arguments | temporaries | resident | of memory | TFLOP | GB moved | GB sent "
         "| compiled in | lower bound | limited by | utilisation | tokens/s/chip |",
         "| --- |" + " ---: |" * 8 + " ---: | --- | ---: | ---: |",
     ]
@@ -77,7 +77,7 @@ def table(reports: list[StepReport], about: dict[str, Any]) -> list[str]:
         if not r.share:
             lines.append(f"| {r.step} | see its PROBLEM |" + " |" * 11)
             continue
-        gib = [f"{size / GIB:.2f} GiB" for size in (r.arguments, r.temporaries, r.beside)]
+        gib = [f"{size / GIB:.2f} GiB" for size in (r.arguments, r.temporaries, r.resident)]
         lines.append(
             f"| {r.step} | {' | '.join(gib)} | {r.share:.0%} | {r.flops / 1e12:.1f} | "
             f"{r.moved / 1e9:.1f} | {r.sent / 1e9:.2f} | {r.compile_seconds:.0f} s | "

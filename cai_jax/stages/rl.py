@@ -212,7 +212,7 @@ def programs(inputs: Inputs) -> list[Program]:
     advantages = replace(advantages, aliased=(reference.params,) if lora else ())
     sampling = "raise config.mesh.decode_tensor, or lower config.rl.batch_size"
     training = "raise config.rl.micro_batches or the number of devices"
-    beside = partial(_with_resident, settings.offload)
+    resident = partial(_with_resident, settings.offload)
     iteration = [
         *with_remedy([beside(weights, (opt_state,), (*judge, *apart))], sampling),
         *with_remedy([beside(p, policy, (*judge, *apart)) for p in responses], sampling),

@@ -281,7 +281,7 @@ def test_steps_compile_for_a_tpu_slice(tmp_path, small):
     assert done.returncode == 0, done.stderr[-3000:]
     steps = {step["step"]: step for step in report["steps"]}
     assert len(steps) == 14
-    assert steps["evaluate: responses"]["beside"] > steps["sl_data: revisions"]["beside"] == 0
+    assert steps["evaluate: responses"]["resident"] > steps["sl_data: revisions"]["resident"] == 0
     for step in steps.values():
         assert not step["problem"]
         assert not step["unread"]

@@ -15,6 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from cai_jax.stages.run import Run
 from conftest import ROOT
 from host_numbers import numbers
 from tiny_run import STAGES, TINY_RUN
@@ -29,7 +30,6 @@ from cai_jax.parallel.hosts import (
     together,
 )
 from cai_jax.parallel.link import HOST_LOST
-from cai_jax.stages.run import Run
 from cai_jax.stages.runner import read_manifest
 
 RECORDS = [

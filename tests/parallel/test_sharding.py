@@ -25,10 +25,10 @@ from cai_jax.parallel.mesh import (
     decoding_mesh,
     join_rows,
     make_mesh,
+    offload_to_host,
     param_spec,
     partition_spec,
     split_rows,
-    waiting,
 )
 
 SIZES = st.sampled_from([1, 3, 4, 6, 8, 9, 12, 24, 48])  # most of them divide, some do not
@@ -152,7 +152,7 @@ def test_offloaded_arrays_leave_the_device_and_come_back():
     mesh = make_mesh(fsdp=8)
     params = init_on_mesh(lambda: tiny_decoder(), nnx.Param, mesh)
     wanted = jax.device_get(params)
-    restore = waiting(params, offload=True)
+    restore = offload_to_host(params, offload=True)
     back = restore()
     for ours, theirs in zip(jax.tree.leaves(back), jax.tree.leaves(params), strict=True):
         assert ours.sharding == theirs.sharding

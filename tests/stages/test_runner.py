@@ -1,5 +1,6 @@
 """What redoes a stage, and what does not."""
 
+import json
 import os
 from dataclasses import replace
 
@@ -8,6 +9,8 @@ from conftest import ROOT
 from tiny_run import run_all, tiny_config
 
 from cai_jax.config import ConfigError, results_of
+from cai_jax.data.readers import is_held_out
+from cai_jax.prompts.messages import user
 from cai_jax.stages import rl, sl_data
 from cai_jax.stages.checks import check_inputs, check_models
 from cai_jax.stages.pipeline import stages_of
@@ -38,22 +41,17 @@ def refuse(stages):
     return [replace(stage, execute=refusal(stage.name)) for stage in stages]
 
 
-def names(stages):
-    return [stage.name for stage in stages]
-
-
 def redone(before, after):
     """Stages whose fingerprints differ."""
     one, other = (fingerprints(run, stages_of(run.config)) for run in (before, after))
     return {name for name in one if one[name] != other[name]}
 
 
-def edited(path, source, line, old, new):
-    """A copy of a data file with a change in one line."""
-    lines = (ROOT / source).read_text(encoding="utf-8").splitlines(keepends=True)
-    assert old in lines[line]
-    lines[line] = lines[line].replace(old, new)
-    path.write_text("".join(lines), encoding="utf-8")
+def edited(path, source, line, change):
+    """A copy of a data file with one row changed."""
+    rows = (ROOT / source).read_text(encoding="utf-8").splitlines()
+    rows[line] = json.dumps(change(json.loads(rows[line])))
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
     return str(path)
 
 
@@ -112,49 +110,58 @@ def test_what_is_computed_redoes_what_reads_it(tiny, field):
     block = results_of(tiny().config)
     for name in field.split("."):
         block = block[name]
-    doubled = block + 1 if isinstance(block, int) else block * 2
-    doubled = block * 2 if field.endswith(("minibatches", "batch_size")) else doubled
-    assert redone(tiny(), tiny(**{field: doubled})) == RESULTS[field]
+    other = 2 * block if block else 1
+    assert redone(tiny(), tiny(**{field: other})) == RESULTS[field]
 
 
-def held_out_line(run, file, held_out):
-    """The last line of a file that is on one side of the split."""
-    rows = run.data.rows(file)
-    side = run.data.side(file, "held_out" if held_out else "training")
-    return max(i for i, row in enumerate(rows) if row in side)
+def number(run, file, side, which):
+    """Line of a row of a file, by its place on one side of the split."""
+    return run.data.rows(file).index(run.data.side(file, side)[which])
 
 
-def test_a_prompt_redoes_only_the_stages_that_read_it(tiny, tmp_path):
-    file, changed = "datasets/helpful_prompts.jsonl", {}
-    for held_out in (False, True):
-        line = held_out_line(tiny(), "helpful_prompts", held_out)
-        path = tmp_path / f"prompts-{held_out}.jsonl"
-        # The end of a prompt; what it begins with decides on which side it falls, so look again.
-        text = edited(path, file, line, '"}', ' Please."}')
-        run = tiny(**{"data.helpful_prompts": text})
-        side = run.data.side("helpful_prompts", "held_out" if held_out else "training")
-        row = run.data.rows("helpful_prompts")[line]
-        if row in side:
-            changed[held_out] = redone(tiny(), run)
-    # The last training prompt is none of the four that sl_data answers.
-    expected = {False: {"rl", "evaluate", "report"}}
-    assert changed[False] == expected[False]
+def longer_prompt(side):
+    """Changes a prompt so that it stays on its side of the split."""
+
+    def change(row):
+        for words in ("please", "if you can", "thank you", "today", "in short", "for me", "now"):
+            text = f"{row['prompt']} {words}."
+            if is_held_out((user(text),), 30) == (side == "held_out"):
+                return row | {"prompt": text}
+        raise AssertionError("every wording changes sides")
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("side", "which", "stages"),
+    [
+        ("training", 0, "sl_data sl_train feedback pm_train rl evaluate report"),
+        ("training", -1, "rl evaluate report"),  # sl_data answers the first four alone
+        ("held_out", 0, "evaluate report"),
+        ("held_out", -1, ""),  # the first four alone are evaluated
+    ],
+)
+def test_a_prompt_redoes_only_the_stages_that_read_it(tiny, tmp_path, side, which, stages):
+    line = number(tiny(), "helpful_prompts", side, which)
+    path = edited(
+        tmp_path / "prompts.jsonl", "datasets/helpful_prompts.jsonl", line, longer_prompt(side)
+    )
+    assert redone(tiny(), tiny(**{"data.helpful_prompts": path})) == set(stages.split())
 
 
 def test_a_pair_redoes_only_the_stages_that_read_it(tiny, tmp_path):
-    file = "datasets/helpfulness_pairs.jsonl"
-    training = [row.id for row in tiny(**{}).data.side("helpfulness_pairs", "training")]
-    first = [row.id for row in tiny().data.rows("helpfulness_pairs")].index(training[0])
-    path = edited(tmp_path / "pairs.jsonl", file, first, '"chosen": "', '"chosen": "Yes. ')
+    line = number(tiny(), "helpfulness_pairs", "training", 0)
+    change = lambda row: row | {"chosen": f"Yes. {row['chosen']}"}
+    path = edited(tmp_path / "pairs.jsonl", "datasets/helpfulness_pairs.jsonl", line, change)
     after = tiny(**{"data.helpfulness_pairs": path})
     assert redone(tiny(), after) == {"pm_train", "rl", "evaluate", "report"}
 
 
 def test_a_principle_redoes_only_the_stages_that_read_it(tiny, tmp_path):
     text = (ROOT / "constitutions/harmless.yaml").read_text(encoding="utf-8")
-    question = next(line for line in text.splitlines() if "question:" in line)
+    principle = tiny().data.constitution.feedback[0].id
     path = tmp_path / "constitution.yaml"
-    path.write_text(text.replace(question, question.replace("question:", "question: Really:", 1)))
+    path.write_text(text.replace(f"id: {principle}", f"id: {principle}-again"), encoding="utf-8")
     after = tiny(**{"constitution.path": str(path)})
     assert redone(tiny(), after) == {"feedback", "pm_train", "rl", "evaluate", "report"}
 
