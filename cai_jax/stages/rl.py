@@ -212,13 +212,13 @@ def programs(inputs: Inputs) -> list[Program]:
     advantages = replace(advantages, aliased=(reference.params,) if lora else ())
     sampling = "raise config.mesh.decode_tensor, or lower config.rl.batch_size"
     training = "raise config.rl.micro_batches or the number of devices"
-    resident = partial(_with_resident, settings.offload)
+    hold = partial(_with_resident, settings.offload)
     iteration = [
-        *with_remedy([beside(weights, (opt_state,), (*judge, *apart))], sampling),
-        *with_remedy([beside(p, policy, (*judge, *apart)) for p in responses], sampling),
-        *with_remedy([beside(p, policy, apart) for p in scores], SCORING_REMEDY),
-        *with_remedy([beside(advantages, (opt_state,), judge)], training),
-        *with_remedy([beside(updates, (), (*judge, *apart))], training),
+        *with_remedy([hold(weights, (opt_state,), (*judge, *apart))], sampling),
+        *with_remedy([hold(p, policy, (*judge, *apart)) for p in responses], sampling),
+        *with_remedy([hold(p, policy, apart) for p in scores], SCORING_REMEDY),
+        *with_remedy([hold(advantages, (opt_state,), judge)], training),
+        *with_remedy([hold(updates, (), (*judge, *apart))], training),
     ]
     source = models.policy_source("sl_cai")
     starts = [reference]
