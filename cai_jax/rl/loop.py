@@ -290,7 +290,7 @@ def learn(
 
 def record(
     state: RLState,
-    waiting: tuple[Any, Any, Mapping[str, float]],
+    waiting: tuple[Any, Any, Scalars],
     online: Online,
     controller: AdaptiveKL,
     limits: Limits,
@@ -303,7 +303,7 @@ def record(
     scalars["first_ratio_error"] = float(metrics["ratio_error"][0])
     scalars["first_approx_kl"] = float(metrics["approx_kl"][0])
     row = history.record(scalars | waiting[2])
-    check(row, len(history.rows) - 1, limits)
+    check(row, state.iteration - 1, limits)
     return state._replace(kl_coef=controller.update(state.kl_coef, row["kl_k1"], online.batch_size))
 
 

@@ -38,7 +38,9 @@ class PPO:
         advantages = generalized_advantages(rewards_bt, values_bt, mask_bt, self.gamma, self.lam)
         return whiten(advantages, mask_bt), (advantages + values_bt) * mask_bt
 
-    def loss_sum(self, model: PolicyWithValue, batch: Experience) -> tuple[jax.Array, Sums]:
+    def loss_sum(
+        self, model: PolicyWithValue, batch: Experience[jax.Array]
+    ) -> tuple[jax.Array, Sums]:
         """Clipped surrogate plus clipped value loss minus entropy bonus, summed over tokens."""
         logprobs, entropy, values = policy_outputs(
             model, batch.tokens_bt, batch.segments_bt, batch.trunk_btd, self, remat=True

@@ -5,8 +5,9 @@
 2. ``update`` goes over the batch for some epochs in shuffled minibatches.
 """
 
+from dataclasses import Field
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +25,11 @@ from cai_jax.rl.kl import kl_estimates
 from cai_jax.rl.masked import masked_mean
 from cai_jax.rl.rollout import Rollout
 
+# Values and returns: of an algorithm with a value function, or without.
+Values = TypeVar("Values", jax.Array, None)
 
-class Experience(NamedTuple):
+
+class Experience(NamedTuple, Generic[Values]):
     """A rollout with everything the update reads; fixed during the update."""
 
     tokens_bt: jax.Array
@@ -33,39 +37,76 @@ class Experience(NamedTuple):
     trunk_btd: jax.Array | None  # states below the trained layers, where some are frozen
     mask_bt: jax.Array
     logprobs_bt: jax.Array
-    values_bt: jax.Array | None  # of a value function, where there is one
+    values_bt: Values
     advantages_bt: jax.Array
-    returns_bt: jax.Array | None  # what the value function is fitted to
+    returns_bt: Values  # what the value function is fitted to
 
 
-class OnlineAlgorithm(Protocol):
-    """Constants of an update and what sets algorithms apart; hashable, so that it is static.
+class OnlineAlgorithm(Protocol[Values]):
+    """Constants of an update and what sets algorithms apart.
 
-    Attributes:
-      module: what is trained: a Decoder, or a PolicyWithValue.
-      prompt_tokens: columns of a rollout before the first response token.
-      temperature: logits are divided by it, when sampling and in every log-probability.
-      samples_per_prompt: consecutive rows of a rollout that answer one prompt.
-      epochs: over each rollout.
-      minibatches: an epoch.
-      micro_batches: a minibatch.
+    A frozen dataclass: hashable, so that it is static.
     """
 
-    module: type[Decoder | PolicyWithValue]
-    prompt_tokens: int
-    temperature: float
-    samples_per_prompt: int
-    epochs: int
-    minibatches: int
-    micro_batches: int
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def module(self) -> type[Decoder] | type[PolicyWithValue]:
+        """What is trained; with a value function where ``Values`` are arrays."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Columns of a rollout before the first response token."""
+
+    @property
+    def temperature(self) -> float:
+        """Logits are divided by it, when sampling and in every log-probability."""
+
+    @property
+    def samples_per_prompt(self) -> int:
+        """Consecutive rows of a rollout that answer one prompt."""
+
+    @property
+    def epochs(self) -> int:
+        """Passes over each rollout."""
+
+    @property
+    def minibatches(self) -> int:
+        """Updates an epoch."""
+
+    @property
+    def micro_batches(self) -> int:
+        """Parts of a minibatch that run one by one."""
 
     def credit(
-        self, rewards_bt: jax.Array, values_bt: jax.Array | None, mask_bt: jax.Array
-    ) -> tuple[jax.Array, jax.Array | None]:
+        self, rewards_bt: jax.Array, values_bt: Values, mask_bt: jax.Array
+    ) -> tuple[jax.Array, Values]:
         """Advantages and returns [b, t] of response tokens."""
 
-    def loss_sum(self, model: Any, batch: Experience) -> tuple[jax.Array, Sums]:
+    def loss_sum(self, model: Any, batch: Experience[Values]) -> tuple[jax.Array, Sums]:
         """The loss, summed over response tokens, and sums of metrics."""
+
+
+@overload
+def policy_outputs(
+    model: PolicyWithValue,
+    tokens_bt: jax.Array,
+    segments_bt: jax.Array,
+    trunk_btd: jax.Array | None,
+    algorithm: OnlineAlgorithm,
+    remat: bool,
+) -> tuple[jax.Array, jax.Array, jax.Array]: ...
+
+
+@overload
+def policy_outputs(
+    model: Decoder,
+    tokens_bt: jax.Array,
+    segments_bt: jax.Array,
+    trunk_btd: jax.Array | None,
+    algorithm: OnlineAlgorithm,
+    remat: bool,
+) -> tuple[jax.Array, jax.Array, None]: ...
 
 
 def policy_outputs(
@@ -169,7 +210,7 @@ def prepare(
         "sampler_gap_mean": masked_mean(sampler_gap, mask),
         "sampler_gap_max": jnp.max(sampler_gap),
     }
-    if values is not None:
+    if values is not None and returns is not None:
         stats |= {"value": masked_mean(values, mask), "return": masked_mean(returns, mask)}
     return jax.tree.map(_pin_rows, experience), stats
 

@@ -13,7 +13,7 @@ from cai_jax.models.io.checkpoint import restore_trained
 from cai_jax.models.io.pretrained import read_pretrained
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.models.layers import HeadParam, LoRAParam
-from cai_jax.models.params import cast, map_variables, merger
+from cai_jax.models.params import cast, map_variables, merger, variable_at
 from cai_jax.parallel.program import Program
 
 HEAD = "score.weight"  # of transformers' sequence classifiers
@@ -132,7 +132,7 @@ def load_whole(source: ModelSource, mesh: Mesh) -> tuple[nnx.State, jax.Array | 
         plain = Blueprint(Decoder, source.config, FLOAT32)
         return load_policy(source, plain, mesh).params, None
     model = load_preference_model(source, preference_blueprint(source, FLOAT32), mesh)
-    head = model.params["head"]["kernel"].get_value()
+    head = variable_at(model.params, "head", "kernel").get_value()
     update, decoder = nnx.split_state(inside(DECODER, model.params), LoRAParam, ...)
     if source.lora:
         decoder = merger(decoder, update, source.lora.scale, FLOAT32)(decoder, update)
@@ -160,7 +160,7 @@ def _in_float32(wanted: nnx.State) -> nnx.State:
 
 def _storage_dtype(wanted: nnx.State) -> jnp.dtype:
     """The dtype of matmuls that abstract parameters are stored for."""
-    return jnp.dtype(wanted["embedding"].get_value().dtype)
+    return jnp.dtype(variable_at(wanted, "embedding").get_value().dtype)
 
 
 def _cast_like(params: nnx.State, wanted: nnx.State) -> nnx.State:

@@ -16,7 +16,9 @@ from safetensors import SafetensorError, safe_open
 class Weights(Protocol):
     """Tensors of a checkpoint by Hugging Face name."""
 
-    path: Path
+    @property
+    def path(self) -> Path:
+        """The file, or the folder."""
 
     @property
     def dtype(self) -> str:
