@@ -34,7 +34,7 @@ from cai_jax.rl.kl import AdaptiveKL
 from cai_jax.rl.prompts import Drawn
 from cai_jax.rl.reward import Reward, usable_text
 from cai_jax.rl.rollout import Rollout, assemble
-from cai_jax.rl.updates import OnlineAlgorithm
+from cai_jax.rl.updates import PolicyGradient
 
 log = logging.getLogger("cai_jax")
 
@@ -81,7 +81,7 @@ class Online:
       seed: of samples and shuffles.
     """
 
-    algorithm: OnlineAlgorithm
+    algorithm: PolicyGradient
     blueprint: Blueprint
     trainable: Trainable
     reference: Model

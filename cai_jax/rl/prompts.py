@@ -52,7 +52,10 @@ class PromptPool:
             if not count:
                 continue
             if not kind:
-                raise ValueError(f"rl: no {name} prompt is short enough to be drawn")
+                raise ValueError(
+                    f"rl: no {name} prompt has at most prompt_tokens; raise it, or change "
+                    "helpful_fraction"
+                )
             chosen = rng.choice(len(kind), size=count, replace=count > len(kind))
             drawn += [kind[int(i)] for i in chosen]
         return [prompt for prompt in drawn for _ in range(self.samples)]

@@ -1,7 +1,13 @@
 """The algorithms by the names that a config knows them by; a new one is a file and an entry."""
 
-from cai_jax.rl.ppo import PPO
-from cai_jax.rl.updates import OnlineAlgorithm
+from collections.abc import Callable, Mapping
+from typing import Any
 
-# Dataclasses whose fields are constants of the config.
-ALGORITHMS: dict[str, type[OnlineAlgorithm]] = {"ppo": PPO}
+from cai_jax.rl.algorithm import Algorithm
+from cai_jax.rl.online import online
+from cai_jax.rl.ppo import PPO
+
+# Each is made from the values of the config's block, by field.
+ALGORITHMS: dict[str, Callable[[Mapping[str, Any]], Algorithm]] = {
+    "ppo": online(PPO),
+}

@@ -5,9 +5,10 @@
 2. ``update`` goes over the batch for some epochs in shuffled minibatches.
 """
 
-from dataclasses import Field
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, overload
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,11 +26,8 @@ from cai_jax.rl.kl import kl_estimates
 from cai_jax.rl.masked import masked_mean
 from cai_jax.rl.rollout import Rollout
 
-# Values and returns: of an algorithm with a value function, or without.
-Values = TypeVar("Values", jax.Array, None)
 
-
-class Experience(NamedTuple, Generic[Values]):
+class Experience(NamedTuple):
     """A rollout with everything the update reads; fixed during the update."""
 
     tokens_bt: jax.Array
@@ -37,76 +35,58 @@ class Experience(NamedTuple, Generic[Values]):
     trunk_btd: jax.Array | None  # states below the trained layers, where some are frozen
     mask_bt: jax.Array
     logprobs_bt: jax.Array
-    values_bt: Values
+    values_bt: jax.Array | None  # of a value function, where there is one
     advantages_bt: jax.Array
-    returns_bt: Values  # what the value function is fitted to
+    returns_bt: jax.Array | None  # what the value function is fitted to
 
 
-class OnlineAlgorithm(Protocol[Values]):
-    """Constants of an update and what sets algorithms apart.
+@dataclass(frozen=True, kw_only=True)
+class PolicyGradient(ABC):
+    """An algorithm that clips ratios of probabilities, by its constants; hashable, so static.
 
-    A frozen dataclass: hashable, so that it is static.
+    Attributes:
+      module: what is trained: a Decoder, or a PolicyWithValue.
+      prompt_tokens: columns of a rollout before the first response token.
+      temperature: logits are divided by it, when sampling and in every log-probability.
+      samples_per_prompt: consecutive rows of a rollout that answer one prompt.
+      epochs: over each rollout.
+      minibatches: updates an epoch.
+      micro_batches: parts of a minibatch that run one by one.
+      clip_ratio: ratios are clipped to 1 +- this.
+      entropy_coef: reward per nat of entropy.
     """
 
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    module: ClassVar[type[Decoder] | type[PolicyWithValue]]
+    prompt_tokens: int
+    temperature: float
+    samples_per_prompt: int
+    epochs: int
+    minibatches: int
+    micro_batches: int
+    clip_ratio: float
+    entropy_coef: float
 
-    @property
-    def module(self) -> type[Decoder] | type[PolicyWithValue]:
-        """What is trained; with a value function where ``Values`` are arrays."""
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Columns of a rollout before the first response token."""
-
-    @property
-    def temperature(self) -> float:
-        """Logits are divided by it, when sampling and in every log-probability."""
-
-    @property
-    def samples_per_prompt(self) -> int:
-        """Consecutive rows of a rollout that answer one prompt."""
-
-    @property
-    def epochs(self) -> int:
-        """Passes over each rollout."""
-
-    @property
-    def minibatches(self) -> int:
-        """Updates an epoch."""
-
-    @property
-    def micro_batches(self) -> int:
-        """Parts of a minibatch that run one by one."""
-
+    @abstractmethod
     def credit(
-        self, rewards_bt: jax.Array, values_bt: Values, mask_bt: jax.Array
-    ) -> tuple[jax.Array, Values]:
-        """Advantages and returns [b, t] of response tokens."""
+        self, rewards_bt: jax.Array, values_bt: jax.Array | None, mask_bt: jax.Array
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Advantages and, where there is a value function, its returns; [b, t], 0 outside mask."""
 
-    def loss_sum(self, model: Any, batch: Experience[Values]) -> tuple[jax.Array, Sums]:
-        """The loss, summed over response tokens, and sums of metrics."""
+    def loss_sum(self, model: Any, batch: Experience) -> tuple[jax.Array, Sums]:
+        """Clipped surrogate minus entropy bonus, summed over response tokens; and metrics."""
+        logprobs, entropy, values = policy_outputs(
+            model, batch.tokens_bt, batch.segments_bt, batch.trunk_btd, self, remat=True
+        )
+        loss, sums = clipped_policy_loss(logprobs, batch, self.clip_ratio)
+        more, more_sums = self.value_loss(values, batch)
+        loss = loss + more - self.entropy_coef * entropy
+        return jnp.sum(loss * batch.mask_bt), sums | more_sums
 
-
-@overload
-def policy_outputs(
-    model: PolicyWithValue,
-    tokens_bt: jax.Array,
-    segments_bt: jax.Array,
-    trunk_btd: jax.Array | None,
-    algorithm: OnlineAlgorithm,
-    remat: bool,
-) -> tuple[jax.Array, jax.Array, jax.Array]: ...
-
-
-@overload
-def policy_outputs(
-    model: Decoder,
-    tokens_bt: jax.Array,
-    segments_bt: jax.Array,
-    trunk_btd: jax.Array | None,
-    algorithm: OnlineAlgorithm,
-    remat: bool,
-) -> tuple[jax.Array, jax.Array, None]: ...
+    def value_loss(
+        self, values_bt: jax.Array | None, batch: Experience
+    ) -> tuple[jax.Array | float, Sums]:
+        """What a value function adds to the loss [b, t], and its metrics; nothing without one."""
+        return 0.0, {}
 
 
 def policy_outputs(
@@ -114,7 +94,7 @@ def policy_outputs(
     tokens_bt: jax.Array,
     segments_bt: jax.Array,
     trunk_btd: jax.Array | None,
-    algorithm: OnlineAlgorithm,
+    algorithm: PolicyGradient,
     remat: bool,
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """Log-probability, entropy and value [b, t] of each response token, as seen from before it."""
@@ -149,7 +129,7 @@ def prepare(
     *,
     policy_graph: nnx.GraphDef,
     reference_graph: nnx.GraphDef,
-    algorithm: OnlineAlgorithm,
+    algorithm: PolicyGradient,
 ) -> tuple[Experience, Sums]:
     """From a rollout to what the update reads, and statistics of the rollout.
 
@@ -224,7 +204,7 @@ def update(
     *,
     graph: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
-    algorithm: OnlineAlgorithm,
+    algorithm: PolicyGradient,
 ) -> tuple[TrainState, Sums]:
     """All epochs of one iteration.
 
@@ -257,7 +237,7 @@ def _pin_rows(x: jax.Array) -> jax.Array:
     return constrain(x, "batch", *(None,) * (x.ndim - 1))
 
 
-def minibatch_rows(key_data: jax.Array, rows: int, algorithm: OnlineAlgorithm) -> jax.Array:
+def minibatch_rows(key_data: jax.Array, rows: int, algorithm: PolicyGradient) -> jax.Array:
     """Int32 [epochs * minibatches, rows / minibatches]: every epoch a shuffle of its own."""
     keys = jax.random.split(jax.random.wrap_key_data(key_data), algorithm.epochs)
     order = jax.vmap(lambda key: jax.random.permutation(key, rows))(keys)
