@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cai_jax.rl.algorithm import Algorithm
+from cai_jax.rl.grpo import GRPO
 from cai_jax.rl.online import online
 from cai_jax.rl.ppo import PPO
 from cai_jax.rl.rloo import RLOO
@@ -12,4 +13,5 @@ from cai_jax.rl.rloo import RLOO
 ALGORITHMS: dict[str, Callable[[Mapping[str, Any]], Algorithm]] = {
     "ppo": online(PPO),
     "rloo": online(RLOO),
+    "grpo": online(GRPO),
 }
