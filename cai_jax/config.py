@@ -212,10 +212,22 @@ class PMTrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class DirectConfig:
+    """DPO and IPO, which learn from the comparisons themselves."""
+
+    beta: Positive = setting(0.1, "nats; the larger, the closer to SL-CAI")
+    epochs: Count = setting(1, "passes over the comparisons")
+    batch_size: Count = setting(8, "pairs an update")
+    micro_batches: Count = execution(1, "parts of a batch, computed one after another")
+    sequence_length: Length = setting(192, "tokens of a prompt and a response")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class RLConfig:
     """Reinforcement learning (section 4.1; constants as in the RLHF literature)."""
 
     algorithm: Text = setting("ppo", "how the policy learns; see rl/registry.py")
+    direct: DirectConfig = DirectConfig()
     samples_per_prompt: Count = setting(1, "responses to each prompt of an iteration")
     lora: LoRAFields = LoRAFields()
     trained_layers: Natural = setting(10, "the last ones; 0: all")

@@ -49,10 +49,10 @@ class History:
 
 @contextmanager
 def open_history(folder: Path, name: str, steps: int, shown: tuple[str, ...]) -> Iterator[History]:
-    """A history of so many steps, its TensorBoard files in ``folder``."""
+    """A history of so many steps, 0 if not known; its TensorBoard files in ``folder``."""
     writer = metric_writers.create_default_writer(
         str(folder / "tensorboard"), just_logging=not hosts.is_main(), asynchronous=False
     )
-    with tqdm(total=steps, desc=name, unit="step", leave=False) as bar:
+    with tqdm(total=steps or None, desc=name, unit="step", leave=False) as bar:
         yield History(name, writer, bar, shown)
     writer.close()

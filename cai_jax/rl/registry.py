@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cai_jax.rl.algorithm import Algorithm
+from cai_jax.rl.direct import DPO, IPO, direct
 from cai_jax.rl.grpo import GRPO
 from cai_jax.rl.online import online
 from cai_jax.rl.ppo import PPO
@@ -14,4 +15,6 @@ ALGORITHMS: dict[str, Callable[[Mapping[str, Any]], Algorithm]] = {
     "ppo": online(PPO),
     "rloo": online(RLOO),
     "grpo": online(GRPO),
+    "dpo": direct(DPO),
+    "ipo": direct(IPO),
 }
