@@ -1,0 +1,62 @@
+"""Every algorithm trains the tiny policy, on eight devices, and leaves what evaluation reads."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from conftest import ROOT
+from program_spy import listed, spying
+from tiny_run import tiny_config
+
+from cai_jax.rl.registry import ALGORITHMS
+from cai_jax.stages import rl
+from cai_jax.stages.pipeline import stages_of
+from cai_jax.stages.runner import fingerprints, run_stages
+from cai_jax.stages.stage import open_run
+
+GROUPS = {"rl.samples_per_prompt": 4, "rl.batch_size": 16, "rl.helpful_fraction": 0.5}
+DIRECT = {"rl.direct.batch_size": 4, "rl.direct.epochs": 2, "rl.direct.sequence_length": 256}
+CHANGES = {"rloo": GROUPS, "grpo": GROUPS, "dpo": DIRECT, "ipo": DIRECT}
+FULL = {"rl.lora.rank": 0, "rl.trained_layers": 0}
+
+
+# Low-rank or all parameters: each loop both ways.
+@pytest.mark.parametrize(
+    ("algorithm", "more"), [("rloo", FULL), ("grpo", {}), ("dpo", {}), ("ipo", FULL)], ids=str
+)
+def test_an_algorithm_runs_what_compile_ahead_lists(
+    finished, model_folder, tmp_path, monkeypatch, algorithm, more
+):
+    monkeypatch.chdir(ROOT)
+    changes = {"rl.algorithm": algorithm, **CHANGES[algorithm], **more}
+    run = open_run(tiny_config(finished.workdir.path, model_folder, **changes))
+    with spying([rl.STAGE]) as (calls, (stage,)):
+        outcome = stage.execute(run.inputs(stage), tmp_path)
+    ahead = open_run(run.config, ahead=True)
+    assert calls.by_stage["rl"] == listed(ahead, rl.STAGE)
+    history = json.loads((tmp_path / "history.json").read_text(encoding="utf-8"))
+    assert len(history) >= 2
+    assert all(np.isfinite(value) for row in history for value in row.values())
+    assert outcome.tokens > 0
+    # The checkpoint is a policy like any other, and has learned something.
+    source = run.models.policy_source("sl_cai")
+    trained = run.models.policy_source("rl_cai").checkpoints[-1][1]
+    policy = run.models.policy(source.trained(tmp_path / "checkpoint", trained))
+    assert all(np.isfinite(x).all() for x in map(np.asarray, jax.tree.leaves(policy.params)))
+    if not more:
+        moved = [v for p, v in policy.params.flat_state() if p[-1] == "lora_b"]
+        assert any(np.abs(np.asarray(v.get_value())).max() > 0 for v in moved)
+
+
+def test_every_algorithm_is_tried():
+    assert set(CHANGES) == set(ALGORITHMS) - {"ppo"}  # which the whole run is of
+
+
+def test_another_algorithm_redoes_rl_and_what_follows(finished, model_folder, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    changed = tiny_config(finished.workdir.path, model_folder, **{"rl.algorithm": "dpo"})
+    one, other = (
+        fingerprints(open_run(config), stages_of(config)) for config in (finished.config, changed)
+    )
+    assert {name for name in one if one[name] != other[name]} == {"rl", "evaluate", "report"}
