@@ -12,7 +12,7 @@ from tiny_run import tiny_config
 from cai_jax.rl.registry import ALGORITHMS
 from cai_jax.stages import rl
 from cai_jax.stages.pipeline import stages_of
-from cai_jax.stages.runner import fingerprints, run_stages
+from cai_jax.stages.runner import fingerprints
 from cai_jax.stages.stage import open_run
 
 GROUPS = {"rl.samples_per_prompt": 4, "rl.batch_size": 16, "rl.helpful_fraction": 0.5}
