@@ -10,13 +10,24 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from cai_jax.data.readers import Prompt
-from cai_jax.data.rows import Comparison
 from cai_jax.learning.history import History, Scalars
 from cai_jax.models.blueprint import Blueprint, Model
 from cai_jax.models.config import LoRAConfig
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
+from cai_jax.prompts.messages import Dialogue
 from cai_jax.rl.reward import Reward
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Two responses to a prompt, and P(first is better)."""
+
+    id: str
+    prompt: Dialogue
+    first: str
+    second: str
+    target: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +44,7 @@ class Task:
       open_reward: gives the preference model, and the programs by which it is loaded.
       open_chat: gives the policy's chat format.
       prompts: gives the red-team and the helpfulness prompts of training.
-      comparisons: gives the labelled comparisons.
+      comparisons: gives what the preference model learned from.
       optimizer: of the trained parameters.
       mesh: of training.
       decode_mesh: of sampling.
@@ -50,7 +61,7 @@ class Task:
     open_reward: Callable[[], tuple[Reward, list[Program]]]
     open_chat: Callable[[], ChatFormat]
     prompts: Callable[[], tuple[list[Prompt], list[Prompt]]]
-    comparisons: Callable[[], list[Comparison]]
+    comparisons: Callable[[], list[Labelled]]
     optimizer: optax.GradientTransformation
     mesh: Mesh
     decode_mesh: Mesh

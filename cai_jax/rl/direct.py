@@ -175,15 +175,15 @@ class Direct(ABC):
     def _pairs(self, task: Task) -> list[Pair]:
         chat, pairs = task.open_chat(), []
         for row in task.comparisons():
-            prompt, label = chat.prompt_ids(row.prompt), row.target_ppm[0] / 1e6
-            responses = (chat.reply_ids(row.response_first), chat.reply_ids(row.response_second))
+            prompt = chat.prompt_ids(row.prompt)
+            responses = (chat.reply_ids(row.first), chat.reply_ids(row.second))
             longest = len(prompt) + max(map(len, responses))
             if longest > self.sequence_length:
                 raise ValueError(
                     f"rl: comparison {row.id} has {longest} tokens; set direct.sequence_length "
                     f"(now {self.sequence_length}) to at least that"
                 )
-            pairs.append(Pair(prompt, responses, label))
+            pairs.append(Pair(prompt, responses, row.target))
         return pairs
 
     def _scorer(self, task: Task, reference: Model) -> Scorer:

@@ -15,10 +15,10 @@ from cai_jax.models.io.checkpoint import CheckpointInfo, save_checkpoint
 from cai_jax.models.io.load import load_policy, merge_programs
 from cai_jax.parallel.hosts import write_text
 from cai_jax.parallel.program import Program
-from cai_jax.rl.algorithm import Algorithm, Task
+from cai_jax.rl.algorithm import Algorithm, Labelled, Task
 from cai_jax.rl.registry import ALGORITHMS
 from cai_jax.rl.reward import Reward
-from cai_jax.stages.data import Selection
+from cai_jax.stages.data import Selection, first
 from cai_jax.stages.engines import MEMORY_REMEDY, make_reward, stage_seed, with_remedy
 from cai_jax.stages.models import CHECKPOINT, lora_config
 from cai_jax.stages.stage import Inputs, Outcome, Stage
@@ -67,7 +67,7 @@ def make_task(inputs: Inputs) -> Task:
         open_reward=partial(_open_reward, inputs),
         open_chat=lambda: models.chat,
         prompts=lambda: (inputs.rows("red_team"), inputs.rows("helpful")),
-        comparisons=lambda: read_records(inputs.artifact("feedback") / "comparisons", Comparison),
+        comparisons=partial(_comparisons, inputs),
         optimizer=make_optimizer(
             settings.learning_rate, settings.warmup_steps, settings.max_grad_norm, settings.adam_eps
         ),
@@ -78,6 +78,18 @@ def make_task(inputs: Inputs) -> Task:
         init_seed=stage_seed(inputs.seed, "rl", "init"),
         offload=settings.offload,
     )
+
+
+def _comparisons(inputs: Inputs) -> list[Labelled]:
+    """What the preference model learned from: AI-labelled pairs, and labelled helpfulness pairs."""
+    rows = read_records(inputs.artifact("feedback") / "comparisons", Comparison)
+    return [
+        *(
+            Labelled(r.id, r.prompt, r.response_first, r.response_second, r.target_ppm[0] / 1e6)
+            for r in rows
+        ),
+        *(Labelled(p.id, p.messages, p.chosen, p.rejected, 1.0) for p in inputs.rows("pairs")),
+    ]
 
 
 def _open_reward(inputs: Inputs) -> tuple[Reward, list[Program]]:
@@ -103,6 +115,7 @@ STAGE = Stage(
     data={
         "red_team": Selection("red_team_prompts", "training"),
         "helpful": Selection("helpful_prompts", "training"),
+        "pairs": first("helpfulness_pairs", "training", "pm_train.helpfulness_pairs"),
     },
     execute=execute,
     programs=programs,
