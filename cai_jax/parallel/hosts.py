@@ -242,7 +242,7 @@ def check_shared(folder: Path) -> None:
     if blind:
         raise HostError(
             f"{folder}: {', '.join(map(_link.who, blind))} cannot see what {_link.who(0)} writes "
-            "there; set config.workdir to a folder that all hosts mount (NFS, Filestore, a bucket)"
+            "there; name a folder that all hosts mount (NFS, Filestore, a bucket)"
         )
 
 

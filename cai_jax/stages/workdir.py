@@ -43,7 +43,10 @@ class Workdir:
           ConfigError: it was made with another config.
         """
         file = self.path / "config.json"
-        hosts.check_shared(self.path)
+        try:
+            hosts.check_shared(self.path)
+        except hosts.HostError as error:
+            raise hosts.HostError(f"config.workdir: {error}") from error
         if file.exists() and not config.rerun_changed:
             there = parse_config(json.loads(file.read_text(encoding="utf-8")))
             if changed := differences(results_of(there), results_of(config)):
