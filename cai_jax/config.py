@@ -365,6 +365,11 @@ def _contradictions(c: Config) -> Iterator[str]:
     for where, (batch, parts, unit) in batch_parts(c).items():
         if batch % parts:
             yield f"config.{where}.batch_size: {batch} is not a multiple of {unit} = {parts}"
+    if c.rl.batch_size % c.rl.samples_per_prompt:
+        yield (
+            f"config.rl.batch_size: {c.rl.batch_size} is not a multiple of samples_per_prompt = "
+            f"{c.rl.samples_per_prompt}"
+        )
     for where, stage in (("sl_train", c.sl_train), ("pm_train", c.pm_train), ("rl", c.rl)):
         if stage.trained_layers and not stage.lora.rank:
             yield (

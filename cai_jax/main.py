@@ -9,6 +9,7 @@ others (TPU VM, GKE, Slurm), or with --coordinator, --num_hosts and --host_id.
 import logging
 import os
 from dataclasses import asdict
+from pathlib import Path
 
 from absl import flags
 
@@ -36,7 +37,7 @@ def main() -> None:
     settings = asdict(config)
     settings["model"].pop("cache")
     where = MULTIHOST.value, COORDINATOR.value, NUM_HOSTS.value, HOST_ID.value
-    with hosts.together(*where, START_TIMEOUT.value, settings):
+    with hosts.together(*where, START_TIMEOUT.value, settings, Path(config.workdir)):
         if not hosts.is_main():
             log.setLevel(logging.ERROR)  # the main host says it
             os.environ["TQDM_DISABLE"] = "1"

@@ -107,13 +107,22 @@ def model_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, model_folder):
-    """All stages run on the tiny model, sharded over the eight devices of this process."""
+def finished_calls(tmp_path_factory, model_folder):
+    """All stages run on the tiny model, sharded over the eight devices of this process.
+
+    The run, and the programs that each stage called.
+    """
     from tiny_run import run_all, tiny_config
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         return run_all(tiny_config(tmp_path_factory.mktemp("run") / "work", model_folder))
+
+
+@pytest.fixture(scope="session")
+def finished(finished_calls):
+    """The run of ``finished_calls``."""
+    return finished_calls[0]
 
 
 @pytest.fixture(scope="session")

@@ -154,6 +154,6 @@ def ppo_losses(
 
 if __name__ == "__main__":
     coordinator, count, host, folder, out = sys.argv[1:]
-    with hosts.together(False, coordinator, int(count), int(host), 60, {}):
+    with hosts.together(False, coordinator, int(count), int(host), 60, {}, Path(out).parent):
         found = numbers(Path(folder), 2, 2, 2)
     np.savez(out, **found)  # every host has all of it

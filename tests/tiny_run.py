@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from conftest import load_config
+from program_spy import Calls, spying
 
 from cai_jax.config import Config, parse_config
 from cai_jax.stages.checks import check_inputs
@@ -22,6 +23,10 @@ TINY_RUN = {  # changes to configs/rlaif.py:smoke
     "rl.trained_layers": 1,
     "rl.minibatches": 1,
     "evaluate.bootstrap_samples": 100,
+    # Rows of one width each, so that what runs does not depend on what is sampled.
+    "generation.context_tokens": 256,
+    "generation.prompt_bucket_tokens": 256,
+    "generation.score_bucket_tokens": 256,
 }
 
 
@@ -30,9 +35,11 @@ def tiny_config(workdir: Path, model_folder: Path, **changes) -> Config:
     return parse_config(load_config("rlaif", "smoke", **{**own, **TINY_RUN, **changes}))
 
 
-def run_all(config: Config) -> Run:
-    run, stages = open_run(config), stages_of(config)
-    check_inputs(run, stages)
+def run_all(config: Config, devices=None) -> tuple[Run, Calls]:
+    """Runs every stage, and notes what each calls."""
+    run = open_run(config, devices)
+    check_inputs(run, stages_of(config))
     run.workdir.claim(config)
-    run_stages(run, stages)
-    return run
+    with spying(stages_of(config)) as (calls, stages):
+        run_stages(run, stages)
+    return run, calls

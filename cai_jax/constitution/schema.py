@@ -72,7 +72,7 @@ ABOUT = {"name", "version", "description", "authors"}  # what is no text of a mo
 
 @dataclass(frozen=True)
 class Constitution:
-    """A whole constitution."""
+    """A constitution: principles and few-shot examples."""
 
     name: str
     version: str

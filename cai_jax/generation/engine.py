@@ -30,6 +30,8 @@ class Completion:
 
 
 NOTHING = Completion([], np.zeros(0, np.float32), False)
+# Step, logits, cache, whether a row is done, tokens and log-probabilities so far.
+_Carry = tuple[jax.Array, jax.Array, KVCache, jax.Array, jax.Array, jax.Array]
 
 
 class Generator:
@@ -162,11 +164,11 @@ def generate_batch(
     hidden_btd, cache = decoder.prefill(tokens_bt, segments_bt, prompt_length + max_new_tokens)
     stops = jnp.array(stop_ids, jnp.int32)
 
-    def unfinished(carry):
+    def unfinished(carry: _Carry) -> jax.Array:
         n, _, _, done_b, _, _ = carry
         return (n < max_new_tokens) & ~jnp.all(done_b)
 
-    def step(carry):
+    def step(carry: _Carry) -> _Carry:
         n, logits_bv, cache, done_b, tokens_bn, logprobs_bn = carry
         keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys_b, n)
         token_b, logprob_b = sample(logits_bv, keys, sampling)
@@ -178,7 +180,7 @@ def generate_batch(
         hidden_bd, cache = decoder.decode(token_b, live_b, prompt_length + n, cache)
         return n + 1, decoder.logits(hidden_bd), cache, done_b, tokens_bn, logprobs_bn
 
-    start: tuple[jax.Array, jax.Array, KVCache, jax.Array, jax.Array, jax.Array] = (
+    start: _Carry = (
         jnp.zeros((), jnp.int32),
         decoder.logits(hidden_btd[:, -1]),
         cache,

@@ -1,6 +1,6 @@
 """Log-probabilities of given text, and scores of a preference model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -99,7 +99,7 @@ class Scorer:
     def _programs(
         self,
         name: str,
-        function: Callable[..., Any],
+        function: jax.stages.Wrapped,
         more: tuple[Any, ...],
         max_tokens: int | None = None,
         **static: Any,
@@ -115,7 +115,7 @@ class Scorer:
     def _program(
         self,
         name: str,
-        function: Callable[..., Any],
+        function: jax.stages.Wrapped,
         width: int,
         more: tuple[Any, ...],
         static: Mapping[str, Any],
@@ -129,7 +129,7 @@ class Scorer:
     def _run(
         self,
         name: str,
-        function: Callable[..., Any],
+        function: jax.stages.Wrapped,
         rows: Sequence[Sequence[int]],
         more: tuple[Any, ...],
         **static: Any,

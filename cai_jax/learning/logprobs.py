@@ -58,7 +58,7 @@ def logprobs_of_hidden(
     table_vd = decoder.output_table()
 
     @jax.checkpoint
-    def chunk(operand):
+    def chunk(operand: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         hidden, targets = operand
         logits = decoder.logits(hidden, table_vd) / temperature
         log_z = jax.nn.logsumexp(logits, axis=-1)
@@ -66,7 +66,7 @@ def logprobs_of_hidden(
         entropy = log_z - jnp.sum(jnp.exp(logits - log_z[..., None]) * logits, axis=-1)
         return chosen - log_z, entropy
 
-    def split(x):
+    def split(x: jax.Array) -> jax.Array:
         x = jnp.pad(x, ((0, 0), (0, room)) + ((0, 0),) * (x.ndim - 2))
         return x.reshape(b, steps, width, *x.shape[2:]).swapaxes(0, 1)
 
@@ -76,7 +76,7 @@ def logprobs_of_hidden(
     here, before = segments_bt[:, start:], segments_bt[:, start - 1 : -1]
     predicted = (here > 0) & (here == before)
 
-    def join(x):
+    def join(x: jax.Array) -> jax.Array:
         x = x.swapaxes(0, 1).reshape(b, steps * width)[:, :count]
         return jnp.pad(jnp.where(predicted, x, 0.0), ((0, 0), (start, 0)))
 

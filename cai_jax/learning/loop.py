@@ -3,13 +3,14 @@
 from collections.abc import Iterable
 
 import jax
+import numpy as np
 from flax import nnx
 
 from cai_jax.learning.history import History
 from cai_jax.learning.losses import Batch
 from cai_jax.learning.train import TrainState
 from cai_jax.parallel.hosts import fetch
-from cai_jax.parallel.mesh import put_batch
+from cai_jax.parallel.mesh import put_like
 from cai_jax.parallel.program import Program
 
 
@@ -17,7 +18,7 @@ def train(
     update: Program,
     state: TrainState,
     frozen: nnx.State,
-    batches: Iterable[Batch],
+    batches: Iterable[Batch[np.ndarray]],
     history: History,
 ) -> TrainState:
     """Goes over the batches once.
@@ -37,7 +38,7 @@ def train(
     """
     waiting = None
     for batch in batches:
-        on_devices = put_batch(batch, update.mesh)
+        on_devices = put_like(batch, update.args[-1])
         with jax.transfer_guard("disallow"):
             state, metrics = update(state, frozen, on_devices)
         if waiting is not None:

@@ -6,12 +6,13 @@ import jax.numpy as jnp
 from cai_jax.learning.logprobs import token_logprobs
 from cai_jax.models.decoder import Decoder
 from cai_jax.models.heads import PreferenceModel
+from cai_jax.parallel.program import Array
 
-Batch = dict[str, jax.Array]
+Batch = dict[str, Array]
 Sums = dict[str, jax.Array]  # float32 sums over a batch; "weight" counts what was summed
 
 
-def sft_loss_sum(decoder: Decoder, batch: Batch) -> tuple[jax.Array, Sums]:
+def sft_loss_sum(decoder: Decoder, batch: Batch[jax.Array]) -> tuple[jax.Array, Sums]:
     """Negative log-likelihood, nats, of the tokens where ``loss_mask`` is 1.
 
     Args:
@@ -32,7 +33,7 @@ def bradley_terry_loss(margin: jax.Array, target: jax.Array) -> jax.Array:
     return -(target * jax.nn.log_sigmoid(margin) + (1 - target) * jax.nn.log_sigmoid(-margin))
 
 
-def preference_loss_sum(model: PreferenceModel, batch: Batch) -> tuple[jax.Array, Sums]:
+def preference_loss_sum(model: PreferenceModel, batch: Batch[jax.Array]) -> tuple[jax.Array, Sums]:
     """Bradley-Terry loss of pairs, both sides in one forward pass.
 
     Args:

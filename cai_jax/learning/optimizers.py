@@ -1,8 +1,11 @@
 """Optimizers."""
 
+from functools import cache
+
 import optax
 
 
+@cache  # optimizers of the same numbers are one static argument, so one program
 def make_optimizer(
     learning_rate: float,
     warmup_steps: int,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +16,17 @@ from cai_jax.models.decoder import Decoder
 from cai_jax.models.layers import HeadParam, LoRAParam
 from cai_jax.models.params import constrain_params, initializer
 from cai_jax.parallel.mesh import split_rows
-from cai_jax.parallel.program import Program, abstract
+from cai_jax.parallel.program import Array, Program, abstract
 
 TOKENS = ("tokens", "first", "second")  # of a batch: arrays of token ids
-LossSum = Callable[[Any, Batch], tuple[jax.Array, Sums]]
+Rows = TypeVar("Rows")  # a batch: any tree of arrays whose leading axis is batch
+LossSum = Callable[[Any, Rows], tuple[jax.Array, Sums]]
 
 
-class TrainState(NamedTuple):
+class TrainState(NamedTuple, Generic[Array]):
     """What a step changes."""
 
-    step: jax.Array  # int32, updates done
+    step: Array  # int32, updates done
     params: nnx.State  # trained parameters, float32
     opt_state: optax.OptState
 
@@ -87,13 +88,15 @@ def state_program(params: nnx.State, optimizer: optax.GradientTransformation) ->
     return Program("initial optimizer state", start, (abstract(params),))
 
 
-def init_state(params: nnx.State, optimizer: optax.GradientTransformation) -> TrainState:
+def init_state(params: nnx.State, optimizer: optax.GradientTransformation) -> TrainState[jax.Array]:
     """The state before the first update."""
     step, opt_state = state_program(params, optimizer)(params)
     return TrainState(step, params, opt_state)
 
 
-def abstract_state(params: nnx.State, optimizer: optax.GradientTransformation) -> TrainState:
+def abstract_state(
+    params: nnx.State, optimizer: optax.GradientTransformation
+) -> TrainState[jax.ShapeDtypeStruct]:
     """Shapes and places of ``init_state``, from parameters that may be abstract too.
 
     The places must be said: what is zero at the start depends on no parameter, so the compiler
@@ -104,7 +107,7 @@ def abstract_state(params: nnx.State, optimizer: optax.GradientTransformation) -
     if isinstance(everywhere, NamedSharding):
         everywhere = NamedSharding(everywhere.mesh, PartitionSpec())
 
-    def place(shape, sharding):
+    def place(shape: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
 
     opt_state = optax.tree.map_params(
@@ -119,11 +122,11 @@ def abstract_state(params: nnx.State, optimizer: optax.GradientTransformation) -
 
 
 def mean_loss_grads(
-    loss_sum: LossSum,
+    loss_sum: LossSum[Rows],
     graph: nnx.GraphDef,
     params: nnx.State,
     frozen: nnx.State,
-    batch: Batch,
+    batch: Rows,
     micro_batches: int,
 ) -> tuple[nnx.State, Sums]:
     """Gradients of the mean loss, and metric means, summed over micro-batches one by one.
@@ -132,10 +135,10 @@ def mean_loss_grads(
     nothing else, however unequal their token counts.
     """
 
-    def objective(params, micro):
+    def objective(params: nnx.State, micro: Rows) -> tuple[jax.Array, Sums]:
         return loss_sum(nnx.merge(graph, params, frozen), micro)
 
-    def add(total, micro):
+    def add(total: tuple[nnx.State, Sums], micro: Rows) -> tuple[tuple[nnx.State, Sums], None]:
         (_, sums), grads = jax.value_and_grad(objective, has_aux=True)(params, micro)
         return jax.tree.map(jnp.add, total, (constrain_params(grads), sums)), None
 
@@ -165,9 +168,9 @@ def apply_grads(
 def train_step(
     state: TrainState,
     frozen: nnx.State,
-    batch: Batch,
+    batch: Batch[jax.Array],
     *,
-    loss_sum: LossSum,
+    loss_sum: LossSum[Batch[jax.Array]],
     graph: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
     micro_batches: int,
@@ -182,10 +185,10 @@ def train_program(
     name: str,
     blueprint: Blueprint,
     trainable: Trainable,
-    loss_sum: LossSum,
+    loss_sum: LossSum[Batch[jax.Array]],
     optimizer: optax.GradientTransformation,
     micro_batches: int,
-    batch: Batch,
+    batch: Batch[jax.ShapeDtypeStruct],
     mesh: Mesh,
 ) -> Program:
     """``train_step`` of a module; ``trainable`` and ``batch`` may be abstract."""

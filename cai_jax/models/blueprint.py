@@ -78,7 +78,8 @@ class Blueprint:
     def abstract_trainable(self, mesh: Mesh) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
         """Graph, trained parameters in float32 and frozen ones in the storage dtype, abstract."""
         trained = trainable_filter(self.lora is not None)
-        graph, params, frozen = abstract_split(self.build, trained, ...)
+        graph, params = abstract_split(self.build)
+        params, frozen = nnx.split_state(params, trained, ...)
         return graph, on_mesh(params, mesh), on_mesh(frozen, mesh, self.dtype)
 
 

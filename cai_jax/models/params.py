@@ -19,9 +19,14 @@ def path_name(path: tuple) -> str:
     return ".".join(str(part) for part in path)
 
 
-def abstract_split(build, *filters) -> tuple[nnx.GraphDef, ...]:
-    """Graph definition and abstract parameter states of the module that ``build()`` makes."""
-    return nnx.split(nnx.eval_shape(build), *filters)
+def abstract_split(build: Callable[[], nnx.Module]) -> tuple[nnx.GraphDef, nnx.State]:
+    """Graph definition and abstract parameters of the module that ``build()`` makes."""
+    return nnx.split(nnx.eval_shape(build))
+
+
+def variable_at(params: nnx.State, *path: str) -> nnx.Variable:
+    """The parameter at a path."""
+    return dict(nnx.to_flat_state(params))[path]
 
 
 def param_sharding(variable: nnx.Variable, mesh: Mesh) -> NamedSharding:
@@ -100,7 +105,7 @@ def initializer(build: Callable[[], nnx.Module], wanted: Any, mesh: Mesh) -> Pro
       wanted: for example ``(LoRAParam, HeadParam)``.
       mesh: that the parameters are sharded over.
     """
-    _, picked, _ = abstract_split(build, wanted, ...)
+    picked, _ = nnx.split_state(abstract_split(build)[1], wanted, ...)
     shardings = map_variables(lambda v: v.replace(param_sharding(v, mesh)), picked)
 
     def initialize() -> nnx.State:

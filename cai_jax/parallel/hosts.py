@@ -5,30 +5,40 @@ Where only one host takes part, each function here does nothing, or what it does
 """
 
 import hashlib
+import itertools
+import json
 import os
 import re
-import socket
+import secrets
 import sys
+import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import jax
 import numpy as np
+from jax._src.clusters import ClusterEnv
+from jax._src.distributed import global_state  # its client: no public name leads to it
 from jax.experimental import multihost_utils
 
-from cai_jax.parallel.link import LONG, PATIENCE, HostError, Link, differences
+from cai_jax.parallel.channel import own_address
+from cai_jax.parallel.link import HostError, HostLostError, Link, compare
 
+PATIENCE = 3600.0  # seconds to wait for a host that lives, but lags behind
+LONG = 24 * 3600.0  # the same, where one host does something long for all
 # Seconds without a sign of life after which JAX gives a host up. Link names a lost host before,
 # and this is for what its thread cannot see, so: later than Link's, and within two minutes.
 HEARTBEAT = 100
-SHOWN = 10  # differences named in one error
+TOKEN_VARIABLE = "CAI_LINK_TOKEN"
+TOKEN_FILE = ".link_token"
 
 _link: Link | None = None
+_exchanges = itertools.count(1)  # numbers of what all hosts call in the same order
 
 
 @contextmanager
@@ -39,6 +49,7 @@ def together(
     host_id: int,
     timeout: float,
     settings: Mapping[str, Any],
+    workdir: Path,
 ) -> Iterator[None]:
     """Brings the hosts together, checks that they are alike, and starts JAX on them.
 
@@ -51,6 +62,7 @@ def together(
       host_id: with ``coordinator``; -1 if not given.
       timeout: seconds to wait for a host to come.
       settings: nested; must be the same on all hosts.
+      workdir: a folder that all hosts share; see ``run_token``.
 
     Raises:
       HostLostError: a host did not come.
@@ -64,9 +76,9 @@ def together(
     if not coordinator or num_hosts == 1:
         yield
         return
-    _link = Link(coordinator, num_hosts, host_id, socket.gethostname(), timeout)
+    token = run_token(workdir, host_id, timeout)
+    _link = Link(coordinator, num_hosts, host_id, card(settings), token, timeout)
     try:
-        check_same("the command", card(settings), "Start the same command, code and packages.")
         # Its handler of SIGTERM only notes the signal; a run that is told to end should end.
         jax.config.update("jax_enable_preemption_service", False)
         jax.distributed.initialize(
@@ -76,22 +88,23 @@ def together(
             local_devices,
             initialization_timeout=max(int(timeout), 60),
             heartbeat_timeout_seconds=HEARTBEAT,
+            coordinator_bind_address=own_address(coordinator),
         )
         jax.devices()  # waits for the devices of all hosts
         yield
     except BaseException as error:
-        _fail(error)
+        _fail(_link, error)
     _link.close()
 
 
-def _fail(error: BaseException) -> NoReturn:
+def _fail(link: Link, error: BaseException) -> NoReturn:
     if not isinstance(error, HostError):
         # Collectives break when a host is lost, with errors of any type (also ValueError) that do
         # not name it. The link does, and ends the process meanwhile.
         time.sleep(2)
     if not isinstance(error, ValueError | FloatingPointError | OSError):
         traceback.print_exception(error)
-    _link.fail(str(error) or type(error).__name__)
+    link.fail(str(error) or type(error).__name__)
 
 
 def check_flags(multihost: bool, coordinator: str, num_hosts: int, host_id: int) -> None:
@@ -121,19 +134,44 @@ def check_flags(multihost: bool, coordinator: str, num_hosts: int, host_id: int)
         )
 
 
-def _from_environment(timeout: float) -> tuple[str, int, int, Any]:
+def _from_environment(timeout: float) -> tuple[str, int, int, Sequence[int] | None]:
     # What jax.distributed.initialize() finds out; asked for here, for hosts meet before it.
-    from jax._src.clusters import ClusterEnv
-
-    found = ClusterEnv.auto_detect_unset_distributed_params(
+    address, count, me, local_devices = ClusterEnv.auto_detect_unset_distributed_params(
         None, None, None, None, None, int(timeout)
     )
-    if None in found[:3]:
+    if address is None or count is None or me is None:
         raise HostError(
             "--multihost: JAX finds no TPU VM, GKE, Slurm or MPI here; give --coordinator, "
             "--num_hosts and --host_id"
         )
-    return found
+    return address, count, me, local_devices
+
+
+def run_token(workdir: Path, host: int, timeout: float) -> bytes:
+    """The secret by which hosts know each other.
+
+    It is CAI_LINK_TOKEN where the environment has that. Else it is a file of the workdir that only
+    its owner can read; host 0 makes it, and it stays there. So whoever can read the workdir as the
+    owner of the run can take part.
+
+    Raises:
+      HostLostError: there is none after ``timeout`` seconds.
+    """
+    if given := os.environ.get(TOKEN_VARIABLE):
+        return given.encode()
+    file = workdir / TOKEN_FILE
+    if host == 0 and not file.exists():
+        workdir.mkdir(parents=True, exist_ok=True)
+        descriptor, partial = tempfile.mkstemp(dir=workdir, prefix=TOKEN_FILE)  # mode 0600
+        with open(descriptor, "w") as out:
+            out.write(secrets.token_hex(32))
+        os.replace(partial, file)
+    if not becomes_true(file.exists, timeout):
+        raise HostLostError(
+            f"{file}: host {host} cannot see it after {timeout:.0f} s; start host 0, which makes "
+            f"it, in a workdir that all hosts mount, or give all hosts the same {TOKEN_VARIABLE}"
+        )
+    return file.read_bytes()
 
 
 def card(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -144,7 +182,7 @@ def card(settings: Mapping[str, Any]) -> dict[str, str]:
         for path in package.rglob("*.py")
     }
     required = [r for r in metadata.requires("cai_jax") or () if "extra ==" not in r]
-    names = [re.match(r"[\w.-]+", requirement)[0] for requirement in required]
+    names = [re.split(r"[^\w.-]", requirement)[0] for requirement in required]
     packages = {name: _version(name) for name in ("jaxlib", "libtpu", "numpy", *names)}
     return {"python": sys.version.split()[0], **packages, **code, **_flat(settings)}
 
@@ -179,33 +217,62 @@ def note(doing: str) -> None:
         _link.doing = doing
 
 
+def _exchange(link: Link, what: str, value: Any, patience: float = PATIENCE) -> list[Any]:
+    """What every host brings to the same call, in their order; waits for the last host.
+
+    If a host dies meanwhile, the link ends this process before JAX does.
+
+    Args:
+      link: to the other hosts.
+      what: the call; hosts that make different ones are out of step.
+      value: JSON.
+      patience: seconds to wait for the others.
+
+    Raises:
+      HostError: a host is late, or out of step; the message names it.
+    """
+    number, client = next(_exchanges), cast(Any, global_state.client)
+    client.key_value_set(f"cai_jax/{number}/{link.me}", json.dumps([what, value]))
+    try:
+        client.wait_at_barrier(f"cai_jax/{number}", int(1000 * patience))
+    except jax.errors.JaxRuntimeError as error:
+        if "DEADLINE_EXCEEDED" not in str(error):
+            raise
+    brought = {
+        int(key.rsplit("/", 1)[1]): json.loads(text)
+        for key, text in client.key_value_dir_get(f"cai_jax/{number}")
+    }
+    if late := [link.who(host) for host in range(link.count) if host not in brought]:
+        raise HostError(f"{what}: waited {patience:.0f} s for {', '.join(late)}")
+    # A host that has come here has read all of the exchange before.
+    client.key_value_delete(f"cai_jax/{number - 1}/{link.me}")
+    for host, (call, _) in sorted(brought.items()):
+        if call != brought[0][0]:
+            raise HostError(f"{link.who(0)} is at {brought[0][0]!r}, {link.who(host)} at {call!r}")
+    return [brought[host][1] for host in range(link.count)]
+
+
 def sync(what: str, patience: float = PATIENCE) -> None:
     """Waits until every host is here; one ``patience`` seconds behind ends the run, named."""
     if _link:
-        _link.ask(what, None, lambda _: None, patience)
+        _exchange(_link, what, None, patience)
 
 
 def from_main(what: str, value: Any, patience: float = PATIENCE) -> Any:
     """The main host's value (JSON) on every host; ``patience`` as for ``sync``."""
     if not _link:
         return value
-    return _link.ask(what, value if is_main() else None, lambda values: values[0], patience)
+    return _exchange(_link, what, value if is_main() else None, patience)[0]
 
 
-def check_same(what: str, values: Mapping[str, Any], mend: str) -> None:
+def check_same(what: str, values: Mapping[str, Any], remedy: str) -> None:
     """Refuses hosts of which one has other values.
 
     Raises:
       HostError: on every host; names what differs.
     """
-    if not _link:
-        return
-    lines = _link.ask(what, dict(values), lambda cards: differences(cards, _link.who))
-    if lines:
-        more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
-        raise HostError(
-            "\n  ".join([f"{what} differs between hosts:", *lines[:SHOWN], *more, mend])
-        )
+    if _link:
+        compare(what, _exchange(_link, what, dict(values)), _link.who, remedy)
 
 
 @contextmanager
@@ -230,19 +297,18 @@ def check_shared(folder: Path) -> None:
     """
     if not _link:
         return
-    name = from_main("a name", f".seen-{os.getpid()}-{time.time_ns()}")
+    name = f".seen-{os.getpid()}-{time.time_ns()}"
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
-    sync("the workdir")
-    sees = becomes_true((folder / name).exists, 5)
-    blind = _link.ask("sees it", sees, lambda all_: [i for i, one in enumerate(all_) if not one])
+    file = folder / from_main("the workdir", name)
+    sees = _exchange(_link, "who sees the workdir", becomes_true(file.exists, 5))
     if is_main():
-        (folder / name).unlink()
-    if blind:
+        file.unlink()
+    if blind := [_link.who(host) for host, seen in enumerate(sees) if not seen]:
         raise HostError(
-            f"{folder}: {', '.join(map(_link.who, blind))} cannot see what {_link.who(0)} writes "
-            "there; name a folder that all hosts mount (NFS, Filestore, a bucket)"
+            f"{folder}: {', '.join(blind)} cannot see what {_link.who(0)} writes there; "
+            "name a folder that all hosts mount (NFS, Filestore, a bucket)"
         )
 
 

@@ -1,20 +1,25 @@
-"""What the hosts of a run tell each other beside their devices: a TCP connection of each to host 0.
+"""The link between the hosts of a run: they meet before JAX starts, and watch each other after.
 
-JAX has a coordination service, but when a host never comes or is lost, it aborts the process from
-C++ with a stack trace, and of a host that never came it does not say which (measured with jax
-0.10.2). So hosts meet here before JAX starts, and watch each other while it runs: whoever is lost
-is named, by whoever is left. Standard library only; the lines on the wire are JSON.
+JAX's coordination service does the rest (hosts.py), but it cannot do this. If a host never comes or
+is lost, it aborts the process from C++, 0.05 s after host 0 has died or at its heartbeat timeout
+after another has, with a stack trace and without the name of a machine (measured with jax 0.10.2).
+So every host keeps a channel to host 0, and whoever is lost is named by whoever is left.
+
+Who knows the run's token belongs to the run; who does not is refused (channel.py). JAX's service
+and collectives, which start later, trust everybody who reaches them: that is for a firewall.
 """
 
-import json
 import logging
 import os
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing, suppress
 from typing import Any, NoReturn
+
+from cai_jax.parallel.channel import Channel, Door, WrongTokenError, host_and_port
 
 log = logging.getLogger("cai_jax")
 
@@ -22,16 +27,15 @@ PULSE = 5.0  # seconds between signs of life
 # A machine that loses power closes no connection; it only falls silent. Below JAX's heartbeat
 # timeout (hosts.HEARTBEAT), so that a sentence comes before the abort.
 SILENCE = 75.0
-PATIENCE = 3600.0  # seconds to wait for a host that lives, but lags behind
-LONG = 24 * 3600.0  # the same, where one host does something long for all
 GRACE = 5.0  # seconds for a host to meet the error of another by itself, and to end
+SHOWN = 10  # differences named in one error
 # Exit code where another host was lost or did not come: the same command may succeed when it is
 # back. launch/gke_xpk has GKE restart it, but not what ends with 1. EX_TEMPFAIL of sysexits.h.
 HOST_LOST = 75
 
 
 class HostError(ValueError):
-    """Hosts that cannot run together; the message names them and the mend."""
+    """Hosts that cannot run together; the message names them and the remedy."""
 
     exit_code = 1
 
@@ -43,74 +47,43 @@ class HostLostError(HostError):
 
 
 class Link:
-    """This host's connections: host 0 has one to every other host, the others have one to it.
+    """This host's channels: host 0 has one to every other host, the others have one to it.
 
     Args:
       address: HOST:PORT where host 0 listens, until all have come.
       count: number of hosts.
       me: this host's number.
-      name: this machine's name.
+      card: what must be the same on all hosts, by name.
+      token: the run's secret.
       timeout: seconds to wait for all hosts.
 
     Raises:
       HostLostError: a host did not come; the message names it.
-      HostError: hosts that contradict each other.
+      HostError: hosts that contradict each other, or differ.
     """
 
-    def __init__(self, address: str, count: int, me: int, name: str, timeout: float):
+    def __init__(
+        self, address: str, count: int, me: int, card: dict[str, str], token: bytes, timeout: float
+    ) -> None:
         self.count, self.me = count, me
-        self.names = [name]
+        self.names = [socket.gethostname()]
         self.doing = "start"  # what an error says this host was at
-        self._sockets: dict[int, socket.socket] = {}
-        self._news = threading.Condition()
-        self._said: dict[int, dict[int, Any]] = {}  # question -> host -> (what, value)
-        self._answers: dict[int, Any] = {}
-        self._asked = 0
+        self._channels: dict[int, Channel] = {}
         self._ended: set[int] = set()  # hosts that said that they are done
         self._cause = ""  # what ended another host: this one's error may only follow from it
-        self._sending = threading.Lock()
         self._stopping = threading.Lock()
+        hello = {"host": me, "count": count, "name": self.names[0], "card": card}
         if me == 0:
-            self._receive_all(address, timeout)
+            self._receive_all(address, hello, token, timeout)
         else:
-            self._go_to_host_0(address, timeout)
-        for other in self._sockets:
+            self._go_to_host_0(address, hello, token, timeout)
+        for other in self._channels:
             threading.Thread(target=self._listen, args=(other,), daemon=True).start()
         threading.Thread(target=self._pulse, daemon=True).start()
 
     def who(self, host: int) -> str:
         """A host by number and machine."""
         return f"host {host} ({self.names[host]})"
-
-    def ask(
-        self, what: str, value: Any, decide: Callable[[list], Any], timeout: float = PATIENCE
-    ) -> Any:
-        """Every host asks the same and brings a value; host 0 decides, and all get its answer.
-
-        Args:
-          what: the question; hosts that ask different ones are out of step.
-          value: JSON of this host.
-          decide: from the values of all hosts, in order, to JSON; called on host 0.
-          timeout: seconds. A host that is not there by then ends the run on all hosts.
-        """
-        self._asked += 1
-        number = self._asked
-        if self.me:
-            self._send(0, {"ask": [number, what, value]})
-            if not self._wait(lambda: number in self._answers, timeout + GRACE):
-                self._stop(f"{what}: waited {timeout:.0f} s for {self.who(0)}")
-            return self._answers.pop(number)
-        self._hear(0, number, what, value)
-        if not self._wait(lambda: len(self._said[number]) == self.count, timeout):
-            late = [self.who(h) for h in range(self.count) if h not in self._said[number]]
-            self._stop(f"{what}: waited {timeout:.0f} s for {', '.join(late)}")
-        said = self._said.pop(number)
-        if odd := [host for host in said if said[host][0] != what]:
-            self._stop(f"{self.who(0)} is at {what!r}, {self.who(odd[0])} at {said[odd[0]][0]!r}")
-        answer = decide([said[host][1] for host in range(self.count)])
-        for other in self._sockets:
-            self._send(other, {"answer": [number, answer]})
-        return answer
 
     def fail(self, error: str) -> NoReturn:
         """Ends this process with an error of its own, and the others with one that names it."""
@@ -127,70 +100,55 @@ class Link:
 
     def close(self) -> None:
         """Says that this host is done."""
-        for other in self._sockets:
+        for other in self._channels:
             self._send(other, {"end": ""})
 
     # Coming together.
 
-    def _receive_all(self, address: str, timeout: float) -> None:
-        port, started = int(address.rsplit(":", 1)[1]), time.monotonic()
-        dual = socket.has_dualstack_ipv6()
-        family = socket.AF_INET6 if dual else socket.AF_INET
+    def _receive_all(
+        self, address: str, hello: dict[str, Any], token: bytes, timeout: float
+    ) -> None:
+        started = time.monotonic()
+        hellos, came = {0: hello}, {0: 0.0}
         try:
-            door = socket.create_server(("", port), family=family, dualstack_ipv6=dual)
-        except OSError as error:
-            raise HostError(
-                f"host 0: cannot listen on port {port} ({error.strerror}); end what uses it, or "
-                "give all hosts another --coordinator"
-            ) from None
-        names, came = {0: self.names[0]}, {0: 0.0}
-        refused: HostError | None = None
-        with door:
-            while len(names) < self.count and not refused:
-                left = timeout - (time.monotonic() - started)
-                if left <= 0 or (comer := _comer(door, left)) is None:
-                    refused = HostLostError(_missing(names, self.count, timeout))
-                    break
-                connection, hello = comer
-                host, count, name = (hello.get(key) for key in ("host", "count", "name"))
-                if count != self.count:
-                    refused = HostError(
-                        f"{name} was started for {count} hosts, host 0 ({names[0]}) for "
-                        f"{self.count}; start the same command on every host"
-                    )
-                elif not 0 < host < self.count:
-                    refused = HostError(
-                        f"{name} came as host {host}; hosts are numbered from 0 to {self.count - 1}"
-                    )
-                elif host in names:
-                    refused = HostError(
-                        f"host {host} came twice, from {names[host]} and from {name}; every host "
-                        "needs a --host_id of its own"
-                    )
-                self._sockets[host if host not in names else -1] = connection
-                names[host], came[host] = name, time.monotonic() - started
-        if refused:
-            self._stop_others(str(refused), refused.exit_code)
-            raise refused
-        self.names = [names[host] for host in range(self.count)]
-        for other in self._sockets:
+            with closing(_open_door(address, token)) as door:
+                while len(hellos) < self.count:
+                    if comer := door.accept_host():
+                        channel, hello = comer
+                        host = hello["host"]
+                        self._channels[host if host not in hellos else -1] = channel
+                        _check_hello(hello, hellos)
+                        hellos[host], came[host] = hello, time.monotonic() - started
+                    elif time.monotonic() - started > timeout:
+                        raise HostLostError(_missing(hellos, self.count, timeout, door.refused))
+            self.names = [hellos[host]["name"] for host in range(self.count)]
+            cards = [hellos[host]["card"] for host in range(self.count)]
+            compare("the command", cards, self.who, "Start the same command, code and packages.")
+        except HostError as error:
+            self._stop_others(str(error), error.exit_code)
+            raise
+        for other in self._channels:
             self._send(other, {"names": self.names})
-        last = max(came, key=came.get)
-        before = max(seconds for host, seconds in came.items() if host != last)
+        *_, before, last = came  # in the order in which they came
+        late = came[last] - came[before]
         log.info(
-            "%d hosts have come; %s last, %.1f s after the others",
-            self.count,
-            self.who(last),
-            came[last] - before,
+            "%d hosts have come; %s last, %.1f s after the others", self.count, self.who(last), late
         )
 
-    def _go_to_host_0(self, address: str, timeout: float) -> None:
-        host, port = address.rsplit(":", 1)
+    def _go_to_host_0(
+        self, address: str, hello: dict[str, Any], token: bytes, timeout: float
+    ) -> None:
         deadline = time.monotonic() + timeout
         while True:
             try:
-                connection = socket.create_connection((host.strip("[]"), int(port)), timeout=PULSE)
+                connection = socket.create_connection(host_and_port(address), timeout=PULSE)
+                channel = self._channels[0] = Channel(connection, token, accepted=False)
                 break
+            except WrongTokenError:
+                raise HostError(
+                    f"host 0 at {address} has another token than host {self.me} "
+                    f"({self.names[0]}); give both the same, or give none and one shared workdir"
+                ) from None
             except OSError as error:
                 if time.monotonic() > deadline:
                     raise HostLostError(
@@ -198,17 +156,14 @@ class Link:
                         f"s ({error}); start it there, or open the port to the other hosts"
                     ) from None
                 time.sleep(0.2)
-        self._sockets[0] = connection
-        self._send(0, {"host": self.me, "count": self.count, "name": self.names[0]})
-        # Host 0 may have been started later, and waits for the others as long as this one did.
-        connection.settimeout(timeout + GRACE)
-        message = _line(connection)
-        if "names" not in message:
-            if message.get("code") == HostError.exit_code:
-                raise HostError(message["stop"])
-            raise HostLostError(
-                message.get("stop") or f"host 0 at {address} ended before all hosts had come"
-            )
+        self._send(0, hello)
+        try:
+            # Host 0 may have been started later, and waits for the others as long as this one did.
+            message = channel.receive(timeout + GRACE)
+        except OSError:
+            message = {"stop": f"host 0 at {address} ended before all had come", "code": HOST_LOST}
+        if "stop" in message:
+            raise (HostLostError if message["code"] == HOST_LOST else HostError)(message["stop"])
         self.names = message["names"]
 
     # Watching.
@@ -216,20 +171,16 @@ class Link:
     def _pulse(self) -> None:
         while True:
             time.sleep(PULSE)
-            for other in self._sockets:
+            for other in self._channels:
                 self._send(other, {})
 
     def _listen(self, other: int) -> None:
-        connection = self._sockets[other]
-        connection.settimeout(SILENCE)
-        why = "its process has ended"
         try:
-            with connection.makefile("r", encoding="utf-8") as lines:
-                for line in lines:
-                    self._take(other, json.loads(line))
+            while True:
+                self._take(other, self._channels[other].receive(SILENCE))
         except TimeoutError:
             why = f"it has been silent for {SILENCE:.0f} s"
-        except (OSError, ValueError) as error:
+        except OSError as error:
             why = str(error)
         if other not in self._ended:
             self._stop(
@@ -239,14 +190,7 @@ class Link:
             )
 
     def _take(self, other: int, message: dict[str, Any]) -> None:
-        if "ask" in message:
-            self._hear(other, *message["ask"])
-        elif "answer" in message:
-            number, answer = message["answer"]
-            with self._news:
-                self._answers[number] = answer
-                self._news.notify_all()
-        elif "cause" in message:
+        if "cause" in message:
             self._cause = message["cause"]
         elif "stop" in message:
             self._cause = message["stop"]
@@ -256,38 +200,25 @@ class Link:
             self._ended.add(other)
             if message["end"]:
                 self._cause = self._cause or f"{self.who(other)} stopped: {message['end']}"
-                for one in self._sockets:
+                for one in self._channels:
                     self._send(one, {"cause": self._cause})
                 time.sleep(GRACE)  # most errors meet all hosts
                 self._stop(self._cause)
 
-    def _hear(self, host: int, number: int, what: str, value: Any) -> None:
-        with self._news:
-            self._said.setdefault(number, {})[host] = what, value
-            self._news.notify_all()
-
-    def _wait(self, ready: Callable[[], bool], timeout: float) -> bool:
-        with self._news:
-            return self._news.wait_for(ready, timeout)
-
     def _send(self, other: int, message: dict[str, Any]) -> None:
-        try:
-            with self._sending:
-                self._sockets[other].sendall((json.dumps(message) + "\n").encode("utf-8"))
-        except OSError:
-            pass  # whoever listens to this host names it
+        with suppress(OSError):  # whoever listens to this host names it
+            self._channels[other].send(message)
 
     def _stop_others(self, sentence: str, code: int = 1, after: float = 0.0) -> None:
         """Has the other hosts end with a sentence and an exit code; host 0 ends last.
 
         JAX's coordination service lives in host 0: without it, JAX aborts the others at once.
         """
-        for other in self._sockets:
+        for other in self._channels:
             self._send(other, {"stop": sentence, "code": code, "after": after})
         deadline = time.monotonic() + after + GRACE
-        for connection in self._sockets.values():
-            connection.settimeout(max(deadline - time.monotonic(), 0.1))
-            _wait_for_end(connection)
+        for channel in self._channels.values():
+            channel.wait_for_end(max(deadline - time.monotonic(), 0.1))
 
     def _stop(self, sentence: str, code: int = 1) -> NoReturn:
         with self._stopping:  # the first sentence is the cause, and ends the process
@@ -301,55 +232,59 @@ def _say(error: str) -> None:
     print(f"\nerror: {error}", file=sys.stderr, flush=True)  # a progress bar may stand in the line
 
 
-def _comer(door: socket.socket, timeout: float) -> tuple[socket.socket, dict[str, Any]] | None:
-    """The next host at the door and what it says; None if none comes in time."""
-    deadline = time.monotonic() + timeout
-    while (left := deadline - time.monotonic()) > 0:
-        door.settimeout(left)
-        try:
-            connection, _ = door.accept()
-        except TimeoutError:
-            return None
-        connection.settimeout(PULSE)
-        hello = _line(connection)
-        if isinstance(hello.get("host"), int):
-            return connection, hello
-        connection.close()  # a port scan, or a load balancer's check
-    return None
-
-
-def _line(connection: socket.socket) -> dict[str, Any]:
-    """One message; empty if none comes, or what comes is none. Reads no byte beyond it."""
-    line = b""
+def _open_door(address: str, token: bytes) -> Door:
     try:
-        while not line.endswith(b"\n") and (byte := connection.recv(1)):
-            line += byte
-        message = json.loads(line)
-    except (OSError, ValueError):
-        return {}
-    return message if isinstance(message, dict) else {}
+        return Door(address, token)
+    except OSError as error:
+        raise HostError(
+            f"host 0: cannot listen at {address} ({error.strerror}); end what uses the port, or "
+            "give all hosts another --coordinator, an address of host 0"
+        ) from None
 
 
-def _wait_for_end(connection: socket.socket) -> None:
-    try:
-        while connection.recv(1 << 16):
-            pass
-    except OSError:
-        pass
+def _check_hello(hello: dict[str, Any], hellos: dict[int, dict[str, Any]]) -> None:
+    host, name, count = hello["host"], hello["name"], hellos[0]["count"]
+    if hello["count"] != count:
+        raise HostError(
+            f"{name} was started for {hello['count']} hosts, host 0 ({hellos[0]['name']}) for "
+            f"{count}; start the same command on every host"
+        )
+    if not 0 < host < count:
+        raise HostError(f"{name} came as host {host}; hosts are numbered from 0 to {count - 1}")
+    if host in hellos:
+        raise HostError(
+            f"host {host} came twice, from {hellos[host]['name']} and from {name}; every host "
+            "needs a --host_id of its own"
+        )
 
 
-def _missing(names: dict[int, str], count: int, timeout: float) -> str:
-    missing = ", ".join(str(host) for host in range(count) if host not in names)
-    came = ", ".join(f"{host} ({name})" for host, name in sorted(names.items()))
-    many = "hosts" if "," in missing else "host"
+def _missing(
+    hellos: dict[int, dict[str, Any]], count: int, timeout: float, strangers: Iterable[str]
+) -> str:
+    missing = ", ".join(str(host) for host in range(count) if host not in hellos)
+    came = ", ".join(f"{host} ({hello['name']})" for host, hello in sorted(hellos.items()))
+    refused = "".join(f"; refused {stranger}" for stranger in strangers)
     return (
-        f"{many} {missing} of {count} did not come within {timeout:.0f} s, only {came}; start the "
-        "same command on every host, or see why it failed there"
+        f"{'hosts' if ',' in missing else 'host'} {missing} of {count} did not come within "
+        f"{timeout:.0f} s, only {came}{refused}; start the same command on every host, or see why "
+        "it failed there"
     )
 
 
-def differences(cards: Sequence[dict[str, Any]], who: Callable[[int], str]) -> list[str]:
-    """What the cards of some hosts say otherwise than host 0's, a line each."""
+def compare(
+    what: str, cards: Sequence[dict[str, Any]], who: Callable[[int], str], remedy: str
+) -> None:
+    """Refuses hosts of which one says otherwise than host 0.
+
+    Args:
+      what: the subject of the error.
+      cards: of all hosts; by name, what JSON can hold.
+      who: a host by number and machine.
+      remedy: the error's last line.
+
+    Raises:
+      HostError: names what differs, each with the first host where it does.
+    """
     lines = []
     for name in sorted(set().union(*cards)):
         for host, card in enumerate(cards):
@@ -357,4 +292,8 @@ def differences(cards: Sequence[dict[str, Any]], who: Callable[[int], str]) -> l
                 one, other = (str(c.get(name, "absent"))[:40] for c in (cards[0], card))
                 lines.append(f"{name}: {one} on {who(0)}, {other} on {who(host)}")
                 break
-    return lines
+    if lines:
+        more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+        raise HostError(
+            "\n  ".join([f"{what} differs between hosts:", *lines[:SHOWN], *more, remedy])
+        )

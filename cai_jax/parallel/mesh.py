@@ -270,8 +270,7 @@ def abstract_replicated(shape: Sequence[int], dtype: Any, mesh: Mesh) -> jax.Sha
 
 def replicate(x: np.ndarray, mesh: Mesh) -> jax.Array:
     """A host array, whole on every device."""
-    sharding = NamedSharding(mesh, PartitionSpec())
-    return jax.make_array_from_callback(x.shape, sharding, x.__getitem__)
+    return _put(x, NamedSharding(mesh, PartitionSpec()))
 
 
 def rounded_up(size: int, multiple: int) -> int:
@@ -284,10 +283,13 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
 
     Every host has the whole batch and copies the rows of its own devices.
     """
+    return jax.tree.map(lambda x: _put(np.asarray(x), batch_sharding(np.shape(x), mesh)), batch)
 
-    def put(x: Any) -> jax.Array:
-        x = np.asarray(x)
-        sharding = batch_sharding(x.shape, mesh)
-        return jax.make_array_from_callback(x.shape, sharding, x.__getitem__)
 
-    return jax.tree.map(put, batch)
+def put_like(batch: Any, wanted: Any) -> Any:
+    """As ``put_batch``, with the shardings of a tree of abstract arrays."""
+    return jax.tree.map(lambda x, like: _put(np.asarray(x), like.sharding), batch, wanted)
+
+
+def _put(x: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
+    return jax.make_array_from_callback(x.shape, sharding, x.__getitem__)

@@ -1,12 +1,16 @@
 """Programs: jitted functions with all that decides what is compiled."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
+
+# Arrays of a batch: on the host, on devices, or abstract.
+Array = TypeVar("Array", np.ndarray, jax.Array, jax.ShapeDtypeStruct)
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Program:
     """
 
     name: str
-    function: Callable[..., Any]
+    function: jax.stages.Wrapped
     args: tuple[Any, ...]
     static: Mapping[str, Any] = field(default_factory=dict)
     mesh: Mesh | None = None

@@ -34,7 +34,7 @@ from cai_jax.rl.kl import AdaptiveKL
 from cai_jax.rl.prompts import Drawn
 from cai_jax.rl.reward import Reward, usable_text
 from cai_jax.rl.rollout import Rollout, assemble
-from cai_jax.rl.updates import OnlineAlgorithm
+from cai_jax.rl.updates import PolicyGradient
 
 log = logging.getLogger("cai_jax")
 
@@ -81,7 +81,7 @@ class Online:
       seed: of samples and shuffles.
     """
 
-    algorithm: OnlineAlgorithm
+    algorithm: PolicyGradient
     blueprint: Blueprint
     trainable: Trainable
     reference: Model
@@ -290,7 +290,7 @@ def learn(
 
 def record(
     state: RLState,
-    waiting: tuple[Any, Any, Mapping[str, float]],
+    waiting: tuple[Any, Any, Scalars],
     online: Online,
     controller: AdaptiveKL,
     limits: Limits,
@@ -303,7 +303,7 @@ def record(
     scalars["first_ratio_error"] = float(metrics["ratio_error"][0])
     scalars["first_approx_kl"] = float(metrics["approx_kl"][0])
     row = history.record(scalars | waiting[2])
-    check(row, len(history.rows) - 1, limits)
+    check(row, state.iteration - 1, limits)
     return state._replace(kl_coef=controller.update(state.kl_coef, row["kl_k1"], online.batch_size))
 
 

@@ -49,8 +49,13 @@ class PromptPool:
             (self.red_team, "red-team", self.count - helpful),
             (self.helpful, "helpfulness", helpful),
         ):
-            if count and not kind:
-                raise ValueError(f"rl: no {name} prompt is short enough to be drawn")
-            chosen = rng.choice(len(kind), size=count, replace=count > len(kind)) if count else []
+            if not count:
+                continue
+            if not kind:
+                raise ValueError(
+                    f"rl: no {name} prompt has at most prompt_tokens; raise it, or change "
+                    "helpful_fraction"
+                )
+            chosen = rng.choice(len(kind), size=count, replace=count > len(kind))
             drawn += [kind[int(i)] for i in chosen]
         return [prompt for prompt in drawn for _ in range(self.samples)]

@@ -1,15 +1,13 @@
 """One batch of sampled responses, as arrays."""
 
 from collections.abc import Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple
 
-import jax
 import numpy as np
 
 from cai_jax.generation.batching import pad_rows
 from cai_jax.generation.engine import Completion
-
-Array = TypeVar("Array", np.ndarray, jax.Array)
+from cai_jax.parallel.program import Array
 
 
 class Rollout(NamedTuple, Generic[Array]):

@@ -5,8 +5,10 @@
 2. ``update`` goes over the batch for some epochs in shuffled minibatches.
 """
 
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,8 +40,9 @@ class Experience(NamedTuple):
     returns_bt: jax.Array | None  # what the value function is fitted to
 
 
-class OnlineAlgorithm(Protocol):
-    """Constants of an update and what sets algorithms apart; hashable, so that it is static.
+@dataclass(frozen=True, kw_only=True)
+class PolicyGradient(ABC):
+    """An algorithm that clips ratios of probabilities, by its constants; hashable, so static.
 
     Attributes:
       module: what is trained: a Decoder, or a PolicyWithValue.
@@ -47,25 +50,43 @@ class OnlineAlgorithm(Protocol):
       temperature: logits are divided by it, when sampling and in every log-probability.
       samples_per_prompt: consecutive rows of a rollout that answer one prompt.
       epochs: over each rollout.
-      minibatches: an epoch.
-      micro_batches: a minibatch.
+      minibatches: updates an epoch.
+      micro_batches: parts of a minibatch that run one by one.
+      clip_ratio: ratios are clipped to 1 +- this.
+      entropy_coef: reward per nat of entropy.
     """
 
-    module: type[Decoder | PolicyWithValue]
+    module: ClassVar[type[Decoder] | type[PolicyWithValue]]
     prompt_tokens: int
     temperature: float
     samples_per_prompt: int
     epochs: int
     minibatches: int
     micro_batches: int
+    clip_ratio: float
+    entropy_coef: float
 
+    @abstractmethod
     def credit(
         self, rewards_bt: jax.Array, values_bt: jax.Array | None, mask_bt: jax.Array
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Advantages and returns [b, t] of response tokens."""
+        """Advantages and, where there is a value function, its returns; [b, t], 0 outside mask."""
 
     def loss_sum(self, model: Any, batch: Experience) -> tuple[jax.Array, Sums]:
-        """The loss, summed over response tokens, and sums of metrics."""
+        """Clipped surrogate minus entropy bonus, summed over response tokens; and metrics."""
+        logprobs, entropy, values = policy_outputs(
+            model, batch.tokens_bt, batch.segments_bt, batch.trunk_btd, self, remat=True
+        )
+        loss, sums = clipped_policy_loss(logprobs, batch, self.clip_ratio)
+        more, more_sums = self.value_loss(values, batch)
+        loss = loss + more - self.entropy_coef * entropy
+        return jnp.sum(loss * batch.mask_bt), sums | more_sums
+
+    def value_loss(
+        self, values_bt: jax.Array | None, batch: Experience
+    ) -> tuple[jax.Array | float, Sums]:
+        """What a value function adds to the loss [b, t], and its metrics; nothing without one."""
+        return 0.0, {}
 
 
 def policy_outputs(
@@ -73,7 +94,7 @@ def policy_outputs(
     tokens_bt: jax.Array,
     segments_bt: jax.Array,
     trunk_btd: jax.Array | None,
-    algorithm: OnlineAlgorithm,
+    algorithm: PolicyGradient,
     remat: bool,
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """Log-probability, entropy and value [b, t] of each response token, as seen from before it."""
@@ -108,7 +129,7 @@ def prepare(
     *,
     policy_graph: nnx.GraphDef,
     reference_graph: nnx.GraphDef,
-    algorithm: OnlineAlgorithm,
+    algorithm: PolicyGradient,
 ) -> tuple[Experience, Sums]:
     """From a rollout to what the update reads, and statistics of the rollout.
 
@@ -169,7 +190,7 @@ def prepare(
         "sampler_gap_mean": masked_mean(sampler_gap, mask),
         "sampler_gap_max": jnp.max(sampler_gap),
     }
-    if values is not None:
+    if values is not None and returns is not None:
         stats |= {"value": masked_mean(values, mask), "return": masked_mean(returns, mask)}
     return jax.tree.map(_pin_rows, experience), stats
 
@@ -183,7 +204,7 @@ def update(
     *,
     graph: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
-    algorithm: OnlineAlgorithm,
+    algorithm: PolicyGradient,
 ) -> tuple[TrainState, Sums]:
     """All epochs of one iteration.
 
@@ -216,7 +237,7 @@ def _pin_rows(x: jax.Array) -> jax.Array:
     return constrain(x, "batch", *(None,) * (x.ndim - 1))
 
 
-def minibatch_rows(key_data: jax.Array, rows: int, algorithm: OnlineAlgorithm) -> jax.Array:
+def minibatch_rows(key_data: jax.Array, rows: int, algorithm: PolicyGradient) -> jax.Array:
     """Int32 [epochs * minibatches, rows / minibatches]: every epoch a shuffle of its own."""
     keys = jax.random.split(jax.random.wrap_key_data(key_data), algorithm.epochs)
     order = jax.vmap(lambda key: jax.random.permutation(key, rows))(keys)

@@ -19,6 +19,7 @@ from cai_jax.rl.reward import Reward
 from cai_jax.stages.stage import Inputs
 
 SAMPLING_REMEDY = "raise config.mesh.decode_tensor, or lower config.generation.batch_size"
+MEMORY_REMEDY = "take more devices, or train low-rank updates (lora.rank)"
 SCORING_REMEDY = "lower config.generation.score_batch_size"
 
 

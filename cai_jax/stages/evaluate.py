@@ -27,6 +27,7 @@ from cai_jax.prompts.messages import Message, user
 from cai_jax.rl.reward import Reward, usable_text
 from cai_jax.stages.data import Selection, first
 from cai_jax.stages.engines import (
+    MEMORY_REMEDY,
     SAMPLING_REMEDY,
     SCORING_REMEDY,
     load_function,
@@ -297,12 +298,15 @@ def programs(inputs: Inputs) -> list[Program]:
             "evaluate: likelihoods", sampling.temperature or 1.0
         )
     ]
+    sources = [*map(models.policy_source, POLICIES), models.preference_source()]
+    loading = [program for source in sources for program in models.loading_programs(source)]
     judge = reward.scorer.abstract_params
     with_models = lambda programs, *resident: [replace(p, resident=resident) for p in programs]
     return [
         *with_remedy(with_models(responses, base.params, judge), SAMPLING_REMEDY),
         *with_remedy(with_models(scores, base.params, base.params), SCORING_REMEDY),
         *with_remedy(with_models(likelihoods, base.params, judge), SCORING_REMEDY),
+        *with_remedy(loading, MEMORY_REMEDY, "evaluate: "),
     ]
 
 

@@ -23,6 +23,7 @@ from cai_jax.parallel.program import Program
 from cai_jax.rl.reward import usable_text
 from cai_jax.stages.data import Selection, first, repeated
 from cai_jax.stages.engines import (
+    MEMORY_REMEDY,
     SAMPLING_REMEDY,
     SCORING_REMEDY,
     make_generator,
@@ -220,9 +221,13 @@ def programs(inputs: Inputs) -> list[Program]:
     )
     resident = (tools.scorer.abstract_params,)
     labels = LABELERS[f.method].programs(tools, "feedback")
+    models = inputs.models
+    sources = (models.source(f.source), models.policy_source("sl_cai"))
+    loading = [program for source in sources for program in models.loading_programs(source)]
     return [
         *with_remedy([replace(p, resident=resident) for p in responses], SAMPLING_REMEDY),
         *with_remedy(labels, SCORING_REMEDY),
+        *with_remedy(loading, MEMORY_REMEDY, "feedback: "),
     ]
 
 

@@ -15,10 +15,11 @@ from cai_jax.models.config import Execution, LoRAConfig
 from cai_jax.models.decoder import Decoder
 from cai_jax.models.heads import PolicyWithValue, PreferenceModel
 from cai_jax.models.io.checkpoint import CheckpointInfo
-from cai_jax.models.io.load import load_policy, load_preference_model
+from cai_jax.models.io.load import load_policy, load_preference_model, loading_programs
 from cai_jax.models.io.sources import ModelSource, cache_folder, resolve
 from cai_jax.parallel.devices import attention_kernel, compute_dtype
 from cai_jax.parallel.mesh import decoding_mesh, make_mesh
+from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat, load_tokenizer
 from cai_jax.stages.workdir import Workdir
 
@@ -145,11 +146,17 @@ class Models:
         frozen = max(config.num_layers - trained_layers, 0) if trained_layers else 0
         return Blueprint(module, config, self.dtype, lora, frozen)
 
-    def policy(self, source: ModelSource, mesh: Mesh | None = None) -> Model:
+    def policy(self, source: ModelSource) -> Model:
         """A decoder as it was trained, in the layout of sampling; abstract ahead, else loaded."""
-        mesh = mesh or self.decode_mesh
-        blueprint = self.blueprint(Decoder, source, source.lora)
+        mesh, blueprint = self.decode_mesh, self.blueprint(Decoder, source, source.lora)
         return blueprint.abstract(mesh) if self.ahead else load_policy(source, blueprint, mesh)
+
+    def loading_programs(self, source: ModelSource) -> list[Program]:
+        """What loading a policy or preference model compiles: merges of low-rank updates."""
+        policy = source.kind == "policy"
+        module, mesh = (Decoder, self.decode_mesh) if policy else (PreferenceModel, self.mesh)
+        model = self.blueprint(module, source, source.lora).abstract(mesh)
+        return loading_programs(source, model.params)
 
     def preference_model(self) -> Model:
         """The preference model in the layout of training; abstract ahead, else loaded."""

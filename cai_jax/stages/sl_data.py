@@ -23,7 +23,13 @@ from cai_jax.prompts.critique_revision import (
 )
 from cai_jax.prompts.messages import Dialogue
 from cai_jax.stages.data import first, repeated
-from cai_jax.stages.engines import SAMPLING_REMEDY, make_generator, make_sampling, with_remedy
+from cai_jax.stages.engines import (
+    MEMORY_REMEDY,
+    SAMPLING_REMEDY,
+    make_generator,
+    make_sampling,
+    with_remedy,
+)
 from cai_jax.stages.stage import Inputs, Outcome, Stage
 
 log = logging.getLogger("cai_jax")
@@ -205,7 +211,8 @@ def programs(inputs: Inputs) -> list[Program]:
         for what, tokens in new.items()
         for program in generator.programs(f"sl_data: {what}", tokens, make_sampling(g))
     ]
-    return with_remedy(found, SAMPLING_REMEDY)
+    loading = inputs.models.loading_programs(inputs.models.policy_source("base"))
+    return [*with_remedy(found, SAMPLING_REMEDY), *with_remedy(loading, MEMORY_REMEDY, "sl_data: ")]
 
 
 STAGE = Stage(

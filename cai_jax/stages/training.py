@@ -35,7 +35,7 @@ from cai_jax.models.io.load import fill_merged, merge_programs
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel import hosts
 from cai_jax.parallel.program import Program
-from cai_jax.stages.engines import stage_seed, with_remedy
+from cai_jax.stages.engines import MEMORY_REMEDY, stage_seed, with_remedy
 
 log = logging.getLogger("cai_jax")
 
@@ -83,8 +83,7 @@ class Training:
             *initial_programs(self.blueprint, self.mesh, self._init_seed),
             state_program(trainable.params, self.optimizer),
         ]
-        remedy = "take more devices, or train low-rank updates (lora.rank)"
-        return [self.update(trainable), *with_remedy(set_up, remedy, f"{self.name}: ")]
+        return [self.update(trainable), *with_remedy(set_up, MEMORY_REMEDY, f"{self.name}: ")]
 
     def update(self, trainable: Trainable) -> Program:
         """One step; ``trainable`` may be abstract."""

@@ -50,7 +50,7 @@ create() {
 # Stages rename whole folders, which gcsfuse refuses without a limit; without the cache of metadata
 # every host sees at once what another wrote.
 setup() {
-  attempt "mend the build, and run '$STEP' again" \
+  attempt "fix the build, and run '$STEP' again" \
     docker build "--file=$ROOT/launch/Dockerfile" "--tag=$IMAGE" --build-arg=USER_ID=0 "$ROOT"
   attempt "see that the repository exists and that 'gcloud auth configure-docker' was run for it" \
     docker push "$IMAGE"
@@ -97,7 +97,7 @@ logs() {
     kubectl logs --follow --tail=-1 --container=cai-jax \
     "--selector=xpk.google.com/workload=$NAME,batch.kubernetes.io/job-completion-index=0"
   say "the pod of this log has ended; if the run was restarted, 'logs' again follows the next pod"
-  attempt "if it is the run that failed, mend the cause and 'resume'" \
+  attempt "if it is the run that failed, fix the cause and 'resume'" \
     xpk workload list "${WHERE[@]}" "--wait-for-job-completion=$NAME"
 }
 

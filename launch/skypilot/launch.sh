@@ -82,7 +82,7 @@ case $STEP in
   run) require NAME BUCKET && run ;;
   logs)
     require NAME
-    attempt "if it is the run that failed, mend the cause and 'run' again; if the slice is gone, \
+    attempt "if it is the run that failed, fix the cause and 'run' again; if the slice is gone, \
 'resume'" sky logs "$NAME"
     ;;
   status)

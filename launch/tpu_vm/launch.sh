@@ -156,7 +156,7 @@ run() {
   if [[ -n $HF_TOKEN ]]; then
     send_token
   fi
-  on_workers all "hosts that did start wait for the others: 'stop', mend the cause, and 'run'" \
+  on_workers all "hosts that did start wait for the others: 'stop', fix the cause, and 'run'" \
     "bash $ON_WORKER run $(quoted "${COMMAND[@]}")"
 }
 
@@ -205,7 +205,7 @@ case $STEP in
   run) require NAME PROJECT ZONE && run ;;
   logs)
     require NAME PROJECT ZONE
-    on_workers "${WORKER:-0}" "if it is the run that failed, mend the cause and 'run' again" \
+    on_workers "${WORKER:-0}" "if it is the run that failed, fix the cause and 'run' again" \
       "bash $ON_WORKER logs"
     ;;
   status | stop | teardown) require NAME PROJECT ZONE && "$STEP" ;;

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 from conftest import ROOT, at_rest, load_config, tiny_decoder
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cai_jax.ahead.chips import CHIPS
 from cai_jax.ahead.compiler import Compiler, widest
@@ -137,9 +140,29 @@ def test_collectives_of_sampling_are_those_of_loops_that_data_ends():
     assert HLOProgram(counted).decode_collectives() == {}
 
 
-def test_sizes_of_arrays():
-    assert array_bytes("(bf16[8,4]{1,0:T(8,128)(2,1)}, f32[3]{0:T(128)S(1)}, pred[])") == 65
-    assert array_bytes("f32[3]{0:T(128)S(1)}", everywhere=True) == 12
+ITEM_BYTES = {"pred": 1, "s8": 1, "bf16": 2, "s32": 4, "f32": 4, "u64": 8}
+# The layouts that XLA prints: none, plain, tiled, in HBM, in another memory space.
+LAYOUTS = {"": True, "{}": True, ":T(8,128)(2,1)": True, ":T(128)S(0)": True, ":T(128)S(1)": False}
+
+
+@st.composite
+def hlo_arrays(draw) -> tuple[str, int, bool]:
+    """An array type of HLO, its bytes, and whether it is in HBM."""
+    kind = draw(st.sampled_from(sorted(ITEM_BYTES)))
+    shape = draw(st.lists(st.integers(0, 9), max_size=4))
+    layout = draw(st.sampled_from(sorted(LAYOUTS)))
+    order = ",".join(str(i) for i in reversed(range(len(shape))))
+    written = f"{{{order}{layout}}}" if layout.startswith(":") else layout
+    text = f"{kind}[{','.join(map(str, shape))}]{written}"
+    return text, ITEM_BYTES[kind] * math.prod(shape), LAYOUTS[layout]
+
+
+@given(st.lists(hlo_arrays(), min_size=1, max_size=4))
+def test_an_hlo_type_has_the_bytes_of_its_arrays(found):
+    texts, sizes, in_hbm = zip(*found, strict=True)
+    text = texts[0] if len(found) == 1 else f"({', '.join(texts)})"
+    assert array_bytes(text, everywhere=True) == sum(sizes)
+    assert array_bytes(text) == sum(size for size, in_ in zip(sizes, in_hbm, strict=True) if in_)
 
 
 def test_flops_of_loops_branches_and_derivatives():
@@ -157,7 +180,7 @@ def test_flops_of_loops_branches_and_derivatives():
 
     flops = lambda f: matmul_flops(jax.jit(f).trace(x, w).jaxpr, 1)
     assert flops(scanned) == 5 * once
-    assert flops(jax.grad(scanned, (0, 1))) == 4 * 5 * once  # again, and two products backward
+    assert flops(jax.grad(scanned, (0, 1))) == 4 * 5 * once  # again, and two matmuls backward
     assert flops(until) == (7 + 2) * once
 
 
@@ -184,13 +207,13 @@ def test_programs_of_an_iteration_fit_each_other(monkeypatch):
     changes = {"model.source": source, "mesh.fsdp": 4, "mesh.tensor": 2, "mesh.decode_tensor": 2}
     run = open_run(parse_config(load_config("rlaif", "smoke", **changes)), ahead=True)
     programs = {program.name: program for program in rl.programs(run.inputs(rl.STAGE))}
-    moved = gives(programs["rl: weights to the sampler"])
+    moved = results(programs["rl: weights to the sampler"])
     assert shapes(moved) == shapes(programs["rl: responses"].args[1])
-    experience, _ = gives(programs["rl: advantages"])
+    experience, _ = results(programs["rl: advantages"])
     assert shapes(experience) == shapes(programs["rl: updates"].args[2])
 
 
-def gives(program: Program):
+def results(program: Program):
     return jax.eval_shape(lambda *args: program.function(*args, **program.static), *program.args)
 
 
@@ -348,7 +371,7 @@ def test_steps_compile_for_a_tpu_slice(tmp_path, small):
     assert max(array_bytes(x, True) for x in sampling["all-reduce"]) <= 4 * rows * (d_model + 2)
     assert max(array_bytes(x, True) for x in sampling["all-gather"]) <= 4 * rows * blocks
     assert "reduce-scatter" in steps["sl_train: update"]["collectives"]
-    # Forward, again in the backward pass, and two products backward.
+    # Forward, again in the backward pass, and two matmuls backward.
     update = steps["sl_train: update"]
     matrices = report["parameters"] - 32_768 * 512  # the embedding is looked up
     assert update["flops"] * 8 == pytest.approx(8 * matrices * 128 * 2048, rel=0.3)
@@ -356,7 +379,7 @@ def test_steps_compile_for_a_tpu_slice(tmp_path, small):
 
 @tpu
 @pytest.mark.tpu
-def test_what_does_not_fit_is_told_with_the_remedy(tmp_path, small):
+def test_what_does_not_fit_is_reported_with_the_remedy(tmp_path, small):
     flags = ["--config=configs/rlaif.py:llama3-8b", "--topology=v5e:2x2", "--only=sl_train"]
     flags += [f"--config.model.architecture={small}", "--config.sl_train.batch_size=8192"]
     flags += ["--config.sl_train.micro_batches=1", "--config.mesh.decode_tensor=4"]

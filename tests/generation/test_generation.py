@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from conftest import TINY, at_rest
 from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from cai_jax.generation.batching import buckets
 from cai_jax.generation.engine import Generator
@@ -129,15 +132,29 @@ def test_inverse_cdf_never_draws_what_cannot_be(size):
         assert (ends[np.arange(64), tokens] >= u - 1e-5).all()
 
 
-def test_truncated_logits_are_minus_infinity():
-    logits = jnp.array([[3.0, 2.0, 1.0, 0.0]])
-    assert np.isneginf(sampling_logits(logits, Sampling(top_k=1))[0, 1:]).all()
-
-
-def test_ties_are_not_kept_together():
-    for sampling in (Sampling(top_k=3), Sampling(top_p=0.28)):
-        logits = sampling_logits(jnp.zeros((2, 10)), sampling)
-        assert (np.isfinite(logits).sum(1) == 3).all()
+@settings(max_examples=100, deadline=None)
+@given(
+    # Quarters, so that logits tie and their order does not depend on rounding.
+    arrays(np.int32, (2, 17), elements=st.integers(-12, 12)),
+    st.integers(0, 20),
+    st.floats(0.01, 1.0),
+    st.sampled_from([0.5, 1.0, 2.0]),
+)
+def test_truncation_keeps_the_fewest_most_probable_tokens(quarters, top_k, top_p, temperature):
+    logits = quarters.astype(np.float32) / 4
+    truncated = np.asarray(
+        sampling_logits(jnp.asarray(logits), Sampling(temperature, top_k, top_p))
+    )
+    for ours, row in zip(truncated, logits.astype(np.float64) / temperature, strict=True):
+        order = sorted(range(17), key=lambda v: (-row[v], v))[: top_k or 17]  # first of ties first
+        mass = np.cumsum(np.exp(row[order])) / np.exp(row[order]).sum()
+        kept = np.flatnonzero(np.isfinite(ours))
+        assert set(kept) == set(order[: len(kept)])
+        np.testing.assert_array_equal(ours[kept], row[kept])
+        assert np.isneginf(np.delete(ours, kept)).all()
+        assert mass[len(kept) - 1] >= top_p - 1e-5
+        assert len(kept) == 1 or mass[len(kept) - 2] < top_p + 1e-5
+        assert top_p < 1 or len(kept) == len(order)
 
 
 @pytest.mark.reference

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from conftest import TINY, at_rest, tiny_decoder
 from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cai_jax.models.config import LoRAConfig
 from cai_jax.models.decoder import Decoder, causal_segment_mask, segment_positions
@@ -64,19 +66,38 @@ def test_packed_rows_equal_single_rows(decoder):
         np.testing.assert_allclose(packed[place], alone, atol=1e-4)
 
 
-def test_positions_start_at_zero_in_every_segment():
-    segments = jnp.array([[0, 0, 1, 1, 1, 2, 2, 0], [3, 3, 1, 0, 0, 2, 2, 2]])
-    expected = [[0, 0, 0, 1, 2, 0, 1, 0], [0, 1, 0, 0, 0, 0, 1, 2]]
-    np.testing.assert_array_equal(segment_positions(segments), expected)
+@st.composite
+def packed_rows(draw, width: int = 13) -> list[list[tuple[int, int]]]:
+    """Rows of (segment id, position in it): runs of padding and of segments, in any order."""
+    rows = []
+    for _ in range(3):
+        row, last = [], None
+        while len(row) < width:
+            segment = draw(st.integers(0, 4).filter(lambda x, last=last: x != last))
+            length = draw(st.integers(1, width - len(row)))
+            row += [(segment, i if segment else 0) for i in range(length)]
+            last = segment
+        rows.append(row)
+    return rows
 
 
-def test_mask_is_causal_and_stays_in_its_segment():
-    segments = np.array([[0, 1, 1, 2, 2]])
-    mask = np.asarray(causal_segment_mask(jnp.asarray(segments)))[0]
-    for t in range(5):
-        for s in range(5):
-            wanted = s <= t and segments[0, t] == segments[0, s] and segments[0, s] > 0
-            assert mask[t, s] == wanted, (t, s)
+@settings(max_examples=50, deadline=None)
+@given(packed_rows())
+def test_positions_start_at_zero_in_every_segment(rows):
+    segments, positions = np.moveaxis(np.array(rows, np.int32), -1, 0)
+    np.testing.assert_array_equal(segment_positions(jnp.asarray(segments)), positions)
+
+
+@settings(max_examples=50, deadline=None)
+@given(packed_rows())
+def test_mask_is_causal_and_stays_in_its_segment(rows):
+    segments = np.array(rows, np.int32)[..., 0]
+    mask = np.asarray(causal_segment_mask(jnp.asarray(segments)))
+    assert mask.dtype == bool
+    for b, row in enumerate(segments.tolist()):
+        for t, asks in enumerate(row):
+            seen = [asks == segment > 0 and s <= t for s, segment in enumerate(row)]
+            assert mask[b, t].tolist() == seen, (row, t)
 
 
 def test_cached_decoding_equals_the_whole_sequence(decoder):

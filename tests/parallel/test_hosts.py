@@ -9,20 +9,27 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from cai_jax.stages.run import Run
 from conftest import ROOT
 from host_numbers import numbers
 from tiny_run import STAGES, TINY_RUN
 
 from cai_jax.data.records import read_records
 from cai_jax.models.io.load import load_update
-from cai_jax.parallel.hosts import HostError, check_flags, together
+from cai_jax.parallel.hosts import (
+    TOKEN_FILE,
+    TOKEN_VARIABLE,
+    HostError,
+    check_flags,
+    together,
+)
 from cai_jax.parallel.link import HOST_LOST
-from cai_jax.stages.run import Run
 from cai_jax.stages.runner import read_manifest
 
 RECORDS = [
@@ -44,6 +51,8 @@ def free_address() -> str:
 class Host:
     """A process that is one host, its output in a file."""
 
+    token = {TOKEN_VARIABLE: "known to these hosts alone"}
+
     def __init__(self, log: Path, arguments: list[str], devices: int, root: Path, cwd: Path):
         environment = os.environ | {
             # Most of these tests' time is compilation; without optimization it is a third less.
@@ -51,6 +60,7 @@ class Host:
             "--xla_backend_optimization_level=0",
             "PYTHONPATH": str(root),
             "TQDM_MININTERVAL": "0.1",
+            **self.token,
         }
         self.log = log
         with log.open("w") as out:
@@ -299,10 +309,11 @@ def test_a_workdir_that_is_not_shared_is_refused(tmp_path, model_folder):
 
 STEPS = """
 import sys, time, jax, numpy as np
+from pathlib import Path
 from cai_jax.parallel import hosts
 from cai_jax.parallel.mesh import make_mesh, put_batch
 
-with hosts.together(False, sys.argv[1], 3, int(sys.argv[2]), 60, {}):
+with hosts.together(False, sys.argv[1], 3, int(sys.argv[2]), 60, {}, Path()):
     hosts.note("stage stepping")
     mesh = make_mesh(data=3, fsdp=1)
     rows, total = put_batch(np.ones(3, np.float32), mesh), jax.jit(lambda rows: rows.sum())
@@ -344,6 +355,79 @@ def test_a_host_that_fails_alone_during_a_step_is_told_as_the_cause(tmp_path, fa
         assert re.match(rf"error: {cause}", host.error())
 
 
+EXCHANGES = """
+import sys, time
+from pathlib import Path
+from cai_jax.parallel import hosts
+
+address, host, workdir = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+with hosts.together(False, address, 2, host, 60, {}, workdir):
+    hosts.check_shared(workdir)
+    hosts.check_same("what was read", {"digest": "a"}, "Read the same.")
+    assert hosts.from_main("a number", [host, "ü" * 100_000]) == [0, "ü" * 100_000]
+    print("in step", flush=True)
+    while not hosts.from_main("whether to go on", (workdir / "go").exists()):
+        time.sleep(0.1)
+    LAST
+"""
+
+
+def two_that_exchange(folder: Path, address: str, last: str) -> list[Host]:
+    arguments = ["-c", EXCHANGES.replace("LAST", last), address]
+    return [
+        Host(folder / f"log{n}.txt", [*arguments, str(n), str(folder / "work")], 1, ROOT, ROOT)
+        for n in range(2)
+    ]
+
+
+def test_strangers_at_the_port_do_not_end_a_run(tmp_path, monkeypatch):
+    """Once the hosts have met, JAX's coordination service listens there; the token is a file's."""
+    monkeypatch.setattr(Host, "token", {})
+    address = free_address()
+    both = two_that_exchange(tmp_path, address, "hosts.sync('the end')")
+    for host in both:
+        host.wait_until_it_says("in step", 60)
+    port = int(address.rsplit(":", 1)[1])
+    for what in (b"", b"\xff\x00garbage\n", b"GET / HTTP/1.1\r\n\r\n", b"x" * 100_000_000):
+        with socket.create_connection(("127.0.0.1", port)) as stranger, suppress(OSError):
+            stranger.sendall(what)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", port))  # no address of the run
+    (tmp_path / "work" / "go").touch()
+    assert [host.ends(60) for host in both] == [0, 0], both[0].said()[-3000:]
+    assert {path.name for path in (tmp_path / "work").iterdir()} == {"go", TOKEN_FILE}
+
+
+OUT_OF_STEP = {
+    "host 0 is late": (
+        "host or time.sleep(60); hosts.sync('lunch', 1)",
+        r"lunch: waited 1 s for host 0 \(.+\)",
+    ),
+    "host 1 is late": (
+        "host and time.sleep(60); hosts.sync('lunch', 1)",
+        r"lunch: waited 1 s for host 1 \(.+\)",
+    ),
+    "elsewhere": (
+        "hosts.sync(f'lunch {host}')",
+        r"host 0 \(.+\) is at 'lunch 0', host 1 \(.+\) at 'lunch 1'",
+    ),
+    "different": (
+        "hosts.check_same('lunch', {'dish': host}, 'Eat the same.')",
+        r"lunch differs between hosts:\n  dish: 0 on host 0 .+, 1 on host 1 .+\n  Eat the same\.",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", OUT_OF_STEP)
+def test_a_host_that_is_late_or_out_of_step_is_named_by_all(tmp_path, how):
+    last, error = OUT_OF_STEP[how]
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "go").touch()
+    for host in two_that_exchange(tmp_path, free_address(), last):
+        assert host.ends(60) == 1
+        assert re.search(error, host.error())
+
+
 def test_a_host_that_fails_alone_ends_the_others(tmp_path, model_folder):
     address, both = free_address(), []
     for host in range(2):
@@ -359,7 +443,7 @@ def test_a_host_that_fails_alone_ends_the_others(tmp_path, model_folder):
 def test_an_environment_that_knows_no_hosts():
     with (
         pytest.raises(HostError, match="--multihost: JAX finds no TPU VM"),
-        together(True, "", 0, -1, 5, {}),
+        together(True, "", 0, -1, 5, {}, Path()),
     ):
         pass
 

@@ -7,6 +7,9 @@ import pytest
 from conftest import TINY, tiny_decoder
 from flax import nnx
 from host_numbers import OPTIMIZER, numbers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import AbstractMesh
 
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
@@ -16,7 +19,71 @@ from cai_jax.models.config import LoRAConfig
 from cai_jax.models.heads import PolicyWithValue
 from cai_jax.models.io.load import Model
 from cai_jax.models.params import for_sampling, init_on_mesh
-from cai_jax.parallel.mesh import decoding_mesh, join_rows, make_mesh, split_rows, waiting
+from cai_jax.parallel.mesh import (
+    LOGICAL_RULES,
+    MESH_AXES,
+    decoding_mesh,
+    join_rows,
+    make_mesh,
+    offload_to_host,
+    param_spec,
+    partition_spec,
+    split_rows,
+)
+
+SIZES = st.sampled_from([1, 3, 4, 6, 8, 9, 12, 24, 48])  # most of them divide, some do not
+DIMENSIONS = st.lists(
+    st.tuples(st.sampled_from([None, *LOGICAL_RULES]), SIZES), min_size=2, max_size=4
+)
+MESHES = st.tuples(*[st.sampled_from([1, 2, 3, 4])] * 3).map(
+    lambda sizes: AbstractMesh(sizes, MESH_AXES)
+)
+
+
+def shards(part, mesh) -> int:
+    """How many shards one entry of a partition spec asks for."""
+    return int(np.prod([mesh.shape[name] for name in mesh_axes(part)]))
+
+
+def mesh_axes(part) -> tuple[str, ...]:
+    return (part,) if isinstance(part, str) else part or ()
+
+
+@settings(max_examples=400, deadline=None)
+@given(DIMENSIONS, MESHES)
+def test_specs_use_a_mesh_axis_once_and_divide_every_dimension(dimensions, mesh):
+    axes, shape = zip(*dimensions, strict=True)
+    for spec in (partition_spec(axes, shape, mesh), param_spec(axes, shape, mesh)):
+        assert len(spec) == len(shape)
+        used = [name for part in spec for name in mesh_axes(part)]
+        assert len(used) == len(set(used))
+        for part, axis, size in zip(spec, axes, shape, strict=True):
+            assert size % shards(part, mesh) == 0
+            assert axis != "layers" or part is None
+
+
+@settings(max_examples=400, deadline=None)
+@given(DIMENSIONS, MESHES)
+def test_a_dimension_takes_the_mesh_axes_of_its_rule_if_they_are_free(dimensions, mesh):
+    axes, shape = zip(*dimensions, strict=True)
+    used: set[str] = set()
+    for part, axis, size in zip(partition_spec(axes, shape, mesh), axes, shape, strict=True):
+        wanted = mesh_axes(LOGICAL_RULES[axis]) if axis else ()
+        ways = shards(wanted, mesh)
+        free = ways > 1 and size % ways == 0 and not used.intersection(wanted)
+        assert mesh_axes(part) == (wanted if free else ())
+        used.update(mesh_axes(part))
+
+
+@settings(max_examples=400, deadline=None)
+@given(DIMENSIONS, MESHES)
+def test_a_parameter_is_sharded_over_fsdp_wherever_it_divides(dimensions, mesh):
+    axes, shape = zip(*dimensions, strict=True)
+    spec, fsdp = param_spec(axes, shape, mesh), mesh.shape["fsdp"]
+    if fsdp == 1 or any("fsdp" in mesh_axes(part) for part in spec):
+        return
+    for part, axis, size in zip(spec, axes, shape, strict=True):
+        assert axis == "layers" or size // shards(part, mesh) % fsdp
 
 
 @pytest.mark.parametrize("layout", [(1, 8, 1), (1, 4, 2), (2, 2, 2)], ids=str)
@@ -81,17 +148,17 @@ def test_rows_split_and_joined_are_the_same_rows(mesh8):
     np.testing.assert_array_equal(parts[1], rows[1::2])
 
 
-def test_arrays_that_wait_leave_the_device():
+def test_offloaded_arrays_leave_the_device_and_come_back():
     mesh = make_mesh(fsdp=8)
     params = init_on_mesh(lambda: tiny_decoder(), nnx.Param, mesh)
     wanted = jax.device_get(params)
-    wake = waiting(params, offload=True)
-    back = wake()
+    restore = offload_to_host(params, offload=True)
+    back = restore()
     for ours, theirs in zip(jax.tree.leaves(back), jax.tree.leaves(params), strict=True):
         assert ours.sharding == theirs.sharding
     for x in jax.tree.leaves(params):
         x.delete()
-    for ours, theirs in zip(jax.tree.leaves(wake()), jax.tree.leaves(wanted), strict=True):
+    for ours, theirs in zip(jax.tree.leaves(restore()), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 

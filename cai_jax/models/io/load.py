@@ -13,7 +13,7 @@ from cai_jax.models.io.checkpoint import restore_trained
 from cai_jax.models.io.pretrained import read_pretrained
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.models.layers import HeadParam, LoRAParam
-from cai_jax.models.params import cast, map_variables, merger
+from cai_jax.models.params import cast, map_variables, merger, variable_at
 from cai_jax.parallel.program import Program
 
 HEAD = "score.weight"  # of transformers' sequence classifiers
@@ -113,6 +113,15 @@ def merge_programs(source: ModelSource, wanted: nnx.State) -> list[Program]:
     return programs[::-1]
 
 
+def loading_programs(source: ModelSource, params: nnx.State) -> list[Program]:
+    """The programs by which a policy or preference model is loaded into abstract parameters."""
+    low_rank, heads, base = nnx.split_state(params, LoRAParam, HeadParam, ...)
+    decoder = inside(DECODER, base) if nnx.to_flat_state(heads) else base
+    if nnx.to_flat_state(low_rank):
+        return merge_programs(source.below, decoder)
+    return merge_programs(source, decoder)
+
+
 def load_whole(source: ModelSource, mesh: Mesh) -> tuple[nnx.State, jax.Array | None]:
     """All of a source in float32 with every update merged, for export.
 
@@ -123,7 +132,7 @@ def load_whole(source: ModelSource, mesh: Mesh) -> tuple[nnx.State, jax.Array | 
         plain = Blueprint(Decoder, source.config, FLOAT32)
         return load_policy(source, plain, mesh).params, None
     model = load_preference_model(source, preference_blueprint(source, FLOAT32), mesh)
-    head = model.params["head"]["kernel"].get_value()
+    head = variable_at(model.params, "head", "kernel").get_value()
     update, decoder = nnx.split_state(inside(DECODER, model.params), LoRAParam, ...)
     if source.lora:
         decoder = merger(decoder, update, source.lora.scale, FLOAT32)(decoder, update)
@@ -151,7 +160,7 @@ def _in_float32(wanted: nnx.State) -> nnx.State:
 
 def _storage_dtype(wanted: nnx.State) -> jnp.dtype:
     """The dtype of matmuls that abstract parameters are stored for."""
-    return jnp.dtype(wanted["embedding"].get_value().dtype)
+    return jnp.dtype(variable_at(wanted, "embedding").get_value().dtype)
 
 
 def _cast_like(params: nnx.State, wanted: nnx.State) -> nnx.State:

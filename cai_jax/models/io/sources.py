@@ -90,16 +90,22 @@ class ModelSource:
     @property
     def has_tokenizer(self) -> bool:
         """Whether the pretrained files hold one."""
-        if self.path.suffix == ".gguf":
-            return "tokenizer.ggml.model" in self.weights.metadata
+        if self._gguf:
+            return "tokenizer.ggml.model" in self._gguf.metadata
         return any(self.path.glob("tokenizer*"))
 
     @cached_property
     def hugging_face_fields(self) -> Fields:
         """The config.json of the pretrained model; for a .gguf file one that says the same."""
-        if self.path.suffix == ".gguf":
-            return self.weights.hugging_face_fields()
+        if self._gguf:
+            return self._gguf.hugging_face_fields()
         return read_fields(self.path / "config.json")
+
+    @property
+    def _gguf(self) -> GGUFWeights | None:
+        """The weights of a .gguf file, which says all else too."""
+        weights = self.weights if self.path.suffix == ".gguf" else None
+        return weights if isinstance(weights, GGUFWeights) else None
 
     @property
     def _is_classifier(self) -> bool:

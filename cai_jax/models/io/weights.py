@@ -16,8 +16,13 @@ from safetensors import SafetensorError, safe_open
 class Weights(Protocol):
     """Tensors of a checkpoint by Hugging Face name."""
 
-    path: Path
-    dtype: str  # storage dtype of the tensors, as NumPy names it
+    @property
+    def path(self) -> Path:
+        """The file, or the folder."""
+
+    @property
+    def dtype(self) -> str:
+        """Storage dtype of the tensors, as NumPy names it."""
 
     def names(self) -> set[str]:
         """Names of all tensors."""

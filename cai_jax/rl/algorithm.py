@@ -1,0 +1,101 @@
+"""What an algorithm is: it trains SL-CAI further, on what a run has to learn from."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, TypeVar
+
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from cai_jax.data.readers import Prompt
+from cai_jax.data.rows import Comparison
+from cai_jax.learning.history import History, Scalars
+from cai_jax.models.blueprint import Blueprint, Model
+from cai_jax.models.config import LoRAConfig
+from cai_jax.parallel.program import Program
+from cai_jax.prompts.chat import ChatFormat
+from cai_jax.rl.reward import Reward
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What there is to learn from, and the devices to do it on.
+
+    Ahead, ``load`` and ``open_reward`` give abstract models, and the rest is not asked for.
+
+    Attributes:
+      reference: SL-CAI, merged; it freezes the layers that are not trained.
+      lora: low-rank updates that are trained; None: all parameters are.
+      load: gives the reference, its parameters stored for matmuls in a dtype; None: its own.
+      merges: the programs by which ``load`` merges updates.
+      open_reward: gives the preference model, and the programs by which it is loaded.
+      open_chat: gives the policy's chat format.
+      prompts: gives the red-team and the helpfulness prompts of training.
+      comparisons: gives the labelled comparisons.
+      optimizer: of the trained parameters.
+      mesh: of training.
+      decode_mesh: of sampling.
+      stop_ids: tokens that end a response.
+      seed: of everything random.
+      init_seed: of new parameters.
+      offload: keep models in the hosts' memory while they are not used.
+    """
+
+    reference: Blueprint
+    lora: LoRAConfig | None
+    load: Callable[[jnp.dtype | None], Model]
+    merges: Callable[[Model], list[Program]]
+    open_reward: Callable[[], tuple[Reward, list[Program]]]
+    open_chat: Callable[[], ChatFormat]
+    prompts: Callable[[], tuple[list[Prompt], list[Prompt]]]
+    comparisons: Callable[[], list[Comparison]]
+    optimizer: optax.GradientTransformation
+    mesh: Mesh
+    decode_mesh: Mesh
+    stop_ids: tuple[int, ...]
+    seed: int
+    init_seed: int
+    offload: bool
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What an algorithm leaves."""
+
+    params: nnx.State  # trained parameters of the decoder
+    tokens: int  # read and sampled, padding not counted
+
+
+class Algorithm(Protocol):
+    """An algorithm with its constants."""
+
+    @property
+    def steps(self) -> int:
+        """Rows of its history; 0 where the data decides."""
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Metrics that the progress bar shows."""
+
+    def programs(self, task: Task) -> list[Program]:
+        """What training compiles, set-up included."""
+
+    def train(self, task: Task, history: History) -> Trained:
+        """Trains from the reference.
+
+        Raises:
+          FloatingPointError: a metric is NaN or infinite.
+        """
+
+    def summary(self, rows: list[Scalars]) -> dict[str, Any]:
+        """What the history says, in short."""
+
+
+Kind = TypeVar("Kind")
+
+
+def from_values(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
+    """A dataclass whose fields are among some named values."""
+    return kind(**{field.name: values[field.name] for field in fields(kind)})  # type: ignore[arg-type]

@@ -1,0 +1,214 @@
+"""Algorithms that sample from the policy that they train, against a preference model."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax.numpy as jnp
+
+from cai_jax.data.readers import Prompt
+from cai_jax.learning.history import History, Scalars
+from cai_jax.learning.train import (
+    Trainable,
+    abstract_state,
+    abstract_trainable,
+    init_state,
+    initial_programs,
+    make_trainable,
+    state_program,
+)
+from cai_jax.models.blueprint import DECODER, Blueprint, Model, inside
+from cai_jax.models.decoder import Decoder
+from cai_jax.parallel.mesh import offload_to_host
+from cai_jax.parallel.program import Program
+from cai_jax.prompts.chat import ChatFormat
+from cai_jax.rl.algorithm import Task, Trained, from_values
+from cai_jax.rl.kl import AdaptiveKL
+from cai_jax.rl.loop import Limits, Online, RLState, train
+from cai_jax.rl.prompts import Drawn, PromptPool
+from cai_jax.rl.updates import PolicyGradient
+
+log = logging.getLogger("cai_jax")
+FLOAT32 = jnp.dtype(jnp.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineAlgorithm:
+    """A policy gradient and the constants of its loop.
+
+    Attributes:
+      gradient: what gives credit and what is minimised.
+      iterations: each samples a batch and learns from it.
+      batch_size: responses an iteration.
+      prompt_tokens: longer prompts are left out.
+      response_tokens: of the longest response.
+      helpful_fraction: share of helpfulness prompts.
+      kl_coef: reward per nat of log-ratio, at every token.
+      kl_target: nats a response; 0: the coefficient stays.
+      kl_horizon: samples in which the coefficient can change e-fold.
+      missing_stop_penalty: off the score of a response that never ended.
+      max_sampler_gap: nats a token; see ``Limits``.
+      max_first_ratio_error: see ``Limits``.
+    """
+
+    gradient: PolicyGradient
+    iterations: int
+    batch_size: int
+    prompt_tokens: int
+    response_tokens: int
+    helpful_fraction: float
+    kl_coef: float
+    kl_target: float
+    kl_horizon: int
+    missing_stop_penalty: float
+    max_sampler_gap: float
+    max_first_ratio_error: float
+    shown = ("score", "kl_k3")
+
+    @property
+    def steps(self) -> int:
+        """Rows of its history."""
+        return self.iterations
+
+    def programs(self, task: Task) -> list[Program]:
+        """An iteration, in order: weights, responses, scores, advantages, updates; and set-up."""
+        blueprint, reference = self._blueprint(task), task.load(None)
+        trainable = abstract_trainable(blueprint, task.mesh)
+        online = self._online(task, trainable, reference)
+        weights, *responses, advantages, updates = online.programs()
+        reward, loading = task.open_reward()
+        longest = self.prompt_tokens + self.response_tokens
+        scores = reward.scorer.preference_programs("scores", longest)
+
+        opt_state = abstract_state(trainable.params, task.optimizer).opt_state
+        policy = (trainable.params, opt_state, trainable.frozen)
+        judge = (reward.scorer.abstract_params,)
+        # Under LoRA the reference is the policy's frozen base.
+        apart = () if task.lora else (reference.params,)
+        advantages = replace(advantages, aliased=(reference.params,) if task.lora else ())
+        sampling = "raise decode_tensor, or lower batch_size"
+        training = "raise micro_batches or the number of devices"
+        iteration = [
+            _hold(task, weights, sampling, (opt_state,), (*judge, *apart)),
+            *(_hold(task, p, sampling, policy, (*judge, *apart)) for p in responses),
+            *(_hold(task, p, "lower score_batch_size", policy, apart) for p in scores),
+            _hold(task, advantages, training, (opt_state,), judge),
+            _hold(task, updates, training, (), (*judge, *apart)),
+        ]
+        starts = [reference] if task.lora else [reference, task.load(FLOAT32)]
+        return [
+            *iteration,
+            *(program for model in starts for program in task.merges(model)),
+            *loading,
+            *initial_programs(blueprint, task.mesh, task.init_seed),
+            state_program(trainable.params, task.optimizer),
+        ]
+
+    def train(self, task: Task, history: History) -> Trained:
+        """Runs the iterations."""
+        # Merged, as the policy's frozen base: both start as exactly the same function.
+        reference = task.load(None)
+        start = reference.params if task.lora else task.load(FLOAT32).params
+        # Under LoRA the reference is the policy's frozen base: there is nothing to offload.
+        reference_params = offload_to_host(reference.params, task.offload and not task.lora)
+        blueprint = self._blueprint(task)
+        trainable = make_trainable(blueprint, start, task.mesh, task.init_seed)
+        del start
+        # Of the reference the loop needs shapes alone; what is offloaded must not be kept here.
+        reference = task.reference.abstract(task.mesh)
+        online, (reward, _) = self._online(task, trainable, reference), task.open_reward()
+        state = RLState(0, init_state(trainable.params, task.optimizer), self.kl_coef)
+        state, tokens = train(
+            online,
+            state,
+            self.iterations,
+            reference_params,
+            reward,
+            self._pool(task).draw,
+            AdaptiveKL(self.kl_target, self.kl_horizon),
+            Limits(
+                first_ratio_error=self.max_first_ratio_error,
+                sampler_gap=self.max_sampler_gap,
+                missing_stop_penalty=self.missing_stop_penalty,
+            ),
+            history,
+        )
+        params = state.train.params
+        return Trained(params if blueprint.module is Decoder else inside(DECODER, params), tokens)
+
+    def summary(self, rows: list[Scalars]) -> dict[str, Any]:
+        """Where the score and the KL ended, and whether sampler and trainer agreed."""
+        return {
+            "iterations": len(rows),
+            "first_score": rows[0]["score"],
+            "last_score": rows[-1]["score"],
+            "last_kl_k1": rows[-1]["kl_k1"],
+            "last_kl_k3": rows[-1]["kl_k3"],
+            "max_first_ratio_error": max(row["first_ratio_error"] for row in rows),
+            "max_first_approx_kl": max(row["first_approx_kl"] for row in rows),
+            "max_sampler_gap_mean": max(row["sampler_gap_mean"] for row in rows),
+        }
+
+    def _blueprint(self, task: Task) -> Blueprint:
+        """Of what is trained."""
+        return replace(task.reference, module=self.gradient.module, lora=task.lora)
+
+    def _online(self, task: Task, trainable: Trainable, reference: Model) -> Online:
+        return Online(
+            algorithm=self.gradient,
+            blueprint=self._blueprint(task),
+            trainable=trainable,
+            reference=reference,
+            optimizer=task.optimizer,
+            mesh=task.mesh,
+            decode_mesh=task.decode_mesh,
+            stop_ids=task.stop_ids,
+            batch_size=self.batch_size,
+            max_new_tokens=self.response_tokens,
+            seed=task.seed,
+        )
+
+    def _pool(self, task: Task) -> PromptPool:
+        """The training prompts that are short enough.
+
+        Raises:
+          ValueError: a kind that has a share has none.
+        """
+        chat = task.open_chat()
+        red_team, helpful = (self._short(prompts, chat) for prompts in task.prompts())
+        samples = self.gradient.samples_per_prompt
+        pool = PromptPool(
+            red_team=red_team,
+            helpful=helpful,
+            count=self.batch_size // samples,
+            helpful_fraction=self.helpful_fraction,
+            samples=samples,
+            seed=task.seed,
+        )
+        pool.draw(0)
+        return pool
+
+    def _short(self, prompts: list[Prompt], chat: ChatFormat) -> list[Drawn]:
+        rows = [Drawn(prompt.id, chat.prompt_ids(prompt.messages)) for prompt in prompts]
+        short = [row for row in rows if len(row.ids) <= self.prompt_tokens]
+        if len(short) < len(rows):
+            log.info("rl: %d prompts are longer than prompt_tokens", len(rows) - len(short))
+        return short
+
+
+def _hold(task: Task, program: Program, remedy: str, stay: Any, waits: Any) -> Program:
+    """The program, with what is on the devices meanwhile; ``waits`` can be offloaded."""
+    if task.offload:
+        return replace(program, remedy=remedy, resident=stay)
+    offload = "offload=True" if waits else ""
+    return replace(program, remedy=remedy, resident=(*stay, *waits), offload=offload)
+
+
+def online(gradient: type[PolicyGradient]) -> Callable[[Mapping[str, Any]], OnlineAlgorithm]:
+    """Makes an algorithm of a policy gradient, from the values of a config's block."""
+
+    def make(values: Mapping[str, Any]) -> OnlineAlgorithm:
+        return from_values(OnlineAlgorithm, {**values, "gradient": from_values(gradient, values)})
+
+    return make

@@ -1,0 +1,254 @@
+"""What redoes a stage, and what does not."""
+
+import json
+import os
+from dataclasses import replace
+
+import pytest
+from conftest import ROOT
+from tiny_run import run_all, tiny_config
+
+from cai_jax.config import ConfigError, results_of
+from cai_jax.data.readers import is_held_out
+from cai_jax.prompts.messages import user
+from cai_jax.stages import rl, sl_data
+from cai_jax.stages.checks import check_inputs, check_models
+from cai_jax.stages.pipeline import stages_of
+from cai_jax.stages.runner import fingerprints, run_stages
+from cai_jax.stages.stage import open_run
+
+
+@pytest.fixture(autouse=True)
+def in_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def tiny(model_folder, tmp_path):
+    """Opens runs of the tiny model in one workdir."""
+    return lambda **changes: open_run(tiny_config(tmp_path / "work", model_folder, **changes))
+
+
+def refuse(stages):
+    """The same stages, none of which may run."""
+
+    def refusal(name):
+        def fail(inputs, folder):
+            raise AssertionError(f"{name} was run again")
+
+        return fail
+
+    return [replace(stage, execute=refusal(stage.name)) for stage in stages]
+
+
+def redone(before, after):
+    """Stages whose fingerprints differ."""
+    one, other = (fingerprints(run, stages_of(run.config)) for run in (before, after))
+    return {name for name in one if one[name] != other[name]}
+
+
+def edited(path, source, line, change):
+    """A copy of a data file with one row changed."""
+    rows = (ROOT / source).read_text(encoding="utf-8").splitlines()
+    rows[line] = json.dumps(change(json.loads(rows[line])))
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def test_a_finished_run_is_not_run_again(finished):
+    run_stages(open_run(finished.config), refuse(stages_of(finished.config)))
+
+
+def test_a_change_reruns_only_what_depends_on_it(finished, model_folder):
+    changed = open_run(tiny_config(finished.workdir.path, model_folder, **{"rl.kl_coef": 0.5}))
+    with pytest.raises(ConfigError, match=r"config.rl.kl_coef: 0\.\d+ there, 0.5 here"):
+        changed.workdir.claim(changed.config)
+    with pytest.raises(AssertionError, match="rl was run again"):
+        run_stages(changed, refuse(stages_of(changed.config)))
+
+
+EXECUTION = {
+    "rl.micro_batches": 2,
+    "sl_train.micro_batches": 2,
+    "pm_train.micro_batches": 2,
+    "rl.offload": True,
+    "model.remat": "dots_saveable",
+    "model.attention": "xla",
+    "mesh.fsdp": 2,
+    "mesh.decode_tensor": 2,
+    "generation.batch_size": 4,
+    "generation.score_batch_size": 4,
+    "generation.score_bucket_tokens": 128,
+    "model.cache": "/nowhere",
+}
+
+
+@pytest.mark.parametrize("field", EXECUTION)
+def test_how_something_is_computed_redoes_nothing(finished, model_folder, field):
+    other = {field: EXECUTION[field]} | ({"mesh.tensor": 4} if field == "mesh.fsdp" else {})
+    changed = open_run(tiny_config(finished.workdir.path, model_folder, **other))
+    changed.workdir.claim(changed.config)
+    run_stages(changed, refuse(stages_of(changed.config)))
+
+
+RESULTS = {
+    "seed": {*["sl_data", "sl_train", "feedback", "pm_train", "rl", "evaluate", "report"]},
+    "sl_data.rounds": {
+        *["sl_data", "sl_train", "feedback", "pm_train", "rl", "evaluate", "report"]
+    },
+    "feedback.temperature": {*["feedback", "pm_train", "rl", "evaluate", "report"]},
+    "pm_train.learning_rate": {*["pm_train", "rl", "evaluate", "report"]},
+    "rl.minibatches": {*["rl", "evaluate", "report"]},
+    "rl.batch_size": {*["rl", "evaluate", "report"]},
+    "evaluate.bootstrap_samples": {*["evaluate", "report"]},
+    "report.transcripts": {"report"},
+}
+
+
+@pytest.mark.parametrize("field", RESULTS)
+def test_what_is_computed_redoes_what_reads_it(tiny, field):
+    block = results_of(tiny().config)
+    for name in field.split("."):
+        block = block[name]
+    other = 2 * block if block else 1
+    assert redone(tiny(), tiny(**{field: other})) == RESULTS[field]
+
+
+def number(run, file, side, which):
+    """Line of a row of a file, by its place on one side of the split."""
+    return run.data.rows(file).index(run.data.side(file, side)[which])
+
+
+def longer_prompt(side):
+    """Changes a prompt so that it stays on its side of the split."""
+
+    def change(row):
+        for words in ("please", "if you can", "thank you", "today", "in short", "for me", "now"):
+            text = f"{row['prompt']} {words}."
+            if is_held_out((user(text),), 30) == (side == "held_out"):
+                return row | {"prompt": text}
+        raise AssertionError("every wording changes sides")
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("side", "which", "stages"),
+    [
+        ("training", 0, "sl_data sl_train feedback pm_train rl evaluate report"),
+        ("training", -1, "rl evaluate report"),  # sl_data answers the first four alone
+        ("held_out", 0, "evaluate report"),
+        ("held_out", -1, ""),  # the first four alone are evaluated
+    ],
+)
+def test_a_prompt_redoes_only_the_stages_that_read_it(tiny, tmp_path, side, which, stages):
+    line = number(tiny(), "helpful_prompts", side, which)
+    path = edited(
+        tmp_path / "prompts.jsonl", "datasets/helpful_prompts.jsonl", line, longer_prompt(side)
+    )
+    assert redone(tiny(), tiny(**{"data.helpful_prompts": path})) == set(stages.split())
+
+
+def test_a_pair_redoes_only_the_stages_that_read_it(tiny, tmp_path):
+    line = number(tiny(), "helpfulness_pairs", "training", 0)
+    change = lambda row: row | {"chosen": f"Yes. {row['chosen']}"}
+    path = edited(tmp_path / "pairs.jsonl", "datasets/helpfulness_pairs.jsonl", line, change)
+    after = tiny(**{"data.helpfulness_pairs": path})
+    assert redone(tiny(), after) == {"pm_train", "rl", "evaluate", "report"}
+
+
+def test_a_principle_redoes_only_the_stages_that_read_it(tiny, tmp_path):
+    text = (ROOT / "constitutions/harmless.yaml").read_text(encoding="utf-8")
+    principle = tiny().data.constitution.feedback[0].id
+    path = tmp_path / "constitution.yaml"
+    path.write_text(text.replace(f"id: {principle}", f"id: {principle}-again"), encoding="utf-8")
+    after = tiny(**{"constitution.path": str(path)})
+    assert redone(tiny(), after) == {"feedback", "pm_train", "rl", "evaluate", "report"}
+
+
+def test_runs_share_what_they_have_in_common(model_folder, tmp_path):
+    """Through the store: the second run repeats no stage, a third only what it changes."""
+    shared = {"stage_store": str(tmp_path / "stages"), "stages": "sl_data,sl_train"}
+    config = lambda name, **changes: tiny_config(tmp_path / name, model_folder, **shared, **changes)
+    run_all(config("one"))
+    second = open_run(config("deeper/two"))
+    run_stages(second, refuse(stages_of(second.config)))
+    policy = second.models.source(str(second.models.checkpoint("sl_train")))
+    assert policy.path.samefile(model_folder)
+    kept = {p: p.read_bytes() for p in (tmp_path / "stages").rglob("*") if p.is_file()}
+    third = open_run(config("three", **{"sl_train.learning_rate": 1e-4}))
+    first, *others = stages_of(third.config)
+    run_stages(third, [*refuse([first]), *others])
+    assert third.workdir.manifest("sl_train") != second.workdir.manifest("sl_train")
+    assert all(p.read_bytes() == content for p, content in kept.items())
+    # A stage that is redone in its workdir leaves the store's copy alone.
+    again = open_run(config("one", **{"sl_train.learning_rate": 2e-4, "rerun_changed": True}))
+    run_stages(again, stages_of(again.config))
+    assert all(p.read_bytes() == content for p, content in kept.items())
+
+
+def test_the_first_principles_alone(tiny):
+    few = {"constitution.critique_principles": 2, "constitution.feedback_principles": 1}
+    whole, some = tiny().data.constitution, tiny(**few).data.constitution
+    assert some.critique_revision == whole.critique_revision[:2]
+    assert some.feedback == whole.feedback[:1]
+    assert some.content_hash() != whole.content_hash()
+    too_many = tiny(**{"constitution.feedback_principles": 99})
+    with pytest.raises(ConfigError, match=r"config.constitution.feedback_principles: 99, but"):
+        check_inputs(too_many, stages_of(too_many.config))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("feedback.method", "coin", "config.feedback.method: no method 'coin'; known: contrast"),
+        ("rl.algorithm", "luck", "config.rl.algorithm: no algorithm 'luck'; known: ppo"),
+        ("sl_data.few_shots", 99, "config.sl_data.few_shots: 99, but the constitution has"),
+        ("feedback.principles_per_pair", 99, "config.feedback.principles_per_pair: 99, but only"),
+        ("evaluate.oracle", "cai_jax:nothing", "config.evaluate.oracle: 'cai_jax:nothing'"),
+        ("sl_data.red_team_prompts", 9999, "config.sl_data.red_team_prompts: 9999, but"),
+    ],
+)
+def test_what_there_is_not_is_refused_before_anything_runs(tiny, field, value, words):
+    run = tiny(**{field: value})
+    with pytest.raises(ConfigError) as refusal:
+        check_inputs(run, stages_of(run.config))
+    assert words in str(refusal.value)
+
+
+def test_a_replaced_model_is_another_model(finished, model_folder):
+    stages = stages_of(finished.config)
+    before = fingerprints(open_run(finished.config), stages)
+    file = model_folder / "model.safetensors"
+    status = file.stat()
+    os.utime(file, ns=(0, 0))
+    after = fingerprints(open_run(finished.config), stages)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert all(before[stage.name] != after[stage.name] for stage in stages)
+    assert fingerprints(open_run(finished.config), stages) == before
+
+
+def test_a_stage_without_what_it_needs_is_refused(tiny):
+    run = tiny(stages="rl")
+    with pytest.raises(ConfigError, match="stage rl needs sl_train"):
+        run_stages(run, stages_of(run.config))
+
+
+def test_a_stage_receives_what_it_declares_alone(tiny):
+    inputs = tiny().inputs(sl_data.STAGE)
+    assert inputs.config.sl_data.rounds
+    assert inputs.constitution.critique_revision
+    assert not inputs.constitution.feedback
+    with pytest.raises(AttributeError, match="rl"):
+        _ = inputs.config.rl
+    with pytest.raises(KeyError, match="does not declare that it needs rl"):
+        inputs.artifact("rl")
+    with pytest.raises(KeyError):
+        tiny().inputs(rl.STAGE).rows("harmlessness_pairs")
+
+
+def test_rows_that_do_not_split_over_the_devices_are_told(tiny, caplog):
+    check_models(tiny())
+    assert not caplog.records
+    check_models(tiny(**{"sl_train.batch_size": 6}))
+    assert "config.sl_train.batch_size: 6 rows at once do not split over 4 devices" in caplog.text
