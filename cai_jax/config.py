@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from operator import attrgetter
 from typing import Annotated, Any, Literal, get_args
 
@@ -36,6 +37,19 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 class ConfigError(ValueError):
     """A config that cannot be run; the message names the field and the remedy."""
+
+
+@contextmanager
+def naming(field: str) -> Iterator[None]:
+    """Puts a field or flag before what lower layers, which know none, say of its value.
+
+    Raises:
+      ConfigError: in place of a ValueError.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f"{field}: {error}") from error
 
 
 def setting(default: Any, description: str, **bounds: Any) -> Any:

@@ -18,11 +18,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from flax import nnx
 from safetensors.numpy import save_file
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
-from cai_jax.commands import front
+from cai_jax.commands.front import start
+from cai_jax.commands.source import open_source
 from cai_jax.models.io.export import adapter_config, adapter_tensors, decoder_tensors, write_shards
 from cai_jax.models.io.load import HEAD, load_update, load_whole
 from cai_jax.models.io.sources import ModelSource
@@ -43,7 +43,7 @@ def main() -> None:
     to = Path(TO.value)
     if to.exists():
         raise ValueError(f"--to: {to} exists; name a new folder")
-    source = front.open_source(FROM.value)
+    source = open_source(FROM.value)
     to.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.name}.") as hidden:
         partial = Path(hidden) / to.name
@@ -64,9 +64,7 @@ def _write_model(source: ModelSource, folder: Path, classifier: bool) -> None:
     family = source.family
     fields["architectures"] = [family.classifier if classifier else family.language_model]
     if classifier:
-        # A classifier has no projection to the vocabulary.
-        flat = [(path, v) for path, v in nnx.to_flat_state(decoder) if path != ("output",)]
-        decoder = nnx.from_flat_state(flat)
+        decoder.pop("output", None)  # a classifier has no projection to the vocabulary
         fields |= {"num_labels": 1, "id2label": {"0": "score"}, "label2id": {"score": 0}}
         fields["pad_token_id"] = _padding(source, tokenizer)
         if tokenizer is not None:
@@ -96,7 +94,7 @@ def _write_generation_config(source: ModelSource, fields: dict[str, Any], file: 
     _write_json(file, {name: fields[name] for name in names if fields.get(name) is not None})
 
 
-def _padding(source: ModelSource, tokenizer: PreTrainedTokenizerFast | None) -> int:
+def _padding(source: ModelSource, tokenizer: PreTrainedTokenizerBase | None) -> int:
     """A padding token that is none of the stop tokens.
 
     transformers reads the score at the last token that is not padding, and a dialogue ends with a
@@ -136,7 +134,7 @@ def _write_adapter(source: ModelSource, folder: Path, to: Path) -> None:
     _write_json(folder / "adapter_config.json", adapter_config(info, base, tensors))
 
 
-def _tokenizer(source: ModelSource) -> PreTrainedTokenizerFast | None:
+def _tokenizer(source: ModelSource) -> PreTrainedTokenizerBase | None:
     """The source's tokenizer; it may have none."""
     return load_tokenizer(source.path, needs_template=False) if source.has_tokenizer else None
 
@@ -184,4 +182,4 @@ def _write_json(file: Path, fields: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    front.run(main)
+    start(main)

@@ -8,13 +8,17 @@ A row is {"prompt": ...} as text, {"messages": ...} as turns, or prompt_ids. It 
 row's completion depends on its prompt, its line number and the seed, not on the batch.
 """
 
+from typing import Any
+
 from absl import flags
 
-from cai_jax.commands import front, jsonl
-from cai_jax.generation.engine import Generator
+from cai_jax.commands import jsonl, models, texts
+from cai_jax.commands.front import start
+from cai_jax.data.jsonl import JsonRow
+from cai_jax.generation.engine import Completion, Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.keys import named_key
-from cai_jax.models.io.load import load_policy
+from cai_jax.models.io.sources import ModelSource
 
 TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "0: the likeliest token", lower_bound=0.0)
 TOP_K = flags.DEFINE_integer("top_k", 0, "keep the k likeliest tokens; 0: all", lower_bound=0)
@@ -28,29 +32,34 @@ SEED = flags.DEFINE_integer("seed", 0, "of the samples", lower_bound=0)
 def main() -> None:
     """Completes every row."""
     rows = jsonl.read_rows(("prompt",))
-    source, mesh, dtype = jsonl.open_model(), jsonl.open_mesh(), jsonl.dtype()
-    prompts = jsonl.token_ids(rows, source, "prompt")
-    jsonl.check_lengths(rows, source, [len(ids) + MAX_NEW_TOKENS.value for ids in prompts])
-    stops = jsonl.stop_ids(rows, source)
-    model = load_policy(source, mesh, dtype, dtype)
-    completions = Generator(model, mesh, stops, jsonl.BATCH_SIZE.value).generate(
+    source = models.named_source()
+    prompts = texts.token_ids(rows, source, "prompt")
+    texts.check_lengths(rows, source, [len(ids) + MAX_NEW_TOKENS.value for ids in prompts])
+    stops, mesh = texts.stop_ids(rows, source), models.open_mesh()
+    model = models.open_policy(source, mesh)
+    completions = Generator(model, mesh, stops, models.BATCH_SIZE.value).generate(
         prompts,
         [named_key(SEED.value, "generate", row.line - 1) for row in rows],
         MAX_NEW_TOKENS.value,
         Sampling(TEMPERATURE.value, TOP_K.value, TOP_P.value),
     )
-    answers = []
-    for row, completion in zip(rows, completions, strict=True):
-        answer = {
-            "completion_ids": completion.ids,
-            "token_logprobs": completion.logprobs.tolist(),
-            "finished": completion.finished,
-        }
-        if row.fields.get("prompt_ids") is None:
-            answer["completion"] = jsonl.open_chat(source).text(completion.ids)
-        answers.append(row.fields | answer)
-    jsonl.write_rows(answers)
+    jsonl.write_rows(
+        row.fields | answer(row, completion, source)
+        for row, completion in zip(rows, completions, strict=True)
+    )
+
+
+def answer(row: JsonRow, completion: Completion, source: ModelSource) -> dict[str, Any]:
+    """What comes back of a row, besides its own fields."""
+    fields = {
+        "completion_ids": completion.ids,
+        "token_logprobs": completion.logprobs.tolist(),
+        "finished": completion.finished,
+    }
+    if row.fields.get("prompt_ids") is not None:
+        return fields
+    return fields | {"completion": texts.open_chat(source).text(completion.ids)}
 
 
 if __name__ == "__main__":
-    front.run(main)
+    start(main)

@@ -8,33 +8,51 @@ one number a token of the completion (its end of turn included where it is text 
 from a preference model, with its ``score``.
 """
 
-from cai_jax.commands import front, jsonl
+from collections.abc import Sequence
+from typing import Any
+
+from cai_jax.commands import jsonl, models, texts
+from cai_jax.commands.front import start
 from cai_jax.generation.scoring import Scorer
-from cai_jax.models.io.load import load_policy, load_preference_model
+from cai_jax.models.io.sources import ModelSource
 
 
 def main() -> None:
     """Scores every row."""
     rows = jsonl.read_rows(("prompt", "completion"))
-    source, mesh, dtype = jsonl.open_model(), jsonl.open_mesh(), jsonl.dtype()
-    prompts = jsonl.token_ids(rows, source, "prompt")
-    completions = jsonl.token_ids(rows, source, "completion")
+    source = models.named_source()
+    prompts, completions = (
+        texts.token_ids(rows, source, field) for field in ("prompt", "completion")
+    )
     whole = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
-    jsonl.check_lengths(rows, source, [len(ids) for ids in whole])
+    texts.check_lengths(rows, source, [len(ids) for ids in whole])
+    answers: list[dict[str, Any]]
     if source.kind == "preference":
-        if not source.checkpoints:
-            # transformers reads a classifier's score at the last token that is not padding.
-            padding = source.hugging_face_fields.get("pad_token_id")
-            whole = [_without_end(ids, padding) for ids in whole]
-        model, _ = load_preference_model(source, mesh, dtype, dtype)
-        scores = Scorer(model, mesh, jsonl.BATCH_SIZE.value).preference_scores(whole)
-        answers = [{"score": float(score)} for score in scores]
+        answers = [{"score": score} for score in preference_scores(source, whole)]
     else:
-        model = load_policy(source, mesh, dtype, dtype)
-        scorer = Scorer(model, mesh, jsonl.BATCH_SIZE.value)
-        logprobs = scorer.completion_logprobs(prompts, completions)
-        answers = [{"token_logprobs": row.tolist()} for row in logprobs]
-    jsonl.write_rows([row.fields | answer for row, answer in zip(rows, answers, strict=True)])
+        found = token_logprobs(source, prompts, completions)
+        answers = [{"token_logprobs": logprobs} for logprobs in found]
+    jsonl.write_rows(row.fields | answer for row, answer in zip(rows, answers, strict=True))
+
+
+def token_logprobs(
+    source: ModelSource, prompts: Sequence[list[int]], completions: Sequence[list[int]]
+) -> list[list[float]]:
+    """Log-probability of every token of every completion, given its prompt."""
+    mesh = models.open_mesh()
+    scorer = Scorer(models.open_policy(source, mesh), mesh, models.BATCH_SIZE.value)
+    return [row.tolist() for row in scorer.completion_logprobs(prompts, completions)]
+
+
+def preference_scores(source: ModelSource, dialogues: Sequence[list[int]]) -> list[float]:
+    """A preference model's score of every dialogue."""
+    if not source.checkpoints:
+        # transformers reads a classifier's score at the last token that is not padding.
+        padding = source.hugging_face_fields.get("pad_token_id")
+        dialogues = [_without_end(ids, padding) for ids in dialogues]
+    mesh = models.open_mesh()
+    scorer = Scorer(models.open_preference_model(source, mesh), mesh, models.BATCH_SIZE.value)
+    return scorer.preference_scores(dialogues).tolist()
 
 
 def _without_end(ids: list[int], padding: int | None) -> list[int]:
@@ -45,4 +63,4 @@ def _without_end(ids: list[int], padding: int | None) -> list[int]:
 
 
 if __name__ == "__main__":
-    front.run(main)
+    start(main)

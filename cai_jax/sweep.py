@@ -23,12 +23,13 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from cai_jax.commands.config_flag import CONFIG
+from cai_jax.commands.front import start
 from cai_jax.config import ConfigError, parse_config
 from cai_jax.evaluation.statistics import Estimate, mean_over_seeds
-from cai_jax.main import CONFIG, host_flags, start
 from cai_jax.report.figures import measures_by_variation
 
 log = logging.getLogger("cai_jax")
@@ -80,12 +81,8 @@ class Result:
     measures: dict[str, float]
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Runs what is missing, and compares."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-    if given := host_flags():
-        raise ValueError(f"{given[0]}: a sweep starts its runs on this host alone; leave it out")
     file = config_flags.get_config_filename(flags.FLAGS["sweep"])
     sweep = read_sweep(SWEEP.value.to_dict(), file)
     check_variations(sweep, CONFIG.value, file)

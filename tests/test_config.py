@@ -10,6 +10,7 @@ import pytest
 from absl import flags
 from conftest import ROOT, load_config, read_config
 
+from cai_jax.commands.config_flag import define_config
 from cai_jax.config import (
     STAGES,
     Config,
@@ -19,7 +20,6 @@ from cai_jax.config import (
     results_of,
     with_defaults,
 )
-from cai_jax.main import define_config
 
 
 def presets() -> Iterator[tuple[str, str]]:

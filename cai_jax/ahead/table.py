@@ -1,10 +1,11 @@
 """The report of compile-ahead on the steps of a run on a TPU slice, as a table."""
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-GIB = 2**30
+from cai_jax.ahead.chips import GIB, Chip
+
 TIGHT = 0.9  # share of the memory above which a step may not fit
 
 
@@ -17,7 +18,7 @@ class StepReport:
       problem: why it does not compile or fit, and the remedy; empty: it fits.
       arguments: its inputs.
       temporaries: what it allocates, with results that no donated argument holds.
-      resident: models that are resident during the step and not passed to it.
+      resident: models that are on the chip during the step and not passed to it.
       share: all three, as a share of the chip's memory.
       flops: floating point operations per chip, recomputation included.
       moved: bytes to and from the chip's memory.
@@ -32,6 +33,7 @@ class StepReport:
       replicated: bytes of the parameters that are replicated on every chip, by name.
       samples: whether it runs in the sampling layout.
       unread: loops of unknown length, which count once.
+      narrower: programs that differ in shorter rows alone, and are not compiled.
     """
 
     step: str
@@ -53,74 +55,122 @@ class StepReport:
     replicated: dict[str, int] | None = None
     samples: bool = False
     unread: tuple[str, ...] = ()
+    narrower: int = 0
 
 
-def table(reports: list[StepReport], about: dict[str, Any]) -> list[str]:
-    """The lines of the report.
+@dataclass(frozen=True)
+class Report:
+    """What a run needs of a slice.
 
-    Args:
-      reports: one per step.
-      about: facts of the slice and the model, as ``cai_jax.compile`` collects them.
+    Attributes:
+      topology: name of the slice.
+      slices: of this kind.
+      chips: of all slices.
+      chip: its kind.
+      peaks: of a chip.
+      mesh: sizes of the axes of training.
+      decoding_mesh: sizes of the axes of sampling.
+      parameters: of the base model.
+      steps: in the order of the stages.
     """
-    chips, peaks = about["chips"], about["peaks"]
-    slices = f"{about['slices']} x " if about["slices"] > 1 else ""
+
+    topology: str
+    slices: int
+    chips: int
+    chip: str
+    peaks: Chip
+    mesh: Mapping[str, int]
+    decoding_mesh: Mapping[str, int]
+    parameters: int
+    steps: tuple[StepReport, ...]
+
+
+def table(report: Report) -> str:
+    """The report as people read it."""
+    slices = f"{report.slices} x " if report.slices > 1 else ""
     lines = [
-        f"{slices}{about['topology']}: {chips} chips, {about['chip']}; "
-        f"{about['parameters'] / 1e9:.2f} billion parameters",
-        f"training layout {about['mesh']}, sampling layout {about['decoding_mesh']}",
+        f"{slices}{report.topology}: {report.chips} chips, {report.chip}; "
+        f"{report.parameters / 1e9:.2f} billion parameters",
+        f"training layout {dict(report.mesh)}, sampling layout {dict(report.decoding_mesh)}",
         "",
         "| step | arguments | temporaries | resident | of memory | TFLOP | GB moved | GB sent "
         "| compiled in | lower bound | limited by | utilisation | tokens/s/chip |",
         "| --- |" + " ---: |" * 8 + " ---: | --- | ---: | ---: |",
-    ]
-    for r in reports:
-        if not r.share:
-            lines.append(f"| {r.step} | see its PROBLEM |" + " |" * 11)
-            continue
-        gib = [f"{size / GIB:.2f} GiB" for size in (r.arguments, r.temporaries, r.resident)]
-        lines.append(
-            f"| {r.step} | {' | '.join(gib)} | {r.share:.0%} | {r.flops / 1e12:.1f} | "
-            f"{r.moved / 1e9:.1f} | {r.sent / 1e9:.2f} | {r.compile_seconds:.0f} s | "
-            f"{r.seconds:.3g} s | {r.bound} | {r.utilisation:.0%} | {r.tokens_per_second:.0f} |"
-        )
-    lines += ["", "Collectives, GB of results per chip:"]
-    for r in reports:
-        kinds = ", ".join(f"{k} {v / 1e9:.2f}" for k, v in sorted((r.collectives or {}).items()))
-        lines.append(f"  {r.step}: {kinds or 'none'}")
-        for kind, types in sorted((r.decode_collectives or {}).items()):
-            shapes = sorted({re.sub(r"\{[^}]*\}", "", t) for t in types})
-            lines.append(f"    per token: {len(types)} x {kind} of {', '.join(shapes)}")
-    lines.append("")
-    for layout, samples in (("training", False), ("sampling", True)):
-        replicated: dict[str, int] = {}
-        for r in reports:
-            replicated |= (r.replicated or {}) if r.samples == samples else {}
-        names = ", ".join(f"{n} ({size / 1024:.0f} KiB)" for n, size in sorted(replicated.items()))
-        lines.append(
-            f"Parameters replicated on every chip in the {layout} layout: {names or 'none'}"
-        )
-    for r in reports:
-        if r.problem:
-            lines.append(f"PROBLEM {r.step}: {r.problem}")
-        elif r.share > TIGHT:
-            lines.append(
-                f"TIGHT {r.step}: {r.share:.0%} of memory, and the runtime needs some, too; stay "
-                f"below {TIGHT:.0%}"
-            )
-        if r.unread:
-            lines.append(f"UNKNOWN {r.step}: loops that count once: {', '.join(r.unread)}")
-    if about["slices"] > 1:
-        lines.append("The estimate ignores the slower network between slices.")
-    lines += [
+        *map(_row, report.steps),
         "",
-        f"Published peaks of a chip: {peaks['memory'] / GIB:.0f} GiB at "
-        f"{peaks['bandwidth'] / 1e9:.0f} GB/s, {peaks['flops'] / 1e12:.0f} TFLOP/s in bfloat16, "
-        f"links {peaks['links'] / 1e9:.0f} GB/s in total.",
-        "Lower bound: the slowest of computing, memory and links, the other two fully overlapped; "
-        "collectives are rings over all links; sampling runs to its token limit. Utilisation "
-        "counts two operations per parameter and token, and those of the trained gradients; TFLOP "
-        "also counts recomputation. Tokens are sampled ones if a step samples, else all that it "
-        "reads, padding included, in every epoch. Real steps take longer: measure before you plan "
-        "with it.",
+        "Collectives, GB of results per chip:",
+        *(line for step in report.steps for line in _collectives(step)),
+        "",
+        _replicated("training", [step for step in report.steps if not step.samples]),
+        _replicated("sampling", [step for step in report.steps if step.samples]),
+        *_narrower(report.steps),
+        *(line for step in report.steps for line in _warnings(step)),
     ]
-    return lines
+    if report.slices > 1:
+        lines.append("The estimate ignores the slower network between slices.")
+    return "\n".join([*lines, "", _peaks(report.peaks), LEGEND])
+
+
+LEGEND = (
+    "Lower bound: the slowest of computing, memory and links, the other two fully overlapped; "
+    "collectives are rings over all links; sampling runs to its token limit. Utilisation counts "
+    "two operations per parameter and token, and those of the trained gradients; TFLOP also counts "
+    "recomputation. Tokens are sampled ones if a step samples, else all that it reads, padding "
+    "included, in every epoch. Real steps take longer: measure before you plan with it."
+)
+
+
+def _row(step: StepReport) -> str:
+    if step.problem and not step.share:
+        return f"| {step.step} | see its PROBLEM |" + " |" * 11
+    gib = [f"{size / GIB:.2f} GiB" for size in (step.arguments, step.temporaries, step.resident)]
+    return (
+        f"| {step.step} | {' | '.join(gib)} | {step.share:.0%} | {step.flops / 1e12:.1f} | "
+        f"{step.moved / 1e9:.1f} | {step.sent / 1e9:.2f} | {step.compile_seconds:.0f} s | "
+        f"{step.seconds:.3g} s | {step.bound} | {step.utilisation:.0%} | "
+        f"{step.tokens_per_second:.0f} |"
+    )
+
+
+def _collectives(step: StepReport) -> Iterator[str]:
+    kinds = ", ".join(f"{k} {v / 1e9:.2f}" for k, v in sorted((step.collectives or {}).items()))
+    yield f"  {step.step}: {kinds or 'none'}"
+    for kind, types in sorted((step.decode_collectives or {}).items()):
+        shapes = sorted({re.sub(r"\{[^}]*\}", "", t) for t in types})
+        yield f"    per token: {len(types)} x {kind} of {', '.join(shapes)}"
+
+
+def _replicated(layout: str, steps: list[StepReport]) -> str:
+    sizes: dict[str, int] = {}
+    for step in steps:
+        sizes |= step.replicated or {}
+    names = ", ".join(f"{name} ({size / 1024:.0f} KiB)" for name, size in sorted(sizes.items()))
+    return f"Parameters replicated on every chip in the {layout} layout: {names or 'none'}"
+
+
+def _narrower(steps: tuple[StepReport, ...]) -> Iterator[str]:
+    several = [step for step in steps if step.narrower]
+    if several:
+        yield "Compiled with the longest rows alone:"
+    for step in several:
+        yield f"  {step.step}, and {step.narrower} narrower widths"
+
+
+def _warnings(step: StepReport) -> Iterator[str]:
+    if step.problem:
+        yield f"PROBLEM {step.step}: {step.problem}"
+    elif step.share > TIGHT:
+        yield (
+            f"TIGHT {step.step}: {step.share:.0%} of memory, and the runtime needs some, too; stay "
+            f"below {TIGHT:.0%}"
+        )
+    if step.unread:
+        yield f"UNKNOWN {step.step}: loops that count once: {', '.join(step.unread)}"
+
+
+def _peaks(chip: Chip) -> str:
+    return (
+        f"Published peaks of a chip: {chip.memory / GIB:.0f} GiB at "
+        f"{chip.bandwidth / 1e9:.0f} GB/s, {chip.flops / 1e12:.0f} TFLOP/s in bfloat16, "
+        f"links {chip.links / 1e9:.0f} GB/s in total."
+    )

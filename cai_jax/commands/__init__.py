@@ -1,1 +1,1 @@
-"""What the commands share: how they start, and rows of JSONL files."""
+"""What the commands share: how they start, the flags of configs and models, rows of JSONL files."""

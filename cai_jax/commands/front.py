@@ -1,32 +1,67 @@
-"""What all small commands share: how they start, and how a user's mistake ends them."""
+"""How every command starts: flags, log, cache of programs; and how a user's mistake ends it."""
 
+import logging
+import os
 import sys
 from collections.abc import Callable
 
-import jax
-from absl import app, flags, logging
+if not sys.stderr.isatty():
+    os.environ.setdefault("TQDM_MININTERVAL", "10")  # seconds; logs are not for animation
 
-from cai_jax.models.io.sources import ModelSource, cache_folder, resolve
+from absl import app, flags
+from absl import logging as absl_logging
 
-CACHE = flags.DEFINE_string("cache", "", "folder of downloads; empty: the XDG cache")
+from cai_jax.parallel.link import HostLostError
 
-
-def run(command: Callable[[], None]) -> None:
-    """Parses the flags and runs a command; a user's mistake ends with one line."""
-
-    def main(argv: list[str]) -> None:
-        if len(argv) > 1:
-            raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-        logging.set_verbosity(logging.WARNING)  # Orbax reports every file
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
-        try:
-            command()
-        except (ValueError, FloatingPointError, OSError) as error:
-            sys.exit(f"error: {error}")
-
-    app.run(main)
+log = logging.getLogger("cai_jax")
 
 
-def open_source(name: str) -> ModelSource:
-    """A model source, as the README lists them."""
-    return resolve(name, cache_folder(CACHE.value))
+def start(main: Callable[[], None]) -> None:
+    """Runs the ``main`` of a command, once its flags are parsed.
+
+    A mistake of the user is one message and exit code 1. A host that did not come has a code of its
+    own, with which GKE starts the run again.
+    """
+    app.run(lambda arguments: _guarded(main, arguments[1:]), flags_parser=_parse_flags)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """Parses flags; an unknown one, or a broken config file, ends with one line."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        # ml_collections hands on the traceback of a config file; its last line is the error.
+        text = str(error).strip()
+        sys.exit(f"error: {text.splitlines()[-1] if 'Traceback' in text else text}")
+
+
+def _guarded(main: Callable[[], None], arguments: list[str]) -> None:
+    if arguments:
+        sys.exit(f"error: {arguments[0]}: no such flag; flags are --NAME=VALUE")
+    _log_to_stderr()
+    try:
+        _keep_programs()
+        main()
+    except HostLostError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except (ValueError, FloatingPointError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False  # absl would print it again
+    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax and clu report every file
+
+
+def _keep_programs() -> None:
+    """Programs compiled once are found again by the next command with the same shapes."""
+    import jax
+
+    from cai_jax.models.io.sources import cache_folder
+
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))

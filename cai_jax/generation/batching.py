@@ -8,6 +8,10 @@ import numpy as np
 from cai_jax.parallel.mesh import rounded_up
 
 
+class TooLongError(ValueError):
+    """A row is longer than what its reader was made for."""
+
+
 @dataclass(frozen=True)
 class Bucket:
     """A padded batch; rows past ``len(indices)`` repeat the first and are thrown away."""
@@ -47,10 +51,10 @@ def check_longest(lengths: Sequence[int], max_tokens: int | None, name: str) -> 
     """Refuses rows longer than the run was planned for, before they meet a memory limit.
 
     Raises:
-      ValueError: a row has more than ``max_tokens``.
+      TooLongError: a row has more than ``max_tokens``.
     """
     if max_tokens is not None and max(lengths, default=0) > max_tokens:
-        raise ValueError(
+        raise TooLongError(
             f"{name}: a row has up to {max(lengths)} tokens, more than the context of "
             f"{max_tokens}; raise it, or shorten prompts and few-shots"
         )

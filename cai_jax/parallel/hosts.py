@@ -307,8 +307,8 @@ def check_shared(folder: Path) -> None:
         file.unlink()
     if blind := [_link.who(host) for host, seen in enumerate(sees) if not seen]:
         raise HostError(
-            f"{folder}: {', '.join(blind)} cannot see what {_link.who(0)} writes there; set "
-            "config.workdir to a folder that all hosts mount (NFS, Filestore, a bucket)"
+            f"{folder}: {', '.join(blind)} cannot see what {_link.who(0)} writes there; "
+            "name a folder that all hosts mount (NFS, Filestore, a bucket)"
         )
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from cai_jax.config import Config, ConfigError, LoRAFields
+from cai_jax.config import Config, ConfigError, LoRAFields, naming
 from cai_jax.models.blueprint import Blueprint, Model
 from cai_jax.models.config import Execution, LoRAConfig
 from cai_jax.models.decoder import Decoder
@@ -60,13 +60,15 @@ class Models:
     def mesh(self) -> Mesh:
         """The devices, as training splits work over them."""
         sizes = self._config.mesh
-        return make_mesh(sizes.data, sizes.fsdp, sizes.tensor, self._devices)
+        with naming("config.mesh"):
+            return make_mesh(sizes.data, sizes.fsdp, sizes.tensor, self._devices)
 
     @cached_property
     def decode_mesh(self) -> Mesh:
         """The same devices as sampling splits work over them."""
-        tensor = self._config.mesh.decode_tensor
-        return decoding_mesh(self.mesh, tensor) if tensor else self.mesh
+        mesh, tensor = self.mesh, self._config.mesh.decode_tensor
+        with naming("config.mesh.decode_tensor"):
+            return decoding_mesh(mesh, tensor) if tensor else mesh
 
     @property
     def platform(self) -> str:

@@ -19,6 +19,7 @@ import jax
 
 import cai_jax
 from cai_jax.config import ConfigError, results_of
+from cai_jax.generation.batching import TooLongError
 from cai_jax.models.io.sources import stamp
 from cai_jax.parallel import hosts
 from cai_jax.stages.stage import Inputs, Run, Stage
@@ -112,7 +113,10 @@ def _run_one(run: Run, stage: Stage, fingerprint: str) -> None:
     log.info("%s: running", stage.name)
     partial = run.workdir.open_partial(stage.name)
     started = time.monotonic()
-    outcome = stage.execute(run.inputs(stage), partial)
+    try:
+        outcome = stage.execute(run.inputs(stage), partial)
+    except TooLongError as error:  # rows that other fields limit are cut to them before
+        raise ConfigError(f"config.generation.context_tokens: {error}") from error
     seconds = time.monotonic() - started
     manifest = {
         "stage": stage.name,

@@ -43,15 +43,16 @@ class Workdir:
           ConfigError: it was made with another config.
         """
         file = self.path / "config.json"
-        hosts.check_shared(self.path)
-        if file.exists() and not config.rerun_changed:
-            there = parse_config(json.loads(file.read_text(encoding="utf-8")))
-            if changed := differences(results_of(there), results_of(config)):
-                raise ConfigError(
-                    f"{self.path}: was made with another config:\n  " + "\n  ".join(changed) + "\n"
-                    "Give another --config.workdir, or --config.rerun_changed=True to redo the "
-                    "stages that this changes"
-                )
+        try:
+            hosts.check_shared(self.path)
+        except hosts.HostError as error:
+            raise hosts.HostError(f"config.workdir: {error}") from error
+        there = file.exists() and not config.rerun_changed
+        if there and (problem := _other_config(file, config)):
+            raise ConfigError(
+                f"{self.path}: {problem}\n  Give another --config.workdir, or "
+                "--config.rerun_changed=True to redo the stages that this changes"
+            )
         hosts.sync("the config of the workdir")
         if hosts.is_main():
             self.path.mkdir(parents=True, exist_ok=True)
@@ -89,6 +90,16 @@ class Workdir:
                 f"{self.folder(stage)}: finished on the main host, but not seen on this one after "
                 f"{VISIBLE_SECONDS} s; mount the workdir with a shorter attribute cache"
             )
+
+
+def _other_config(file: Path, config: Config) -> str:
+    """How the config of a workdir differs; empty where results are the same."""
+    try:
+        there = parse_config(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        return f"{file.name} is of another version: {error}"
+    changed = differences(results_of(there), results_of(config))
+    return "\n  ".join(["was made with another config:", *changed]) if changed else ""
 
 
 @contextmanager

@@ -23,7 +23,7 @@ report llama3-8b-v5e-16x16 llama3-8b v5e:16x16
 report llama3-70b-v5p-4x4x8 llama3-70b v5p:4x4x8
 report paper-v5p-4x4x8 paper v5p:4x4x8
 
-# Smaller slices: fewer rows at once, then what waits in the hosts' memory, then low-rank updates.
+# Smaller slices: smaller micro-batches, then models offloaded to the hosts, then low-rank updates.
 report llama3-8b-v5e-4x8 llama3-8b v5e:4x8 \
   --config.generation.batch_size=64 \
   --config.sl_train.micro_batches=8 --config.pm_train.micro_batches=8 --config.rl.micro_batches=4

@@ -6,27 +6,41 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import pytest
-from cai_jax.stages.plan import Plan
-from cai_jax.stages.run import Run
-from conftest import ROOT, load_config
+from conftest import ROOT, at_rest, load_config, tiny_decoder
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cai_jax.ahead.chips import CHIPS
+from cai_jax.ahead.compiler import Compiler, widest
 from cai_jax.ahead.flops import matmul_flops
-from cai_jax.ahead.hlo import Program, array_bytes
+from cai_jax.ahead.hlo import Program as HLOProgram
+from cai_jax.ahead.hlo import array_bytes
+from cai_jax.ahead.table import Report, table
 from cai_jax.config import parse_config
+from cai_jax.generation.engine import Generator
+from cai_jax.generation.sampling import Sampling
+from cai_jax.models.config import LoRAConfig
 from cai_jax.models.io.sources import ModelSource
-from cai_jax.parallel.mesh import decoding_mesh, make_mesh
+from cai_jax.parallel.mesh import abstract_batch, decoding_mesh, make_mesh
+from cai_jax.parallel.program import Program
 from cai_jax.stages import rl
+from cai_jax.stages.stage import open_run
 
 tpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install '.[tpu]'"
 )
 PRESETS = ("smollm2-1.7b", "llama3-8b", "llama3-70b", "paper")
+NAMES = {
+    *("sl_data: revisions", "sl_train: update", "feedback: responses", "feedback: labels"),
+    *("pm_train: update", "pm_train: scores"),
+    *("rl: weights to the sampler", "rl: responses", "rl: scores", "rl: advantages", "rl: updates"),
+    *("evaluate: responses", "evaluate: scores", "evaluate: likelihoods"),
+}
 
 HLO = """HloModule jit_f, entry_computation_layout={()->f32[4]{0}}
 
@@ -66,7 +80,7 @@ ENTRY %main (a: f32[32,4]) -> f32[4] {
 
 
 def test_loops_count_as_often_as_they_run_and_slices_as_what_they_read():
-    traffic = Program(HLO).traffic()
+    traffic = HLOProgram(HLO).traffic()
     assert traffic.collectives == {"all-reduce": 32 * 16, "all-gather": 128}
     assert traffic.calls == {"all-reduce": 32, "all-gather": 1}
     # Rings: twice three quarters of every sum, half of what is gathered.
@@ -108,22 +122,22 @@ ENTRY %main (a: f32[4]) -> f32[4] {
 
 
 def test_a_chain_of_fusions_is_one_collective_and_a_sum_that_is_cut_a_reduce_scatter():
-    traffic = Program(CHAIN).traffic()
+    traffic = HLOProgram(CHAIN).traffic()
     assert traffic.collectives == {"all-gather": 64, "reduce-scatter": 64}
     assert traffic.wire == 2 * 64 * 3 / 4
 
 
 def test_a_loop_that_cannot_be_read_is_told():
-    program = Program(HLO.replace("direction=LT", "direction=GT"))
+    program = HLOProgram(HLO.replace("direction=LT", "direction=GT"))
     assert program.traffic().calls == {"all-reduce": 1, "all-gather": 1}
     assert program.unread == {"loop"}
-    assert not Program(HLO).unread
+    assert not HLOProgram(HLO).unread
 
 
 def test_collectives_of_sampling_are_those_of_loops_that_data_ends():
-    assert list(Program(HLO).decode_collectives()) == ["all-reduce"]
+    assert list(HLOProgram(HLO).decode_collectives()) == ["all-reduce"]
     counted = HLO.replace("ROOT %and = pred[] and(%lt, %go)", "").replace("%lt =", "ROOT %lt =")
-    assert Program(counted).decode_collectives() == {}
+    assert HLOProgram(counted).decode_collectives() == {}
 
 
 ITEM_BYTES = {"pred": 1, "s8": 1, "bf16": 2, "s32": 4, "f32": 4, "u64": 8}
@@ -186,25 +200,82 @@ def test_presets_are_whole_and_divide(preset, monkeypatch):
         assert stage.lora.rank == 0
 
 
-def test_steps_fit_each_other(monkeypatch):
-    """What one step of an iteration gives is what the next is compiled for."""
+def test_programs_of_an_iteration_fit_each_other(monkeypatch):
+    """What one program of an iteration gives is what the next is compiled for."""
     monkeypatch.chdir(ROOT)
     source = "configs/models/smollm2-1.7b-instruct"
     changes = {"model.source": source, "mesh.fsdp": 4, "mesh.tensor": 2, "mesh.decode_tensor": 2}
-    run = Run(parse_config(load_config("rlaif", "smoke", **changes)))
-    steps = {step.name: step for step in rl.steps(Plan(run))}
-    moved = steps["rl: weights to the sampler"]
-    given = jax.tree.leaves(jax.eval_shape(moved.function, *moved.args))
-    wanted = jax.tree.leaves(steps["rl: responses"].args[1])
-    assert [(x.shape, x.dtype) for x in given] == [(x.shape, x.dtype) for x in wanted]
-    experience, _ = jax.eval_shape(
-        lambda *args: steps["rl: advantages"].function(*args, **steps["rl: advantages"].static),
-        *steps["rl: advantages"].args,
-    )
-    planned = steps["rl: updates"].args[2]
-    assert [(x.shape, x.dtype) for x in jax.tree.leaves(experience)] == [
-        (x.shape, x.dtype) for x in jax.tree.leaves(planned)
+    run = open_run(parse_config(load_config("rlaif", "smoke", **changes)), ahead=True)
+    programs = {program.name: program for program in rl.programs(run.inputs(rl.STAGE))}
+    moved = results(programs["rl: weights to the sampler"])
+    assert shapes(moved) == shapes(programs["rl: responses"].args[1])
+    experience, _ = results(programs["rl: advantages"])
+    assert shapes(experience) == shapes(programs["rl: updates"].args[2])
+
+
+def results(program: Program):
+    return jax.eval_shape(lambda *args: program.function(*args, **program.static), *program.args)
+
+
+def shapes(tree) -> list:
+    return [(x.shape, x.dtype) for x in jax.tree.leaves(tree)]
+
+
+def matmul(mesh, width: int, **fields) -> Program:
+    """Rows of integers, looked up and multiplied."""
+    rows = abstract_batch((16, width), jnp.int32, mesh)
+    table = abstract_batch((64, 32), jnp.float32, mesh)
+    function = jax.jit(lambda rows, table: jnp.tanh(table[rows] @ table.T))
+    return Program("step", function, (rows, table), mesh=mesh, **fields)
+
+
+def test_what_a_program_takes_of_a_chip(mesh8):
+    tokens, flops = 16 * 8, 2 * 16 * 8 * 32 * 64
+    program = matmul(mesh8, 8, tokens=tokens, model_flops=flops)
+    report = Compiler(CHIPS["TPU v4"], mesh8).report(program)
+    assert not report.problem
+    assert report.flops == flops / 8
+    assert report.arguments == (16 * 8 + 64 * 32) * 4 / 4  # over data and fsdp, not over tensor
+    assert report.tokens_per_second == pytest.approx(tokens / 8 / report.seconds)
+    assert report.utilisation == pytest.approx(flops / 8 / report.seconds / CHIPS["TPU v4"].flops)
+
+
+def test_arrays_that_are_shared_or_stay_are_counted_once(mesh8):
+    compiler, plain = Compiler(CHIPS["TPU v4"], mesh8), matmul(mesh8, 8)
+    _, weights = plain.args
+    alone = compiler.report(plain)
+    shared = compiler.report(replace(plain, aliased=(weights,), resident=(weights, weights)))
+    assert alone.arguments - shared.arguments == 64 * 32 * 4 / 4
+    assert shared.resident == 2 * (alone.arguments - shared.arguments)
+
+
+def test_a_program_that_computes_and_moves_nothing_has_a_report(mesh8):
+    nothing = Program("nothing", jax.jit(lambda: None), ())
+    report = Compiler(CHIPS["TPU v4"], mesh8).report(nothing)
+    assert (report.flops, report.seconds, report.bound, report.utilisation) == (0, 0, "", 0)
+    about = Report("v4:2x2x2", 1, 8, "TPU v4", CHIPS["TPU v4"], {}, {}, 0, (report,))
+    assert "| nothing | 0.00 GiB |" in table(about)
+
+
+def test_the_widest_rows_stand_for_narrower_ones(mesh8):
+    wide = matmul(mesh8, 64)
+    narrow = [replace(matmul(mesh8, width), function=wide.function) for width in (32, 16, 16)]
+    ((found, narrower),) = widest([wide, *narrow])
+    assert found is wide
+    assert narrower == 2
+
+
+def test_models_whose_graphs_differ_are_no_narrower_rows(mesh):
+    programs = [
+        program
+        for lora in (None, LoRAConfig(2, 4.0), LoRAConfig(4, 8.0))
+        for program in Generator(
+            at_rest(tiny_decoder(lora=lora)), mesh, (1,), 2, bucket_tokens=16, max_tokens=40
+        ).programs("responses", 8, Sampling())
     ]
+    found = widest(programs)
+    assert [program.args[2].shape for program, _ in found] == [(2, 32)] * 3
+    assert [narrower for _, narrower in found] == [1, 1, 1]
 
 
 def test_several_slices_split_data_alone():
@@ -250,7 +321,7 @@ def test_the_microworld_is_not_compiled_ahead(tmp_path):
 @pytest.mark.parametrize(
     ("flag", "words"),
     [
-        ("--multihost", "--multihost: compile ahead runs on this host alone"),
+        ("--multihost", "Unknown command line flag 'multihost'"),
         ("--out=nowhere/report.json", "there is no folder nowhere"),
         ("--config.generation.response_tokens=2048", "leaves no room for a prompt"),
     ],
@@ -280,8 +351,10 @@ def test_steps_compile_for_a_tpu_slice(tmp_path, small):
     done, report = compiled(tmp_path, *flags)
     assert done.returncode == 0, done.stderr[-3000:]
     steps = {step["step"]: step for step in report["steps"]}
-    assert len(steps) == 14
+    assert set(steps) >= NAMES
     assert steps["evaluate: responses"]["resident"] > steps["sl_data: revisions"]["resident"] == 0
+    assert steps["sl_train: initial optimizer state"]["flops"] == 0
+    assert steps["sl_data: revisions"]["narrower"] > 0 == steps["rl: responses"]["narrower"]
     for step in steps.values():
         assert not step["problem"]
         assert not step["unread"]
@@ -328,10 +401,11 @@ def test_rows_that_would_be_computed_everywhere_are_refused(tmp_path, small):
 @pytest.mark.parametrize("topology", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
 def test_every_kind_of_chip_is_known(topology):
     script = (
-        "from cai_jax.compile import chip_of, topology_devices\n"
+        "import cai_jax.compile\n"  # keeps libtpu from looking for a TPU
+        "from cai_jax.ahead.slices import chip_of, topology_devices\n"
         "from cai_jax.parallel.mesh import make_mesh\n"
         f"devices = topology_devices({topology!r}, 1)\n"
-        "print(make_mesh(devices=devices).size, chip_of(devices[0].device_kind).memory)"
+        "print(make_mesh(devices=devices).size, chip_of(devices).memory)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.startswith("4 "), done.stderr[-2000:]

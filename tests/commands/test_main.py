@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, load_config
 from minimal_constitution import MINIMAL
 from tiny_model import write_tiny_model
 
@@ -107,13 +107,21 @@ def test_tokenizers_that_differ(tmp_path):
     assert_refused(done, "config.pm_train.source", str(other), "same tokenizer")
 
 
-def test_workdir_of_another_config(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"seed": 5}))
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [
+        ({"seed": 5}, ["config.seed: 5 there, 0 here"]),
+        ({"sead": 5}, ["config.json is of another version", "config.sead"]),
+    ],
+)
+def test_workdir_of_another_config(tmp_path, there, words):
+    config = load_config("rlaif", "smoke", workdir=str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps(config | there))
     done = run_main(
         f"--config.workdir={tmp_path}",
         f"--config.model.source={write_tiny_model(tmp_path / 'model')}",
     )
-    assert_refused(done, str(tmp_path), "config.seed: 5 there, 0 here", "rerun_changed")
+    assert_refused(done, str(tmp_path), *words, "rerun_changed")
 
 
 @pytest.mark.slow

@@ -1,14 +1,25 @@
-"""score and generate, as a user runs them."""
+"""score, generate and convert, as a user runs them."""
 
 import json
 import shutil
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ROOT
+from flax import nnx
 from tiny_model import write_tiny_model
+
+from cai_jax.models.config import LoRAConfig
+from cai_jax.models.decoder import Decoder
+from cai_jax.models.heads import PreferenceModel
+from cai_jax.models.io.checkpoint import CheckpointInfo, save_checkpoint
+from cai_jax.models.io.sources import ModelSource
+from cai_jax.models.layers import HeadParam, LoRAParam
+from cai_jax.models.params import init_on_mesh
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +107,47 @@ def test_a_model_without_a_template_reads_plain_text(folder, tmp_path):
     row = {"prompt": "the good", "completion": "a safe reply"}
     assert command("score", plain, [row]) == command("score", folder, [row], "--nochat")
     assert "chat template" in command("score", plain, [row], "--chat")
+
+
+def trained(folder, base, mesh, kind):
+    """A checkpoint on the model in a folder, with random low-rank updates, and head."""
+    lora, module = LoRAConfig(3, 6.0), PreferenceModel if kind == "preference" else Decoder
+    build = lambda: module(ModelSource(base).config, lora, jnp.float32, rngs=nnx.Rngs(0))
+    rng = np.random.default_rng(0)
+    draw = lambda x: jnp.asarray(rng.normal(0, 0.2, x.shape), x.dtype)
+    params = jax.tree.map(draw, init_on_mesh(build, (LoRAParam, HeadParam), mesh))
+    folder.mkdir()
+    save_checkpoint(folder, CheckpointInfo(kind, str(base), lora), params)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer"), [("preference", "score"), ("policy", "token_logprobs")]
+)
+def test_a_converted_model_scores_as_before(folder, tmp_path, mesh, kind, answer):
+    rows = [
+        {"prompt": "the good", "completion": "a safe reply"},
+        {"prompt": "a", "completion": "b"},
+    ]
+    model = trained(tmp_path / "trained", folder, mesh, kind)
+    convert = [sys.executable, "-m", "cai_jax.convert", f"--from={model}", f"--to={tmp_path}/out"]
+    done = subprocess.run(convert, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == f"{tmp_path}/out", done.stderr[-2000:]
+    before, after = (command("score", source, rows) for source in (model, tmp_path / "out"))
+    base = command("score", folder, rows)
+    for i in range(2):
+        np.testing.assert_allclose(after[i][answer], before[i][answer], atol=1e-4)
+        assert before[i][answer] != base[i].get(answer)
+
+
+def test_a_preference_model_writes_no_text(folder, tmp_path, mesh):
+    model = trained(tmp_path / "trained", folder, mesh, "preference")
+    said = command("generate", model, [{"prompt": "the good"}])
+    assert "a preference model, but a policy model is wanted" in said
+
+
+@pytest.mark.parametrize("sizes", ["3,1,1", "1,1", "a,1,1"])
+def test_a_mesh_that_does_not_fit_names_its_flag(folder, sizes):
+    row = {"prompt": "the good", "completion": "a safe reply"}
+    said = command("score", folder, [row], f"--mesh={sizes}")
+    assert said.splitlines()[-1].startswith("error: --mesh: ")
