@@ -21,9 +21,9 @@ from ml_collections import ConfigDict
 from tiny_model import write_tiny_model
 
 from cai_jax.config import with_defaults
+from cai_jax.models.blueprint import Model
 from cai_jax.models.config import DecoderConfig, LoRAConfig
 from cai_jax.models.decoder import Decoder
-from cai_jax.models.io.load import Model
 
 # Examples are the same in every run, and slow machines fail none of them.
 settings.register_profile("fixed", derandomize=True, deadline=None)
