@@ -106,6 +106,12 @@ def model_folder(tmp_path_factory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The tiny model once more, for a test that changes its files."""
+    return write_tiny_model(tmp_path / "tiny")
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, model_folder):
     """All stages run on the tiny model, sharded over the eight devices of this process."""
