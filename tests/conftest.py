@@ -21,9 +21,9 @@ from ml_collections import ConfigDict
 from tiny_model import write_tiny_model
 
 from cai_jax.config import with_defaults
+from cai_jax.models.blueprint import Model
 from cai_jax.models.config import DecoderConfig, LoRAConfig
 from cai_jax.models.decoder import Decoder
-from cai_jax.models.io.load import Model
 
 # Examples are the same in every run, and slow machines fail none of them.
 settings.register_profile("fixed", derandomize=True, deadline=None)
@@ -104,6 +104,12 @@ def model(decoder: Decoder) -> Model:
 def model_folder(tmp_path_factory) -> Path:
     """The tiny model in Hugging Face layout."""
     return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The tiny model once more, for a test that changes its files."""
+    return write_tiny_model(tmp_path / "tiny")
 
 
 @pytest.fixture(scope="session")

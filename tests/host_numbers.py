@@ -4,40 +4,38 @@ python tests/host_numbers.py COORDINATOR HOSTS HOST MODEL_FOLDER OUT.npz
 """
 
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from cai_jax.generation.engine import Completion, Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
 from cai_jax.keys import named_key
 from cai_jax.learning.losses import preference_loss_sum, sft_loss_sum
-from cai_jax.learning.train import (
-    Trainable,
-    init_state,
-    make_optimizer,
-    make_trainable,
-    train_step,
-)
+from cai_jax.learning.optimizers import make_optimizer
+from cai_jax.learning.train import Trainable, init_state, make_trainable, train_step
+from cai_jax.models.blueprint import Blueprint
 from cai_jax.models.config import LoRAConfig
+from cai_jax.models.decoder import Decoder
 from cai_jax.models.heads import PolicyWithValue, PreferenceModel
-from cai_jax.models.io.load import decoder_builder, load_merged
+from cai_jax.models.io.load import load_policy
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel import hosts
 from cai_jax.parallel.mesh import make_mesh, put_batch
-from cai_jax.rl.ppo import PPOSettings, prepare, update
+from cai_jax.rl.ppo import PPO
 from cai_jax.rl.rollout import assemble
+from cai_jax.rl.updates import prepare, update
 
 FLOAT32 = jnp.dtype(jnp.float32)
 STEPS = 5
 OPTIMIZER = make_optimizer(1e-3, 1, 1.0)
-PPO = PPOSettings(
-    prompt_length=8,
+ALGORITHM = PPO(
+    prompt_tokens=8,
     temperature=0.7,
     gamma=1.0,
     lam=0.95,
@@ -58,21 +56,20 @@ def numbers(folder: Path, data: int, fsdp: int, tensor: int) -> dict[str, np.nda
     """Everything that must not depend on how many devices and processes there are."""
     devices, source = jax.devices()[: data * fsdp * tensor], ModelSource(folder)
     mesh = make_mesh(data, fsdp, tensor, devices)
-    policy = load_merged(source, mesh, FLOAT32, FLOAT32)
+    plain = Blueprint(Decoder, source.config, FLOAT32)
+    load = lambda: load_policy(source, plain, mesh)  # again for each: training reuses the buffers
+    policy = load()
     rng = np.random.default_rng(0)
     ids = lambda *shape: rng.integers(3, source.config.vocab_size, shape).astype(np.int32)
 
-    def heads(module):
-        build = lambda: module(source.config, None, FLOAT32, 0, rngs=nnx.Rngs(1))
-        return make_trainable(build, policy.params, None, mesh, decoder_name="decoder")
+    def trainable(seed, **changes):
+        return make_trainable(replace(plain, **changes), load().params, mesh, seed)
 
     out = {}
     ones = np.ones((ROWS, 16), np.int32)
     texts = {"tokens": ids(ROWS, 16), "segments": ones, "loss_mask": ones}
     for name, lora in (("sft", None), ("sft_lora", LORA)):
-        build = decoder_builder(source, FLOAT32, lora)
-        trainable = make_trainable(build, policy.params, lora, mesh)
-        out[name] = losses(trainable, sft_loss_sum, texts, mesh)
+        out[name] = losses(trainable(0, lora=lora), sft_loss_sum, texts, mesh)
     pairs = {
         "first": ids(ROWS, 16),
         "first_segments": ones,
@@ -81,19 +78,21 @@ def numbers(folder: Path, data: int, fsdp: int, tensor: int) -> dict[str, np.nda
         "target": rng.random(ROWS).astype(np.float32),
         "weight": np.ones(ROWS, np.float32),
     }
-    out["preference"] = losses(heads(PreferenceModel), preference_loss_sum, pairs, mesh)
+    out["preference"] = losses(
+        trainable(1, module=PreferenceModel), preference_loss_sum, pairs, mesh
+    )
 
     prompts = [list(ids(3 + i % 6)) for i in range(ROWS)]
     keys = [named_key(0, "prompt", i) for i in range(ROWS)]
-    generator = Generator(policy, mesh, (2,), ROWS, bucket_multiple=8)
-    samples = generator.generate(prompts, keys, 12, Sampling(PPO.temperature))
+    generator = Generator(policy, mesh, (2,), ROWS, bucket_tokens=8)
+    samples = generator.generate(prompts, keys, 12, Sampling(ALGORITHM.temperature))
     out["tokens"] = np.concatenate([s.ids for s in samples])
     out["logprobs"] = np.concatenate([s.logprobs for s in samples])
     scored = Scorer(policy, mesh, ROWS).completion_logprobs(
-        prompts, [s.ids for s in samples], PPO.temperature
+        prompts, [s.ids for s in samples], ALGORITHM.temperature
     )
     out["scored"] = np.concatenate(scored)
-    out |= ppo_losses(heads(PolicyWithValue), policy, prompts, samples, mesh)
+    out |= ppo_losses(trainable(1, module=PolicyWithValue), policy, prompts, samples, mesh)
     return out
 
 
@@ -120,7 +119,7 @@ def ppo_losses(
 ) -> dict[str, np.ndarray]:
     scores = np.linspace(-1, 1, len(prompts)).astype(np.float32)
     other = jax.tree.map(lambda x: 1.05 * x, reference.params)  # so that there is a KL
-    rollout = put_batch(assemble(prompts, samples, scores, PPO.prompt_length, 12), mesh)
+    rollout = put_batch(assemble(prompts, samples, scores, ALGORITHM.prompt_tokens, 12), mesh)
     state = init_state(trainable.params, OPTIMIZER)
     with jax.set_mesh(mesh):
         experience, stats = prepare(
@@ -131,7 +130,7 @@ def ppo_losses(
             np.float32(0.1),
             policy_graph=trainable.graph,
             reference_graph=reference.graph,
-            settings=PPO,
+            algorithm=ALGORITHM,
         )
         _, metrics = update(
             state,
@@ -140,7 +139,7 @@ def ppo_losses(
             named_key(0, "shuffle"),
             graph=trainable.graph,
             optimizer=OPTIMIZER,
-            settings=PPO,
+            algorithm=ALGORITHM,
         )
     metrics, stats = hosts.fetch((metrics, stats))
     return {

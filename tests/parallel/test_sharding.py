@@ -15,10 +15,10 @@ from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.keys import named_key
 from cai_jax.learning.train import init_state, make_trainable
+from cai_jax.models.blueprint import Blueprint, Model
 from cai_jax.models.config import LoRAConfig
 from cai_jax.models.heads import PolicyWithValue
-from cai_jax.models.io.load import Model
-from cai_jax.models.params import for_sampling, init_on_mesh
+from cai_jax.models.params import init_on_mesh, resharder
 from cai_jax.parallel.mesh import (
     LOGICAL_RULES,
     MESH_AXES,
@@ -99,8 +99,8 @@ def test_eight_devices_train_and_sample_as_one_does(layout, model_folder):
 def test_no_device_holds_a_whole_parameter_nor_a_whole_moment(lora):
     mesh = make_mesh(fsdp=8)
     base = init_on_mesh(lambda: tiny_decoder(), nnx.Param, mesh)
-    build = lambda: PolicyWithValue(TINY, lora, rngs=nnx.Rngs(0))
-    trainable = make_trainable(build, base, lora, mesh, decoder_name="decoder")
+    blueprint = Blueprint(PolicyWithValue, TINY, jnp.dtype(jnp.float32), lora)
+    trainable = make_trainable(blueprint, base, mesh, seed=0)
     state = init_state(trainable.params, OPTIMIZER)
     # Scalars, and the table of 97 words by 32 is split along the 32.
     arrays = [x for x in jax.tree.leaves((state, trainable.frozen)) if x.size > 2]
@@ -114,10 +114,10 @@ def test_no_device_holds_a_whole_parameter_nor_a_whole_moment(lora):
 def test_the_layout_of_sampling_gives_the_same_tokens():
     mesh = make_mesh(fsdp=8)
     params = init_on_mesh(lambda: tiny_decoder(), nnx.Param, mesh)
-    graph, abstract = nnx.split(nnx.eval_shape(lambda: tiny_decoder()))
+    graph, _ = nnx.split(tiny_decoder())
     sampler = decoding_mesh(mesh, 2)
     assert dict(sampler.shape) == {"data": 4, "fsdp": 1, "tensor": 2}
-    moved = for_sampling(abstract, sampler, jnp.dtype(jnp.float32))(params)
+    moved = resharder(params, sampler, jnp.dtype(jnp.float32))(params)
     assert moved["embedding"].get_value().sharding.mesh == sampler
     prompts = [[3 + i, 5, 7] for i in range(8)]
     keys = [named_key(0, i) for i in range(8)]
@@ -131,8 +131,7 @@ def test_the_layout_of_sampling_gives_the_same_tokens():
 def test_sampling_reads_matrices_in_the_compute_type_alone():
     mesh = make_mesh(fsdp=8)
     params = init_on_mesh(lambda: tiny_decoder(), nnx.Param, mesh)
-    _, abstract = nnx.split(nnx.eval_shape(lambda: tiny_decoder()))
-    moved = for_sampling(abstract, mesh, jnp.dtype(jnp.bfloat16))(params)
+    moved = resharder(params, mesh, jnp.dtype(jnp.bfloat16))(params)
     assert moved["embedding"].get_value().dtype == jnp.bfloat16
     assert moved["blocks"]["q"]["kernel"].get_value().dtype == jnp.bfloat16
     assert moved["norm"]["scale"].get_value().dtype == jnp.float32

@@ -9,10 +9,10 @@ from conftest import TINY
 
 from cai_jax.learning.logprobs import token_logprobs
 from cai_jax.learning.losses import bradley_terry_loss
-from cai_jax.learning.train import make_optimizer
+from cai_jax.learning.optimizers import make_optimizer
 from cai_jax.rl.advantages import generalized_advantages
 from cai_jax.rl.kl import kl_estimates
-from cai_jax.rl.ppo import clipped_surrogate
+from cai_jax.rl.updates import clipped_surrogate
 
 RNG = np.random.default_rng(1)
 

@@ -14,12 +14,18 @@ from safetensors.numpy import load_file, save_file
 
 from cai_jax.convert import main as convert_main
 from cai_jax.generation.scoring import Scorer
+from cai_jax.models.blueprint import Blueprint
 from cai_jax.models.config import LoRAConfig
 from cai_jax.models.decoder import Decoder
 from cai_jax.models.heads import PreferenceModel
 from cai_jax.models.io.checkpoint import CheckpointInfo, save_checkpoint
 from cai_jax.models.io.families import read_fields
-from cai_jax.models.io.load import load_policy, load_preference_model
+from cai_jax.models.io.load import (
+    load_policy,
+    load_preference_model,
+    policy_blueprint,
+    preference_blueprint,
+)
 from cai_jax.models.io.sources import ModelSource, resolve
 from cai_jax.models.layers import HeadParam, LoRAParam
 from cai_jax.models.params import init_on_mesh
@@ -27,6 +33,7 @@ from cai_jax.models.params import init_on_mesh
 pytestmark = pytest.mark.reference
 torch = pytest.importorskip("torch", reason="pip install '.[reference]' to compare")
 flagsaver = flagsaver_module.flagsaver
+FLOAT32 = jnp.dtype(jnp.float32)
 if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()
 
@@ -102,8 +109,17 @@ def reference_model(name, seed=0):
 
 
 def loaded(folder, mesh):
-    model = load_policy(ModelSource(folder), mesh, jnp.float32, jnp.float32)
+    return policy_of(ModelSource(folder), mesh)
+
+
+def policy_of(source, mesh):
+    model = load_policy(source, policy_blueprint(source, FLOAT32), mesh)
     return nnx.merge(model.graph, model.params)
+
+
+def scorer_of(source, mesh):
+    model = load_preference_model(source, preference_blueprint(source, FLOAT32), mesh)
+    return Scorer(model, mesh, 2, 8)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -290,8 +306,8 @@ def trained(folder, model_folder, mesh, kind):
     """A checkpoint with random low-rank updates (and head) on the model in a folder."""
     source, lora = resolve(str(model_folder), folder), LoRAConfig(3, 6.0)
     module = PreferenceModel if kind == "preference" else Decoder
-    build = lambda: module(source.config, lora, jnp.float32, rngs=nnx.Rngs(0))
-    state = init_on_mesh(build, (LoRAParam, HeadParam), mesh)
+    blueprint = Blueprint(module, source.config, FLOAT32, lora)
+    state = init_on_mesh(blueprint.build, (LoRAParam, HeadParam), mesh)
     rng = np.random.default_rng(0)
     state = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.2, x.shape), x.dtype), state)
     if kind == "preference":
@@ -309,9 +325,8 @@ def test_preference_model_out(tmp_path, mesh, name):
     source = trained(tmp_path / "pm", tmp_path / "base", mesh, "preference")
     out = convert(tmp_path / "pm", tmp_path / "out")
     theirs = AutoModelForSequenceClassification.from_pretrained(out).eval()
-    model, _ = load_preference_model(source, mesh, jnp.float32, jnp.float32)
     rows = [[*IDS, 2], [40, 2]]
-    ours = Scorer(model, mesh, 2, 8).preference_scores(rows)
+    ours = scorer_of(source, mesh).preference_scores(rows)
     padded = torch.full((2, 12), theirs.config.pad_token_id)
     for i, row in enumerate(rows):
         padded[i, : len(row)] = torch.tensor(row)
@@ -320,8 +335,7 @@ def test_preference_model_out(tmp_path, mesh, name):
     np.testing.assert_allclose(ours, scores.numpy(), atol=1e-4)
 
     # The classifier is a source too, to score with and to write again.
-    model, _ = load_preference_model(ModelSource(out), mesh, jnp.float32, jnp.float32)
-    again = Scorer(model, mesh, 2, 8).preference_scores(rows)
+    again = scorer_of(ModelSource(out), mesh).preference_scores(rows)
     np.testing.assert_allclose(again, ours, atol=1e-5)
     with pytest.raises(ValueError, match="a preference model, but a policy"):
         loaded(out, mesh)
@@ -336,8 +350,7 @@ def test_low_rank_updates_out(tmp_path, mesh, name):
 
     reference_model(name).save_pretrained(tmp_path / "base")
     source = trained(tmp_path / "policy", tmp_path / "base", mesh, "policy")
-    model = load_policy(source, mesh, jnp.float32, jnp.float32)
-    decoder = nnx.merge(model.graph, model.params)
+    decoder = policy_of(source, mesh)
     ours = decoder.logits(decoder.hidden(jnp.array([IDS]), jnp.ones((1, len(IDS)), jnp.int32)))[0]
     merged = AutoModelForCausalLM.from_pretrained(convert(tmp_path / "policy", tmp_path / "out"))
     np.testing.assert_allclose(logits(merged.eval(), IDS), ours, atol=2e-4)
@@ -356,8 +369,7 @@ def test_an_adapter_brings_a_base_that_peft_could_not_load(tmp_path, mesh):
     source = trained(tmp_path / "second", tmp_path / "first", mesh, "policy")
     adapter = convert(tmp_path / "second", tmp_path / "adapter", merge=False)
     adapted = peft.AutoPeftModelForCausalLM.from_pretrained(adapter).eval()
-    model = load_policy(source, mesh, jnp.float32, jnp.float32)
-    decoder = nnx.merge(model.graph, model.params)
+    decoder = policy_of(source, mesh)
     ours = decoder.logits(decoder.hidden(jnp.array([IDS]), jnp.ones((1, len(IDS)), jnp.int32)))[0]
     np.testing.assert_allclose(logits(adapted, IDS), ours, atol=2e-4)
 
@@ -368,11 +380,10 @@ def test_an_adapter_of_a_preference_model(tmp_path, mesh):
     source = trained(tmp_path / "pm", tmp_path / "base", mesh, "preference")
     adapter = convert(tmp_path / "pm", tmp_path / "adapter", merge=False)
     theirs = peft.AutoPeftModelForSequenceClassification.from_pretrained(adapter).eval()
-    model, _ = load_preference_model(source, mesh, jnp.float32, jnp.float32)
     end = SMALL["eos_token_id"]
     assert theirs.config.pad_token_id != end
     rows = [[*IDS, end], [40, end]]
-    ours = Scorer(model, mesh, 2, 8).preference_scores(rows)
+    ours = scorer_of(source, mesh).preference_scores(rows)
     for row, score in zip(rows, ours, strict=True):
         with torch.no_grad():
             np.testing.assert_allclose(theirs(torch.tensor([row])).logits[0, 0], score, atol=1e-4)
