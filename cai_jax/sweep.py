@@ -10,7 +10,7 @@ log.txt beside it; runs find in DIR/stages what others of them have finished, or
 """
 
 import csv
-import json
+import difflib
 import logging
 import math
 import os
@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -28,15 +28,18 @@ from ml_collections import ConfigDict, config_flags
 
 from cai_jax.commands.config_flag import CONFIG
 from cai_jax.commands.front import start
-from cai_jax.config import ConfigError, parse_config
+from cai_jax.config import Config, ConfigError, parse_config
+from cai_jax.evaluation.registry import declared_keys
 from cai_jax.evaluation.statistics import Estimate, mean_over_seeds
 from cai_jax.report.figures import measures_by_variation
+from cai_jax.report.summary import read_summary
+from cai_jax.stages.evaluate import plan_of
 
 log = logging.getLogger("cai_jax")
 SWEEP = config_flags.DEFINE_config_file("sweep", None, "sweep file")
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the runs and of the comparison")
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of runs and comparison", required=True)
 JOBS = flags.DEFINE_integer("jobs", 1, "runs at once", lower_bound=1)
-flags.mark_flags_as_required(["sweep", "workdir"])
+flags.mark_flag_as_required("sweep")
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Variation:
 
     name: str
     changes: dict[str, Any]  # values by dotted field
+    keys: dict[str, str] = field(default_factory=dict)  # of its measurements, by measure
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,9 @@ class Sweep:
       axis: what varies.
       seeds: of every variation.
       variations: in the order in which they are shown.
-      measures: dotted paths into report/summary.json, by the names that they are shown under;
-        pairs in the file, for a ConfigDict forgets the order of a dict.
+      measures: keys of measurements, by the names that they are shown under; "{sl_data.rounds}" in
+        one stands for that field of the config. Pairs in the file, for a ConfigDict forgets the
+        order of a dict.
       figure: names of the measures in the figure, which share a unit.
       unit: of the figure's measures.
     """
@@ -85,7 +90,7 @@ def main() -> None:
     """Runs what is missing, and compares."""
     file = config_flags.get_config_filename(flags.FLAGS["sweep"])
     sweep = read_sweep(SWEEP.value.to_dict(), file)
-    check_variations(sweep, CONFIG.value, file)
+    sweep = check_variations(sweep, CONFIG.value, file)
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
     base = [f"--config={config_flags.get_config_filename(flags.FLAGS['config'])}"]
     base += [f"--config.{name}={value}" for name, value in overrides.items()]
@@ -132,36 +137,56 @@ def read_sweep(tree: Mapping[str, Any], file: str) -> Sweep:
         if set("/\\") & set(name):
             raise ConfigError(f"{file}: variation {name!r}: it names a folder; no slashes")
     try:
-        measures = dict(tree["measures"])
+        measures: dict[str, str] = dict(tree["measures"])
     except (TypeError, ValueError):
         raise ConfigError(f"{file}: measures must be pairs of a name and a path") from None
-    if odd := set(tree["figure"]) - set(measures):
-        raise ConfigError(f"{file}: figure names {min(odd)!r}, which is none of measures")
+    if strange := set(tree["figure"]) - set(measures):
+        raise ConfigError(f"{file}: figure names {min(strange)!r}, which is none of measures")
     lists = {"seeds": seeds, "figure": tuple(tree["figure"]), "variations": tuple(variations)}
     return Sweep(**{**tree, **lists, "measures": measures})
 
 
-def check_variations(sweep: Sweep, config: ConfigDict, file: str) -> None:
-    """Refuses a sweep of which a run would refuse its config, or make no report.
+def check_variations(sweep: Sweep, config: ConfigDict, file: str) -> Sweep:
+    """The sweep, with the keys of its measures in every variation.
 
     Raises:
-      ConfigError: a variation changes what is no field, or to what it cannot be.
+      ConfigError: a variation changes what is no field, or to what it cannot be; or it would not
+        measure what the sweep compares.
     """
+    variations = []
     for variation in sweep.variations:
         changed = ConfigDict(config.to_dict(), type_safe=False)  # parse_config tells types
         try:
             changed.update_from_flattened_dict(variation.changes)
-            if "report" not in parse_config(changed.to_dict()).stages:
-                raise ConfigError("config.stages: a sweep reads report/summary.json; add report")
+            keys = measure_keys(sweep.measures, parse_config(changed.to_dict()))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{file}: variation {variation.name!r}: {error}") from None
+        variations.append(replace(variation, keys=keys))
+    return replace(sweep, variations=tuple(variations))
+
+
+def measure_keys(measures: Mapping[str, str], config: Config) -> dict[str, str]:
+    """Keys that a run of a config will have in its summary, by the names of measures.
+
+    Raises:
+      ConfigError: it will have no such key, or no summary.
+    """
+    if "report" not in config.stages:
+        raise ConfigError("config.stages: a sweep reads report/summary.json; add report")
+    keys, known = {}, declared_keys(plan_of(config))
+    for name, template in measures.items():
+        keys[name] = template.format(**vars(config))
+        if keys[name] not in known:
+            (near,) = difflib.get_close_matches(keys[name], known, 1, cutoff=0)
+            raise ConfigError(f"no measure {keys[name]!r} ({name}); the nearest is {near!r}")
+    return keys
 
 
 def run_all(sweep: Sweep, base: Sequence[str], workdir: Path, jobs: int) -> list[Result]:
     """Runs every variation with every seed, ``jobs`` at once; one that fails stops no other.
 
     The first variation of every seed comes first, so that runs at once do not wait for each other
-    for what the variations of a seed share; then seed by seed. The comparison is written anew
+    for what the variations of a seed share; then seed by seed. The comparison is written again
     after every run: a sweep that is stopped has compared what it has.
     """
     first, *others = sweep.variations
@@ -231,23 +256,13 @@ def run_one(
         return Result(variation.name, seed, f"{error} ({folder / 'log.txt'})", {})
     summary = folder / "run" / "report" / "summary.json"
     try:
-        measured = json.loads(summary.read_text(encoding="utf-8"))
-        found = {name: float(_at(measured, path)) for name, path in sweep.measures.items()}
-    except OSError:
-        return Result(variation.name, seed, f"{summary}: not written; was report left out?", {})
-    except (LookupError, TypeError, ValueError) as error:
-        return Result(variation.name, seed, f"{summary}: no measure at {error}", {})
+        measured = read_summary(summary).evaluation.measurements
+        found = {name: measured[key].mean for name, key in variation.keys.items()}
+    except (OSError, ValueError) as error:
+        return Result(variation.name, seed, f"{summary}: {error}", {})
+    except KeyError as error:
+        return Result(variation.name, seed, f"{summary}: nothing to measure {error} on", {})
     return Result(variation.name, seed, "", found)
-
-
-def _at(tree: Any, path: str) -> Any:
-    """What stands at a dotted path; numbers count in lists, -1 being the last."""
-    for key in path.split("."):
-        try:
-            tree = tree[int(key)] if isinstance(tree, list) else tree[key]
-        except (LookupError, TypeError, ValueError):
-            raise LookupError(path) from None
-    return tree
 
 
 def _cell(e: Estimate) -> str:
@@ -279,7 +294,7 @@ def write_comparison(sweep: Sweep, results: Sequence[Result], workdir: Path) -> 
     lines = [f"| {' | '.join(row)} |" for row in rows]
     (workdir / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     if means:
-        curves = {m: [asdict(row[m]) for row in means.values()] for m in sweep.figure}
+        curves = {m: [row[m] for row in means.values()] for m in sweep.figure}
         figure = measures_by_variation(curves, list(means), sweep.title, sweep.axis, sweep.unit)
         (workdir / "figure.svg").write_text(figure, encoding="utf-8")
 

@@ -1,44 +1,64 @@
 """What an oracle, where the config names one, says of replies.
 
 An oracle is a function from the messages of a prompt and a reply to measures, numbers by name; it
-may know none for a prompt. Its module lists the names in ``MEASURES``, so that whoever asks for a
-measure learns before any work whether there is one. The measure ``merit``, if there is one, orders
-replies as they ought to be preferred.
+may know none for a prompt. Its module lists them in ``MEASURES``, with the sets of prompts that
+have them, so that whoever asks for a measure learns before any work whether there is one. The
+measure ``merit``, if there is one, orders replies as they ought to be preferred.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator
 
-import numpy as np
-
-from cai_jax.prompts.messages import Message
-
-Oracle = Callable[[Sequence[Message], str], dict[str, float]]
-Estimate = Callable[[np.ndarray], dict[str, float]]
+from cai_jax.evaluation.evaluator import Evaluator, Evidence, Oracle, policies
+from cai_jax.evaluation.measure import Measure, Measurement
+from cai_jax.prompts.messages import Dialogue
 
 
-def oracle_measures(oracle: Oracle) -> tuple[str, ...]:
-    """Names of the measures that an oracle may return.
+def oracle_measures(oracle: Oracle) -> tuple[Measure, ...]:
+    """What an oracle may measure.
 
     Raises:
-      ValueError: its module does not list them.
+      ValueError: its module does not list it.
     """
-    module = sys.modules[oracle.__module__]
-    names = getattr(module, "MEASURES", None)
-    if not isinstance(names, tuple):
+    name = oracle.__module__
+    found = getattr(sys.modules[name], "MEASURES", None)
+    if not isinstance(found, tuple) or not all(isinstance(m, Measure) for m in found):
         raise ValueError(
-            f"{module.__name__}: an oracle's module must list the names of its measures; add a "
-            "tuple MEASURES"
+            f"{name}: an oracle's module must list what it measures; add MEASURES, a tuple of "
+            "cai_jax.evaluation.measure.Measure"
         )
-    return names
+    return found
 
 
-def measure_replies(
-    oracle: Oracle, pairs: Iterable[tuple[Sequence[Message], str]], estimate: Estimate
-) -> dict[str, dict[str, float]]:
-    """Mean of every measure, with its interval, over the (prompt, reply) pairs that have it."""
-    found: dict[str, list[float]] = {}
-    for prompt, reply in pairs:
+def values_by_measure(
+    oracle: Oracle, replies: Iterable[tuple[Dialogue, str]]
+) -> dict[str, list[float]]:
+    """Values of every measure, over the (prompt, reply) pairs that have it.
+
+    Raises:
+      ValueError: the oracle gives what its module does not list.
+    """
+    found: dict[str, list[float]] = {m.name: [] for m in oracle_measures(oracle)}
+    for prompt, reply in replies:
         for name, value in oracle(prompt, reply).items():
-            found.setdefault(name, []).append(value)
-    return {name: estimate(np.array(values)) for name, values in sorted(found.items())}
+            if name not in found:
+                raise ValueError(
+                    f"{oracle.__module__}: the oracle gives {name!r}, which is not in MEASURES; "
+                    "add it"
+                )
+            found[name].append(value)
+    return found
+
+
+def evaluate(evidence: Evidence) -> Iterator[Measurement]:
+    """Means with bootstrap intervals, over the replies that have the measure."""
+    if evidence.oracle:
+        for policy, group, replies in evidence.by_set():
+            said = [(reply.row.prompt, reply.row.response) for reply in replies]
+            values = values_by_measure(evidence.oracle, said)
+            for measure in evidence.plan.oracle:
+                if group in measure.groups and values[measure.name]:
+                    yield evidence.mean(measure, policy, group, values[measure.name])
+
+
+ORACLE = Evaluator("By the oracle", policies, lambda plan: plan.oracle, evaluate)

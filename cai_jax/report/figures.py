@@ -3,16 +3,30 @@
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Protocol
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from cai_jax.evaluation.measure import Measure
+from cai_jax.report.summary import Summary
+
 INK, ACCENT, SECOND = "#1d2733", "#2563a8", "#c2571a"
 COLOURS = (ACCENT, SECOND, "#2f855a", "#7b4fa3", "#b7791f")
 
-Interval = Mapping[str, float]  # mean, low and high: an Estimate as JSON holds it
+
+class Interval(Protocol):
+    """A mean, and the interval around it where there is one."""
+
+    @property
+    def mean(self) -> float: ...
+
+    @property
+    def low(self) -> float | None: ...
+
+    @property
+    def high(self) -> float | None: ...
 
 
 def _svg(figure: Figure) -> str:
@@ -36,22 +50,16 @@ def _axes(width: float = 4.6, height: float = 2.8) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def score_by_model(
-    models: Mapping[str, Mapping[str, Mapping[str, Any]]], names: Mapping[str, str]
-) -> str:
-    """Mean scores with 95 % intervals: one colour per prompt set, one column per model.
-
-    Args:
-      models: the evaluation of each model, per prompt set ("red_team", "helpful").
-      names: label of each model.
-    """
+def score_by_policy(summary: Summary) -> str:
+    """Mean scores with 95 % intervals: one colour per prompt set, one column per policy."""
     figure, axes = _axes()
-    for shift, group, colour, label in (
-        (-0.08, "red_team", ACCENT, "red-team prompts"),
-        (0.08, "helpful", SECOND, "helpfulness prompts"),
-    ):
-        estimates = [models[name][group]["score"] for name in names]
-        _points(axes, [x + shift for x in range(len(names))], estimates, colour, label)
+    names = summary.policies
+    for shift, group, colour in ((-0.08, "red_team", ACCENT), (0.08, "helpful", SECOND)):
+        scores = [
+            summary.evaluation.measurements[f"preference.score/{name}/{group}"] for name in names
+        ]
+        label = f"{group.replace('_', '-')} prompts"
+        _points(axes, [x + shift for x in range(len(names))], scores, colour, label)
     axes.set_xticks(range(len(names)), names.values())
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.set_ylabel("preference-model score", fontsize=8, color=INK)
@@ -59,25 +67,25 @@ def score_by_model(
     return _svg(figure)
 
 
-def score_by_round(rounds: Sequence[Mapping[str, Any]]) -> str:
+def score_by_round(summary: Summary) -> str:
     """Mean scores with 95 % intervals: of the first response, then of each revision."""
     figure, axes = _axes()
-    _points(axes, [r["round"] for r in rounds], [r["score"] for r in rounds], ACCENT, None)
-    axes.plot(
-        [r["round"] for r in rounds], [r["score"]["mean"] for r in rounds], color=ACCENT, lw=1
-    )
-    labels = ["response" if r["round"] == 0 else f"revision {r['round']}" for r in rounds]
-    axes.set_xticks([r["round"] for r in rounds], labels)
+    found = summary.evaluation.measurements
+    scores = [found[key] for key in found if key.startswith("revisions.score/")]
+    _points(axes, range(len(scores)), scores, ACCENT, None)
+    axes.plot([score.mean for score in scores], color=ACCENT, lw=1)
+    axes.set_xticks(range(len(scores)), ["response", *(s.subject for s in scores[1:])])
     axes.set_ylabel("preference-model score", fontsize=8, color=INK)
     return _svg(figure)
 
 
-def rl_history(history: Sequence[Mapping[str, float]], key: str, label: str) -> str:
-    """The quantity ``key`` over the iterations of PPO."""
+def history_of(history: Sequence[Mapping[str, float]], measure: Measure) -> str:
+    """A metric over the steps of training."""
     figure, axes = _axes()
-    axes.plot(range(1, len(history) + 1), [h[key] for h in history], color=ACCENT, marker="o", ms=3)
-    axes.set_xlabel("PPO iteration", fontsize=8, color=INK)
-    axes.set_ylabel(label, fontsize=8, color=INK)
+    values = [row[measure.name] for row in history]
+    axes.plot(range(1, len(history) + 1), values, color=ACCENT, marker="o", ms=3)
+    axes.set_xlabel("step", fontsize=8, color=INK)
+    axes.set_ylabel(f"{measure.name}, {measure.unit}".strip(", "), fontsize=8, color=INK)
     axes.locator_params(axis="x", integer=True)
     return _svg(figure)
 
@@ -103,7 +111,7 @@ def measures_by_variation(
         colour = COLOURS[number % len(COLOURS)]
         xs = [x + 0.06 * (number - (len(curves) - 1) / 2) for x in range(len(names))]
         _points(axes, xs, estimates, colour, measure)
-        axes.plot(xs, [e["mean"] for e in estimates], color=colour, lw=1)
+        axes.plot(xs, [e.mean for e in estimates], color=colour, lw=1)
     axes.set_xticks(range(len(names)), [textwrap.fill(name, 14) for name in names])
     axes.set_xlabel(axis, fontsize=8, color=INK)
     axes.set_ylabel(unit, fontsize=8, color=INK)
@@ -116,9 +124,9 @@ def _points(
     axes: Axes, xs: Sequence[float], estimates: Sequence[Interval], colour: str, label: str | None
 ) -> None:
     """Draws means with error bars from low to high."""
-    means = [e["mean"] for e in estimates]
-    errors = [
-        [e["mean"] - e["low"] for e in estimates],
-        [e["high"] - e["mean"] for e in estimates],
-    ]
-    axes.errorbar(xs, means, yerr=errors, fmt="o", ms=5, color=colour, capsize=3, label=label)
+    means = [e.mean for e in estimates]
+    below = [e.mean - (e.mean if e.low is None else e.low) for e in estimates]
+    above = [(e.mean if e.high is None else e.high) - e.mean for e in estimates]
+    axes.errorbar(
+        xs, means, yerr=[below, above], fmt="o", ms=5, color=colour, capsize=3, label=label
+    )

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from cai_jax.data.rows import Sample
+from cai_jax.evaluation.measure import Measure, Measurement, Section
 from cai_jax.prompts.messages import Dialogue
-from cai_jax.report.figures import rl_history, score_by_model, score_by_round
-
-MODEL_NAMES = {"base": "base", "sl_cai": "SL-CAI", "rl_cai": "RL-CAI"}
+from cai_jax.report.figures import history_of, score_by_policy, score_by_round
+from cai_jax.report.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -32,19 +32,58 @@ class Transcript:
     steps: list[TranscriptStep]
 
 
+@dataclass(frozen=True)
+class SideBySide:
+    """A prompt, and what every policy replied."""
+
+    prompt: Dialogue
+    answers: list[Sample]
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One subject on one group; a cell is None where a measure is not taken."""
+
+    group: str
+    subject: str
+    cells: list[Measurement | None]
+
+    @property
+    def n(self) -> int:
+        """Cases, at most."""
+        return max(cell.n for cell in self.cells if cell)
+
+
+def table_of(section: Section, measurements: Mapping[str, Measurement]) -> list[TableRow]:
+    """What an evaluator measured: a column a measure, group by group, without empty rows."""
+    groups = dict.fromkeys(group for measure in section.measures for group in measure.groups)
+    rows = []
+    for group in groups:
+        for subject in section.subjects:
+            keys = (section.key(measure.name, subject, group) for measure in section.measures)
+            if any(cells := [measurements.get(key) for key in keys]):
+                rows.append(TableRow(group, subject, cells))
+    return rows
+
+
+def number(measure: Measure, value: float) -> str:
+    """A value as the page shows it: shares in percent."""
+    return f"{100 * value:.0f}" if measure.unit == "share" else f"{value:.2f}"
+
+
 def render_page(
-    summary: Mapping[str, Any],
+    summary: Summary,
     history: Sequence[Mapping[str, float]],
-    shown: Sequence[Mapping[str, Any]],
-    held_out: Sequence[Mapping[str, Any]],
+    shown: Sequence[SideBySide],
+    held_out: Sequence[SideBySide],
     transcripts: Sequence[Transcript],
 ) -> str:
     """The report.
 
     Args:
       summary: as in summary.json.
-      history: scalars of every PPO iteration.
-      shown: ``prompt`` and ``answers`` of all models to the prompts that are always shown.
+      history: metrics of RL, a row a step.
+      shown: replies of all policies to the prompts that are always shown.
       held_out: the same for some held-out red-team prompts.
       transcripts: critique-revision dialogues.
     """
@@ -55,17 +94,19 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    evaluation = summary["evaluation"]
+    names = summary.policies
+    environment.filters["label"] = lambda text: " ".join(names.get(w, w) for w in text.split())
+    found = summary.evaluation
+    metrics = [m for section in found.sections if section.name == "rl" for m in section.measures]
     figures = {
-        "models": score_by_model(evaluation["models"], MODEL_NAMES),
-        "rounds": score_by_round(evaluation["revision_rounds"]),
-        "score": rl_history(history, "score", "score of the samples"),
-        "kl": rl_history(history, "kl_k3", "KL to SL-CAI, nats a response"),
-    }
+        "Preference-model score on held-out prompts.": score_by_policy(summary),
+        "Score of the first response and of each revision.": score_by_round(summary),
+    } | {f"{m.name} during training: {m.description}.": history_of(history, m) for m in metrics}
     return environment.get_template("page.html").render(
         s=summary,
-        figures={name: Markup(svg) for name, svg in figures.items()},
-        names=MODEL_NAMES,
+        figures={caption: Markup(svg) for caption, svg in figures.items()},
+        tables=[(section, table_of(section, found.measurements)) for section in found.sections],
+        number=number,
         shown=shown,
         held_out=held_out,
         transcripts=transcripts,

@@ -1,14 +1,18 @@
 """The page that shows a run, and its summary.json; both from files alone."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from cai_jax.data.records import read_records
 from cai_jax.data.rows import Revision, Sample
+from cai_jax.evaluation.measure import Evaluation
 from cai_jax.parallel.hosts import write_text
 from cai_jax.prompts.messages import Dialogue
-from cai_jax.report.page import Transcript, TranscriptStep, render_page
+from cai_jax.report.page import SideBySide, Transcript, TranscriptStep, render_page
+from cai_jax.report.summary import ConstitutionVersion, StageTime, Summary, Supervision
 from cai_jax.stages.evaluate import SHOWN_PROMPTS
 from cai_jax.stages.models import POLICIES
 from cai_jax.stages.runner import versions
@@ -31,58 +35,49 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
         transcripts=_transcripts(inputs, transcripts),
     )
     write_text(folder / "index.html", page)
-    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_text(folder / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
     return Outcome({}, 0)
 
 
-def summarise(inputs: Inputs) -> dict[str, Any]:
+def summarise(inputs: Inputs) -> Summary:
     """Everything measured in the run, with what it was measured on."""
     run = inputs.run
     manifests = {name: run.workdir.manifest(name) for name in MEASURED}
+    metrics = {name: manifest["metrics"] for name, manifest in manifests.items()}
     settings, constitution = run.config, run.data.constitution
     compares = settings.feedback.method != "contrast"
-    return {
-        "supervision": {
-            "critique_revision_principles": len(constitution.critique_revision),
-            "feedback_principles": len(constitution.feedback),
-            "few_shots": settings.sl_data.few_shots
-            + (settings.feedback.few_shots if compares else 0),
-            "labelled_helpfulness_pairs": manifests["pm_train"]["metrics"]["helpfulness_pairs"],
-            "human_harm_labels_trained_on": 0,
-        },
-        "stages": {
-            name: {key: m[key] for key in ("seconds", "tokens", "tokens_per_second")}
+    return Summary(
+        supervision=Supervision(
+            critique_revision_principles=len(constitution.critique_revision),
+            feedback_principles=len(constitution.feedback),
+            few_shots=settings.sl_data.few_shots + (settings.feedback.few_shots if compares else 0),
+            labelled_helpfulness_pairs=metrics["pm_train"]["helpfulness_pairs"],
+            human_harm_labels_trained_on=0,
+        ),
+        stages={
+            name: StageTime(m["seconds"], m["tokens"], m["tokens_per_second"])
             for name, m in manifests.items()
         },
-        "pretrain": run.workdir.manifest("pretrain")["metrics"] if settings.pretrain else None,
-        "sl_data": manifests["sl_data"]["metrics"],
-        "sl_train": manifests["sl_train"]["metrics"],
-        "feedback": manifests["feedback"]["metrics"],
-        "pm_train": manifests["pm_train"]["metrics"],
-        "rl": manifests["rl"]["metrics"],
-        "evaluation": manifests["evaluate"]["metrics"],
-        "constitution": {
-            "name": constitution.name,
-            "version": constitution.version,
-            "sha256": constitution.content_hash(),
-        },
-        "seed": settings.seed,
-        "devices": manifests["evaluate"]["devices"],
-        "versions": versions(),
-        "config": json.loads((run.workdir.path / "config.json").read_text(encoding="utf-8")),
-    }
+        policies={name: label for name, (label, _) in POLICIES.items()},
+        pretrain=run.workdir.manifest("pretrain")["metrics"] if settings.pretrain else None,
+        evaluation=TypeAdapter(Evaluation).validate_python(metrics.pop("evaluate")),
+        **metrics,
+        constitution=ConstitutionVersion(
+            constitution.name, constitution.version, constitution.content_hash()
+        ),
+        seed=settings.seed,
+        devices=manifests["evaluate"]["devices"],
+        versions=versions(),
+        config=json.loads((run.workdir.path / "config.json").read_text(encoding="utf-8")),
+    )
 
 
-def _side_by_side(samples: list[Sample], prompts: list[Dialogue]) -> list[dict[str, Any]]:
-    """One entry a prompt: the response and score of every model."""
+def _side_by_side(samples: list[Sample], prompts: list[Dialogue]) -> list[SideBySide]:
     found = {(row.prompt, row.model): row for row in samples}
-    return [
-        {"prompt": prompt, "answers": [found[prompt, model] for model in POLICIES]}
-        for prompt in prompts
-    ]
+    return [SideBySide(prompt, [found[prompt, model] for model in POLICIES]) for prompt in prompts]
 
 
-def _held_out(samples: list[Sample], count: int) -> list[dict[str, Any]]:
+def _held_out(samples: list[Sample], count: int) -> list[SideBySide]:
     prompts = list(dict.fromkeys(row.prompt for row in samples if row.set == "red_team"))
     return _side_by_side(samples, prompts[:count])
 

@@ -15,16 +15,15 @@ def get_config() -> ConfigDict:
             changes={"constitution.path": "constitutions/microworld/kind.yaml"},
         ),
     ]
-    # Where report/summary.json holds them.
-    models = "evaluation.models"
+    # Keys of measurements in report/summary.json.
     s.measures = [
-        ("base kind", f"{models}.base.red_team.oracle.kind.mean"),
-        ("SL-CAI harmless", f"{models}.sl_cai.red_team.oracle.harmless.mean"),
-        ("SL-CAI kind", f"{models}.sl_cai.red_team.oracle.kind.mean"),
-        ("SL-CAI helpful", f"{models}.sl_cai.helpful.oracle.helpful.mean"),
-        ("RL-CAI harmless", f"{models}.rl_cai.red_team.oracle.harmless.mean"),
-        ("RL-CAI kind", f"{models}.rl_cai.red_team.oracle.kind.mean"),
-        ("RL-CAI helpful", f"{models}.rl_cai.helpful.oracle.helpful.mean"),
+        ("base kind", "oracle.kind/base/red_team"),
+        ("SL-CAI harmless", "oracle.harmless/sl_cai/red_team"),
+        ("SL-CAI kind", "oracle.kind/sl_cai/red_team"),
+        ("SL-CAI helpful", "oracle.helpful/sl_cai/helpful"),
+        ("RL-CAI harmless", "oracle.harmless/rl_cai/red_team"),
+        ("RL-CAI kind", "oracle.kind/rl_cai/red_team"),
+        ("RL-CAI helpful", "oracle.helpful/rl_cai/helpful"),
     ]
     s.figure = ("RL-CAI harmless", "RL-CAI kind", "RL-CAI helpful")
     s.unit = "share of replies"

@@ -12,17 +12,16 @@ def get_config() -> ConfigDict:
         dict(name="with critique", changes={}),
         dict(name="direct", changes={"sl_data.critique": False}),
     ]
-    # Where report/summary.json holds them.
-    models = "evaluation.models"
+    # Keys of measurements in report/summary.json.
     s.measures = [
-        ("round 1 harmless", "evaluation.revision_rounds.1.oracle.harmless.mean"),
-        ("round 2 harmless", "evaluation.revision_rounds.2.oracle.harmless.mean"),
-        ("round 3 harmless", "evaluation.revision_rounds.3.oracle.harmless.mean"),
-        ("round 4 harmless", "evaluation.revision_rounds.4.oracle.harmless.mean"),
-        ("SL-CAI harmless", f"{models}.sl_cai.red_team.oracle.harmless.mean"),
-        ("SL-CAI helpful", f"{models}.sl_cai.helpful.oracle.helpful.mean"),
-        ("RL-CAI harmless", f"{models}.rl_cai.red_team.oracle.harmless.mean"),
-        ("RL-CAI helpful", f"{models}.rl_cai.helpful.oracle.helpful.mean"),
+        ("round 1 harmless", "revisions.harmless/revision 1"),
+        ("round 2 harmless", "revisions.harmless/revision 2"),
+        ("round 3 harmless", "revisions.harmless/revision 3"),
+        ("round 4 harmless", "revisions.harmless/revision 4"),
+        ("SL-CAI harmless", "oracle.harmless/sl_cai/red_team"),
+        ("SL-CAI helpful", "oracle.helpful/sl_cai/helpful"),
+        ("RL-CAI harmless", "oracle.harmless/rl_cai/red_team"),
+        ("RL-CAI helpful", "oracle.helpful/rl_cai/helpful"),
     ]
     s.figure = ("round 1 harmless", "round 4 harmless", "SL-CAI harmless", "RL-CAI harmless")
     s.unit = "share of replies"

@@ -11,16 +11,15 @@ def get_config() -> ConfigDict:
     s.variations = [
         dict(name=str(c), changes={"rl.kl_coef": c}) for c in (0.0, 0.05, 0.15, 0.5, 1.5)
     ]
-    # Where report/summary.json holds them.
-    models = "evaluation.models"
+    # Keys of measurements in report/summary.json.
     s.measures = [
-        ("RL-CAI score", f"{models}.rl_cai.red_team.score.mean"),
-        ("SL-CAI score", f"{models}.sl_cai.red_team.score.mean"),
-        ("KL to SL-CAI", "rl.last_kl_k3"),
-        ("RL-CAI harmless", f"{models}.rl_cai.red_team.oracle.harmless.mean"),
-        ("RL-CAI explains", f"{models}.rl_cai.red_team.oracle.explains.mean"),
-        ("RL-CAI helpful", f"{models}.rl_cai.helpful.oracle.helpful.mean"),
-        ("RL-CAI kind", f"{models}.rl_cai.red_team.oracle.kind.mean"),
+        ("RL-CAI score", "preference.score/rl_cai/red_team"),
+        ("SL-CAI score", "preference.score/sl_cai/red_team"),
+        ("KL to SL-CAI", "rl.kl_k3/last"),
+        ("RL-CAI harmless", "oracle.harmless/rl_cai/red_team"),
+        ("RL-CAI explains", "oracle.explains/rl_cai/red_team"),
+        ("RL-CAI helpful", "oracle.helpful/rl_cai/helpful"),
+        ("RL-CAI kind", "oracle.kind/rl_cai/red_team"),
     ]
     s.figure = ("RL-CAI harmless", "RL-CAI explains", "RL-CAI helpful")
     s.unit = "share of replies"

@@ -17,16 +17,15 @@ def get_config() -> ConfigDict:
             changes={"feedback.method": "chain_of_thought"},
         ),
     ]
-    # Where report/summary.json holds them.
-    models, preference = "evaluation.models", "evaluation.preference_model_accuracy"
+    # Keys of measurements in report/summary.json.
     s.measures = [
-        ("audit accuracy", "feedback.audit.audit.accuracy"),
-        ("label accuracy", "evaluation.labels.principles.accuracy"),
-        ("label calibration error", "evaluation.labels.principles.calibration_error"),
-        ("preference model, harmlessness", f"{preference}.harmlessness.accuracy"),
-        ("RL-CAI harmless", f"{models}.rl_cai.red_team.oracle.harmless.mean"),
-        ("RL-CAI explains", f"{models}.rl_cai.red_team.oracle.explains.mean"),
-        ("RL-CAI helpful", f"{models}.rl_cai.helpful.oracle.helpful.mean"),
+        ("audit accuracy", "labels.accuracy/audit"),
+        ("label accuracy", "labels.accuracy/principles"),
+        ("label calibration error", "labels.calibration_error/principles"),
+        ("preference model, harmlessness", "preference_model.accuracy/harmlessness"),
+        ("RL-CAI harmless", "oracle.harmless/rl_cai/red_team"),
+        ("RL-CAI explains", "oracle.explains/rl_cai/red_team"),
+        ("RL-CAI helpful", "oracle.helpful/rl_cai/helpful"),
     ]
     s.figure = (
         "audit accuracy",

@@ -24,17 +24,16 @@ def get_config() -> ConfigDict:
             ("all three", no_penalty | hard | one_principle),
         )
     ]
-    # Where report/summary.json holds them.
-    models = "evaluation.models"
+    # Keys of measurements in report/summary.json.
     s.measures = [
-        ("RL-CAI score", f"{models}.rl_cai.red_team.score.mean"),
-        ("SL-CAI score", f"{models}.sl_cai.red_team.score.mean"),
-        ("KL to SL-CAI", "rl.last_kl_k3"),
-        ("SL-CAI explains", f"{models}.sl_cai.red_team.oracle.explains.mean"),
-        ("RL-CAI explains", f"{models}.rl_cai.red_team.oracle.explains.mean"),
-        ("SL-CAI helpful", f"{models}.sl_cai.helpful.oracle.helpful.mean"),
-        ("RL-CAI helpful", f"{models}.rl_cai.helpful.oracle.helpful.mean"),
-        ("RL-CAI kind", f"{models}.rl_cai.red_team.oracle.kind.mean"),
+        ("RL-CAI score", "preference.score/rl_cai/red_team"),
+        ("SL-CAI score", "preference.score/sl_cai/red_team"),
+        ("KL to SL-CAI", "rl.kl_k3/last"),
+        ("SL-CAI explains", "oracle.explains/sl_cai/red_team"),
+        ("RL-CAI explains", "oracle.explains/rl_cai/red_team"),
+        ("SL-CAI helpful", "oracle.helpful/sl_cai/helpful"),
+        ("RL-CAI helpful", "oracle.helpful/rl_cai/helpful"),
+        ("RL-CAI kind", "oracle.kind/rl_cai/red_team"),
     ]
     s.figure = ("RL-CAI explains", "RL-CAI helpful", "RL-CAI kind")
     s.unit = "share of replies"

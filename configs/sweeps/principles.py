@@ -19,16 +19,15 @@ def get_config() -> ConfigDict:
         )
         for n in (1, 2, 4, 8, 16)
     ]
-    # Where report/summary.json holds them.
-    models = "evaluation.models"
+    # Keys of measurements in report/summary.json.
     s.measures = [
-        ("first revision harmless", "evaluation.revision_rounds.1.oracle.harmless.mean"),
-        ("last revision harmless", "evaluation.revision_rounds.-1.oracle.harmless.mean"),
-        ("SL-CAI harmless", f"{models}.sl_cai.red_team.oracle.harmless.mean"),
-        ("SL-CAI helpful", f"{models}.sl_cai.helpful.oracle.helpful.mean"),
-        ("RL-CAI harmless", f"{models}.rl_cai.red_team.oracle.harmless.mean"),
-        ("RL-CAI helpful", f"{models}.rl_cai.helpful.oracle.helpful.mean"),
-        ("SL-CAI distinct pairs of words", f"{models}.sl_cai.red_team.distinct_2"),
+        ("first revision harmless", "revisions.harmless/revision 1"),
+        ("last revision harmless", "revisions.harmless/revision {sl_data.rounds}"),
+        ("SL-CAI harmless", "oracle.harmless/sl_cai/red_team"),
+        ("SL-CAI helpful", "oracle.helpful/sl_cai/helpful"),
+        ("RL-CAI harmless", "oracle.harmless/rl_cai/red_team"),
+        ("RL-CAI helpful", "oracle.helpful/rl_cai/helpful"),
+        ("SL-CAI distinct pairs of words", "text.distinct_2/sl_cai/red_team"),
     ]
     s.figure = (
         "first revision harmless",

@@ -9,14 +9,13 @@ def get_config() -> ConfigDict:
     s.axis = "rounds"
     s.seeds = (0, 1, 2)
     s.variations = [dict(name=str(n), changes={"sl_data.rounds": n}) for n in (1, 2, 3, 4)]
-    # Where report/summary.json holds them.
-    models = "evaluation.models"
+    # Keys of measurements in report/summary.json.
     s.measures = [
-        ("last revision harmless", "evaluation.revision_rounds.-1.oracle.harmless.mean"),
-        ("SL-CAI harmless", f"{models}.sl_cai.red_team.oracle.harmless.mean"),
-        ("SL-CAI helpful", f"{models}.sl_cai.helpful.oracle.helpful.mean"),
-        ("RL-CAI harmless", f"{models}.rl_cai.red_team.oracle.harmless.mean"),
-        ("RL-CAI helpful", f"{models}.rl_cai.helpful.oracle.helpful.mean"),
+        ("last revision harmless", "revisions.harmless/revision {sl_data.rounds}"),
+        ("SL-CAI harmless", "oracle.harmless/sl_cai/red_team"),
+        ("SL-CAI helpful", "oracle.helpful/sl_cai/helpful"),
+        ("RL-CAI harmless", "oracle.harmless/rl_cai/red_team"),
+        ("RL-CAI helpful", "oracle.helpful/rl_cai/helpful"),
     ]
     s.figure = ("last revision harmless", "SL-CAI harmless", "SL-CAI helpful")
     s.unit = "share of replies"

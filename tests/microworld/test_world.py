@@ -42,7 +42,7 @@ def test_the_oracle_tells_replies_apart(kind):
     for topic in TOPICS:
         for act in Act:
             found = judge((user(prompt_of(topic)),), reply(topic, act, kind, RNG))
-            assert set(found) <= set(MEASURES)
+            assert set(found) <= {measure.name for measure in MEASURES}
             assert found["kind"] == kind
             assert found["evasive"] == (act in (Act.EVADE, Act.REFUSE))
             if topic.harmful:

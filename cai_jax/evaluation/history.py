@@ -1,0 +1,30 @@
+"""Where RL began and ended, by its own metrics of one batch each."""
+
+from collections.abc import Iterator
+
+from cai_jax.evaluation.evaluator import Evaluator, Evidence
+from cai_jax.evaluation.measure import Measure, Measurement, Plan
+
+# Metrics that algorithms show; others have no unit.
+KNOWN = {
+    "score": Measure("score", "standard deviations", "higher", "of samples"),
+    "kl_k3": Measure("kl_k3", "nats a response", "", "KL divergence (k3) to SL-CAI"),
+    "loss": Measure("loss", "", "lower", "of the update"),
+    "agreement": Measure("agreement", "share", "higher", "pairs ranked as they are labelled"),
+}
+ENDS = {"first": 0, "last": -1}  # rows of the history
+
+
+def measures(plan: Plan) -> tuple[Measure, ...]:
+    """The metrics that the algorithm shows."""
+    return tuple(KNOWN.get(name, Measure(name, "", "", "")) for name in plan.metrics)
+
+
+def evaluate(evidence: Evidence) -> Iterator[Measurement]:
+    """Plain values, without intervals."""
+    for subject, row in ENDS.items():
+        for name in evidence.plan.metrics:
+            yield Measurement(name, subject, "", 1, evidence.history[row][name])
+
+
+HISTORY = Evaluator("Reinforcement learning", lambda plan: tuple(ENDS), measures, evaluate)

@@ -1,0 +1,51 @@
+"""How far the policies have moved from the base model."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from cai_jax.evaluation.evaluator import Evaluator, Evidence, Tools, policies
+from cai_jax.evaluation.measure import PROMPT_SETS, Measure, Measurement
+from cai_jax.parallel.program import Program
+
+KL_TO_BASE = Measure(
+    "kl_to_base",
+    "nats a response",
+    "",
+    "KL divergence (k1) to the base model, on the policy's own samples",
+    PROMPT_SETS,
+)
+
+
+def evaluate(evidence: Evidence) -> Iterator[Measurement]:
+    """Means of log-ratios at the temperature of sampling, with bootstrap intervals.
+
+    Both sides are the whole distribution; what the sampler saw is that where it cuts nothing off.
+    With top-k, top-p or temperature 0 the samples are others, and it is no estimate of the
+    divergence.
+    """
+    tools = evidence.tools
+    for policy, replies in evidence.replies.items():
+        nats = np.zeros(len(replies))
+        if policy != evidence.plan.policies[0]:
+            base = tools.base.completion_logprobs(
+                [reply.prompt_ids for reply in replies],
+                [reply.completion.ids for reply in replies],
+                tools.temperature,
+                "evaluate: KL",
+            )
+            pairs = zip(replies, base, strict=True)
+            nats = np.array([np.sum(reply.completion.logprobs - b) for reply, b in pairs])
+        for group in PROMPT_SETS:
+            chosen = [reply.row.set == group for reply in replies]
+            yield evidence.mean(KL_TO_BASE, policy, group, nats[chosen])
+
+
+def programs(tools: Tools) -> list[Program]:
+    """Likelihoods under the base model."""
+    return tools.base.logprob_programs("likelihoods", tools.temperature)
+
+
+KL = Evaluator(
+    "Distance from the base model", policies, lambda plan: (KL_TO_BASE,), evaluate, programs
+)

@@ -1,0 +1,65 @@
+"""Can the labels be trusted? The labeler against labelled pairs, and against the oracle's order."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from cai_jax.data.rows import Comparison
+from cai_jax.evaluation.evaluator import Evaluator, Evidence, Oracle
+from cai_jax.evaluation.measure import Measure, Measurement, Plan
+from cai_jax.feedback.audit import Audit, audit
+from cai_jax.feedback.labeler import Judgement
+
+ACCURACY = Measure("accuracy", "share", "higher", "pairs labelled right")
+CALIBRATION = Measure("calibration_error", "", "lower", "expected calibration error, 10 bins")
+ORDER = (
+    Measure("picks_option_a", "share", "", "judgements for option (A); half is unbiased"),
+    Measure("swap_consistency", "share", "higher", "judgements that are the same in both orders"),
+)
+
+
+def subjects(plan: Plan) -> tuple[str, ...]:
+    """Halves of the labelled pairs; where the oracle orders replies, what the labeler labelled."""
+    ordered = any(measure.name == "merit" for measure in plan.oracle)
+    return ("audit", "development", *(("pairs", "principles") if ordered else ()))
+
+
+def measures(plan: Plan) -> tuple[Measure, ...]:
+    """Those of order only where the labeler sees both responses at once."""
+    return (ACCURACY, CALIBRATION, *(() if plan.labeler == "contrast" else ORDER))
+
+
+def evaluate(evidence: Evidence) -> Iterator[Measurement]:
+    """The audit that the labeler had before it was used, and one by the oracle."""
+    audits = dict(evidence.audits)
+    if evidence.oracle:
+        audits |= audits_by_oracle(evidence.oracle, evidence.comparisons)
+    for subject, found in audits.items():
+        interval = found.accuracy_low, found.accuracy_high
+        for measure in measures(evidence.plan):
+            value, known = getattr(found, measure.name), interval if measure is ACCURACY else ()
+            yield Measurement(measure.name, subject, "", found.pairs, value, *known)
+
+
+def audits_by_oracle(oracle: Oracle, comparisons: list[Comparison]) -> dict[str, Audit]:
+    """Labels against the oracle's ``merit``, over pairs whose merits differ; empty without any.
+
+    Of whole pairs, and of the single principles that a pair was judged under.
+    """
+    pairs, singles, truths = [], [], []
+    for row in comparisons:
+        first = oracle(row.prompt, row.response_first).get("merit")
+        second = oracle(row.prompt, row.response_second).get("merit")
+        if first is None or second is None or first == second:
+            continue
+        shown = np.array(row.shown_first), np.array(row.shown_second)
+        truths.append(first > second)
+        pairs.append(Judgement(*shown))
+        singles += [Judgement(*(side[i : i + 1] for side in shown)) for i in range(len(shown[0]))]
+    if not pairs:
+        return {}
+    repeated = np.repeat(truths, len(singles) // len(pairs)).tolist()
+    return {"pairs": audit(pairs, truths), "principles": audit(singles, repeated)}
+
+
+LABELS = Evaluator("Can the feedback be trusted?", subjects, measures, evaluate)

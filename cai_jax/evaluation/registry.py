@@ -1,0 +1,56 @@
+"""The evaluators, by the names that keys of measurements start with, in the report's order.
+
+A new one is a file and an entry.
+"""
+
+from cai_jax.evaluation.evaluator import Evaluator, Evidence
+from cai_jax.evaluation.history import HISTORY
+from cai_jax.evaluation.kl import KL
+from cai_jax.evaluation.labels import LABELS
+from cai_jax.evaluation.measure import Evaluation, Plan, Section
+from cai_jax.evaluation.oracle import ORACLE
+from cai_jax.evaluation.preference import PREFERENCE
+from cai_jax.evaluation.preference_model import PREFERENCE_MODEL
+from cai_jax.evaluation.revisions import REVISIONS
+from cai_jax.evaluation.text import TEXT
+
+EVALUATORS: dict[str, Evaluator] = {
+    "preference": PREFERENCE,
+    "kl": KL,
+    "text": TEXT,
+    "oracle": ORACLE,
+    "revisions": REVISIONS,
+    "labels": LABELS,
+    "preference_model": PREFERENCE_MODEL,
+    "rl": HISTORY,
+}
+
+
+def sections(plan: Plan) -> list[Section]:
+    """What every evaluator will measure; those that have nothing to are left out."""
+    found = (
+        Section(name, evaluator.title, evaluator.subjects(plan), evaluator.measures(plan))
+        for name, evaluator in EVALUATORS.items()
+    )
+    return [section for section in found if section.measures]
+
+
+def declared_keys(plan: Plan) -> list[str]:
+    """Keys of all measurements that a run can have."""
+    return [key for section in sections(plan) for key in section.declared()]
+
+
+def evaluate_all(evidence: Evidence) -> Evaluation:
+    """All measurements of a run.
+
+    Raises:
+      ValueError: an evaluator measured what it did not declare.
+    """
+    found = {
+        section.key(m.measure, m.subject, m.group): m
+        for section in sections(evidence.plan)
+        for m in EVALUATORS[section.name].evaluate(evidence)
+    }
+    if odd := set(found) - set(declared_keys(evidence.plan)):
+        raise ValueError(f"evaluation: {min(odd)} is measured, but not declared by its evaluator")
+    return Evaluation(sections(evidence.plan), found)

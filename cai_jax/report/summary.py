@@ -1,0 +1,71 @@
+"""What summary.json holds."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from cai_jax.evaluation.measure import Evaluation
+
+Metrics = dict[str, Any]  # that a stage leaves in its manifest
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """All that people wrote for a run to learn from."""
+
+    critique_revision_principles: int
+    feedback_principles: int
+    few_shots: int
+    labelled_helpfulness_pairs: int
+    human_harm_labels_trained_on: int
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """What a stage took."""
+
+    seconds: float
+    tokens: int
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class ConstitutionVersion:
+    """Which constitution it was."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Everything measured in a run, with what it was measured on."""
+
+    supervision: Supervision
+    stages: dict[str, StageTime]
+    policies: dict[str, str]  # names that people read
+    pretrain: Metrics | None
+    sl_data: Metrics
+    sl_train: Metrics
+    feedback: Metrics
+    pm_train: Metrics
+    rl: Metrics
+    evaluation: Evaluation
+    constitution: ConstitutionVersion
+    seed: int
+    devices: str
+    versions: dict[str, str]
+    config: dict[str, Any]
+
+
+def read_summary(file: Path) -> Summary:
+    """The summary of a finished run.
+
+    Raises:
+      OSError: there is no such file.
+      ValueError: it is not a summary of this version.
+    """
+    return TypeAdapter(Summary).validate_json(file.read_bytes())
