@@ -3,30 +3,19 @@
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from cai_jax.evaluation.measure import Measure
+from cai_jax.evaluation.measure import Measure, Measurement
+from cai_jax.evaluation.statistics import Estimate
 from cai_jax.report.summary import Summary
 
 INK, ACCENT, SECOND = "#1d2733", "#2563a8", "#c2571a"
 COLOURS = (ACCENT, SECOND, "#2f855a", "#7b4fa3", "#b7791f")
 
-
-class Interval(Protocol):
-    """A mean, and the interval around it where there is one."""
-
-    @property
-    def mean(self) -> float: ...
-
-    @property
-    def low(self) -> float | None: ...
-
-    @property
-    def high(self) -> float | None: ...
+Interval = Estimate | Measurement
 
 
 def _svg(figure: Figure) -> str:

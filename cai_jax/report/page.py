@@ -6,38 +6,11 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from cai_jax.data.rows import Sample
+from cai_jax.data.rows import Revision, Sample
 from cai_jax.evaluation.measure import Measure, Measurement, Section
 from cai_jax.prompts.messages import Dialogue
 from cai_jax.report.figures import history_of, score_by_policy, score_by_round
 from cai_jax.report.summary import Summary
-
-
-@dataclass(frozen=True)
-class TranscriptStep:
-    """One critique-revision round."""
-
-    principle_id: str
-    critique_request: str
-    critique: str
-    revision: str
-
-
-@dataclass(frozen=True)
-class Transcript:
-    """A dialogue under revision."""
-
-    prompt: Dialogue
-    response: str
-    steps: list[TranscriptStep]
-
-
-@dataclass(frozen=True)
-class SideBySide:
-    """A prompt, and what every policy replied."""
-
-    prompt: Dialogue
-    answers: list[Sample]
 
 
 @dataclass(frozen=True)
@@ -74,9 +47,10 @@ def number(measure: Measure, value: float) -> str:
 def render_page(
     summary: Summary,
     history: Sequence[Mapping[str, float]],
-    shown: Sequence[SideBySide],
-    held_out: Sequence[SideBySide],
-    transcripts: Sequence[Transcript],
+    shown: Mapping[Dialogue, Sequence[Sample]],
+    held_out: Mapping[Dialogue, Sequence[Sample]],
+    transcripts: Sequence[Sequence[Revision]],
+    requests: Mapping[str, str],
 ) -> str:
     """The report.
 
@@ -85,7 +59,8 @@ def render_page(
       history: metrics of RL, a row a step.
       shown: replies of all policies to the prompts that are always shown.
       held_out: the same for some held-out red-team prompts.
-      transcripts: critique-revision dialogues.
+      transcripts: dialogues of critique and revision, round by round.
+      requests: for a critique, by principle.
     """
     environment = Environment(
         loader=PackageLoader("cai_jax.report", "."),
@@ -110,4 +85,5 @@ def render_page(
         shown=shown,
         held_out=held_out,
         transcripts=transcripts,
+        requests=requests,
     )

@@ -1,6 +1,7 @@
 """The page that shows a run, and its summary.json; both from files alone."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from cai_jax.data.rows import Revision, Sample
 from cai_jax.evaluation.measure import Evaluation
 from cai_jax.parallel.hosts import write_text
 from cai_jax.prompts.messages import Dialogue
-from cai_jax.report.page import SideBySide, Transcript, TranscriptStep, render_page
+from cai_jax.report.page import render_page
 from cai_jax.report.summary import ConstitutionVersion, StageTime, Summary, Supervision
 from cai_jax.stages.evaluate import SHOWN_PROMPTS
 from cai_jax.stages.models import POLICIES
@@ -23,16 +24,17 @@ MEASURED = ("sl_data", "sl_train", "feedback", "pm_train", "rl", "evaluate")
 
 def execute(inputs: Inputs, folder: Path) -> Outcome:
     """Writes index.html and summary.json."""
-    summary = summarise(inputs)
-    history = json.loads((inputs.artifact("rl") / "history.json").read_text(encoding="utf-8"))
+    summary, count = summarise(inputs), inputs.config.report.transcripts
+    history = (inputs.artifact("rl") / "history.json").read_text(encoding="utf-8")
     samples = read_records(inputs.artifact("evaluate") / "samples", Sample)
-    transcripts = inputs.config.report.transcripts
+    held_out = list(dict.fromkeys(row.prompt for row in samples if row.set == "red_team"))
     page = render_page(
         summary=summary,
-        history=history,
-        shown=_side_by_side(samples, [p.messages for p in SHOWN_PROMPTS]),
-        held_out=_held_out(samples, transcripts),
-        transcripts=_transcripts(inputs, transcripts),
+        history=json.loads(history),
+        shown=_side_by_side(samples, (prompt.messages for prompt in SHOWN_PROMPTS)),
+        held_out=_side_by_side(samples, held_out[:count]),
+        transcripts=_transcripts(inputs)[:count],
+        requests={p.id: p.critique_request for p in inputs.constitution.critique_revision},
     )
     write_text(folder / "index.html", page)
     write_text(folder / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
@@ -72,38 +74,22 @@ def summarise(inputs: Inputs) -> Summary:
     )
 
 
-def _side_by_side(samples: list[Sample], prompts: list[Dialogue]) -> list[SideBySide]:
+def _side_by_side(
+    samples: list[Sample], prompts: Iterable[Dialogue]
+) -> dict[Dialogue, list[Sample]]:
+    """What every policy replied to each of the prompts."""
     found = {(row.prompt, row.model): row for row in samples}
-    return [SideBySide(prompt, [found[prompt, model] for model in POLICIES]) for prompt in prompts]
+    return {prompt: [found[prompt, model] for model in POLICIES] for prompt in prompts}
 
 
-def _held_out(samples: list[Sample], count: int) -> list[SideBySide]:
-    prompts = list(dict.fromkeys(row.prompt for row in samples if row.set == "red_team"))
-    return _side_by_side(samples, prompts[:count])
-
-
-def _transcripts(inputs: Inputs, count: int) -> list[Transcript]:
+def _transcripts(inputs: Inputs) -> list[list[Revision]]:
     """Critique-revision dialogues, step by step, those with most rounds first."""
-    principles = {p.id: p for p in inputs.constitution.critique_revision}
     steps: dict[str, list[Revision]] = {}
     for name in ("responses", "revisions"):
         for row in read_records(inputs.artifact("sl_data") / name, Revision):
             steps.setdefault(row.prompt_id, []).append(row)
-    longest = sorted(steps.values(), key=lambda rows: (-len(rows), rows[0].id))[:count]
-    out = []
-    for rows in longest:
-        first, *later = sorted(rows, key=lambda row: row.round)
-        revised = [
-            TranscriptStep(
-                principle_id=row.principle_id,
-                critique_request=principles[row.principle_id].critique_request,
-                critique=row.critique,
-                revision=row.response,
-            )
-            for row in later
-        ]
-        out.append(Transcript(first.prompt, first.response, revised))
-    return out
+    dialogues = (sorted(rows, key=lambda row: row.round) for rows in steps.values())
+    return sorted(dialogues, key=lambda rows: (-len(rows), rows[0].id))
 
 
 STAGE = Stage(
