@@ -70,6 +70,7 @@ class Direct(ABC):
     batch_size: int
     micro_batches: int
     sequence_length: int
+    block = "rl.direct"
     steps = 0  # the number of comparisons decides
     shown = ("loss", "agreement")
 

@@ -64,6 +64,7 @@ class OnlineAlgorithm:
     missing_stop_penalty: float
     max_sampler_gap: float
     max_first_ratio_error: float
+    block = "rl"
     shown = ("score", "kl_k3")
 
     @property
