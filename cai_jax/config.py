@@ -410,9 +410,9 @@ def _contradictions(c: Config) -> Iterator[str]:
 
 
 def batch_parts(c: Config) -> dict[str, tuple[int, int, str]]:
-    """By stage: rows a batch, parts that it is computed in, and the fields that say how many."""
-    stages: dict[str, SLTrainConfig | PMTrainConfig | PretrainConfig]
-    stages = {"sl_train": c.sl_train, "pm_train": c.pm_train}
+    """By block: rows a batch, parts that it is computed in, and the fields that say how many."""
+    stages: dict[str, SLTrainConfig | PMTrainConfig | PretrainConfig | DirectConfig]
+    stages = {"sl_train": c.sl_train, "pm_train": c.pm_train, "rl.direct": c.rl.direct}
     if c.pretrain:
         stages["pretrain"] = c.pretrain
     parts = {n: (s.batch_size, s.micro_batches, "micro_batches") for n, s in stages.items()}

@@ -35,6 +35,7 @@ FLOAT32 = jnp.dtype(jnp.float32)
 STEPS = 5
 OPTIMIZER = make_optimizer(1e-3, 1, 1.0)
 ALGORITHM = PPO(
+    samples_per_prompt=1,
     prompt_tokens=8,
     temperature=0.7,
     gamma=1.0,

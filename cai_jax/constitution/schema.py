@@ -7,7 +7,7 @@ comments or layout. Every artifact made under the constitution records it.
 import hashlib
 import json
 from collections.abc import Collection, Set
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -90,8 +90,8 @@ class Constitution:
         Args:
           parts: names of fields, ``critique_revision`` and those below it.
         """
-        others = {f.name for f in fields(self) if f.name not in parts} - ABOUT
-        return replace(self, **dict.fromkeys(others, ()))
+        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name in {*ABOUT, *parts}}
+        return Constitution(**dict.fromkeys((f.name for f in fields(self)), ()) | kept)
 
     def content_hash(self) -> str:
         """SHA-256 of all fields, in hex."""

@@ -88,6 +88,14 @@ def state_program(params: nnx.State, optimizer: optax.GradientTransformation) ->
     return Program("initial optimizer state", start, (abstract(params),))
 
 
+def set_up_programs(
+    blueprint: Blueprint, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int
+) -> list[Program]:
+    """What ``make_trainable`` and ``init_state`` compile."""
+    params = abstract_trainable(blueprint, mesh).params
+    return [*initial_programs(blueprint, mesh, seed), state_program(params, optimizer)]
+
+
 def init_state(params: nnx.State, optimizer: optax.GradientTransformation) -> TrainState[jax.Array]:
     """The state before the first update."""
     step, opt_state = state_program(params, optimizer)(params)

@@ -83,6 +83,10 @@ class Algorithm(Protocol):
     """An algorithm with its constants."""
 
     @property
+    def block(self) -> str:
+        """Of the config: whose batch it computes."""
+
+    @property
     def steps(self) -> int:
         """Rows of its history; 0 where the data decides."""
 

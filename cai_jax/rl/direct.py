@@ -24,9 +24,8 @@ from cai_jax.learning.train import (
     Trainable,
     abstract_trainable,
     init_state,
-    initial_programs,
     make_trainable,
-    state_program,
+    set_up_programs,
     train_program,
 )
 from cai_jax.models.blueprint import Model
@@ -70,6 +69,7 @@ class Direct(ABC):
     batch_size: int
     micro_batches: int
     sequence_length: int
+    block = "rl.direct"
     steps = 0  # the number of comparisons decides
     shown = ("loss", "agreement")
 
@@ -102,15 +102,13 @@ class Direct(ABC):
 
     def programs(self, task: Task) -> list[Program]:
         """Log-probabilities of the reference, the update, and set-up."""
-        trainable = abstract_trainable(replace(task.reference, lora=task.lora), task.mesh)
-        reference = task.load(None)
+        blueprint, reference = replace(task.reference, lora=task.lora), task.load(None)
         starts = [reference] if task.lora else [reference, task.load(FLOAT32)]
         return [
             *self._scorer(task, reference).logprob_programs("reference"),
-            self._update(task, trainable),
+            self._update(task, abstract_trainable(blueprint, task.mesh)),
             *(program for model in starts for program in task.merges(model)),
-            *initial_programs(replace(task.reference, lora=task.lora), task.mesh, task.init_seed),
-            state_program(trainable.params, task.optimizer),
+            *set_up_programs(blueprint, task.optimizer, task.mesh, task.init_seed),
         ]
 
     def train(self, task: Task, history: History) -> Trained:

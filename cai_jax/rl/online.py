@@ -14,9 +14,8 @@ from cai_jax.learning.train import (
     abstract_state,
     abstract_trainable,
     init_state,
-    initial_programs,
     make_trainable,
-    state_program,
+    set_up_programs,
 )
 from cai_jax.models.blueprint import DECODER, Blueprint, Model, inside
 from cai_jax.models.decoder import Decoder
@@ -64,6 +63,7 @@ class OnlineAlgorithm:
     missing_stop_penalty: float
     max_sampler_gap: float
     max_first_ratio_error: float
+    block = "rl"
     shown = ("score", "kl_k3")
 
     @property
@@ -101,8 +101,7 @@ class OnlineAlgorithm:
             *iteration,
             *(program for model in starts for program in task.merges(model)),
             *loading,
-            *initial_programs(blueprint, task.mesh, task.init_seed),
-            state_program(trainable.params, task.optimizer),
+            *set_up_programs(blueprint, task.optimizer, task.mesh, task.init_seed),
         ]
 
     def train(self, task: Task, history: History) -> Trained:

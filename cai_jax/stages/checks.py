@@ -9,6 +9,7 @@ from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.mesh import batch_multiple
 from cai_jax.prompts.chat import same_tokens
 from cai_jax.stages.data import READERS
+from cai_jax.stages.rl import make_algorithm
 from cai_jax.stages.stage import Run, Stage
 
 log = logging.getLogger("cai_jax")
@@ -101,8 +102,10 @@ def _check_tokenizer(run: Run) -> None:
 def unsplit_rows(run: Run) -> list[str]:
     """Stages whose training rows do not split over the devices, each with the remedy."""
     ways, found = batch_multiple(run.models.mesh), []
+    used = make_algorithm(run.config.rl).block
     for name, (batch, parts, unit) in batch_parts(run.config).items():
-        if batch // parts % ways:
+        unused = name.startswith("rl") and name != used
+        if batch // parts % ways and not unused:
             found.append(
                 f"config.{name}.batch_size: {batch // parts} rows at once do not split over {ways} "
                 f"devices, so that each computes all of them; make it, divided by {unit}, a "

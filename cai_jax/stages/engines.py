@@ -48,6 +48,7 @@ def make_reward(inputs: Inputs, offload: bool = False) -> Reward:
     models, g = inputs.models, inputs.config.generation
     model, folder = models.preference_model(), models.checkpoint("pm_train")
     info = CheckpointInfo("preference", "", None) if models.ahead else read_info(folder)
+    offload = offload and not models.ahead  # what is abstract is nowhere
     scorer = Scorer(model, models.mesh, g.score_batch_size, g.score_bucket_tokens, offload=offload)
     return Reward(
         scorer=scorer,

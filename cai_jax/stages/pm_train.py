@@ -45,8 +45,10 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     if helpful:
         write_records(folder / "helpfulness", helpful, TrainingPair)
         parts.append(Part(folder / "helpfulness", float(len(helpful))))
-    both_sides = [ids for row in (*comparisons, *helpful) for ids in (row.first, row.second)]
-    check_lengths("pm_train", map(len, both_sides), settings.sequence_length)
+    # Both sides of every comparison are samples of the reference policy, SL-CAI.
+    samples = [ids for row in comparisons for ids in (row.first, row.second)]
+    written = [ids for pair in helpful for ids in (pair.first, pair.second)]
+    check_lengths("pm_train", map(len, [*samples, *written]), settings.sequence_length)
     training, source = _training(inputs), models.source(settings.source)
     vocab_size = training.blueprint.config.vocab_size
     batches = partial(pair_batches, parts, settings, vocab_size, inputs.seed)
@@ -54,8 +56,6 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     fit = training.fit(folder, trainable, batches(), survey_batches(batches(), pair_tokens))
     model = Model(trainable.graph, nnx.merge_state(fit.params, trainable.frozen))
     scorer = _scorer(inputs, model)
-    # Both sides of every comparison are samples of the reference policy, SL-CAI.
-    samples = [ids for row in comparisons for ids in (row.first, row.second)]
     scores = scorer.preference_scores(samples, "pm_train: normalise")
     name = settings.source or models.base_name
     info = CheckpointInfo(

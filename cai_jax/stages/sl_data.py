@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,6 +36,9 @@ from cai_jax.stages.stage import Inputs, Outcome, Stage
 log = logging.getLogger("cai_jax")
 
 
+NO_PRINCIPLE = CritiquePrinciple("", "", (), "", "")  # of first responses
+
+
 @dataclass(frozen=True)
 class Draft:
     """A dialogue under revision."""
@@ -43,7 +47,7 @@ class Draft:
     round: int
     response: str
     raw_response: str
-    principle: CritiquePrinciple | None = None
+    principle: CritiquePrinciple = NO_PRINCIPLE
     critique: str = ""
     raw_critique: str = ""
 
@@ -93,7 +97,7 @@ class _Writer:
         """First responses, as they are."""
         drafts = [Draft(prompt, 0, "", "") for prompt in prompts]
         samples = self._sample([p.messages for p in prompts], "", drafts, kind)
-        return self._keep_parsed(drafts, samples, kind, "response", [])
+        return self._keep_parsed(drafts, samples, kind, _respond, [""] * len(drafts), [])
 
     def revise(self, drafts: list[Draft], number: int) -> list[Draft]:
         """One round for every dialogue whose last step parsed, a principle drawn for each."""
@@ -107,7 +111,8 @@ class _Writer:
                 for d in drawn
             ]
             samples = self._sample(messages, CRITIQUE_MARK, drawn, "critique")
-            drawn = self._keep_parsed(drawn, samples, "critique", "critique", copied)
+            requests = [d.principle.critique_request for d in drawn]
+            drawn = self._keep_parsed(drawn, samples, "critique", _criticise, requests, copied)
         messages = [
             revision_messages(
                 examples,
@@ -119,7 +124,8 @@ class _Writer:
             for d in drawn
         ]
         samples = self._sample(messages, REVISION_MARK, drawn, "revision")
-        return self._keep_parsed(drawn, samples, "revision", "response", copied)
+        requests = [d.principle.revision_request for d in drawn]
+        return self._keep_parsed(drawn, samples, "revision", _respond, requests, copied)
 
     def _draw_principle(self, draft: Draft, number: int) -> Draft:
         rng = named_rng(self.inputs.seed, "sl_data", "principle", draft.prompt.id, number)
@@ -131,19 +137,19 @@ class _Writer:
         drafts: list[Draft],
         samples: list[Completion],
         kind: str,
-        field: str,
+        take: Callable[[Draft, str, str], Draft],
+        requests: list[str],
         copied: list[str],
     ) -> list[Draft]:
-        """Drafts whose sample parses; it becomes their critique or their response."""
+        """Drafts that took their sample, where it parses and repeats nothing that was given."""
         kept = []
-        for draft, sample in zip(drafts, samples, strict=True):
+        for draft, sample, request in zip(drafts, samples, requests, strict=True):
             raw = self.chat.text(sample.ids)
-            request = getattr(draft.principle, f"{kind}_request", "")
             text = parse_reply(raw, sample.finished, [*copied, request])
             if text is None:
                 self.dropped[kind] += 1
             else:
-                kept.append(replace(draft, **{field: text, f"raw_{field}": raw}))
+                kept.append(take(draft, text, raw))
         return kept
 
     def _sample(
@@ -160,6 +166,14 @@ class _Writer:
         )
 
 
+def _respond(draft: Draft, text: str, raw: str) -> Draft:
+    return replace(draft, response=text, raw_response=raw)
+
+
+def _criticise(draft: Draft, text: str, raw: str) -> Draft:
+    return replace(draft, critique=text, raw_critique=raw)
+
+
 def _generator(inputs: Inputs) -> Generator:
     models = inputs.models
     model = models.policy(models.policy_source("base"))
@@ -174,7 +188,7 @@ def _row(inputs: Inputs, draft: Draft) -> Revision:
         prompt_id=draft.prompt.id,
         prompt=draft.prompt.messages,
         round=draft.round,
-        principle_id=draft.principle.id if draft.principle else "",
+        principle_id=draft.principle.id,
         critique=draft.critique,
         response=draft.response,
         raw_critique=draft.raw_critique,

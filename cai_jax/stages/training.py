@@ -24,9 +24,8 @@ from cai_jax.learning.train import (
     Trainable,
     abstract_trainable,
     init_state,
-    initial_programs,
     make_trainable,
-    state_program,
+    set_up_programs,
     train_program,
 )
 from cai_jax.models.blueprint import Blueprint
@@ -80,8 +79,7 @@ class Training:
         trainable = abstract_trainable(self.blueprint, self.mesh)
         set_up = [
             *merge_programs(source, self._decoder()),
-            *initial_programs(self.blueprint, self.mesh, self._init_seed),
-            state_program(trainable.params, self.optimizer),
+            *set_up_programs(self.blueprint, self.optimizer, self.mesh, self._init_seed),
         ]
         return [self.update(trainable), *with_remedy(set_up, MEMORY_REMEDY, f"{self.name}: ")]
 

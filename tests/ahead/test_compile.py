@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai_jax.ahead.chips import CHIPS
-from cai_jax.ahead.compiler import Compiler, widest
+from cai_jax.ahead.compiler import Compiler, device_bytes, widest
 from cai_jax.ahead.flops import matmul_flops
 from cai_jax.ahead.hlo import Program as HLOProgram
 from cai_jax.ahead.hlo import array_bytes
@@ -211,6 +211,20 @@ def test_programs_of_an_iteration_fit_each_other(monkeypatch):
     assert shapes(moved) == shapes(programs["rl: responses"].args[1])
     experience, _ = results(programs["rl: advantages"])
     assert shapes(experience) == shapes(programs["rl: updates"].args[2])
+
+
+def test_what_is_offloaded_is_not_resident(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+    def resident(offload: bool) -> dict[str, int]:
+        changes = {"model.source": "configs/models/smollm2-1.7b-instruct", "rl.offload": offload}
+        run = open_run(parse_config(load_config("rlaif", "smoke", **changes)), ahead=True)
+        return {p.name: device_bytes(p.resident) for p in rl.programs(run.inputs(rl.STAGE))}
+
+    kept, offloaded = resident(False), resident(True)
+    assert kept.keys() == offloaded.keys()
+    for step in ("rl: weights to the sampler", "rl: responses", "rl: advantages", "rl: updates"):
+        assert kept[step] > offloaded[step]
 
 
 def results(program: Program):

@@ -37,6 +37,7 @@ def gae_by_hand(rewards, values, mask, gamma, lam):
 
 
 ALGORITHM = PPO(
+    samples_per_prompt=1,
     prompt_tokens=4,
     temperature=0.8,
     gamma=1.0,

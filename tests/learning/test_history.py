@@ -1,0 +1,23 @@
+"""What a loop measured."""
+
+import pytest
+
+from cai_jax.learning.history import open_history
+
+
+def test_scalars_are_kept_and_written_by_step(tmp_path):
+    rows = [{"loss": 2.5}, {"loss": 0.5}]
+    with open_history(tmp_path, "fit", 2, ("loss",)) as history:
+        for row in rows:
+            assert history.record(row) == row
+    assert history.rows == rows
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_is_named_and_not_kept(tmp_path, value):
+    with open_history(tmp_path, "fit", 2, ()) as history:
+        history.record({"loss": 1.0, "norm": 1.0})
+        with pytest.raises(FloatingPointError, match=r"fit: norm is -?(nan|inf) at step 1; lower"):
+            history.record({"loss": 1.0, "norm": value})
+    assert history.rows == [{"loss": 1.0, "norm": 1.0}]
