@@ -97,6 +97,7 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
                 prompts, group_of, texts, samples, scores[name], strict=True
             )
         ]
+        del model, generator  # what they held is free for the next policy
     results["paired_differences"] = {
         f"{one}_minus_{other}": {
             which: _estimate(inputs, (scores[one] - scores[other])[np.isin(group_of, groups)])
@@ -278,36 +279,49 @@ def programs(inputs: Inputs) -> list[Program]:
     """Responses, their scores and likelihoods: base, policy and preference model resident."""
     g, models = inputs.config.generation, inputs.models
     sampling = make_sampling(g)
-    policies = [models.policy(models.policy_source(name)) for name in POLICIES]
-    different = {model.graph: model for model in policies}.values()
-    base, reward = policies[0], make_reward(inputs)
+    different: dict[Any, tuple[str, Model]] = {}  # policies of one graph share their programs
+    for name, (shown, _) in POLICIES.items():
+        model = models.policy(models.policy_source(name))
+        different.setdefault(model.graph, ("" if name == "base" else f" of {shown}", model))
+    (_, base), *others = different.values()
+    reward = make_reward(inputs)
     responses = [
         program
-        for model in different
+        for whose, model in different.values()
         for program in _generator(inputs, model).programs(
-            "evaluate: responses", g.response_tokens, sampling
+            f"evaluate: responses{whose}", g.response_tokens, sampling
         )
     ]
     scores = reward.scorer.preference_programs("evaluate: scores", g.context_tokens)
     # Where samples are truncated, each policy scores its own.
-    scored = different if sampling.top_k or sampling.top_p < 1 else [base]
+    truncated = sampling.top_k or sampling.top_p < 1
     likelihoods = [
         program
-        for model in scored
+        for whose, model in [("", base), *(others if truncated else [])]
         for program in _scorer(inputs, model).logprob_programs(
-            "evaluate: likelihoods", sampling.temperature or 1.0
+            f"evaluate: likelihoods{whose}", sampling.temperature or 1.0
         )
     ]
-    sources = [*map(models.policy_source, POLICIES), models.preference_source()]
-    loading = [program for source in sources for program in models.loading_programs(source)]
-    judge = reward.scorer.abstract_params
-    with_models = lambda programs, *resident: [replace(p, resident=resident) for p in programs]
-    return [
-        *with_remedy(with_models(responses, base.params, judge), SAMPLING_REMEDY),
-        *with_remedy(with_models(scores, base.params, base.params), SCORING_REMEDY),
-        *with_remedy(with_models(likelihoods, base.params, judge), SCORING_REMEDY),
-        *with_remedy(loading, MEMORY_REMEDY, "evaluate: "),
+    loading = [
+        program
+        for source in map(models.policy_source, POLICIES)
+        for program in models.loading_programs(source)
     ]
+    judge = models.loading_programs(models.preference_source())
+    held = partial(_with_resident, inputs, base.params, reward.scorer.abstract_params)
+    return [
+        *with_remedy(map(held, responses), SAMPLING_REMEDY),
+        *with_remedy((replace(p, resident=(base.params,) * 2) for p in scores), SCORING_REMEDY),
+        *with_remedy(map(held, likelihoods), SCORING_REMEDY),
+        *with_remedy([*judge, *map(held, loading)], MEMORY_REMEDY, "evaluate: "),
+    ]
+
+
+def _with_resident(inputs: Inputs, base: Any, judge: Any, program: Program) -> Program:
+    """A program of a policy: the base model is resident, and the judge unless it is offloaded."""
+    if inputs.config.rl.offload:
+        return replace(program, resident=(base,))
+    return replace(program, resident=(base, judge), offload="config.rl.offload=True")
 
 
 def check(inputs: Inputs) -> None:
