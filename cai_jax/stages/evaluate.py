@@ -4,6 +4,7 @@ import inspect
 import json
 import sys
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,15 +174,17 @@ def programs(inputs: Inputs) -> list[Program]:
     """Responses and their scores, and what evaluators run: base and preference model resident."""
     g, models = inputs.config.generation, inputs.models
     sampling = make_sampling(g)
-    policies = [models.policy(models.policy_source(name)) for name in POLICIES]
-    different = {model.graph: model for model in policies}
-    base = policies[0]
+    different: dict[Any, tuple[str, Model]] = {}  # policies of one graph share their programs
+    for name, (shown, _) in POLICIES.items():
+        model = models.policy(models.policy_source(name))
+        different.setdefault(model.graph, ("" if name == BASE else f" of {shown}", model))
+    (_, base), *others = different.values()
     tools = _tools(inputs, base)
     responses = [
         program
-        for model in different.values()
+        for whose, model in different.values()
         for program in _generator(inputs, model).programs(
-            "evaluate: responses", g.response_tokens, sampling
+            f"evaluate: responses{whose}", g.response_tokens, sampling
         )
     ]
     scores = tools.reward.scorer.preference_programs("evaluate: scores", g.context_tokens)
@@ -189,21 +192,28 @@ def programs(inputs: Inputs) -> list[Program]:
     # Where samples are truncated, each policy scores its own; evaluators list the base model's.
     own = [
         program
-        for graph, model in different.items()
-        if truncates(sampling) and graph != base.graph
-        for program in _scorer(inputs, model).logprob_programs("likelihoods", tools.temperature)
+        for whose, model in others
+        if truncates(sampling)
+        for program in _scorer(inputs, model).logprob_programs(
+            f"likelihoods{whose}", tools.temperature
+        )
     ]
-    sources = [*map(models.policy_source, POLICIES), models.preference_source()]
-    loading = [program for source in sources for program in models.loading_programs(source)]
-    judge = tools.reward.scorer.abstract_params
-    with_models = lambda programs, *resident: [replace(p, resident=resident) for p in programs]
+    loading = [p for name in POLICIES for p in models.loading_programs(models.policy_source(name))]
+    judge = models.loading_programs(models.preference_source())
+    held = partial(_with_resident, inputs, base.params, tools.reward.scorer.abstract_params)
     return [
-        *with_remedy(with_models(responses, base.params, judge), SAMPLING_REMEDY),
-        *with_remedy(with_models(scores, base.params, base.params), SCORING_REMEDY),
-        *with_remedy(with_models(evaluators, judge), SCORING_REMEDY, "evaluate: "),
-        *with_remedy(with_models(own, base.params, judge), SCORING_REMEDY, "evaluate: "),
-        *with_remedy(loading, MEMORY_REMEDY, "evaluate: "),
+        *with_remedy(map(held, responses), SAMPLING_REMEDY),
+        *with_remedy((replace(p, resident=(base.params,) * 2) for p in scores), SCORING_REMEDY),
+        *with_remedy(map(held, [*evaluators, *own]), SCORING_REMEDY, "evaluate: "),
+        *with_remedy([*judge, *map(held, loading)], MEMORY_REMEDY, "evaluate: "),
     ]
+
+
+def _with_resident(inputs: Inputs, base: Any, judge: Any, program: Program) -> Program:
+    """A program of a policy: the base model is resident, and the judge unless it is offloaded."""
+    if inputs.config.rl.offload:
+        return replace(program, resident=(base,))
+    return replace(program, resident=(base, judge), offload="config.rl.offload=True")
 
 
 def check(inputs: Inputs) -> None:

@@ -94,7 +94,7 @@ def _comparisons(inputs: Inputs) -> list[Labelled]:
 
 def _open_reward(inputs: Inputs) -> tuple[Reward, list[Program]]:
     loading = inputs.models.loading_programs(inputs.models.preference_source())
-    return make_reward(inputs, inputs.config.rl.offload), loading
+    return make_reward(inputs), loading
 
 
 def programs(inputs: Inputs) -> list[Program]:

@@ -28,7 +28,7 @@ from cai_jax.models.config import LoRAConfig
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.mesh import abstract_batch, decoding_mesh, make_mesh
 from cai_jax.parallel.program import Program
-from cai_jax.stages import rl
+from cai_jax.stages import evaluate, rl
 from cai_jax.stages.stage import open_run
 
 tpu = pytest.mark.skipif(
@@ -213,18 +213,27 @@ def test_programs_of_an_iteration_fit_each_other(monkeypatch):
     assert shapes(experience) == shapes(programs["rl: updates"].args[2])
 
 
-def test_what_is_offloaded_is_not_resident(monkeypatch):
+@pytest.mark.parametrize(
+    ("stage", "steps"),
+    [
+        (rl, ("weights to the sampler", "responses", "advantages", "updates")),
+        (evaluate, ("responses", "likelihoods")),
+    ],
+)
+def test_what_is_offloaded_is_not_resident(monkeypatch, stage, steps):
     monkeypatch.chdir(ROOT)
 
     def resident(offload: bool) -> dict[str, int]:
         changes = {"model.source": "configs/models/smollm2-1.7b-instruct", "rl.offload": offload}
         run = open_run(parse_config(load_config("rlaif", "smoke", **changes)), ahead=True)
-        return {p.name: device_bytes(p.resident) for p in rl.programs(run.inputs(rl.STAGE))}
+        programs = stage.programs(run.inputs(stage.STAGE))
+        return {program.name: device_bytes(program.resident) for program in programs}
 
     kept, offloaded = resident(False), resident(True)
     assert kept.keys() == offloaded.keys()
-    for step in ("rl: weights to the sampler", "rl: responses", "rl: advantages", "rl: updates"):
-        assert kept[step] > offloaded[step]
+    for step in steps:
+        name = f"{stage.STAGE.name}: {step}"
+        assert kept[name] > offloaded[name]
 
 
 def results(program: Program):
