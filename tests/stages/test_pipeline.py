@@ -185,7 +185,7 @@ def test_an_offloaded_preference_model_takes_no_device_memory(changed):
     before = live_arrays()
     inputs = changed(rl.STAGE, **{"rl.offload": True})
     assert inputs.run.config.pm_train.lora.rank
-    reward = make_reward(inputs, offload=True)
+    reward = make_reward(inputs)
     left = [x for i, x in live_arrays().items() if i not in before]
     assert {x.sharding.memory_kind for x in left if x.size > 2} == {"pinned_host"}
     assert np.isfinite(reward([[5, 6, 7]], ["the good."])).all()
