@@ -36,6 +36,7 @@ from cai_jax.report.summary import read_summary
 from cai_jax.stages.evaluate import plan_of
 
 log = logging.getLogger("cai_jax")
+SECONDS = "seconds/{}"  # that a stage took: a key beside those of evaluation
 SWEEP = config_flags.DEFINE_config_file("sweep", None, "sweep file")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of runs and comparison", required=True)
 JOBS = flags.DEFINE_integer("jobs", 1, "runs at once", lower_bound=1)
@@ -173,7 +174,7 @@ def measure_keys(measures: Mapping[str, str], config: Config) -> dict[str, str]:
     """
     if "report" not in config.stages:
         raise ConfigError("config.stages: a sweep reads report/summary.json; add report")
-    keys, known = {}, declared_keys(plan_of(config))
+    keys, known = {}, [*declared_keys(plan_of(config)), *map(SECONDS.format, config.stages)]
     for name, template in measures.items():
         keys[name] = template.format(**vars(config))
         if keys[name] not in known:
@@ -256,8 +257,10 @@ def run_one(
         return Result(variation.name, seed, f"{error} ({folder / 'log.txt'})", {})
     summary = folder / "run" / "report" / "summary.json"
     try:
-        measured = read_summary(summary).evaluation.measurements
-        found = {name: measured[key].mean for name, key in variation.keys.items()}
+        written = read_summary(summary)
+        measured = {key: m.mean for key, m in written.evaluation.measurements.items()}
+        measured |= {SECONDS.format(stage): t.seconds for stage, t in written.stages.items()}
+        found = {name: measured[key] for name, key in variation.keys.items()}
     except (OSError, ValueError) as error:
         return Result(variation.name, seed, f"{summary}: {error}", {})
     except KeyError as error:
@@ -271,7 +274,10 @@ def _cell(e: Estimate) -> str:
 
 
 def write_comparison(sweep: Sweep, results: Sequence[Result], workdir: Path) -> None:
-    """Writes results.csv, a row a run; table.md and figure.svg, means with 95 % intervals."""
+    """Writes results.csv, a row a run; table.md and figure.svg, means with 95 % intervals.
+
+    table.md ends with the differences from the first variation, paired by seed.
+    """
     with open(workdir / "results.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["variation", "seed", *sweep.measures, "error"])
         writer.writeheader()
@@ -291,12 +297,37 @@ def write_comparison(sweep: Sweep, results: Sequence[Result], workdir: Path) -> 
     rows = [[sweep.axis, *means], ["---", *["---:"] * len(means)]]
     rows += [["seeds", *(str(len(done[name])) for name in means)]]
     rows += [[m, *(_cell(row[m]) for row in means.values())] for m in sweep.measures]
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    (workdir / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    text = _table(rows)
+    if differences := _differences(sweep, done):
+        text += f"\nMinus {sweep.variations[0].name}, paired by seed:\n\n{_table(differences)}"
+    (workdir / "table.md").write_text(text, encoding="utf-8")
     if means:
         curves = {m: [row[m] for row in means.values()] for m in sweep.figure}
         figure = measures_by_variation(curves, list(means), sweep.title, sweep.axis, sweep.unit)
         (workdir / "figure.svg").write_text(figure, encoding="utf-8")
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _differences(sweep: Sweep, done: Mapping[str, Sequence[Result]]) -> list[list[str]]:
+    """Rows of a table: every measure of every variation minus the first one's of the same seed."""
+    first = {r.seed: r.measures for r in done[sweep.variations[0].name]}
+    paired = {
+        variation.name: [(r.measures, first[r.seed]) for r in runs if r.seed in first]
+        for variation in sweep.variations[1:]
+        if (runs := done[variation.name])
+    }
+    paired = {name: pairs for name, pairs in paired.items() if pairs}
+    if not paired:
+        return []
+    rows = [[sweep.axis, *paired], ["---", *["---:"] * len(paired)]]
+    rows.append(["seeds", *(str(len(pairs)) for pairs in paired.values())])
+    for m in sweep.measures:
+        means = [mean_over_seeds([a[m] - b[m] for a, b in pairs]) for pairs in paired.values()]
+        rows.append([m, *map(_cell, means)])
+    return rows
 
 
 if __name__ == "__main__":
