@@ -16,7 +16,7 @@ from cai_jax.generation.engine import Completion, Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.rl import loop
 from cai_jax.rl.loop import Limits
-from cai_jax.rl.prompts import Drawn
+from cai_jax.rl.prompts import Drawn, PromptPool
 from cai_jax.stages import feedback, rl, sl_train, training
 from cai_jax.stages.engines import make_reward
 from cai_jax.stages.pipeline import stages_of
@@ -87,7 +87,7 @@ def test_rl_samples_the_full_distribution(changed, monkeypatch):
 
     monkeypatch.setattr(Generator, "generate", generate)
     same_prompt = [Drawn("a", [5]), Drawn("a", [5])]
-    monkeypatch.setattr(rl.PromptPool, "draw", lambda self, iteration: same_prompt)
+    monkeypatch.setattr(PromptPool, "draw", lambda self, iteration: same_prompt)
     inputs = changed(rl.STAGE)
     with pytest.raises(InterruptedError):
         rl.execute(inputs, inputs.run.workdir.open_partial("rl"))
