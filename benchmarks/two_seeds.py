@@ -45,46 +45,23 @@ def main() -> None:
 def print_table(results: list[dict]) -> None:
     """Prints a Markdown table with one column per seed."""
 
-    def interval(e: dict) -> str:
-        return f"{e['mean']:.2f} [{e['low']:.2f}, {e['high']:.2f}]"
+    def measured(key: str) -> list[str]:
+        found = [r["summary"]["evaluation"]["measurements"][key] for r in results]
+        return [f"{m['mean']:.2f} [{m['low']:.2f}, {m['high']:.2f}]" for m in found]
 
-    def proportion(e: dict) -> str:
-        return f"{e['accuracy']:.2f} [{e['low']:.2f}, {e['high']:.2f}]"
-
-    evaluations = [r["summary"]["evaluation"] for r in results]
-    audits = [r["summary"]["feedback"]["audit"]["audit"] for r in results]
     rows = [
         ("wall-clock, empty cache", [f"{r['seconds'] / 60:.1f} min" for r in results]),
         ("peak memory", [f"{r['peak_gib']:.1f} GiB" for r in results]),
-        (
-            "audit of the feedback model, accuracy",
-            [
-                f"{a['accuracy']:.2f} [{a['accuracy_low']:.2f}, {a['accuracy_high']:.2f}]"
-                for a in audits
-            ],
-        ),
+        ("audit of the feedback model, accuracy", measured("labels.accuracy/audit")),
     ]
     for kind in ("harmlessness", "helpfulness"):
-        rows.append(
-            (
-                f"preference model on labelled {kind} pairs",
-                [proportion(e["preference_model_accuracy"][kind]) for e in evaluations],
-            )
-        )
-    for model in ("base", "sl_cai", "rl_cai"):
+        accuracy = measured(f"preference_model.accuracy/{kind}")
+        rows.append((f"preference model on labelled {kind} pairs", accuracy))
+    for policy, name in results[0]["summary"]["policies"].items():
         for group in ("red_team", "helpful"):
-            rows.append(
-                (
-                    f"score of {model} on {group} prompts",
-                    [interval(e["models"][model][group]["score"]) for e in evaluations],
-                )
-            )
-    rows.append(
-        (
-            "RL-CAI minus base, paired",
-            [interval(e["paired_differences"]["rl_cai_minus_base"]["all"]) for e in evaluations],
-        )
-    )
+            score = measured(f"preference.score/{policy}/{group}")
+            rows.append((f"score of {name} on {group} prompts", score))
+    rows.append(("RL-CAI minus base, paired", measured("preference.score/rl_cai minus base/all")))
     print("| | " + " | ".join(f"seed {r['seed']}" for r in results) + " |")
     print("| --- |" + " --- |" * len(results))
     for name, cells in rows:

@@ -1,16 +1,20 @@
 """Sweeps: what they refuse, what they compare, and what a failed run costs."""
 
 import csv
-import math
+import json
 import os
+from dataclasses import asdict
 
 import pytest
 from conftest import ROOT, load_config, read_config
 from ml_collections import ConfigDict
+from small_summary import summary
 
 from cai_jax import sweep
 from cai_jax.config import ConfigError
-from cai_jax.evaluation.statistics import mean_over_seeds
+from cai_jax.evaluation.evaluator import Evaluator, policies
+from cai_jax.evaluation.measure import Measure
+from cai_jax.evaluation.registry import EVALUATORS
 from cai_jax.sweep import Result, check_variations, read_sweep, run_all, write_comparison
 
 FILES = sorted((ROOT / "configs" / "sweeps").glob("*.py"))
@@ -23,19 +27,26 @@ def tree(**changes) -> dict:
         "axis": "size",
         "seeds": (0, 1),
         "variations": [
-            {"name": "small", "changes": {"rl.batch_size": 2}},
-            {"name": "large", "changes": {"rl.batch_size": 4}},
+            {"name": "small", "changes": {"rl.batch_size": 4}},
+            {"name": "large", "changes": {"rl.batch_size": 8}},
         ],
-        "measures": [("first", "a.b"), ("last", "a.c.-1")],
+        "measures": [
+            ("first", "preference.score/rl_cai/red_team"),
+            ("last", "revisions.score/revision {sl_data.rounds}"),
+        ],
         "figure": ("first",),
         "unit": "units",
     } | changes
 
 
+def checked(given: dict, name: str = "sizes.py", config: str = "microworld") -> sweep.Sweep:
+    return check_variations(read_sweep(given, name), ConfigDict(load_config(config)), name)
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_delivered_sweeps_can_start(file):
-    found = read_sweep(read_config(f"sweeps/{file.stem}").to_dict(), file.name)
-    check_variations(found, ConfigDict(load_config("microworld")), file.name)
+    found = checked(read_config(f"sweeps/{file.stem}").to_dict(), file.name)
+    assert all(len(variation.keys) == len(found.measures) for variation in found.variations)
 
 
 @pytest.mark.parametrize(
@@ -71,9 +82,46 @@ def test_a_broken_sweep_file_is_named(changes, words):
     ],
 )
 def test_a_variation_that_cannot_start_is_refused_before_any_run(changes, field):
-    found = read_sweep(tree(variations=[{"name": "odd", "changes": changes}]), "sizes.py")
     with pytest.raises(ConfigError, match=rf"sizes.py: variation 'odd': .*{field}"):
-        check_variations(found, ConfigDict(load_config("microworld")), "sizes.py")
+        checked(tree(variations=[{"name": "odd", "changes": changes}]))
+
+
+@pytest.mark.parametrize(
+    ("key", "changes", "nearest"),
+    [
+        ("preference.scores/rl_cai/red_team", {}, "preference.score/rl_cai/red_team"),
+        ("oracle.harmles/rl_cai/red_team", {}, "oracle.harmless/rl_cai/red_team"),
+        ("revisions.score/revision 3", {"sl_data.rounds": 2}, "revisions.score/revision 2"),
+        ("rl.kl_k3/last", {"rl.algorithm": "dpo"}, "rl."),
+        ("labels.accuracy/pairs", {"evaluate.oracle": ""}, "labels.accuracy/audit"),
+        ("labels.swap_consistency/audit", {"feedback.method": "contrast"}, "labels."),
+        ("oracle.helpful/rl_cai/red_team", {}, "oracle."),  # of requests for harm, none is known
+    ],
+)
+def test_a_measure_that_does_not_exist_is_refused_before_any_run(key, changes, nearest):
+    given = tree(
+        variations=[{"name": "plain", "changes": {}}, {"name": "odd", "changes": changes}],
+        measures=[("first", key)],
+    )
+    name = "odd" if changes else "plain"
+    with pytest.raises(ConfigError, match=rf"sizes.py: variation '{name}': .*{key}") as error:
+        checked(given)
+    assert f"the nearest is '{nearest}" in str(error.value)
+
+
+def test_a_measure_follows_the_config():
+    rounds = [{"name": str(n), "changes": {"sl_data.rounds": n}} for n in (1, 3)]
+    keys = [variation.keys["last"] for variation in checked(tree(variations=rounds)).variations]
+    assert keys == ["revisions.score/revision 1", "revisions.score/revision 3"]
+    with pytest.raises(ConfigError, match=r"sizes.py: variation 'small': .*zzz"):
+        checked(tree(measures=[("first", "rl.kl_k3/{sl_data.zzz}")]))
+
+
+def test_a_new_evaluator_can_be_compared_by(monkeypatch):
+    measure = Measure("length", "characters", "lower", "of a reply", ("helpful",))
+    toy = Evaluator("Toy", policies, lambda plan: (measure,), lambda evidence: [])
+    monkeypatch.setitem(EVALUATORS, "toy", toy)
+    assert checked(tree(measures=[("first", "toy.length/rl_cai/helpful")]))
 
 
 @pytest.fixture
@@ -86,34 +134,40 @@ def main_that_fails_once(monkeypatch, tmp_path):
         "import json, pathlib, sys\n"
         "given = dict(a[2:].split('=', 1) for a in sys.argv[1:])\n"
         "size, seed = int(given['config.rl.batch_size']), int(given['config.seed'])\n"
-        "if (size, seed) == (4, 1): sys.exit('error: out of luck')\n"
+        "if (size, seed) == (8, 1): sys.exit('error: out of luck')\n"
         "out = pathlib.Path(given['config.workdir']) / 'report'\n"
         "out.mkdir(parents=True, exist_ok=True)\n"
-        "summary = {'a': {'b': size + seed, 'c': [0, 10 * size]}}\n"
+        "def measured(name, subject, group, mean):\n"
+        "    return dict(measure=name, subject=subject, group=group, n=1, mean=mean)\n"
+        "summary = json.loads(pathlib.Path('summary.json').read_text())\n"
+        "summary['evaluation']['measurements'] = {\n"
+        "    'preference.score/rl_cai/red_team': measured('score', 'rl_cai', '', size + seed),\n"
+        "    'revisions.score/revision 4': measured('score', 'revision 4', '', 10 * size),\n"
+        "}\n"
         "(out / 'summary.json').write_text(json.dumps(summary))\n"
     )
+    (tmp_path / "summary.json").write_text(json.dumps(asdict(summary())))
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    monkeypatch.chdir(tmp_path)
 
 
 def test_nothing_starts_after_a_sweep_is_stopped(tmp_path, monkeypatch, main_that_fails_once):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sweep, "write_comparison", stop)
-    found = read_sweep(tree(seeds=tuple(range(2, 40))), "sizes.py")
+    found = checked(tree(seeds=tuple(range(2, 40))))
     with pytest.raises(KeyboardInterrupt):
         run_all(found, [], tmp_path, 1)
     assert len(list((tmp_path / "runs").rglob("log.txt"))) < 5
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_failed_run_stops_no_other(tmp_path, monkeypatch, main_that_fails_once, jobs):
-    monkeypatch.chdir(tmp_path)
-    found = read_sweep(tree(), "sizes.py")
+def test_a_failed_run_stops_no_other(tmp_path, main_that_fails_once, jobs):
+    found = checked(tree())
     results = run_all(found, [], tmp_path, jobs)
     by_run = {(r.variation, r.seed): r for r in results}
-    assert by_run["small", 1].measures == {"first": 3.0, "last": 20.0}
+    assert by_run["small", 1].measures == {"first": 5.0, "last": 40.0}
     assert "out of luck" in by_run["large", 1].error
     assert "log.txt" in by_run["large", 1].error
     rows = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
@@ -123,24 +177,22 @@ def test_a_failed_run_stops_no_other(tmp_path, monkeypatch, main_that_fails_once
         ("large", "0"),
         ("large", "1"),
     ]
-    assert rows[0]["first"] == "2.0"
+    assert rows[0]["first"] == "4.0"
     assert "out of luck" in rows[3]["error"]
     assert (tmp_path / "table.md").read_text().splitlines() == [
         "| size | small | large |",
         "| --- | ---: | ---: |",
         "| seeds | 2 | 1 |",
-        "| first | 2.50 [-3.85, 8.85] | 4.00 |",
-        "| last | 20.00 [20.00, 20.00] | 40.00 |",
+        "| first | 4.50 [-1.85, 10.85] | 8.00 |",
+        "| last | 40.00 [40.00, 40.00] | 80.00 |",
     ]
     assert (tmp_path / "figure.svg").read_text().startswith("<svg")
 
 
-def test_a_measure_that_is_not_there_is_named(tmp_path, monkeypatch, main_that_fails_once):
-    monkeypatch.chdir(tmp_path)
-    found = read_sweep(tree(measures=[("first", "a.z")]), "sizes.py")
-    assert all(
-        "no measure at a.z" in r.error or "luck" in r.error for r in run_all(found, [], tmp_path, 1)
-    )
+def test_a_run_that_had_nothing_to_measure_on_is_told(tmp_path, main_that_fails_once):
+    key = "revisions.harmless/revision 4"
+    results = run_all(checked(tree(measures=[("first", key)])), [], tmp_path, 1)
+    assert all(key in r.error or "luck" in r.error for r in results)
 
 
 def test_jobs_share_the_cores():
@@ -149,13 +201,6 @@ def test_jobs_share_the_cores():
     if len(os.sched_getaffinity(0)) > 1:
         assert one | two == os.sched_getaffinity(0)
     assert not one & two
-
-
-def test_intervals_over_seeds():
-    found = mean_over_seeds([1.0, 2.0, 3.0])
-    assert found.mean == 2.0
-    assert found.high - found.mean == pytest.approx(4.302653 / math.sqrt(3), rel=1e-5)
-    assert math.isnan(mean_over_seeds([1.0]).low)
 
 
 def test_one_seed_has_no_interval(tmp_path):

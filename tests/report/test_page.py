@@ -1,0 +1,119 @@
+"""The page: what evaluators declare is shown, and what models wrote is escaped."""
+
+import json
+import re
+from dataclasses import asdict, replace
+
+import pytest
+from small_evidence import HARM, evidence, replies, revision
+from small_summary import summary
+
+from cai_jax.evaluation.evaluator import Evaluator, policies
+from cai_jax.evaluation.measure import Measure, Measurement, Section
+from cai_jax.evaluation.registry import EVALUATORS
+from cai_jax.report.page import number, render_page, table_of
+from cai_jax.report.summary import read_summary
+
+EVIL = "<script>alert('x')</script>"
+
+
+def page(found=None, text="a", **changes):
+    rows = [reply.row for reply in replies("rl_cai", [text] * 5, [0] * 5)]
+    given = {
+        "summary": found or summary(),
+        "history": evidence().history,
+        "shown": {HARM: rows[:1]},
+        "held_out": {HARM: rows[1:2]},
+        "transcripts": [[revision("x", 0, text), replace(revision("x", 1, text), critique=text)]],
+        "requests": {"p": "Find fault."},
+    }
+    return render_page(**(given | changes))
+
+
+def rows_of(html, title):
+    """Texts of the cells of a section's table."""
+    section = html[html.index(f"<h2>{title}</h2>") :]
+    section = section[: section.index("</table>")]
+    found = re.findall(r"<tr>(.*?)</tr>", section, re.DOTALL)
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in found]
+    return [[" ".join(re.sub(r"<[^>]+>", " ", cell).split()) for cell in row] for row in cells]
+
+
+def test_policies_are_rows_and_measures_columns():
+    rows = rows_of(page(), "Texts, by their surface")
+    assert rows[0][:5] == ["on", "of", "n", "response tokens tokens", "finished ↑ %"]
+    assert rows[2][:5] == ["red-team", "RL-CAI", "2", "2.00", "100"]
+    scores = rows_of(page(), "Score on held-out prompts")
+    assert scores[3][:3] == ["all", "RL-CAI minus base", "4"]
+    assert re.fullmatch(r"0\.50 \[-?\d\.\d\d, \d\.\d\d\]", scores[3][3])
+
+
+def test_a_measure_that_is_not_taken_is_an_empty_cell():
+    rows = rows_of(page(), "By the oracle")
+    assert rows[0][3:] == ["words words", "merit ↑"]
+    by_set = {tuple(row[:2]): row[3:] for row in rows[1:]}
+    assert by_set["red-team", "base"][1]
+    assert by_set["helpful", "base"][1] == ""
+    assert rows_of(page(), "The preference model")[0][0] == "of"  # no column of groups
+
+
+def test_a_new_evaluator_is_shown(monkeypatch):
+    measure = Measure("length", "characters", "lower", "of a <reply>", ("helpful",))
+    evaluate = lambda evidence: [Measurement("length", "rl_cai", "helpful", 5, 7.0, 6.0, 8.0)]
+    toy = Evaluator("Lengths of replies", policies, lambda plan: (measure,), evaluate)
+    monkeypatch.setitem(EVALUATORS, "toy", toy)
+    html = page()
+    assert rows_of(html, "Lengths of replies") == [
+        ["on", "of", "n", "length ↓ characters"],
+        ["helpful", "RL-CAI", "5", "7.00 [6.00, 8.00]"],  # and no row without a value
+    ]
+    assert "length: of a &lt;reply&gt;." in html
+
+
+def test_another_algorithm_shows_other_metrics():
+    found = summary()
+    loss = Section("rl", "RL", ("last",), (Measure("loss", "", "lower", "of the update"),))
+    sections = [s for s in found.evaluation.sections if s.name != "rl"] + [loss]
+    found = replace(found, evaluation=replace(found.evaluation, sections=sections))
+    html = page(found, history=[{"loss": 0.7}, {"loss": 0.6}])
+    assert "loss during training: of the update." in html
+    assert html.count("<svg") == 3
+
+
+def test_shares_are_percents():
+    share = Measure("accuracy", "share", "higher", "")
+    assert number(share, 0.756) == "76"
+    assert number(replace(share, unit="nats"), 0.756) == "0.76"
+
+
+def test_a_table_has_no_empty_rows():
+    section = Section("a", "A", ("one", "other"), (Measure("m", "", "", "", ("x", "y")),))
+    (row,) = table_of(section, {"a.m/other/y": Measurement("m", "other", "y", 3, 1.0)})
+    assert (row.group, row.subject, row.n) == ("y", "other", 3)
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_an_audit_no_better_than_chance_warns(better):
+    found = summary(feedback={"audit": {"audit": {"better_than_chance": better}}})
+    assert ('class="warning"' in page(found)) is not better
+
+
+def test_model_text_is_escaped():
+    html = page(text=EVIL, requests={"p": EVIL})
+    assert "<script>" not in html
+    assert html.count("&lt;script&gt;") == 6
+
+
+def test_the_page_is_self_contained():
+    html = page()
+    assert html.count("<svg") == 4
+    assert not re.findall(r"""(?:src|href)=["']?(?!#)""", html.replace('xlink:href="#', ""))
+
+
+def test_a_summary_is_read_as_it_was_written(tmp_path):
+    file, found = tmp_path / "summary.json", summary()
+    file.write_text(json.dumps(asdict(found)), encoding="utf-8")
+    assert read_summary(file) == found
+    file.write_text('{"seed": 0}', encoding="utf-8")
+    with pytest.raises(ValueError, match="supervision"):
+        read_summary(file)

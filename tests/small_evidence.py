@@ -1,0 +1,125 @@
+"""Evidence of a run, small enough to work out by hand: two prompts a set, two policies."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+
+from cai_jax.data.rows import Revision, Sample
+from cai_jax.evaluation.evaluator import Evidence, Reply, Tools
+from cai_jax.evaluation.measure import Measure, Plan
+from cai_jax.feedback.audit import Audit
+from cai_jax.generation.engine import Completion
+from cai_jax.prompts.messages import user
+
+HARM, HELP = (user("harm"),), (user("help"),)
+MEASURES = (  # of the oracle below
+    Measure("words", "words", "", "how many", ("red_team", "helpful")),
+    Measure("merit", "", "higher", "words, of what asks for harm", ("red_team",)),
+)
+
+
+def oracle(prompt, reply):
+    """Counts words; knows merit only where harm is asked for."""
+    words = float(len(reply.split()))
+    return {"words": words} | ({"merit": words} if prompt == HARM else {})
+
+
+@dataclass
+class CountingReward:
+    """Scores a reply by its words."""
+
+    chat: SimpleNamespace = field(
+        default_factory=lambda: SimpleNamespace(prompt_ids=lambda messages: [1])
+    )
+
+    def __call__(self, prompts, replies, name=""):
+        return np.array([len(reply.split()) for reply in replies], np.float32)
+
+
+@dataclass
+class FlatScorer:
+    """Gives every token the same log-probability."""
+
+    logprob: float
+
+    def completion_logprobs(self, prompts, completions, temperature, name):
+        return [np.full(len(ids), self.logprob, np.float32) for ids in completions]
+
+    def logprob_programs(self, name, temperature):
+        return []
+
+
+def reply(policy, group, number, text, score, tokens=2, logprob=-1.0):
+    prompt = HARM if group == "red_team" else HELP
+    row = Sample(f"{group}/{number}/{policy}", policy, group, prompt, text, True, score)
+    logprobs = np.full(tokens, logprob, np.float32)
+    return Reply(row, [1], Completion([5] * tokens, logprobs, True), bool(text))
+
+
+def replies(policy, texts, scores, **more):
+    """To two prompts of each set, and to one that is shown and not measured."""
+    groups = ("red_team", "red_team", "helpful", "helpful", "shown")
+    rows = zip(groups, texts, scores, strict=True)
+    return [reply(policy, g, n, text, score, **more) for n, (g, text, score) in enumerate(rows)]
+
+
+def revision(prompt_id, number, response):
+    return Revision(
+        id=f"{prompt_id}/{number}",
+        prompt_id=prompt_id,
+        prompt=HARM,
+        round=number,
+        principle_id="p" if number else "",
+        critique="",
+        response=response,
+        raw_critique="",
+        raw_response=response,
+        tokens=(),
+        loss_mask=(),
+        seed=0,
+        model="",
+        constitution_sha256="",
+    )
+
+
+PLAN = Plan(
+    policies=("base", "rl_cai"),
+    rounds=2,
+    oracle=MEASURES,
+    labeler="multiple_choice",
+    metrics=("score", "kl_k3"),
+)
+
+
+def evidence(**changes):
+    given = {
+        "plan": PLAN,
+        "tools": Tools(CountingReward(), FlatScorer(-3.0), 1.0),
+        "replies": {
+            "base": replies("base", ["a", "a b", "a b c", "a", "shown"], [0, 1, 2, 3, 99]),
+            "rl_cai": replies("rl_cai", ["a b", "a b", "a", "a", "shown"], [1, 3, 2, 2, 99]),
+        },
+        "revisions": [
+            revision("x", 0, "a"),
+            revision("x", 1, "a b"),
+            revision("x", 2, "a b c"),
+            revision("y", 0, "a b c"),
+            revision("y", 1, "a b c"),
+            revision("y", 2, "a b c d e"),
+            revision("z", 0, "long gone in round two"),
+        ],
+        "comparisons": [],
+        "pairs": {"harmlessness": [], "helpfulness": []},
+        "audits": {"audit": Audit(4, 0.75, 0.3, 0.95, 0.5, 1.0, 0.1)},
+        "history": [{"score": 0.0, "kl_k3": 0.0}, {"score": 1.5, "kl_k3": 0.2}],
+        "oracle": oracle,
+        "bootstrap_samples": 100,
+        "seed": 0,
+    }
+    return Evidence(**(given | changes))
+
+
+def means(measurements):
+    """Mean by measure, subject and group."""
+    return {(m.measure, m.subject, m.group): m.mean for m in measurements}

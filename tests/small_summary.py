@@ -1,0 +1,30 @@
+"""The summary of a run on small evidence."""
+
+from small_evidence import HARM, evidence
+
+from cai_jax.data.readers import LabelledPair
+from cai_jax.evaluation.preference_model import KINDS
+from cai_jax.evaluation.registry import evaluate_all
+from cai_jax.report.summary import ConstitutionVersion, StageTime, Summary, Supervision
+
+
+def summary(**changes):
+    pairs = {kind: [LabelledPair("1", HARM, "a b", "a")] for kind in KINDS}
+    given = {
+        "supervision": Supervision(16, 15, 2, 76, 0),
+        "stages": {"rl": StageTime(1.5, 10, 6.7)},
+        "policies": {"base": "base", "rl_cai": "RL-CAI"},
+        "pretrain": None,
+        "sl_data": {"responses": 3, "revisions_by_round": [2, 2], "dropped": {}},
+        "sl_train": {},
+        "feedback": {"audit": {"audit": {"better_than_chance": True}}},
+        "pm_train": {},
+        "rl": {},
+        "evaluation": evaluate_all(evidence(pairs=pairs)),
+        "constitution": ConstitutionVersion("harmless", "1.0", "0123456789abcdef"),
+        "seed": 0,
+        "devices": "8 x cpu",
+        "versions": {"jax": "1"},
+        "config": {"model": {"source": "tiny"}, "evaluate": {"oracle": "words"}},
+    }
+    return Summary(**(given | changes))
