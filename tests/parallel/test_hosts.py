@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from cai_jax.stages.run import Run
 from conftest import ROOT
 from host_numbers import numbers
 from tiny_run import STAGES, TINY_RUN
@@ -22,7 +23,6 @@ from cai_jax.data.records import read_records
 from cai_jax.models.io.load import load_update
 from cai_jax.parallel.hosts import HostError, check_flags, together
 from cai_jax.parallel.link import HOST_LOST
-from cai_jax.stages.run import Run
 from cai_jax.stages.runner import read_manifest
 
 RECORDS = [

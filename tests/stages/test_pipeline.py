@@ -10,20 +10,20 @@ import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from cai_jax.feedback.labelers import Comparison, Judgement
+from cai_jax.stages.plan import Plan
+from cai_jax.stages.run import Run
 from conftest import ROOT
 from tiny_run import STAGES, run_all, tiny_config
 
 from cai_jax.config import ConfigError
 from cai_jax.data.readers import Prompt
-from cai_jax.feedback.labelers import Comparison, Judgement
 from cai_jax.generation.engine import Completion
 from cai_jax.generation.sampling import Sampling
 from cai_jax.models.io.load import forget_pretrained
 from cai_jax.report.page import Transcript, TranscriptStep, render_page
 from cai_jax.stages import evaluate, feedback, pm_train, rl, sl_data, sl_train, training
 from cai_jax.stages.checks import check_inputs, check_models
-from cai_jax.stages.plan import Plan
-from cai_jax.stages.run import Run
 from cai_jax.stages.runner import claim_workdir, fingerprints, read_manifest, run_stages
 from cai_jax.stages.training import packed_tokens
 
