@@ -130,18 +130,11 @@ def merger(base: nnx.State, lora: nnx.State, scale: float, dtype: jnp.dtype) -> 
       scale: factor on the product of the updates' two matrices.
       dtype: of matmuls that the result is stored for.
     """
-    merge = jax.jit(
-        merge_lora,
-        static_argnames=("scale", "dtype"),
-        donate_argnames=("base",),
-        # The compiler may write the same sharding in another form, and then whatever program reads
-        # the parameters compiles twice.
-        out_shardings=jax.tree.map(lambda x: x.sharding, base),
-    )
     static = {"scale": scale, "dtype": jnp.dtype(dtype)}
-    return Program("merge", merge, (abstract(base), abstract(lora)), static)
+    return Program("merge", merge_lora, (abstract(base), abstract(lora)), static)
 
 
+@partial(jax.jit, static_argnames=("scale", "dtype"), donate_argnames=("base",))
 def merge_lora(
     base: nnx.State, lora: nnx.State, *, scale: float, dtype: jnp.dtype | None = None
 ) -> nnx.State:

@@ -1,0 +1,153 @@
+"""The programs that are listed are those that are called."""
+
+import jax
+import numpy as np
+import pytest
+from conftest import TINY, at_rest
+from described import described
+from flax import nnx
+
+from cai_jax.generation.engine import Generator
+from cai_jax.generation.sampling import Sampling
+from cai_jax.generation.scoring import Scorer
+from cai_jax.keys import named_key
+from cai_jax.models.blueprint import Model
+from cai_jax.models.heads import PreferenceModel
+from cai_jax.models.params import param_sharding
+from cai_jax.parallel.program import Program, abstract
+
+NEW = 3  # tokens of a completion
+
+
+def compiled(program, args):
+    """All that decides what is compiled: hashable, so that sets of programs can be compared."""
+    static = tuple(sorted(program.static.items()))
+    return program.function, args[0], described(args[1:]), static, program.mesh
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """Every program that is called, by what it is called with."""
+    seen, call = set(), Program.__call__
+
+    def spy(program, *args):
+        seen.add(compiled(program, args))
+        return call(program, *args)
+
+    monkeypatch.setattr(Program, "__call__", spy)
+    return seen
+
+
+@pytest.fixture(params=["one device", "eight devices"])
+def layout(request, mesh, mesh8):
+    return mesh if request.param == "one device" else mesh8
+
+
+def on(model, mesh):
+    """A model, sharded over a mesh."""
+    place = lambda v: v.replace(jax.device_put(v.get_value(), param_sharding(v, mesh)))
+    params = jax.tree.map(place, model.params, is_leaf=lambda v: isinstance(v, nnx.Variable))
+    return Model(model.graph, params)
+
+
+def rows_up_to(limit):
+    return [[5] * length for length in range(1, limit + 1)]
+
+
+def width(program):
+    return program.args[2].shape[1]
+
+
+def check(programs, ran, widths):
+    """No program is listed twice, none is missing, and none is listed in vain."""
+    wanted = [compiled(program, program.args) for program in programs]
+    assert len(set(wanted)) == len(wanted)
+    assert set(wanted) == ran
+    assert [width(program) for program in programs] == widths
+
+
+# A limit that the bucket divides, one that it does not, and one bucket for all.
+LIMITS = [(8, 24, [24, 16, 8]), (8, 21, [24, 16, 8]), (32, 20, [32])]
+
+
+@pytest.mark.parametrize(("bucket", "longest", "widths"), LIMITS[1:])
+def test_a_generator_lists_what_it_calls(layout, model, ran, bucket, longest, widths):
+    model, sampling = on(model, layout), Sampling(0.7)
+    args = (layout, (3,), 2, bucket, longest + NEW)
+    prompts = rows_up_to(longest)
+    keys = [named_key(0, i) for i in range(longest)]
+    Generator(model, *args).generate(prompts, keys, NEW, sampling)
+    ahead = Generator(Model(model.graph, abstract(model.params)), *args)
+    check(ahead.programs("responses", NEW, sampling), ran, widths)
+
+
+def scored(kind, scorer, rows):
+    if kind == "logprobs":
+        return scorer.completion_logprobs(
+            [row[:-1] for row in rows], [row[-1:] for row in rows], 0.7
+        )
+    if kind == "choices":
+        return scorer.choice_logprobs(rows, [4, 7, 9])
+    return scorer.preference_scores(rows)
+
+
+def listed(kind, scorer):
+    if kind == "logprobs":
+        return scorer.logprob_programs("score", 0.7)
+    if kind == "choices":
+        return scorer.choice_programs("score", 3)
+    return scorer.preference_programs("score")
+
+
+@pytest.mark.parametrize(
+    ("bucket", "longest", "widths", "offload"),
+    [*((*limit, False) for limit in LIMITS), (*LIMITS[1], True)],
+)
+@pytest.mark.parametrize("kind", ["logprobs", "choices", "preference"])
+def test_a_scorer_lists_what_it_calls(layout, model, ran, kind, bucket, longest, widths, offload):
+    judge = at_rest(PreferenceModel(TINY, rngs=nnx.Rngs(0)))
+    model = on(judge if kind == "preference" else model, layout)
+    args = (layout, 2, bucket, longest)
+    scored(kind, Scorer(model, *args, offload), rows_up_to(longest))
+    ahead = Scorer(Model(model.graph, abstract(model.params)), *args)
+    check(listed(kind, ahead), ran, widths)
+
+
+def test_a_scorer_without_a_limit_lists_rows_up_to_one(mesh):
+    judge = at_rest(PreferenceModel(TINY, rngs=nnx.Rngs(0)))
+    scorer = Scorer(judge, mesh, 2, 8)
+    assert [width(p) for p in scorer.preference_programs("score", 20)] == [24, 16, 8]
+
+
+def test_without_a_limit_there_is_no_list(mesh, model):
+    with pytest.raises(ValueError, match="responses: prompts of any length; set max_tokens"):
+        Generator(model, mesh, (), 2).programs("responses", NEW, Sampling())
+    scorer = Scorer(model, mesh, 2)
+    for programs in (scorer.logprob_programs, scorer.preference_programs):
+        with pytest.raises(ValueError, match="score: rows of any length; set max_tokens"):
+            programs("score")
+    with pytest.raises(ValueError, match="score: rows of any length; set max_tokens"):
+        scorer.choice_programs("score", 2)
+
+
+def test_rows_beyond_the_limit_are_refused(mesh, model, ran):
+    key = [named_key(0, "long")]
+    with pytest.raises(ValueError, match=r"responses: a row has up to 11 tokens, .* of 10;"):
+        Generator(model, mesh, (), 1, 8, 10).generate([[5] * 8], key, NEW, Sampling(), "responses")
+    scorer = Scorer(model, mesh, 1, 8, 10)
+    with pytest.raises(ValueError, match="score: a row has up to 11 tokens"):
+        scorer.completion_logprobs([[5] * 8], [[5] * 3])
+    with pytest.raises(ValueError, match="choose: a row has up to 11 tokens"):
+        scorer.choice_logprobs([[5] * 11], [1])
+    with pytest.raises(ValueError, match="score: a row has up to 11 tokens"):
+        scorer.preference_scores([[5] * 11])
+    assert not ran
+
+
+def test_tokens_count_no_padding(mesh, model):
+    generator, scorer = Generator(model, mesh, (), 4, 8), Scorer(model, mesh, 4, 8)
+    out = generator.generate(rows_up_to(3), [named_key(0, i) for i in range(3)], NEW, Sampling())
+    assert generator.tokens == 1 + 2 + 3 + sum(len(c.ids) for c in out)
+    scorer.completion_logprobs(rows_up_to(3), [[1], [2, 3], [4]])
+    assert scorer.tokens == 1 + 2 + 3 + 4
+    assert np.isfinite(scorer.choice_logprobs(rows_up_to(2), [1])).all()

@@ -1,0 +1,61 @@
+"""Which prompts an iteration answers."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cai_jax.rl.prompts import Drawn, PromptPool
+
+
+def kind(name, count):
+    return [Drawn(f"{name}{i}", [i]) for i in range(count)]
+
+
+@given(
+    red_team=st.integers(1, 12),
+    helpful=st.integers(1, 12),
+    count=st.integers(1, 12),
+    share=st.floats(0, 1),
+    samples=st.integers(1, 4),
+    seed=st.integers(0, 9),
+)
+def test_kinds_have_their_shares_and_samples_are_consecutive(
+    red_team, helpful, count, share, samples, seed
+):
+    pool = PromptPool(kind("r", red_team), kind("h", helpful), count, share, samples, seed)
+    drawn = pool.draw(3)
+    assert len(drawn) == count * samples
+    prompts = drawn[::samples]
+    assert drawn == [prompt for prompt in prompts for _ in range(samples)]
+    of_kind = lambda name: [prompt.id for prompt in prompts if prompt.id[0] == name]
+    assert len(of_kind("h")) == round(count * share)
+    for name, there in (("r", red_team), ("h", helpful)):
+        if len(of_kind(name)) <= there:
+            assert max(Counter(of_kind(name)).values(), default=1) == 1
+
+
+def test_a_draw_follows_from_seed_and_iteration_alone():
+    pool = lambda seed=0: PromptPool(kind("r", 50), kind("h", 50), 8, 0.5, 1, seed)
+    one = pool()
+    order = [one.draw(i) for i in (0, 1, 2)]
+    assert [one.draw(i) for i in (2, 1, 0)] == order[::-1]
+    assert len({tuple(d.id for d in drawn) for drawn in [*order, pool(1).draw(0)]}) == 4
+
+
+def test_over_iterations_every_prompt_comes():
+    pool = PromptPool(kind("r", 6), kind("h", 6), 4, 0.5, 1, 0)
+    seen = {drawn.id for iteration in range(40) for drawn in pool.draw(iteration)}
+    assert len(seen) == 12
+
+
+@pytest.mark.parametrize(
+    ("red_team", "helpful", "share", "missing"),
+    [(0, 3, 0.5, "red-team"), (3, 0, 0.5, "helpfulness")],
+)
+def test_a_kind_with_a_share_and_no_prompts_is_refused(red_team, helpful, share, missing):
+    pool = lambda share: PromptPool(kind("r", red_team), kind("h", helpful), 4, share, 1, 0)
+    with pytest.raises(ValueError, match=f"rl: no {missing} prompt is short enough"):
+        pool(share).draw(0)
+    assert len(pool(1.0 if red_team == 0 else 0.0).draw(0)) == 4

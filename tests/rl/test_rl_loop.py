@@ -1,0 +1,262 @@
+"""The loop of online algorithms: what it records, checks, and goes on from."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from described import described
+from flax import nnx
+from rl_setting import ALGORITHM, OPTIMIZER
+
+from cai_jax.generation.engine import Completion, Generator
+from cai_jax.generation.sampling import Sampling
+from cai_jax.generation.scoring import Scorer
+from cai_jax.learning.history import open_history
+from cai_jax.learning.train import init_state, make_trainable
+from cai_jax.models.blueprint import Blueprint, Model
+from cai_jax.models.config import LoRAConfig
+from cai_jax.models.decoder import Decoder
+from cai_jax.models.heads import PolicyWithValue, PreferenceModel
+from cai_jax.models.io.load import load_policy
+from cai_jax.models.io.sources import ModelSource
+from cai_jax.parallel.mesh import decoding_mesh, make_mesh
+from cai_jax.parallel.program import Program
+from cai_jax.prompts.chat import ChatFormat, load_tokenizer
+from cai_jax.rl import loop
+from cai_jax.rl.kl import AdaptiveKL
+from cai_jax.rl.loop import Limits, Online, RLState
+from cai_jax.rl.prompts import Drawn, PromptPool
+from cai_jax.rl.reward import Reward
+
+FLOAT32, LORA = jnp.dtype(jnp.float32), LoRAConfig(4, 8.0)
+ROWS, NEW = 8, 6
+LIMITS = Limits(first_ratio_error=1e-5, sampler_gap=0.05, missing_stop_penalty=0.5)
+CONTROLLER = AdaptiveKL(target=0.01, horizon=40)
+
+
+class Iterations:
+    """Everything that a loop needs, on the tiny model."""
+
+    def __init__(self, folder, mesh, lora=LORA, tensor=1):
+        source = ModelSource(folder)
+        blueprint = Blueprint(PolicyWithValue, source.config, FLOAT32, lora, frozen_layers=1)
+        plain = replace(blueprint, module=Decoder, lora=None)
+        reference = load_policy(source, plain, mesh)
+        start = reference if lora else load_policy(source, plain, mesh)
+        self.reference = reference.params
+        self.online = Online(
+            algorithm=replace(ALGORITHM, prompt_tokens=4, minibatches=1, micro_batches=2),
+            blueprint=blueprint,
+            trainable=make_trainable(blueprint, start.params, mesh, seed=0),
+            reference=reference,
+            optimizer=OPTIMIZER,
+            mesh=mesh,
+            decode_mesh=decoding_mesh(mesh, tensor),
+            stop_ids=(2,),
+            batch_size=ROWS,
+            max_new_tokens=NEW,
+            seed=0,
+        )
+        judge = Blueprint(PreferenceModel, source.config, FLOAT32)
+        module = judge.build()
+        module.head.kernel.set_value(jnp.linspace(-1, 1, source.config.d_model))
+        wanted = jax.tree.map(lambda x: x.sharding, judge.abstract(mesh).params)
+        params = jax.device_put(nnx.state(module), wanted)
+        self.scorer = Scorer(Model(judge.graph, params), mesh, ROWS, bucket_tokens=8)
+        chat = ChatFormat(load_tokenizer(folder))
+        self.reward = Reward(self.scorer, lambda: chat, 0.0, 1.0, unusable_score=-2.0)
+        kinds = ([Drawn(f"{k}{i}", [k, 5 + i, 7][: 1 + i % 3]) for i in range(9)] for k in (10, 30))
+        self.pool = PromptPool(*kinds, count=ROWS, helpful_fraction=0.25, samples=1, seed=0)
+        self.state = RLState(0, init_state(self.online.trainable.params, OPTIMIZER), 0.1)
+
+    def train(self, iterations, history):
+        self.state, tokens = loop.train(
+            self.online,
+            self.state,
+            iterations,
+            lambda: self.reference,
+            self.reward,
+            self.pool.draw,
+            CONTROLLER,
+            LIMITS,
+            history,
+        )
+        return tokens
+
+
+@pytest.fixture
+def history(tmp_path):
+    with open_history(tmp_path, "rl", 4, ("score",)) as history:
+        yield history
+
+
+def test_a_loop_goes_on_where_it_was_left(model_folder, mesh, tmp_path, history):
+    """KL coefficient, iteration, samples and shuffles: two halves are the whole."""
+    whole = Iterations(model_folder, mesh)
+    tokens = whole.train(4, history)
+    halves, rows, others = Iterations(model_folder, mesh), [], 0
+    for iterations in (2, 4):
+        with open_history(tmp_path / "halves", "rl", 2, ("score",)) as half:
+            others += halves.train(iterations, half)
+        assert halves.state.iteration == iterations
+        rows += half.rows
+    assert rows == history.rows
+    assert len(rows) == 4
+    assert others == tokens
+    assert halves.state.kl_coef == whole.state.kl_coef
+    ours, theirs = jax.device_get((halves.state.train, whole.state.train))
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    assert len({row["entropy"] for row in rows}) == 4  # every iteration has prompts of its own
+    assert halves.train(4, history) == 0  # there is nothing left to do
+
+
+def test_the_coefficient_follows_the_kl_of_the_iteration_before(model_folder, mesh, history):
+    run = Iterations(model_folder, mesh)
+    run.train(3, history)
+    coefs = [row["kl_coef"] for row in history.rows] + [run.state.kl_coef]
+    assert coefs[0] == 0.1
+    for row, after in zip(history.rows, coefs[1:], strict=True):
+        assert after == CONTROLLER.update(row["kl_coef"], row["kl_k1"], ROWS)
+    assert len(set(coefs)) == 4
+
+
+def test_metrics_are_fetched_after_the_next_responses_are_sampled(
+    model_folder, mesh, history, monkeypatch
+):
+    events = []
+
+    def spy(name):
+        real = getattr(loop, name)
+
+        def call(*args):
+            events.append(name)
+            return real(*args)
+
+        monkeypatch.setattr(loop, name, call)
+
+    for name in ("sample", "score", "learn", "record"):
+        spy(name)
+    Iterations(model_folder, mesh).train(3, history)
+    assert events == [
+        *("sample", "score", "learn"),
+        *("sample", "record", "score", "learn"),
+        *("sample", "record", "score", "learn"),
+        "record",
+    ]
+    assert len(history.rows) == 3
+
+
+def test_nothing_is_transferred_unseen(model_folder, mesh, history):
+    run = Iterations(model_folder, mesh)
+    run.reference = jax.device_get(run.reference)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
+        run.train(1, history)
+
+
+def compiled(program, args):
+    """All that decides what is compiled, and its name; calls are labelled by their stage."""
+    name, static = program.name.removeprefix("rl: "), tuple(sorted(program.static.items()))
+    return name, described(args), static, program.mesh
+
+
+@pytest.mark.parametrize("lora", [LORA, None], ids=str)
+@pytest.mark.parametrize("layout", [(1, 1, 1), (2, 2, 2)], ids=str)
+def test_an_iteration_calls_the_programs_that_are_listed(
+    model_folder, history, monkeypatch, layout, lora
+):
+    """With arrays of the very shapes, dtypes and shardings that are compiled ahead."""
+    mesh = make_mesh(*layout, jax.devices()[: int(np.prod(layout))])
+    run, ran, call = Iterations(model_folder, mesh, lora, layout[2]), [], Program.__call__
+    listed = [compiled(program, program.args) for program in run.online.programs()]
+    scores = run.scorer.preference_programs("score", run.online.algorithm.prompt_tokens + NEW)
+    scores = [compiled(program, program.args) for program in scores]
+
+    def spy(program, *args):
+        ran.append(compiled(program, args))
+        return call(program, *args)
+
+    monkeypatch.setattr(Program, "__call__", spy)
+    run.train(1, history)
+    assert [name for name, *_ in listed] == [
+        "weights to the sampler",
+        "responses",
+        "advantages",
+        "updates",
+    ]
+    assert [program for program in ran if program[0] != "score"] == listed
+    judged = [program for program in ran if program[0] == "score"]
+    assert all(program in scores for program in judged)
+
+
+def test_responses_are_sampled_from_the_full_distribution(model_folder, mesh, monkeypatch):
+    asked = {}
+
+    def generate(self, prompts, keys, max_new_tokens, sampling, name):
+        asked.update(prompts=prompts, keys=keys, new=max_new_tokens, sampling=sampling)
+
+    monkeypatch.setattr(Generator, "generate", generate)
+    run = Iterations(model_folder, mesh)
+    loop.sample(run.online, run.state, [Drawn("a", [5]), Drawn("a", [5])])
+    assert asked["sampling"] == Sampling(run.online.algorithm.temperature)
+    assert (asked["sampling"].top_k, asked["sampling"].top_p) == (0, 1.0)
+    assert (asked["prompts"], asked["new"]) == ([[5], [5]], NEW)
+    first = asked["keys"]
+    assert (first[0] != first[1]).any()  # the same prompt twice in a batch
+    loop.sample(run.online, run.state._replace(iteration=1), [Drawn("a", [5])])
+    assert all((asked["keys"][0] != key).any() for key in first)
+
+
+def good_scalars():
+    return {"first_ratio_error": 0.0, "first_approx_kl": 0.0, "sampler_gap_mean": 0.0}
+
+
+@pytest.mark.parametrize("field", ["first_ratio_error", "first_approx_kl"])
+def test_a_first_minibatch_that_is_off_stops_the_loop(field):
+    loop.check(good_scalars() | {field: 1e-5}, 0, LIMITS)
+    with pytest.raises(
+        FloatingPointError, match=r"at iteration 7 .* max_first_ratio_error = 1e-05"
+    ):
+        loop.check(good_scalars() | {field: 2e-5}, 7, LIMITS)
+
+
+def test_the_loop_checks_every_iteration(model_folder, mesh, history, monkeypatch):
+    run, seen = Iterations(model_folder, mesh), []
+    monkeypatch.setattr(loop, "check", lambda row, iteration, limits: seen.append((iteration, row)))
+    run.train(2, history)
+    assert seen == list(enumerate(history.rows))
+    assert all(row["first_ratio_error"] <= 1e-5 for row in history.rows)
+    assert all(row["first_approx_kl"] <= 1e-5 for row in history.rows)
+
+
+def test_a_sampler_that_differs_is_told(caplog):
+    loop.check(good_scalars() | {"sampler_gap_mean": LIMITS.sampler_gap / 2}, 3, LIMITS)
+    assert not caplog.records
+    loop.check(good_scalars() | {"sampler_gap_mean": LIMITS.sampler_gap * 2}, 3, LIMITS)
+    assert "max_sampler_gap" in caplog.text
+    assert "at iteration 3" in caplog.text
+
+
+def test_metrics_weigh_by_tokens():
+    metrics = {"ratio": np.array([1.0, 2.0]), "weight": np.array([30.0, 10.0])}
+    means = loop.weighted_means(metrics | {"grad_norm": np.array([0.1, 0.4])})
+    assert means == {"ratio": 1.25, "grad_norm": 0.4}
+
+
+def test_responses_without_a_stop_pay():
+    class Kind:
+        """Gives every response that it can read the same score."""
+
+        class chat:
+            text = staticmethod(lambda ids: "the good.")
+
+        def __call__(self, prompts, texts):
+            assert prompts == [[5], [6]]
+            return np.array([1.0, 1.0], np.float32)
+
+    whole, cut = (Completion([5, 2], np.zeros(2, np.float32), stopped) for stopped in (True, False))
+    drawn = [Drawn("a", [5]), Drawn("b", [6])]
+    texts, scores = loop.score(Kind(), drawn, [whole, cut], 0.75)
+    np.testing.assert_allclose(scores, [1.0, 0.25])
+    assert texts[0] == "the good."
