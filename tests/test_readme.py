@@ -1,0 +1,32 @@
+"""The table of classic mistakes names tests that there are."""
+
+import re
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+
+
+def named():
+    """Every (file, test) that a row of the table names."""
+    for line in (TESTS / "README.md").read_text(encoding="utf-8").splitlines():
+        if re.match(r"\| \d+ \|", line):
+            for group in line.split("|")[3].split(";"):
+                files, names = group.split(":")
+                for file in files.split(" and "):
+                    yield from ((file.strip(), f"test_{name.strip()}") for name in names.split(","))
+
+
+def test_every_test_that_the_table_names_exists():
+    there = {
+        (file.stem, name)
+        for file in TESTS.rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", file.read_text(encoding="utf-8"), re.M)
+    }
+    assert len(list(named())) > 40
+    assert not [test for test in named() if test not in there]
+
+
+def test_no_two_files_have_one_name():
+    """pytest imports test files by their names alone."""
+    files = [file.name for file in TESTS.rglob("*.py")]
+    assert len(set(files)) == len(files)
