@@ -10,17 +10,18 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from cai_jax.stages.run import Run
 from conftest import ROOT
 from host_numbers import numbers
-from tiny_run import STAGES, TINY_RUN
+from tiny_run import TINY_RUN
 
 from cai_jax.data.records import read_records
+from cai_jax.data.rows import Comparison, Revision, Sample, TrainingPair
 from cai_jax.models.io.load import load_update
 from cai_jax.parallel.hosts import (
     TOKEN_FILE,
@@ -30,16 +31,17 @@ from cai_jax.parallel.hosts import (
     together,
 )
 from cai_jax.parallel.link import HOST_LOST
-from cai_jax.stages.runner import read_manifest
+from cai_jax.stages.pipeline import stages_of
+from cai_jax.stages.stage import open_run
 
-RECORDS = [
-    ("sl_data", "responses"),
-    ("sl_data", "revisions"),
-    ("sl_data", "helpful"),
-    ("feedback", "comparisons"),
-    ("pm_train", "helpfulness"),
-    ("evaluate", "samples"),
-]
+RECORDS = {
+    "sl_data/responses": Revision,
+    "sl_data/revisions": Revision,
+    "sl_data/helpful": Revision,
+    "feedback/comparisons": Comparison,
+    "pm_train/helpfulness": TrainingPair,
+    "evaluate/samples": Sample,
+}
 
 
 def free_address() -> str:
@@ -209,36 +211,31 @@ def test_only_the_main_host_speaks(resumed):
 @pytest.mark.slow
 def test_artifacts_do_not_depend_on_the_number_of_hosts(resumed, finished, monkeypatch):
     monkeypatch.chdir(ROOT)
-    for stage, name in RECORDS:
-        rows, alone = (
-            read_records(w / stage, name) for w in (resumed["workdir"], finished.workdir)
-        )
-        assert [row["id"] for row in rows] == [row["id"] for row in alone]
+    two = open_run(replace(finished.config, workdir=str(resumed["workdir"])))
+    folders = [run.workdir.path for run in (two, finished)]
+    for name, kind in RECORDS.items():
+        rows, alone = (read_records(folder / name, kind) for folder in folders)
+        assert [row.id for row in rows] == [row.id for row in alone]
         for row, other in zip(rows, alone, strict=True):
-            for key, value in row.items():
-                if isinstance(value, float) or getattr(value, "dtype", None) == np.float32:
-                    np.testing.assert_allclose(value, other[key], rtol=1e-4, atol=1e-5)
-                elif key == "target_ppm":
-                    np.testing.assert_allclose(value, other[key], atol=10)
+            for key, value in vars(row).items():
+                wanted = getattr(other, key)
+                if key == "target_ppm":
+                    np.testing.assert_allclose(value, wanted, atol=10)
+                elif isinstance(value, float) or key.startswith("shown"):
+                    np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=1e-5)
                 else:
-                    np.testing.assert_array_equal(value, other[key])
-    histories = [
-        json.loads((w / "rl" / "history.json").read_text())
-        for w in (resumed["workdir"], finished.workdir)
-    ]
+                    assert value == wanted, key
+    histories = [json.loads((folder / "rl" / "history.json").read_text()) for folder in folders]
     for there, here in zip(*histories, strict=True):
         for name in there:
             np.testing.assert_allclose(there[name], here[name], rtol=1e-4, atol=1e-5, err_msg=name)
-    two = Run(finished.config)
-    object.__setattr__(two, "workdir", resumed["workdir"])
-    for stage in STAGES:
-        assert (
-            read_manifest(two, stage.name)["tokens"]
-            == read_manifest(finished, stage.name)["tokens"]
-        )
+    for stage in stages_of(finished.config):
+        there, here = (run.workdir.manifest(stage.name) for run in (two, finished))
+        assert there["tokens"] == here["tokens"]
     for stage in ("sl_train", "pm_train", "rl"):  # written by two hosts, read by one
         trees = (
-            load_update(run.source(str(run.checkpoint(stage))), run.mesh) for run in (two, finished)
+            load_update(run.models.source(str(run.models.checkpoint(stage))), run.models.mesh)
+            for run in (two, finished)
         )
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *trees)
 
