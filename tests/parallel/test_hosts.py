@@ -155,9 +155,7 @@ def resumed(tmp_path_factory, model_folder) -> dict:
     first = [
         start_main(folder / "first", host=h, hosts=2, address=address, **about) for h in range(2)
     ]
-    first[0].wait_until_it_says(
-        "| 1/2 ["
-    )  # iterations of PPO; the stages before it show no such bar
+    first[0].wait_until_it_says("rl:  50%|")
     first[1].process.send_signal(signal.SIGKILL)
     killed = time.monotonic()
     code = first[0].ends(120)
