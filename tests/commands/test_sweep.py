@@ -185,6 +185,14 @@ def test_a_failed_run_stops_no_other(tmp_path, main_that_fails_once, jobs):
         "| seeds | 2 | 1 |",
         "| first | 4.50 [-1.85, 10.85] | 8.00 |",
         "| last | 40.00 [40.00, 40.00] | 80.00 |",
+        "",
+        "Minus small, paired by seed:",
+        "",
+        "| size | large |",
+        "| --- | ---: |",
+        "| seeds | 1 |",
+        "| first | 4.00 |",
+        "| last | 40.00 |",
     ]
     assert (tmp_path / "figure.svg").read_text().startswith("<svg")
 
@@ -193,6 +201,29 @@ def test_a_run_that_had_nothing_to_measure_on_is_told(tmp_path, main_that_fails_
     key = "revisions.harmless/revision 4"
     results = run_all(checked(tree(measures=[("first", key)])), [], tmp_path, 1)
     assert all(key in r.error or "luck" in r.error for r in results)
+
+
+def test_differences_are_paired_by_seed(tmp_path):
+    """Seeds that differ by more than the variations do not hide a difference."""
+    found = read_sweep(tree(), "sizes.py")
+    values = {"small": {0: 1.0, 1: 9.0}, "large": {0: 2.0, 1: 10.5, 2: 50.0}}
+    results = [
+        Result(name, seed, "", {"first": value, "last": 0.0})
+        for name, by_seed in values.items()
+        for seed, value in by_seed.items()
+    ]
+    write_comparison(found, results, tmp_path)
+    differences = (tmp_path / "table.md").read_text().split("paired by seed:")[1]
+    assert "| seeds | 2 |" in differences
+    assert "| first | 1.25 [-1.93, 4.43] |" in differences
+
+
+def test_stages_are_compared_by_the_seconds_that_they_took(tmp_path, main_that_fails_once):
+    given = tree(measures=[("first", "seconds/rl")], seeds=(0,))
+    results = run_all(checked(given), [], tmp_path, 1)
+    assert [result.measures for result in results] == [{"first": 1.5}] * 2
+    with pytest.raises(ConfigError, match="nearest is 'seconds/rl'"):
+        checked(tree(measures=[("first", "seconds/r")]))
 
 
 def test_jobs_share_the_cores():
