@@ -109,7 +109,7 @@ def _evidence(inputs: Inputs, tools: Tools, replies: dict[str, list[Reply]]) -> 
     """What the policies replied, and what the stages before left."""
     steps = (inputs.artifact("sl_data") / name for name in ("responses", "revisions"))
     history = (inputs.artifact("rl") / "history.json").read_text(encoding="utf-8")
-    halves = inputs.run.workdir.manifest("feedback")["metrics"]["audit"]
+    halves = inputs.manifest("feedback")["metrics"]["audit"]
     names = [field.name for field in fields(Audit)]
     return Evidence(
         plan=plan_of(inputs.config),

@@ -60,7 +60,7 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     name = settings.source or models.base_name
     info = CheckpointInfo(
         "preference",
-        base_of(name, folder / CHECKPOINT, inputs.run.workdir.path),
+        base_of(name, folder / CHECKPOINT, inputs.workdir),
         lora_config(settings.lora),
         score_mean=float(scores.mean()),
         score_std=float(max(scores.std(), 1e-6)),

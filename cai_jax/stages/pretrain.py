@@ -106,7 +106,7 @@ def _corpus(inputs: Inputs) -> Iterable[Any]:
     """Dialogues with ``messages`` and ``learned``, as cai_jax/microworld/corpus.py writes them."""
     settings = inputs.config.pretrain
     write = load_function(settings.corpus, "config.pretrain.corpus")
-    return write(inputs.seed, inputs.run.data.held_out_percent, dict(settings.options))
+    return write(inputs.seed, inputs.held_out_percent, dict(settings.options))
 
 
 def _fields(settings: PretrainConfig, chat: ChatFormat) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from cai_jax.data.records import read_records
 from cai_jax.data.rows import Revision, Sample
 from cai_jax.evaluation.measure import Evaluation
+from cai_jax.feedback.registry import LABELERS
 from cai_jax.parallel.hosts import write_text
 from cai_jax.prompts.messages import Dialogue
 from cai_jax.report.page import render_page
@@ -43,11 +44,11 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
 
 def summarise(inputs: Inputs) -> Summary:
     """Everything measured in the run, with what it was measured on."""
-    run = inputs.run
-    manifests = {name: run.workdir.manifest(name) for name in MEASURED}
+    run = inputs.whole_run
+    manifests = {name: inputs.manifest(name) for name in MEASURED}
     metrics = {name: manifest["metrics"] for name, manifest in manifests.items()}
     settings, constitution = run.config, run.data.constitution
-    compares = settings.feedback.method != "contrast"
+    compares = LABELERS[settings.feedback.method].few_shots(constitution) is not None
     return Summary(
         supervision=Supervision(
             critique_revision_principles=len(constitution.critique_revision),
@@ -61,7 +62,7 @@ def summarise(inputs: Inputs) -> Summary:
             for name, m in manifests.items()
         },
         policies={name: label for name, (label, _) in POLICIES.items()},
-        pretrain=run.workdir.manifest("pretrain")["metrics"] if settings.pretrain else None,
+        pretrain=inputs.manifest("pretrain")["metrics"] if settings.pretrain else None,
         evaluation=TypeAdapter(Evaluation).validate_python(metrics.pop("evaluate")),
         **metrics,
         constitution=ConstitutionVersion(
@@ -94,7 +95,7 @@ def _transcripts(inputs: Inputs) -> list[list[Revision]]:
 
 STAGE = Stage(
     name="report",
-    needs=MEASURED,
+    needs=("pretrain", *MEASURED),
     blocks=("report",),
     constitution=("critique_revision",),
     execute=execute,

@@ -49,7 +49,7 @@ def declared(inputs: Inputs) -> list[Any]:
         {name: results_of(block) for name, block in blocks.items()},
         [stamp(block.source) for block in blocks.values() if hasattr(block, "source")],
         {name: [asdict(row) for row in inputs.rows(name)] for name in stage.data},
-        asdict(inputs.constitution) if stage.constitution else None,
+        {part: asdict(inputs.constitution)[part] for part in stage.constitution},
         stage.extra(inputs),
     ]
 

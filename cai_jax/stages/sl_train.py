@@ -39,7 +39,7 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     batches = partial(packed_batches, "sl_train", parts, settings, vocab_size, inputs.seed)
     trainable = training.start(inputs.models.source())
     fit = training.fit(folder, trainable, batches(), survey_batches(batches(), packed_tokens))
-    base = base_of(inputs.models.base_name, folder / CHECKPOINT, inputs.run.workdir.path)
+    base = base_of(inputs.models.base_name, folder / CHECKPOINT, inputs.workdir)
     info = CheckpointInfo("policy", base, lora_config(settings.lora))
     save_checkpoint(folder / CHECKPOINT, info, fit.params)
     return Outcome(

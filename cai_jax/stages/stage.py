@@ -55,43 +55,70 @@ class Inputs:
     """What a stage declared, and nothing else."""
 
     stage: Stage
-    run: "Run"
+    _run: "Run"
 
     @property
     def seed(self) -> int:
         """Of everything random; keys derive from it and from names."""
-        return self.run.config.seed
+        return self._run.config.seed
+
+    @property
+    def held_out_percent(self) -> int:
+        """Share of prompts that is held out."""
+        return self._run.data.held_out_percent
 
     @cached_property
     def config(self) -> Any:
         """The declared blocks of the config, as attributes."""
-        blocks = {name: getattr(self.run.config, name) for name in self.stage.blocks}
+        blocks = {name: getattr(self._run.config, name) for name in self.stage.blocks}
         return SimpleNamespace(**blocks)
 
     @property
     def models(self) -> Models:
         """Models of the run, and the devices that they are on."""
-        return self.run.models
+        return self._run.models
 
     @cached_property
     def constitution(self) -> Constitution:
         """The constitution, with the declared parts alone."""
-        return self.run.data.constitution.only(self.stage.constitution)
+        return self._run.data.constitution.only(self.stage.constitution)
 
     @cached_property
     def constitution_sha256(self) -> str:
         """Of the whole constitution: where records come from."""
-        return self.run.data.constitution.content_hash()
+        return self._run.data.constitution.content_hash()
 
     def rows(self, name: str) -> list[Any]:
         """Declared rows of a file that people write."""
-        return self.run.data.select(self.stage.data[name], self.run.config)
+        return self._run.data.select(self.stage.data[name], self._run.config)
+
+    @property
+    def workdir(self) -> Path:
+        """Folder of the run: checkpoints name models in it by paths relative to it."""
+        return self._run.workdir.path
 
     def artifact(self, stage: str) -> Path:
-        """Folder of a stage that this one needs, or the one that it is."""
+        """Folder of a stage that this one needs.
+
+        Raises:
+          KeyError: this stage does not declare that it needs it.
+        """
+        self._require(stage)
+        return self._run.workdir.folder(stage)
+
+    def manifest(self, stage: str) -> dict[str, Any]:
+        """Manifest of a stage that this one needs; raises as ``artifact`` does."""
+        self._require(stage)
+        return self._run.workdir.manifest(stage)
+
+    @property
+    def whole_run(self) -> "Run":
+        """For the report, which tells of the whole run: all stages that it needs depend on it."""
+        return self._run
+
+    def _require(self, stage: str) -> None:
         if stage not in self.stage.needs:
             raise KeyError(f"stage {self.stage.name} does not declare that it needs {stage}")
-        return self.run.workdir.folder(stage)
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def test_rl_samples_the_full_distribution(changed, monkeypatch):
     monkeypatch.setattr(PromptPool, "draw", lambda self, iteration: same_prompt)
     inputs = changed(rl.STAGE)
     with pytest.raises(InterruptedError):
-        rl.execute(inputs, inputs.run.workdir.open_partial("rl"))
+        rl.execute(inputs, inputs.whole_run.workdir.open_partial("rl"))
     assert asked["sampling"] == Sampling(inputs.config.rl.temperature)
     assert (asked["sampling"].top_k, asked["sampling"].top_p) == (0, 1.0)
     assert (asked["keys"][0] != asked["keys"][1]).any()  # the same prompt twice in a batch
@@ -184,7 +184,7 @@ def test_an_offloaded_preference_model_takes_no_device_memory(changed):
     """Not even its frozen base."""
     before = live_arrays()
     inputs = changed(rl.STAGE, **{"rl.offload": True})
-    assert inputs.run.config.pm_train.lora.rank
+    assert inputs.whole_run.config.pm_train.lora.rank
     reward = make_reward(inputs)
     left = [x for i, x in live_arrays().items() if i not in before]
     assert {x.sharding.memory_kind for x in left if x.size > 2} == {"pinned_host"}

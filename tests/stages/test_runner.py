@@ -166,6 +166,15 @@ def test_a_principle_redoes_only_the_stages_that_read_it(tiny, tmp_path):
     assert redone(tiny(), after) == {"feedback", "pm_train", "rl", "evaluate", "report"}
 
 
+def test_what_no_model_reads_redoes_nothing(tiny, tmp_path):
+    text = (ROOT / "constitutions/harmless.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "constitution.yaml"
+    path.write_text("# A comment.\n" + text.replace("version: ", "version: 9", 1), encoding="utf-8")
+    after = tiny(**{"constitution.path": str(path)})
+    assert after.data.constitution.version != tiny().data.constitution.version
+    assert redone(tiny(), after) == set()
+
+
 def test_runs_share_what_they_have_in_common(model_folder, tmp_path):
     """Through the store: the second run repeats no stage, a third only what it changes."""
     shared = {"stage_store": str(tmp_path / "stages"), "stages": "sl_data,sl_train"}
