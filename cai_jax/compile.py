@@ -59,6 +59,8 @@ def main() -> None:
         devices = topology_devices(TOPOLOGY.value, SLICES.value)
         chip = chip_of(devices)
     run = open_run(config, devices, ahead=True)
+    for stage in stages_of(config):
+        stage.check(run.inputs(stage))
     if problems := unsplit_rows(run):
         raise ConfigError("\n  ".join(problems))
     # A program that another process has compiled says nothing of its memory, and takes no time.

@@ -148,7 +148,7 @@ class GenerationConfig:
     score_batch_size: Count = execution(12, "rows that are scored at once")
     response_tokens: Count = setting(40, "longest response or revision")
     critique_tokens: Count = setting(32, "longest critique")
-    context_tokens: Length = setting(2048, "longest prompt and what follows it, outside RL")
+    context_tokens: Length = execution(2048, "longest prompt and what follows it, outside RL")
     # Larger multiples: fewer programs, more padding.
     prompt_bucket_tokens: Count = execution(64, "prompts are padded to a multiple of it")
     score_bucket_tokens: Count = execution(32, "scored rows are padded to a multiple of it")
@@ -259,7 +259,9 @@ class RLConfig:
     adam_eps: Positive = setting(1e-5, "of Adam's denominator")
     kl_coef: NonNegative = setting(0.03, "reward per nat of log-ratio, at every token")
     kl_target: NonNegative = setting(0.0, "nats a response; 0: the coefficient stays")
-    kl_horizon: Count = setting(1000, "samples in which the coefficient can change e-fold")
+    kl_horizon: Count = setting(
+        1000, "samples in which the coefficient can change by about a fifth"
+    )
     gamma: Fraction = setting(1.0, "discount a token")
     lam: Fraction = setting(1.0, "lambda of generalised advantage estimation")
     clip_ratio: Positive = setting(0.2, "ratios of probabilities are clipped to 1 +- this")
@@ -270,9 +272,9 @@ class RLConfig:
     missing_stop_penalty: NonNegative = setting(0.0, "off the score of a response without end")
     offload: bool = execution(False, "keep unused preference model and reference in host memory")
     helpful_fraction: Fraction = setting(0.25, "share of helpfulness prompts")
-    max_sampler_gap: Positive = setting(0.05, "nats, mean over tokens; warns above it")
+    max_sampler_gap: Positive = execution(0.05, "nats, mean over tokens; warns above it")
     # Of the first minibatch, before any update; the approximate KL, nats a token, likewise.
-    max_first_ratio_error: Positive = setting(1e-5, "mean |ratio - 1|; stops above it")
+    max_first_ratio_error: Positive = execution(1e-5, "mean |ratio - 1|; stops above it")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -32,23 +32,24 @@ def function_name(program: Program) -> str:
     return inner.__name__
 
 
-def described(x: Any) -> str:
-    """An array by shape, dtype and the indices on every device; anything else by its hash."""
+def described(x: Any) -> Any:
+    """An array by shape, dtype, memory and the indices on every device; a graph as it is."""
     if isinstance(x, nnx.GraphDef):
-        return f"graph {hash(x)}"
+        return x
     where = x.sharding.devices_indices_map(tuple(x.shape))
     places = sorted((device.id, str(index)) for device, index in where.items())
-    return f"{x.dtype}{tuple(x.shape)} {places}"
+    return f"{x.dtype}{tuple(x.shape)} {x.sharding.memory_kind} {places}"
 
 
 def key(program: Program, args: tuple) -> tuple:
     leaves = jax.tree.leaves(args, is_leaf=lambda x: isinstance(x, nnx.GraphDef))
-    static = {name: hash(value) for name, value in program.static.items()}
     arrays = tuple(map(described, leaves))
     if not leaves:  # what it makes tells an initializer from another
         made = jax.tree.leaves(jax.eval_shape(program.function))
         arrays = tuple(f"{x.dtype}{x.shape}" for x in made)
-    return (function_name(program), tuple(sorted(static.items())), arrays)
+    # The values themselves: algorithms of one set of constants have one hash.
+    static = tuple(sorted(program.static.items(), key=lambda item: item[0]))
+    return (function_name(program), program.mesh, static, arrays)
 
 
 def listed(run: Run, stage: Stage) -> set:

@@ -212,6 +212,8 @@ def test_fields_that_change_how_and_not_what():
     sizes = ("batch_size", "score_batch_size", "prompt_bucket_tokens", "score_bucket_tokens")
     assert set(FIELDS) - results == {
         *("workdir", "stages", "rerun_changed", "stage_store", "rl.offload"),
+        # They refuse or warn, and change no result.
+        *("generation.context_tokens", "rl.max_sampler_gap", "rl.max_first_ratio_error"),
         *(f"model.{name}" for name in ("architecture", "attention", "remat", "cache")),
         *(f"mesh.{name}" for name in ("data", "fsdp", "tensor", "decode_tensor")),
         *(f"generation.{name}" for name in sizes),

@@ -76,4 +76,6 @@ def _encode(chat: ChatFormat, row: JsonRow, field: str) -> list[int]:
         if field == "prompt":
             return chat.prompt_ids(read_prompt(row).messages)
         return chat.reply_ids(row.text(field))
+    if field not in row.fields:
+        raise row.error(f"messages need a chat template; write {field!r} as text, or give ids")
     return chat.plain_ids(row.text(field), starts=field == "prompt")

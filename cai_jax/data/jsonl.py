@@ -21,7 +21,8 @@ class JsonRow:
     @property
     def id(self) -> str:
         """Its ``id``, or a name made of its line."""
-        return str(self.fields.get("id") or f"line-{self.line}")
+        own = self.fields.get("id")
+        return f"line-{self.line}" if own in (None, "") else str(own)
 
     def text(self, field: str) -> str:
         """A field that must be a text, as it stands.

@@ -106,11 +106,6 @@ def is_held_out(messages: Sequence[Message], percent: int) -> bool:
     return int.from_bytes(digest[:8], "big") % 100 < percent
 
 
-def file_sha256(path: Path) -> str:
-    """Hash of a file's content."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _format(
     row: JsonRow, formats: Mapping[tuple[str, ...], Callable[[JsonRow], Item]], what: str
 ) -> Callable[[JsonRow], Item]:

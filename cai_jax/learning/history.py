@@ -53,6 +53,8 @@ def open_history(folder: Path, name: str, steps: int, shown: tuple[str, ...]) ->
     writer = metric_writers.create_default_writer(
         str(folder / "tensorboard"), just_logging=not hosts.is_main(), asynchronous=False
     )
-    with tqdm(total=steps or None, desc=name, unit="step", leave=False) as bar:
-        yield History(name, writer, bar, shown)
-    writer.close()
+    try:
+        with tqdm(total=steps or None, desc=name, unit="step", leave=False) as bar:
+            yield History(name, writer, bar, shown)
+    finally:
+        writer.close()

@@ -131,10 +131,16 @@ def merger(base: nnx.State, lora: nnx.State, scale: float, dtype: jnp.dtype) -> 
       dtype: of matmuls that the result is stored for.
     """
     static = {"scale": scale, "dtype": jnp.dtype(dtype)}
-    return Program("merge", merge_lora, (abstract(base), abstract(lora)), static)
+    merge = jax.jit(
+        merge_lora,
+        static_argnames=("scale", "dtype"),
+        donate_argnames=("base",),
+        # Stated, since the layout would be the compiler's choice otherwise.
+        out_shardings=jax.tree.map(lambda x: x.sharding, base),
+    )
+    return Program("merge", merge, (abstract(base), abstract(lora)), static)
 
 
-@partial(jax.jit, static_argnames=("scale", "dtype"), donate_argnames=("base",))
 def merge_lora(
     base: nnx.State, lora: nnx.State, *, scale: float, dtype: jnp.dtype | None = None
 ) -> nnx.State:

@@ -108,6 +108,9 @@ class Algorithm(Protocol):
         """What the history says, in short."""
 
 
+# What a program's remedy is about; whoever knows the config's fields says which.
+SAMPLING, SCORING, TRAINING, OFFLOAD = "sampling", "scoring", "training", "offload"
+
 Kind = TypeVar("Kind")
 
 

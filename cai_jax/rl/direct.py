@@ -30,9 +30,10 @@ from cai_jax.learning.train import (
 )
 from cai_jax.models.blueprint import Model
 from cai_jax.models.decoder import Decoder
+from cai_jax.parallel import hosts
 from cai_jax.parallel.mesh import abstract_batch
 from cai_jax.parallel.program import Program
-from cai_jax.rl.algorithm import Task, Trained, from_values
+from cai_jax.rl.algorithm import TRAINING, Task, Trained, from_values
 
 FLOAT32 = jnp.dtype(jnp.float32)
 
@@ -118,6 +119,11 @@ class Direct(ABC):
           ValueError: a comparison is longer than ``sequence_length``.
         """
         pairs, reference = self._pairs(task), task.load(None)
+        hosts.check_same(
+            "rl",
+            {"its comparisons": hosts.digest([[p.prompt, *p.responses, p.target] for p in pairs])},
+            "A record differs: see that all hosts read the same workdir and packages.",
+        )
         scorer = self._scorer(task, reference)
         margins = reference_margins(scorer, pairs)
         scored = scorer.tokens
@@ -209,7 +215,7 @@ class Direct(ABC):
             batch,
             task.mesh,
         )
-        return replace(program, remedy="raise direct.micro_batches or the number of devices")
+        return replace(program, remedy=TRAINING)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,12 +118,16 @@ class Online:
         decoder = self.decoder_params(self.trainable.params)
         return resharder(decoder, self.decode_mesh, self.blueprint.dtype)
 
+    @cached_property
+    def sampler_graph(self) -> nnx.GraphDef:
+        """Of the decoder that samples."""
+        return replace(self.blueprint, module=Decoder, frozen_layers=0).graph
+
     def generator(self, params: nnx.State) -> Generator:
         """Samples from the policy; prompts have one width."""
-        graph = replace(self.blueprint, module=Decoder, frozen_layers=0).graph
         width = self.algorithm.prompt_tokens
         return Generator(
-            Model(graph, params),
+            Model(self.sampler_graph, params),
             self.decode_mesh,
             self.stop_ids,
             self.batch_size,
@@ -226,7 +230,7 @@ def train(
         if waiting is not None:
             state = record(state, waiting, online, controller, limits, history)
         texts, scores = score(reward, batch, completions, limits.missing_stop_penalty)
-        state, measured = learn(online, state, reference(), batch, completions, scores)
+        state, measured = learn(online, state, reference, batch, completions, scores)
         told = {
             "kl_coef": state.kl_coef,
             "unusable": float(np.mean([text is None for text in texts])),
@@ -269,7 +273,7 @@ def score(
 def learn(
     online: Online,
     state: RLState,
-    reference: nnx.State,
+    reference: Callable[[], nnx.State],
     batch: Sequence[Drawn],
     completions: Sequence[Completion],
     scores: np.ndarray,
@@ -283,7 +287,9 @@ def learn(
     shuffle = replicate(named_key(online.seed, "rl", "shuffle", state.iteration), online.mesh)
     frozen, prepare, update = online.trainable.frozen, online.prepare, online.update
     with jax.transfer_guard("disallow"):
-        experience, stats = prepare(state.train.params, frozen, reference, rollout, kl_coef)
+        # The reference is given up before the update: an offloaded one is off the devices again.
+        params = state.train.params
+        experience, stats = prepare(params, frozen, reference(), rollout, kl_coef)
         trained, metrics = update(state.train, frozen, experience, shuffle)
     return state._replace(iteration=state.iteration + 1, train=trained), (stats, metrics)
 

@@ -22,7 +22,7 @@ from cai_jax.models.decoder import Decoder
 from cai_jax.parallel.mesh import offload_to_host
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
-from cai_jax.rl.algorithm import Task, Trained, from_values
+from cai_jax.rl.algorithm import OFFLOAD, SAMPLING, SCORING, TRAINING, Task, Trained, from_values
 from cai_jax.rl.kl import AdaptiveKL
 from cai_jax.rl.loop import Limits, Online, RLState, train
 from cai_jax.rl.prompts import Drawn, PromptPool
@@ -45,7 +45,7 @@ class OnlineAlgorithm:
       helpful_fraction: share of helpfulness prompts.
       kl_coef: reward per nat of log-ratio, at every token.
       kl_target: nats a response; 0: the coefficient stays.
-      kl_horizon: samples in which the coefficient can change e-fold.
+      kl_horizon: samples in which the coefficient can change by about a fifth.
       missing_stop_penalty: off the score of a response that never ended.
       max_sampler_gap: nats a token; see ``Limits``.
       max_first_ratio_error: see ``Limits``.
@@ -87,14 +87,12 @@ class OnlineAlgorithm:
         # Under LoRA the reference is the policy's frozen base.
         apart = () if task.lora else (reference.params,)
         advantages = replace(advantages, aliased=(reference.params,) if task.lora else ())
-        sampling = "raise decode_tensor, or lower batch_size"
-        training = "raise micro_batches or the number of devices"
         iteration = [
-            _hold(task, weights, sampling, (opt_state,), (*judge, *apart)),
-            *(_hold(task, p, sampling, policy, (*judge, *apart)) for p in responses),
-            *(_hold(task, p, "lower score_batch_size", policy, apart) for p in scores),
-            _hold(task, advantages, training, (opt_state,), judge),
-            _hold(task, updates, training, (), (*judge, *apart)),
+            _hold(task, weights, SAMPLING, (opt_state,), (*judge, *apart)),
+            *(_hold(task, p, SAMPLING, policy, (*judge, *apart)) for p in responses),
+            *(_hold(task, p, SCORING, policy, apart) for p in scores),
+            _hold(task, advantages, TRAINING, (opt_state,), judge),
+            _hold(task, updates, TRAINING, (), (*judge, *apart)),
         ]
         starts = [reference] if task.lora else [reference, task.load(FLOAT32)]
         return [
@@ -200,7 +198,7 @@ def _hold(task: Task, program: Program, remedy: str, stay: Any, waits: Any) -> P
     """The program, with what is on the devices meanwhile; ``waits`` can be offloaded."""
     if task.offload:
         return replace(program, remedy=remedy, resident=stay)
-    offload = "offload=True" if waits else ""
+    offload = OFFLOAD if waits else ""
     return replace(program, remedy=remedy, resident=(*stay, *waits), offload=offload)
 
 

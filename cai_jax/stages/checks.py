@@ -8,7 +8,6 @@ from cai_jax.config import ConfigError, batch_parts
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.mesh import batch_multiple
 from cai_jax.prompts.chat import same_tokens
-from cai_jax.stages.data import READERS
 from cai_jax.stages.rl import make_algorithm
 from cai_jax.stages.stage import Run, Stage
 
@@ -21,12 +20,12 @@ def check_inputs(run: Run, stages: Sequence[Stage]) -> None:
     Raises:
       ValueError: a file cannot be used, or holds less than the config asks for.
     """
-    for file in READERS:
-        if not run.data.side(file, "held_out") or not run.data.side(file, "training"):
+    for file, side in {(s.file, s.side): None for stage in stages for s in stage.data.values()}:
+        if not run.data.side(file, side):
             raise ConfigError(
-                f"{run.data.path(file)}: {len(run.data.rows(file))} rows leave one side of the "
-                f"split empty at config.data.held_out_percent = {run.data.held_out_percent}; add "
-                "rows"
+                f"{run.data.path(file)}: none of its {len(run.data.rows(file))} rows is on the "
+                f"{side.replace('_', '-')} side of the split, at config.data.held_out_percent = "
+                f"{run.data.held_out_percent}; add rows"
             )
     for stage in stages:
         stage.check(run.inputs(stage))

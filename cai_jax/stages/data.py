@@ -92,16 +92,11 @@ class Data:
         """The rows of a file on one side of its split."""
         held_out = side in ("held_out", "audit")
         percent = AUDIT_PERCENT if side in ("audit", "development") else self.held_out_percent
-        return [r for r in self.rows(file) if is_held_out(messages_of(r), percent) == held_out]
+        return [r for r in self.rows(file) if is_held_out(r.messages, percent) == held_out]
 
     def select(self, selection: Selection, config: Config) -> list[Any]:
         """The rows that a stage declares, in the order of the file."""
         return self.side(selection.file, selection.side)[: selection.count(config)]
-
-
-def messages_of(row: Row) -> Any:
-    """The dialogue that a reply answers."""
-    return row.messages
 
 
 def repeated(prompts: list[Prompt], times: int) -> list[Prompt]:

@@ -73,7 +73,7 @@ def _reply(inputs: Inputs, name: str, base: Model, tools: Tools) -> tuple[list[R
     chat, sampling = models.chat, make_sampling(g)
     prompts = [(group, prompt) for group in PROMPT_SETS for prompt in inputs.rows(group)]
     prompts += [("shown", prompt) for prompt in SHOWN_PROMPTS]
-    model = base if name == BASE else models.policy(models.policy_source(name))
+    model = base if name == BASE else models.policy(models.policy_source(name), base)
     generator = _generator(inputs, model)
     ids = [chat.prompt_ids(prompt.messages) for _, prompt in prompts]
     # The same keys for every policy: differences are paired.

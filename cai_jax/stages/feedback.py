@@ -19,6 +19,7 @@ from cai_jax.feedback.registry import LABELERS
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.keys import named_key, named_rng
+from cai_jax.models.blueprint import Model
 from cai_jax.parallel.program import Program
 from cai_jax.rl.reward import usable_text
 from cai_jax.stages.data import Selection, first, repeated
@@ -39,10 +40,12 @@ log = logging.getLogger("cai_jax")
 def execute(inputs: Inputs, folder: Path) -> Outcome:
     """Audits the labeler, samples pairs from SL-CAI, and writes ``comparisons``."""
     settings = inputs.config.feedback
-    tools = _tools(inputs)
+    source = inputs.models.source(settings.source)
+    judge = inputs.models.policy(source)
+    tools = _tools(inputs, judge)
     labeler = LABELERS[settings.method].make(tools)
     audits = audit_labeler(inputs, labeler)
-    sampler = _sampler(inputs)
+    sampler = _sampler(inputs, None if settings.source else judge)
     prompts = repeated(inputs.rows("red_team"), settings.pairs_per_prompt)
     pairs = _sample_pairs(inputs, sampler, prompts)
     sampled = sampler.tokens
@@ -68,11 +71,11 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     )
 
 
-def _tools(inputs: Inputs) -> LabelerTools:
-    """The feedback model, as labelers use it; abstract ahead."""
+def _tools(inputs: Inputs, model: Model) -> LabelerTools:
+    """The feedback model, as labelers use it; it may be abstract."""
     f, g, models = inputs.config.feedback, inputs.config.generation, inputs.models
     source = models.source(f.source)
-    model, mesh = models.policy(source), models.decode_mesh
+    mesh = models.decode_mesh
     examples = LABELERS[f.method].few_shots(inputs.constitution) or ()
     return LabelerTools(
         scorer=make_scorer(g, model, mesh),
@@ -88,10 +91,10 @@ def _tools(inputs: Inputs) -> LabelerTools:
     )
 
 
-def _sampler(inputs: Inputs) -> Generator:
-    """Samples from SL-CAI; abstract ahead."""
+def _sampler(inputs: Inputs, base: Model | None) -> Generator:
+    """Samples from SL-CAI; ``base`` is the base model, where it is loaded."""
     models = inputs.models
-    model = models.policy(models.policy_source("sl_cai"))
+    model = models.policy(models.policy_source("sl_cai"), base)
     return make_generator(inputs.config.generation, model, models.decode_mesh, models.stop_ids)
 
 
@@ -215,13 +218,13 @@ def target_ppm(probability: float, labels: str) -> int:
 
 def programs(inputs: Inputs) -> list[Program]:
     """Responses, with the labeler's model resident; and what the labeler asks of it."""
-    f, g, tools = inputs.config.feedback, inputs.config.generation, _tools(inputs)
-    responses = _sampler(inputs).programs(
+    f, g, models = inputs.config.feedback, inputs.config.generation, inputs.models
+    tools = _tools(inputs, models.policy(models.source(f.source)))
+    responses = _sampler(inputs, None).programs(
         "feedback: responses", g.response_tokens, Sampling(f.temperature)
     )
     resident = (tools.scorer.abstract_params,)
     labels = LABELERS[f.method].programs(tools, "feedback")
-    models = inputs.models
     sources = (models.source(f.source), models.policy_source("sl_cai"))
     loading = [program for source in sources for program in models.loading_programs(source)]
     return [

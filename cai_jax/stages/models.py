@@ -55,6 +55,7 @@ class Models:
         ahead: bool = False,
     ):
         self._config, self._workdir, self._devices, self.ahead = config, workdir, devices, ahead
+        self._sources: dict[str, ModelSource] = {}
 
     @cached_property
     def mesh(self) -> Mesh:
@@ -107,7 +108,10 @@ class Models:
             )
         if self.ahead and not name and architecture:
             return ModelSource(Path(architecture))
-        return resolve(name or self.base_name, cache_folder(self._config.model.cache))
+        if name not in self._sources:  # a hub would be asked again each time
+            cache = cache_folder(self._config.model.cache)
+            self._sources[name] = resolve(name or self.base_name, cache)
+        return self._sources[name]
 
     def policy_source(self, name: str) -> ModelSource:
         """The source of one of ``POLICIES``, whether or not its stages have run."""
@@ -146,10 +150,19 @@ class Models:
         frozen = max(config.num_layers - trained_layers, 0) if trained_layers else 0
         return Blueprint(module, config, self.dtype, lora, frozen)
 
-    def policy(self, source: ModelSource) -> Model:
-        """A decoder as it was trained, in the layout of sampling; abstract ahead, else loaded."""
+    def policy(self, source: ModelSource, base: Model | None = None) -> Model:
+        """A decoder as it was trained, in the layout of sampling; abstract ahead, else loaded.
+
+        Args:
+          source: of the decoder.
+          base: the run's base model, where it is loaded already: what a low-rank update of it
+            shares with it is not loaded again.
+        """
         mesh, blueprint = self.decode_mesh, self.blueprint(Decoder, source, source.lora)
-        return blueprint.abstract(mesh) if self.ahead else load_policy(source, blueprint, mesh)
+        if self.ahead:
+            return blueprint.abstract(mesh)
+        shares = base is not None and source.lora and source.below == self.source()
+        return load_policy(source, blueprint, mesh, base=base if shares else None)
 
     def loading_programs(self, source: ModelSource) -> list[Program]:
         """What loading a policy or preference model compiles: merges of low-rank updates."""
@@ -175,7 +188,7 @@ class Models:
         """Tokenizer and chat template of a model."""
         return ChatFormat(load_tokenizer(source.path), self._config.model.system_prompt)
 
-    @property
+    @cached_property
     def stop_ids(self) -> tuple[int, ...]:
         """Ids that end a reply of the run's model."""
         return self.stop_ids_of(self.source())

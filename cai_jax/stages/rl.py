@@ -1,11 +1,11 @@
 """RL-CAI: SL-CAI trained further on AI feedback (section 4.1)."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from cai_jax.config import ConfigError, RLConfig
+from cai_jax.config import ConfigError, RLConfig, naming
 from cai_jax.data.records import read_records
 from cai_jax.data.rows import Comparison
 from cai_jax.learning.history import open_history
@@ -15,11 +15,17 @@ from cai_jax.models.io.checkpoint import CheckpointInfo, save_checkpoint
 from cai_jax.models.io.load import load_policy, merge_programs
 from cai_jax.parallel.hosts import write_text
 from cai_jax.parallel.program import Program
-from cai_jax.rl.algorithm import Algorithm, Labelled, Task
+from cai_jax.rl.algorithm import OFFLOAD, SAMPLING, SCORING, TRAINING, Algorithm, Labelled, Task
 from cai_jax.rl.registry import ALGORITHMS
 from cai_jax.rl.reward import Reward
 from cai_jax.stages.data import Selection, first
-from cai_jax.stages.engines import MEMORY_REMEDY, make_reward, stage_seed, with_remedy
+from cai_jax.stages.engines import (
+    MEMORY_REMEDY,
+    SCORING_REMEDY,
+    make_reward,
+    stage_seed,
+    with_remedy,
+)
 from cai_jax.stages.models import CHECKPOINT, lora_config
 from cai_jax.stages.stage import Inputs, Outcome, Stage
 
@@ -27,7 +33,8 @@ from cai_jax.stages.stage import Inputs, Outcome, Stage
 def execute(inputs: Inputs, folder: Path) -> Outcome:
     """Trains the policy and leaves a checkpoint of it, without any value function."""
     algorithm = make_algorithm(inputs.config.rl)
-    with open_history(folder, "rl", algorithm.steps, algorithm.shown) as history:
+    opened = open_history(folder, "rl", algorithm.steps, algorithm.shown)
+    with naming(f"config.{algorithm.block}"), opened as history:
         trained = algorithm.train(make_task(inputs), history)
     write_text(folder / "history.json", json.dumps(history.rows, indent=1) + "\n")
     lora = lora_config(inputs.config.rl.lora)
@@ -99,7 +106,17 @@ def _open_reward(inputs: Inputs) -> tuple[Reward, list[Program]]:
 
 def programs(inputs: Inputs) -> list[Program]:
     """What the algorithm compiles."""
-    found = make_algorithm(inputs.config.rl).programs(make_task(inputs))
+    algorithm = make_algorithm(inputs.config.rl)
+    remedies = {
+        SAMPLING: "raise config.mesh.decode_tensor, or lower config.rl.batch_size",
+        SCORING: SCORING_REMEDY,
+        TRAINING: f"raise config.{algorithm.block}.micro_batches or the number of devices",
+        OFFLOAD: "config.rl.offload=True",
+    }
+    found = [
+        replace(p, remedy=remedies.get(p.remedy, ""), offload=remedies.get(p.offload, ""))
+        for p in algorithm.programs(make_task(inputs))
+    ]
     return with_remedy(found, MEMORY_REMEDY, "rl: ")
 
 

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import ROOT
+from flax import nnx
 from program_spy import listed, spying
 from tiny_run import tiny_config
 
@@ -44,9 +45,14 @@ def test_an_algorithm_runs_what_compile_ahead_lists(
     trained = run.models.policy_source("rl_cai").checkpoints[-1][1]
     policy = run.models.policy(source.trained(tmp_path / "checkpoint", trained))
     assert all(np.isfinite(x).all() for x in map(np.asarray, jax.tree.leaves(policy.params)))
-    if not more:
-        moved = [v for p, v in policy.params.flat_state() if p[-1] == "lora_b"]
-        assert any(np.abs(np.asarray(v.get_value())).max() > 0 for v in moved)
+    before = run.models.policy(run.models.policy_source("sl_cai"))
+    same = nnx.to_flat_state(policy.params), dict(nnx.to_flat_state(before.params))
+    moved = [p for p, v in same[0] if p not in same[1] or differ(v, same[1][p])]
+    assert moved
+
+
+def differ(one, other) -> bool:
+    return bool(np.any(np.asarray(one.get_value()) != np.asarray(other.get_value())))
 
 
 def test_every_algorithm_is_tried():

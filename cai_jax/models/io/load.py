@@ -34,7 +34,11 @@ def preference_blueprint(source: ModelSource, dtype: jnp.dtype) -> Blueprint:
 
 
 def load_policy(
-    source: ModelSource, blueprint: Blueprint, mesh: Mesh, dtype: jnp.dtype | None = None
+    source: ModelSource,
+    blueprint: Blueprint,
+    mesh: Mesh,
+    dtype: jnp.dtype | None = None,
+    base: Model | None = None,
 ) -> Model:
     """A decoder as ``policy_blueprint`` describes it, or without LoRA and with all updates merged.
 
@@ -43,6 +47,7 @@ def load_policy(
       blueprint: of the decoder.
       mesh: that it is sharded over.
       dtype: of matmuls that its parameters are stored for; None: the blueprint's own.
+      base: what the last low-rank update is of, where it is loaded already.
 
     Raises:
       ValueError: the source is a preference model, or its files do not hold what they should.
@@ -51,9 +56,10 @@ def load_policy(
     model = blueprint.abstract(mesh, dtype)
     if blueprint.lora is None:
         return Model(model.graph, fill_merged(source, model.params))
-    update, base = nnx.split_state(model.params, LoRAParam, ...)
+    update, rest = nnx.split_state(model.params, LoRAParam, ...)
     trained = restore_trained(source.checkpoints[-1][0], update)
-    return Model(model.graph, nnx.merge_state(fill_merged(source.below, base), trained))
+    below = base.params if base else fill_merged(source.below, rest)
+    return Model(model.graph, nnx.merge_state(below, trained))
 
 
 def load_preference_model(source: ModelSource, blueprint: Blueprint, mesh: Mesh) -> Model:
