@@ -56,6 +56,6 @@ def test_over_iterations_every_prompt_comes():
 )
 def test_a_kind_with_a_share_and_no_prompts_is_refused(red_team, helpful, share, missing):
     pool = lambda share: PromptPool(kind("r", red_team), kind("h", helpful), 4, share, 1, 0)
-    with pytest.raises(ValueError, match=f"rl: no {missing} prompt is short enough"):
+    with pytest.raises(ValueError, match=f"rl: no {missing} prompt has at most prompt_tokens"):
         pool(share).draw(0)
     assert len(pool(1.0 if red_team == 0 else 0.0).draw(0)) == 4
