@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from cai_jax.data.readers import Prompt
 from cai_jax.learning.history import History, Scalars
+from cai_jax.learning.train import Trainable, make_trainable, set_up_programs
 from cai_jax.models.blueprint import Blueprint, Model
 from cai_jax.models.config import LoRAConfig
 from cai_jax.parallel.program import Program
@@ -70,6 +71,19 @@ class Task:
     init_seed: int
     offload: bool
 
+    def start(self, blueprint: Blueprint, reference: Model) -> Trainable:
+        """What is trained, starting from the reference; under LoRA that is its frozen base."""
+        params = reference.params if self.lora else self.load(FLOAT32).params
+        return make_trainable(blueprint, params, self.mesh, self.init_seed)
+
+    def start_programs(self, blueprint: Blueprint, reference: Model) -> list[Program]:
+        """What loading the reference, ``start`` and the first optimizer state compile."""
+        loaded = [reference] if self.lora else [reference, self.load(FLOAT32)]
+        return [
+            *(program for model in loaded for program in self.merges(model)),
+            *set_up_programs(blueprint, self.optimizer, self.mesh, self.init_seed),
+        ]
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -108,6 +122,7 @@ class Algorithm(Protocol):
         """What the history says, in short."""
 
 
+FLOAT32 = jnp.dtype(jnp.float32)
 # What a program's remedy is about; whoever knows the config's fields says which.
 SAMPLING, SCORING, TRAINING, OFFLOAD = "sampling", "scoring", "training", "offload"
 

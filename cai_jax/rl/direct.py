@@ -24,8 +24,6 @@ from cai_jax.learning.train import (
     Trainable,
     abstract_trainable,
     init_state,
-    make_trainable,
-    set_up_programs,
     train_program,
 )
 from cai_jax.models.blueprint import Model
@@ -34,8 +32,6 @@ from cai_jax.parallel import hosts
 from cai_jax.parallel.mesh import abstract_batch
 from cai_jax.parallel.program import Program
 from cai_jax.rl.algorithm import TRAINING, Task, Trained, from_values
-
-FLOAT32 = jnp.dtype(jnp.float32)
 
 
 @dataclass(frozen=True)
@@ -104,12 +100,10 @@ class Direct(ABC):
     def programs(self, task: Task) -> list[Program]:
         """Log-probabilities of the reference, the update, and set-up."""
         blueprint, reference = replace(task.reference, lora=task.lora), task.load(None)
-        starts = [reference] if task.lora else [reference, task.load(FLOAT32)]
         return [
             *self._scorer(task, reference).logprob_programs("reference"),
             self._update(task, abstract_trainable(blueprint, task.mesh)),
-            *(program for model in starts for program in task.merges(model)),
-            *set_up_programs(blueprint, task.optimizer, task.mesh, task.init_seed),
+            *task.start_programs(blueprint, reference),
         ]
 
     def train(self, task: Task, history: History) -> Trained:
@@ -128,11 +122,8 @@ class Direct(ABC):
         margins = reference_margins(scorer, pairs)
         scored = scorer.tokens
         del scorer
-        start = reference.params if task.lora else task.load(FLOAT32).params
+        trainable = task.start(replace(task.reference, lora=task.lora), reference)
         del reference
-        blueprint = replace(task.reference, lora=task.lora)
-        trainable = make_trainable(blueprint, start, task.mesh, task.init_seed)
-        del start
         update, state = self._update(task, trainable), init_state(trainable.params, task.optimizer)
         batches = self.batches(pairs, margins, task.seed)
         state = train(update, state, trainable.frozen, batches, history)
@@ -197,7 +188,7 @@ class Direct(ABC):
     def _update(self, task: Task, trainable: Trainable) -> Program:
         b, t = self.batch_size, self.sequence_length
         rows = abstract_batch((b, t), jnp.int32, task.mesh)
-        numbers = abstract_batch((b,), FLOAT32, task.mesh)
+        numbers = abstract_batch((b,), jnp.float32, task.mesh)
         sides = [
             f"{side}{part}" for side in ("first", "second") for part in ("", "_segments", "_mask")
         ]

@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax.numpy as jnp
-
 from cai_jax.data.readers import Prompt
 from cai_jax.learning.history import History, Scalars
 from cai_jax.learning.train import (
@@ -14,8 +12,6 @@ from cai_jax.learning.train import (
     abstract_state,
     abstract_trainable,
     init_state,
-    make_trainable,
-    set_up_programs,
 )
 from cai_jax.models.blueprint import DECODER, Blueprint, Model, inside
 from cai_jax.models.decoder import Decoder
@@ -29,7 +25,6 @@ from cai_jax.rl.prompts import Drawn, PromptPool
 from cai_jax.rl.updates import PolicyGradient
 
 log = logging.getLogger("cai_jax")
-FLOAT32 = jnp.dtype(jnp.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,24 +89,16 @@ class OnlineAlgorithm:
             _hold(task, advantages, TRAINING, (opt_state,), judge),
             _hold(task, updates, TRAINING, (), (*judge, *apart)),
         ]
-        starts = [reference] if task.lora else [reference, task.load(FLOAT32)]
-        return [
-            *iteration,
-            *(program for model in starts for program in task.merges(model)),
-            *loading,
-            *set_up_programs(blueprint, task.optimizer, task.mesh, task.init_seed),
-        ]
+        return [*iteration, *loading, *task.start_programs(blueprint, reference)]
 
     def train(self, task: Task, history: History) -> Trained:
         """Runs the iterations."""
         # Merged, as the policy's frozen base: both start as exactly the same function.
         reference = task.load(None)
-        start = reference.params if task.lora else task.load(FLOAT32).params
+        blueprint = self._blueprint(task)
+        trainable = task.start(blueprint, reference)
         # Under LoRA the reference is the policy's frozen base: there is nothing to offload.
         reference_params = offload_to_host(reference.params, task.offload and not task.lora)
-        blueprint = self._blueprint(task)
-        trainable = make_trainable(blueprint, start, task.mesh, task.init_seed)
-        del start
         # Of the reference the loop needs shapes alone; what is offloaded must not be kept here.
         reference = task.reference.abstract(task.mesh)
         online, (reward, _) = self._online(task, trainable, reference), task.open_reward()
