@@ -1,1 +1,1 @@
-"""Proximal policy optimization against a preference model, with a KL penalty."""
+"""Algorithms that train SL-CAI further on AI feedback, and what they share."""
