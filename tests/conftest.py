@@ -2,8 +2,10 @@
 
 import os
 
+# Tests compile many small programs to run each once: optimising them costs more than it saves.
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -24,6 +26,9 @@ from cai_jax.config import with_defaults
 from cai_jax.models.blueprint import Model
 from cai_jax.models.config import DecoderConfig, LoRAConfig
 from cai_jax.models.decoder import Decoder
+
+# Tests that share a fixture of minutes are one worker's.
+TOGETHER = {"executed_notebook": "notebook", "finished_calls": "finished", "resumed": "finished"}
 
 # Examples are the same in every run, and slow machines fail none of them.
 settings.register_profile("fixed", derandomize=True, deadline=None)
@@ -58,6 +63,21 @@ def load_config(name: str, *preset: str, **changes) -> dict:
     config = ConfigDict(with_defaults(read_config(name, *preset).to_dict()))
     config.update_from_flattened_dict(changes)
     return config.to_dict()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests go to one worker, and the longest first, so that none works on alone."""
+    for item in items:
+        shared = (name for fixture, name in TOGETHER.items() if fixture in item.fixturenames)
+        item.add_marker(pytest.mark.xdist_group(next(shared, item.path.name)))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_do_not_pile_up():
+    """XLA maps memory for each program it compiled, and Linux allows a process 65,530 maps."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
@@ -144,5 +164,5 @@ def executed_notebook(tmp_path_factory):
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # one device
     environment |= {"CAI_PRESET": "fast", "CAI_WORKDIR": str(workdir)}
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    NotebookClient(notebook, timeout=1200).execute(env=environment, cwd=str(NOTEBOOK.parent))
+    NotebookClient(notebook, timeout=2400).execute(env=environment, cwd=str(NOTEBOOK.parent))
     return notebook, workdir

@@ -127,7 +127,7 @@ def test_workdir_of_another_config(tmp_path, there, words):
 @pytest.mark.slow
 def test_whole_method_on_smollm2(tmp_path):
     arguments = (f"--config.workdir={tmp_path / 'run'}",)
-    first = run_main(*arguments, timeout=1200)
+    first = run_main(*arguments, timeout=2400)
     assert first.returncode == 0, first.stderr[-3000:]
     summary = json.loads((tmp_path / "run" / "report" / "summary.json").read_text())
     assert summary["rl"]["max_first_ratio_error"] <= 1e-5
