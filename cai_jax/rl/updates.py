@@ -79,7 +79,9 @@ class PolicyGradient(ABC):
         )
         loss, sums = clipped_policy_loss(logprobs, batch, self.clip_ratio)
         more, more_sums = self.value_loss(values, batch)
-        loss = loss + more - self.entropy_coef * entropy
+        loss = loss + more
+        if self.entropy_coef:  # else its gradient, of every logit, would be computed to be void
+            loss -= self.entropy_coef * entropy
         return jnp.sum(loss * batch.mask_bt), sums | more_sums
 
     def value_loss(

@@ -103,6 +103,24 @@ def test_ppo_loss_is_its_formula(mesh, entropy_coef):
         np.testing.assert_allclose(sums[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
 
 
+def test_entropy_costs_nothing_without_a_coefficient(mesh):
+    """Of the update's exponentials, those of every logit that only entropy needs are left out."""
+    setting = Setting(mesh)
+    experience, _ = setting.prepare(setting.rollout(0))
+
+    def exponentials(entropy_coef):
+        algorithm = replace(ALGORITHM, entropy_coef=entropy_coef)
+
+        def loss(params):
+            model = nnx.merge(setting.trainable.graph, params, setting.trainable.frozen)
+            return algorithm.loss_sum(model, experience)[0]
+
+        compiled = jax.jit(jax.grad(loss)).lower(setting.state.params).compile()
+        return compiled.cost_analysis()["transcendentals"]
+
+    assert exponentials(0.0) + experience.mask_bt.sum() * TINY.vocab_size <= exponentials(0.1)
+
+
 def test_values_do_not_divide_by_the_temperature(mesh):
     setting = Setting(mesh)
     model = nnx.merge(setting.trainable.graph, setting.state.params, setting.trainable.frozen)
