@@ -254,6 +254,8 @@ class RLConfig:
     response_tokens: Count = setting(40, "longest response")
     temperature: Positive = setting(0.6, "of sampling")
     learning_rate: Positive = setting(2e-3, "after the warm-up")
+    # Adam moves a value by up to rate * d_model an update: about 0.1 to 1 serves.
+    value_learning_rate: Positive = setting(2e-3, "of the value function's head, likewise")
     warmup_steps: Natural = setting(2, "updates until the full learning rate")
     max_grad_norm: Positive = setting(1.0, "longer gradients are clipped to this norm")
     adam_eps: Positive = setting(1e-5, "of Adam's denominator")

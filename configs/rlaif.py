@@ -145,6 +145,7 @@ def _pod(repository: str, architecture: str) -> ConfigDict:
         response_tokens=256,
         temperature=1.0,
         learning_rate=1e-6,
+        value_learning_rate=5e-5,
         warmup_steps=10,
         kl_coef=0.02,
     )

@@ -26,6 +26,8 @@ from cai_jax.rl.updates import PolicyGradient
 
 log = logging.getLogger("cai_jax")
 
+VALUE_METRICS = ("explained_variance",)  # where there is a value function
+
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineAlgorithm:
@@ -133,6 +135,7 @@ class OnlineAlgorithm:
             "max_first_ratio_error": max(row["first_ratio_error"] for row in rows),
             "max_first_approx_kl": max(row["first_approx_kl"] for row in rows),
             "max_sampler_gap_mean": max(row["sampler_gap_mean"] for row in rows),
+            **{f"last_{name}": rows[-1][name] for name in VALUE_METRICS if name in rows[-1]},
         }
 
     def _blueprint(self, task: Task) -> Blueprint:

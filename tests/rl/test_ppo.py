@@ -10,6 +10,7 @@ from conftest import TINY
 from flax import nnx
 from rl_setting import ALGORITHM, Setting, gae_by_hand
 
+from cai_jax.learning.optimizers import make_optimizer
 from cai_jax.rl.advantages import token_rewards
 from cai_jax.rl.ppo import clipped_value_loss
 from cai_jax.rl.updates import policy_outputs
@@ -140,6 +141,29 @@ def test_values_do_not_divide_by_the_temperature(mesh):
     np.testing.assert_array_equal(outputs[0][2], outputs[1][2])
     assert np.abs(np.asarray(outputs[0][2])).max() > 0.1
     assert np.abs(np.asarray(outputs[0][0] - outputs[1][0])).max() > 0.1
+
+
+def explained(returns, values, mask):
+    rest, whole = ((x[mask > 0]).astype(np.float64) for x in (returns - values, returns))
+    return 1 - rest.var() / whole.var()
+
+
+def test_a_value_function_with_a_rate_of_its_own_explains_returns(mesh):
+    """At the policy's rate on pods, 1e-6, it explains nothing within 40 updates."""
+    after, rollout = {}, None
+    for rate in (1e-6, 3e-3):
+        setting = Setting(mesh, optimizer=make_optimizer(1e-6, 0, 1.0, 1e-5, 0, rate))
+        rollout = rollout or setting.rollout(0)  # the policy hardly moves: it stays its own
+        for iteration in range(11):
+            experience, stats = setting.prepare(rollout)
+            by_hand = explained(
+                *map(np.asarray, (experience.returns_bt, experience.values_bt, rollout.mask_bt))
+            )
+            np.testing.assert_allclose(stats["explained_variance"], by_hand, atol=1e-4)
+            setting.update(experience, iteration)
+        after[rate] = by_hand
+    assert after[1e-6] < 0.01
+    assert after[3e-3] > 0.5
 
 
 def test_ppo_earns_more(mesh):
