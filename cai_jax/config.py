@@ -203,6 +203,7 @@ class FeedbackConfig:
     few_shots: Natural = setting(1, "examples of the constitution in each prompt")
     contrast_scale: Positive = setting(10.0, "logit of a label, per nat a token")
     reasoning_tokens: Count = setting(48, "longest chain of thought")
+    chains: Count = setting(1, "chains of thought a question, whose answers are averaged")
     clamp_low: float = setting(0.4, "lowest chain-of-thought label", ge=0, le=0.5)
     clamp_high: float = setting(0.6, "highest chain-of-thought label", ge=0.5, le=1)
     audit_pairs: int = setting(120, "at most; half of them held out", ge=2)

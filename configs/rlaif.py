@@ -125,6 +125,7 @@ def _pod(repository: str, architecture: str) -> ConfigDict:
         prompts=10_000,
         temperature=1.0,
         principles_per_pair=4,
+        chains=5,
         audit_pairs=1000,
     )
     c.pm_train = dict(

@@ -54,8 +54,11 @@ def audits_by_oracle(oracle: Oracle, comparisons: list[Comparison]) -> dict[str,
             continue
         shown = np.array(row.shown_first), np.array(row.shown_second)
         truths.append(first > second)
-        pairs.append(Judgement(*shown))
-        singles += [Judgement(*(side[i : i + 1] for side in shown)) for i in range(len(shown[0]))]
+        pairs.append(Judgement(*shown, *row.bounds))
+        singles += [
+            Judgement(*(side[i : i + 1] for side in shown), *row.bounds)
+            for i in range(len(shown[0]))
+        ]
     if not pairs:
         return {}
     repeated = np.repeat(truths, len(singles) // len(pairs)).tolist()

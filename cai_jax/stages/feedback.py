@@ -85,6 +85,7 @@ def _tools(inputs: Inputs, model: Model) -> LabelerTools:
         sampling=make_sampling(g),
         seed=inputs.seed,
         reasoning_tokens=f.reasoning_tokens,
+        chains=f.chains,
         clamp_low=f.clamp_low,
         clamp_high=f.clamp_high,
         contrast_scale=f.contrast_scale,
@@ -206,6 +207,7 @@ def _row(inputs: Inputs, pair: ResponsePair, judgement: Judgement) -> Comparison
         model=inputs.models.base_name,
         feedback_model=settings.source or inputs.models.base_name,
         constitution_sha256=inputs.constitution_sha256,
+        bounds=(judgement.low, judgement.high),
     )
 
 
