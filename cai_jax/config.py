@@ -121,8 +121,8 @@ class ConstitutionConfig:
     """Which constitution, and how much of it."""
 
     path: Text = setting("constitutions/harmless.yaml", "the file")
-    critique_principles: Natural = setting(0, "the first ones; 0: all")
-    feedback_principles: Natural = setting(0, "the first ones; 0: all")
+    critique_principles: Natural = setting(0, "drawn by seed, all over the file; 0: all")
+    feedback_principles: Natural = setting(0, "drawn by seed, all over the file; 0: all")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -171,7 +171,7 @@ class SLDataConfig:
     helpful_samples: Count = setting(1, "responses to each helpfulness prompt")
     rounds: Count = setting(2, "of critique and revision")
     critique: bool = setting(True, "False: direct revision, without a critique before it")
-    few_shots: Natural = setting(1, "examples of the constitution in each prompt")
+    few_shots: Natural = setting(1, "examples drawn from the constitution for each prompt")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -200,7 +200,7 @@ class FeedbackConfig:
     temperature: Positive = setting(0.7, "of the two responses; 0 would make them equal")
     principles_per_pair: Count = setting(1, "over which labels are averaged")
     labels: Literal["soft", "hard"] = setting("soft", "hard: 1 for the likelier response, else 0")
-    few_shots: Natural = setting(1, "examples of the constitution in each prompt")
+    few_shots: Natural = setting(1, "examples drawn from the constitution for each prompt")
     contrast_scale: Positive = setting(10.0, "logit of a label, per nat a token")
     reasoning_tokens: Count = setting(48, "longest chain of thought")
     chains: Count = setting(1, "chains of thought a question, whose answers are averaged")

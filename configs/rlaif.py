@@ -111,7 +111,7 @@ def _pod(repository: str, architecture: str) -> ConfigDict:
         response_tokens=256,
         critique_tokens=256,
     )
-    c.sl_data = dict(red_team_prompts=10_000, helpful_prompts=10_000, rounds=4)
+    c.sl_data = dict(red_team_prompts=10_000, helpful_prompts=10_000, rounds=4, few_shots=3)
     c.sl_train = dict(
         **full,
         batch_size=128,
@@ -125,6 +125,7 @@ def _pod(repository: str, architecture: str) -> ConfigDict:
         prompts=10_000,
         temperature=1.0,
         principles_per_pair=4,
+        few_shots=3,
         chains=5,
         audit_pairs=1000,
     )

@@ -54,10 +54,11 @@ def audits_by_oracle(oracle: Oracle, comparisons: list[Comparison]) -> dict[str,
             continue
         shown = np.array(row.shown_first), np.array(row.shown_second)
         truths.append(first > second)
-        pairs.append(Judgement(*shown, *row.bounds))
+        low, high = row.bounds
+        pairs.append(Judgement(*shown, low, high))
         singles += [
-            Judgement(*(side[i : i + 1] for side in shown), *row.bounds)
-            for i in range(len(shown[0]))
+            Judgement(first, second, low, high)
+            for first, second in zip(*(side[:, None] for side in shown), strict=True)
         ]
     if not pairs:
         return {}

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from cai_jax.constitution.schema import ChoiceExample, Constitution
 from cai_jax.feedback.labeler import Judgement, LabelerTools, ResponsePair, judgements
 from cai_jax.feedback.multiple_choice import MultipleChoice, both_orders, letter_probabilities
@@ -15,6 +13,7 @@ from cai_jax.keys import named_key
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.prompts.feedback import ANSWER, THINK, thought_prefill
+from cai_jax.prompts.few_shots import FewShots
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class ChainOfThought:
     generator: Generator
     scorer: Scorer
     chat: ChatFormat
-    examples: tuple[ChoiceExample, ...]
+    shots: FewShots[ChoiceExample]
     max_new_tokens: int
     sampling: Sampling
     chains: int
@@ -44,7 +43,7 @@ class ChainOfThought:
             generator=tools.generator,
             scorer=tools.scorer,
             chat=tools.open_chat(),
-            examples=tools.examples,
+            shots=tools.few_shots,
             max_new_tokens=tools.reasoning_tokens,
             sampling=tools.sampling,
             chains=tools.chains,
@@ -63,7 +62,7 @@ class ChainOfThought:
 
     def judge(self, pairs: Sequence[ResponsePair]) -> list[Judgement]:
         """Samples ``chains`` per pair, principle and order, and averages their answers."""
-        messages = [m for m in both_orders(self.examples, pairs) for _ in range(self.chains)]
+        messages = [m for m in both_orders(self.shots, pairs) for _ in range(self.chains)]
         keys = [
             named_key(self.seed, "chain_of_thought", pair.id, principle.id, order, chain)
             for pair in pairs

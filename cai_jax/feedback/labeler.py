@@ -12,6 +12,7 @@ from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
+from cai_jax.prompts.few_shots import FewShots
 from cai_jax.prompts.messages import Dialogue
 
 
@@ -53,7 +54,7 @@ class LabelerTools:
       scorer: of the feedback model.
       generator: samples from the same model.
       open_chat: gives its chat format; what is compiled does not depend on it.
-      examples: few-shots, of those that ``Labeler.few_shots`` names.
+      few_shots: of those that ``Labeler.few_shots`` names.
       sampling: how reasoning is sampled.
       seed: of that sampling.
       reasoning_tokens: the most tokens that a chain of thought may have.
@@ -66,7 +67,7 @@ class LabelerTools:
     scorer: Scorer
     generator: Generator
     open_chat: Callable[[], ChatFormat]
-    examples: tuple[ChoiceExample, ...]
+    few_shots: FewShots[ChoiceExample]
     sampling: Sampling
     seed: int
     reasoning_tokens: int

@@ -21,6 +21,7 @@ from cai_jax.generation.sampling import Sampling
 from cai_jax.keys import named_key, named_rng
 from cai_jax.models.blueprint import Model
 from cai_jax.parallel.program import Program
+from cai_jax.prompts.few_shots import FewShots
 from cai_jax.rl.reward import usable_text
 from cai_jax.stages.data import Selection, first, repeated
 from cai_jax.stages.engines import (
@@ -81,7 +82,7 @@ def _tools(inputs: Inputs, model: Model) -> LabelerTools:
         scorer=make_scorer(g, model, mesh),
         generator=make_generator(g, model, mesh, models.stop_ids_of(source)),
         open_chat=partial(models.chat_of, source),
-        examples=examples[: f.few_shots],
+        few_shots=FewShots(examples, f.few_shots, inputs.seed),
         sampling=make_sampling(g),
         seed=inputs.seed,
         reasoning_tokens=f.reasoning_tokens,

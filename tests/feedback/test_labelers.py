@@ -13,6 +13,7 @@ from cai_jax.feedback.registry import LABELERS
 from cai_jax.generation.engine import Completion
 from cai_jax.generation.sampling import Sampling
 from cai_jax.prompts.chat import ChatFormat, load_tokenizer
+from cai_jax.prompts.few_shots import FewShots
 from cai_jax.prompts.messages import system, user
 
 PRINCIPLES = tuple(
@@ -59,7 +60,7 @@ def made(name, model, examples=(), chains=1):
         scorer=model,
         generator=model,
         open_chat=lambda: model.chat,
-        examples=examples,
+        few_shots=FewShots(tuple(examples), len(examples), 3),
         sampling=Sampling(0.7),
         seed=3,
         reasoning_tokens=9,
