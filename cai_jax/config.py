@@ -140,8 +140,9 @@ class DataConfig:
 class GenerationConfig:
     """How text is sampled, outside RL."""
 
-    # Far below the paper's 1: at 135M parameters, text at full temperature is noise.
-    temperature: NonNegative = setting(0.5, "of sampling; 0: the likeliest token")
+    # Below the paper's 1: at 135M parameters, text at full temperature is noise. Feedback and RL
+    # sample at the same, so that what was compared and trained is what evaluation reads.
+    temperature: NonNegative = setting(0.6, "of sampling; 0: the likeliest token")
     top_k: Natural = setting(0, "samples from the likeliest k tokens; 0: from all")
     top_p: float = setting(1.0, "samples from the likeliest tokens of this probability", gt=0, le=1)
     batch_size: Count = execution(24, "rows that are sampled at once")
@@ -197,7 +198,10 @@ class FeedbackConfig:
     source: str = setting("", "feedback model; empty: model.source")
     prompts: Count = setting(36, "red-team prompts with pairs of responses")
     pairs_per_prompt: Count = setting(1, "pairs of responses to each prompt")
-    temperature: Positive = setting(0.7, "of the two responses; 0 would make them equal")
+    helpful_prompts: Natural = setting(
+        24, "answered too, for scores to be normalised on both kinds"
+    )
+    temperature: Positive = setting(0.6, "of the two responses; raise it where most are equal")
     principles_per_pair: Count = setting(1, "over which labels are averaged")
     labels: Literal["soft", "hard"] = setting("soft", "hard: 1 for the likelier response, else 0")
     few_shots: Natural = setting(1, "examples drawn from the constitution for each prompt")
@@ -253,7 +257,7 @@ class RLConfig:
     epochs: Count = setting(2, "passes over the responses of an iteration")
     prompt_tokens: Length = setting(64, "longer prompts are left out")
     response_tokens: Count = setting(40, "longest response")
-    temperature: Positive = setting(0.6, "of sampling")
+    temperature: Positive = setting(0.6, "of sampling; raise it to explore more")
     learning_rate: Positive = setting(2e-3, "after the warm-up")
     # Adam moves a value by up to rate * d_model an update: about 0.1 to 1 serves.
     value_learning_rate: Positive = setting(2e-3, "of the value function's head, likewise")

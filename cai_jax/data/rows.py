@@ -80,6 +80,22 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Reply:
+    """A response of SL-CAI to a helpfulness prompt, which scores are normalised by.
+
+    Attributes:
+      tokens: ids of prompt and response, as the preference model reads them.
+    """
+
+    id: str
+    prompt: Dialogue
+    response: str
+    tokens: tuple[int, ...]
+    seed: int
+    model: str
+
+
+@dataclass(frozen=True)
 class Sample:
     """A model's response at evaluation, and its preference-model score."""
 
