@@ -179,6 +179,7 @@ class SLDataConfig:
 class SLTrainConfig:
     """Supervised finetuning on revisions and helpful samples."""
 
+    source: str = setting("", "what it starts from, the pretrained model say; empty: model.source")
     lora: LoRAFields = LoRAFields()
     trained_layers: Natural = setting(10, "the last ones; 0: all")
     epochs: Count = setting(1, "passes over the data")
@@ -400,6 +401,12 @@ def _contradictions(c: Config) -> Iterator[str]:
                 f"config.{where}.trained_layers: {stage.trained_layers}, but full finetuning "
                 f"trains every layer; set it to 0, or config.{where}.lora.rank above 0"
             )
+    if c.rl.lora.rank and c.sl_train.lora.rank and c.rl.lora != c.sl_train.lora:
+        yield (
+            f"config.rl.lora: rank {c.rl.lora.rank} and alpha {c.rl.lora.alpha}, but RL trains the "
+            f"update of SL-CAI further; set them to config.sl_train.lora's, {c.sl_train.lora.rank} "
+            f"and {c.sl_train.lora.alpha}, or a rank to 0"
+        )
     room = c.generation.context_tokens
     for kind in ("generation.response", "generation.critique", "feedback.reasoning"):
         if (new := attrgetter(f"{kind}_tokens")(c)) >= room:

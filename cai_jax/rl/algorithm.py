@@ -38,7 +38,8 @@ class Task:
     Ahead, ``load`` and ``open_reward`` give abstract models, and the rest is not asked for.
 
     Attributes:
-      reference: SL-CAI, merged; it freezes the layers that are not trained.
+      reference: SL-CAI; it freezes the layers that are not trained. Its low-rank update, if it has
+        one, stays apart where that is what is trained, and is merged where all parameters are.
       lora: low-rank updates that are trained; None: all parameters are.
       load: gives the reference, its parameters stored for matmuls in a dtype; None: its own.
       merges: the programs by which ``load`` merges updates.
@@ -72,7 +73,7 @@ class Task:
     offload: bool
 
     def start(self, blueprint: Blueprint, reference: Model) -> Trainable:
-        """What is trained, starting from the reference; under LoRA that is its frozen base."""
+        """What is trained, starting from the reference; under LoRA both share the frozen base."""
         params = reference.params if self.lora else self.load(FLOAT32).params
         return make_trainable(blueprint, params, self.mesh, self.init_seed)
 

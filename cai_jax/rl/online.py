@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from flax import nnx
+
 from cai_jax.data.readers import Prompt
 from cai_jax.learning.history import History, Scalars
 from cai_jax.learning.train import (
@@ -15,6 +17,7 @@ from cai_jax.learning.train import (
 )
 from cai_jax.models.blueprint import DECODER, Blueprint, Model, inside
 from cai_jax.models.decoder import Decoder
+from cai_jax.models.layers import LoRAParam
 from cai_jax.parallel.mesh import offload_to_host
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
@@ -81,9 +84,10 @@ class OnlineAlgorithm:
         opt_state = abstract_state(trainable.params, task.optimizer).opt_state
         policy = (trainable.params, opt_state, trainable.frozen)
         judge = (reward.scorer.abstract_params,)
-        # Under LoRA the reference is the policy's frozen base.
-        apart = () if task.lora else (reference.params,)
-        advantages = replace(advantages, aliased=(reference.params,) if task.lora else ())
+        # Under LoRA the reference shares the policy's frozen base; a low-rank update is its own.
+        update, base = nnx.split_state(reference.params, LoRAParam, ...)
+        apart = (update,) if task.lora else (reference.params,)
+        advantages = replace(advantages, aliased=(base,) if task.lora else ())
         iteration = [
             _hold(task, weights, SAMPLING, (opt_state,), (*judge, *apart)),
             *(_hold(task, p, SAMPLING, policy, (*judge, *apart)) for p in responses),
@@ -95,11 +99,10 @@ class OnlineAlgorithm:
 
     def train(self, task: Task, history: History) -> Trained:
         """Runs the iterations."""
-        # Merged, as the policy's frozen base: both start as exactly the same function.
         reference = task.load(None)
         blueprint = self._blueprint(task)
         trainable = task.start(blueprint, reference)
-        # Under LoRA the reference is the policy's frozen base: there is nothing to offload.
+        # Under LoRA the reference shares the policy's frozen base: there is nothing to offload.
         reference_params = offload_to_host(reference.params, task.offload and not task.lora)
         # Of the reference the loop needs shapes alone; what is offloaded must not be kept here.
         reference = task.reference.abstract(task.mesh)

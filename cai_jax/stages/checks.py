@@ -7,7 +7,7 @@ from pathlib import Path
 from cai_jax.config import ConfigError, batch_parts
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.mesh import batch_multiple
-from cai_jax.prompts.chat import same_tokens
+from cai_jax.prompts.chat import load_tokenizer, same_tokens
 from cai_jax.stages.rl import make_algorithm
 from cai_jax.stages.stage import Run, Stage
 
@@ -56,7 +56,7 @@ def check_models(run: Run) -> None:
         for more positions than the model has, or policy and preference model read other tokens.
     """
     c, models = run.config, run.models
-    for field_name in ("model", "feedback", "pm_train"):
+    for field_name in ("model", "sl_train", "feedback", "pm_train"):
         name = getattr(c, field_name).source
         if name and models.source(name).kind != "policy":
             raise ConfigError(
@@ -86,16 +86,17 @@ def check_models(run: Run) -> None:
 
 
 def _check_tokenizer(run: Run) -> None:
-    """The policy's token ids go to the preference model, so both must mean the same."""
-    name, models = run.config.pm_train.source, run.models
-    if not name:
-        return
-    other = models.chat_of(models.source(name))
-    if not same_tokens(models.chat.tokenizer, other.tokenizer):
-        raise ValueError(
-            f"config.pm_train.source: the tokenizer of {name} differs from that of the policy, "
-            f"{models.base_name}; give a model with the same tokenizer"
-        )
+    """One tokenizer serves policies and preference model, so its ids must mean the same to all."""
+    models = run.models
+    for stage in ("sl_train", "pm_train"):
+        name = getattr(run.config, stage).source
+        if name and not same_tokens(
+            models.chat.tokenizer, load_tokenizer(models.source(name).path, needs_template=False)
+        ):
+            raise ValueError(
+                f"config.{stage}.source: the tokenizer of {name} differs from that of "
+                f"{models.base_name}; give a model with the same tokenizer"
+            )
 
 
 def unsplit_rows(run: Run) -> list[str]:

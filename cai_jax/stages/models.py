@@ -93,6 +93,11 @@ class Models:
         own = self._workdir.folder("pretrain") / PRETRAINED
         return self._config.model.source or str(own)
 
+    @property
+    def sl_base_name(self) -> str:
+        """Source of the model that SL-CAI is trained from."""
+        return self._config.sl_train.source or self.base_name
+
     def source(self, name: str = "") -> ModelSource:
         """A model source, empty meaning the one that the run starts from.
 
@@ -115,9 +120,12 @@ class Models:
 
     def policy_source(self, name: str) -> ModelSource:
         """The source of one of ``POLICIES``, whether or not its stages have run."""
-        source = self.source()
-        for stage in POLICIES[name][1]:
-            lora = lora_config(getattr(self._config, stage).lora)
+        stages, c = POLICIES[name][1], self._config
+        source = self.source(c.sl_train.source if stages else "")
+        if stages and c.rl.lora.rank and c.sl_train.lora.rank:
+            stages = stages[-1:]  # RL trains SL-CAI's update further: there is one
+        for stage in stages:
+            lora = lora_config(getattr(c, stage).lora)
             source = source.trained(self.checkpoint(stage), CheckpointInfo("policy", "", lora))
         return source
 

@@ -11,8 +11,8 @@ from cai_jax.data.rows import Comparison
 from cai_jax.learning.history import open_history
 from cai_jax.learning.optimizers import make_optimizer
 from cai_jax.models.decoder import Decoder
-from cai_jax.models.io.checkpoint import CheckpointInfo, save_checkpoint
-from cai_jax.models.io.load import load_policy, merge_programs
+from cai_jax.models.io.checkpoint import CheckpointInfo, base_of, save_checkpoint
+from cai_jax.models.io.load import load_policy, loading_programs
 from cai_jax.parallel.hosts import write_text
 from cai_jax.parallel.program import Program
 from cai_jax.rl.algorithm import OFFLOAD, SAMPLING, SCORING, TRAINING, Algorithm, Labelled, Task
@@ -38,9 +38,16 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
         trained = algorithm.train(make_task(inputs), history)
     write_text(folder / "history.json", json.dumps(history.rows, indent=1) + "\n")
     lora = lora_config(inputs.config.rl.lora)
-    info = CheckpointInfo("policy", f"../../sl_train/{CHECKPOINT}", lora)
+    info = CheckpointInfo("policy", _base(inputs, folder), lora)
     save_checkpoint(folder / CHECKPOINT, info, trained.params)
     return Outcome(algorithm.summary(history.rows), trained.tokens)
+
+
+def _base(inputs: Inputs, folder: Path) -> str:
+    """What the checkpoint is trained from: SL-CAI, or its base where its update is trained on."""
+    if inputs.models.policy_source("rl_cai").below == inputs.models.policy_source("sl_cai"):
+        return f"../../sl_train/{CHECKPOINT}"
+    return base_of(inputs.models.sl_base_name, folder / CHECKPOINT, inputs.workdir)
 
 
 def make_algorithm(settings: RLConfig) -> Algorithm:
@@ -64,13 +71,16 @@ def make_task(inputs: Inputs) -> Task:
     """What the algorithm has to learn from; models are abstract ahead."""
     settings, models = inputs.config.rl, inputs.models
     source = models.policy_source("sl_cai")
-    blueprint = models.blueprint(Decoder, source, trained_layers=settings.trained_layers)
+    lora = lora_config(settings.lora)
+    # Merged into bfloat16 weights, a small update would be lost.
+    apart = source.lora if lora else None
+    blueprint = models.blueprint(Decoder, source, apart, settings.trained_layers)
     load = partial(load_policy, source, blueprint, models.mesh)
     return Task(
         reference=blueprint,
-        lora=lora_config(settings.lora),
+        lora=lora,
         load=partial(blueprint.abstract, models.mesh) if models.ahead else load,
-        merges=lambda model: merge_programs(source, model.params),
+        merges=lambda model: loading_programs(source, model.params),
         open_reward=partial(_open_reward, inputs),
         open_chat=lambda: models.chat,
         prompts=lambda: (inputs.rows("red_team"), inputs.rows("helpful")),
