@@ -20,12 +20,13 @@ def check_inputs(run: Run, stages: Sequence[Stage]) -> None:
     Raises:
       ValueError: a file cannot be used, or holds less than the config asks for.
     """
-    for file, side in {(s.file, s.side): None for stage in stages for s in stage.data.values()}:
-        if not run.data.side(file, side):
+    for file, purpose in dict.fromkeys(
+        (s.file, s.purpose) for stage in stages for s in stage.data.values()
+    ):
+        if not run.data.of(file, purpose):
             raise ConfigError(
-                f"{run.data.path(file)}: none of its {len(run.data.rows(file))} rows is on the "
-                f"{side.replace('_', '-')} side of the split, at config.data.held_out_percent = "
-                f"{run.data.held_out_percent}; add rows"
+                f"{run.data.path(file)}: the split leaves none of its {len(run.data.rows(file))} "
+                f"rows for {purpose}; add rows, or change the percentages of config.data"
             )
     for stage in stages:
         stage.check(run.inputs(stage))
@@ -37,13 +38,12 @@ def _check_counts(run: Run, stage: Stage) -> None:
     for selection in stage.data.values():
         asked, there = (
             selection.count(run.config),
-            len(run.data.side(selection.file, selection.side)),
+            len(run.data.of(selection.file, selection.purpose)),
         )
         if selection.field and asked is not None and asked > there:
-            side = selection.side.replace("_", "-")
             raise ConfigError(
                 f"config.{selection.field}: {asked}, but {run.data.path(selection.file)} has "
-                f"{there} {side} rows; name a larger file in config.data.{selection.file}, or set "
+                f"{there} rows for {selection.purpose}; name a larger file in config.data.{selection.file}, or set "
                 f"it to at most {there}"
             )
 

@@ -33,7 +33,7 @@ def fingerprints(run: Run, stages: Sequence[Stage]) -> dict[str, str]:
     """Fingerprint of every stage, each including those of the stages that it needs."""
     model = run.config.model
     shared = [cai_jax.__version__, run.config.seed, model.system_prompt, str(run.models.dtype)]
-    shared += [model.source, stamp(model.source), run.data.held_out_percent]
+    shared += [model.source, stamp(model.source)]
     found: dict[str, str] = {}
     for stage in stages:
         below = [found[name] for name in stage.needs if name in found]
