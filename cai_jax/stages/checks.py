@@ -43,8 +43,8 @@ def _check_counts(run: Run, stage: Stage) -> None:
         if selection.field and asked is not None and asked > there:
             raise ConfigError(
                 f"config.{selection.field}: {asked}, but {run.data.path(selection.file)} has "
-                f"{there} rows for {selection.purpose}; name a larger file in config.data.{selection.file}, or set "
-                f"it to at most {there}"
+                f"{there} rows for {selection.purpose}; name a larger file in "
+                f"config.data.{selection.file}, or set it to at most {there}"
             )
 
 

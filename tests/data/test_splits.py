@@ -102,6 +102,6 @@ def test_dialogues_that_begin_alike_stay_together():
     ],
 )
 def test_no_turn_changes_its_purpose(key, purpose):
-    """Those that the first version of this split gave; the second where pairs alone have the key."""
+    """The second is that of keys which harmlessness pairs alone have."""
     among = (PURPOSES, SERVES["harmlessness_pairs"])
     assert tuple(purpose_of(key, SHARES, serves) for serves in among) == purpose
