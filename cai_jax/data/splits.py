@@ -63,7 +63,8 @@ def purpose_of(
     for salt in count():
         place = _place(f"{salt} {key}")
         within = (p for p, zone in ZONES.items() if place in zone[: percent[p]])
-        if (purpose := next(within, "training")) in among:
+        purpose: Purpose = next(within, "training")
+        if purpose in among:
             return purpose
     raise AssertionError("count() does not end")
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cai_jax.config import ConfigError, batch_parts
+from cai_jax.data.overlap import equal_turns
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.mesh import batch_multiple
 from cai_jax.prompts.chat import same_tokens
@@ -28,9 +29,34 @@ def check_inputs(run: Run, stages: Sequence[Stage]) -> None:
                 f"{run.data.path(file)}: the split leaves none of its {len(run.data.rows(file))} "
                 f"rows for {purpose}; add rows, or change the percentages of config.data"
             )
+    _check_overlap(run)
     for stage in stages:
         stage.check(run.inputs(stage))
         _check_counts(run, stage)
+
+
+def _check_overlap(run: Run) -> None:
+    """Refuses a first human turn in two purposes, and tells of near-duplicates."""
+    if equal := equal_turns(run.data.turns):
+        one, other = equal[0]
+        raise ConfigError(
+            f"{other.where} ({other.purpose}) says what {one.where} ({one.purpose}) says, "
+            f"{one.text[:60]!r}, one of {len(equal)} such overlaps; reword or delete one of the "
+            "two, or give both rows the same group"
+        )
+    overlap = run.data.overlap
+    if not overlap.near_duplicates:
+        log.info("splits: no first human turn in two purposes, exactly or nearly")
+        return
+    counts = (f"{n} of {pair}" for pair, n in overlap.near_duplicates.items())
+    worst = overlap.worst[0]
+    log.warning(
+        "splits: no first human turn in two purposes; near-duplicates: %s. The nearest (%.2f): "
+        "%s, %r, and %s, %r; reword one, or give both rows the same group",
+        "; ".join(counts),
+        worst.similarity,
+        *(worst.turn.where, worst.turn.text[:60], worst.other.where, worst.other.text[:60]),
+    )
 
 
 def _check_counts(run: Run, stage: Stage) -> None:

@@ -8,10 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from cai_jax.config import Config, ConfigError, ConstitutionConfig, DataConfig
-from cai_jax.constitution.schema import Constitution, load_constitution
+from cai_jax.constitution.schema import (
+    ChoiceExample,
+    Constitution,
+    CritiqueExample,
+    load_constitution,
+)
+from cai_jax.data.overlap import FEW_SHOTS, Overlap, Turn, overlap_of
 from cai_jax.data.readers import LabelledPair, Prompt, read_pairs, read_prompts
 from cai_jax.data.splits import SERVES, ZONES, Purpose, purpose_of, split_key
-from cai_jax.prompts.messages import user
+from cai_jax.prompts.messages import first_user_text, user
 
 Row = Prompt | LabelledPair
 READERS: Mapping[str, Callable[[Path], list[Any]]] = {
@@ -109,6 +115,25 @@ class Data:
     def select(self, selection: Selection, config: Config) -> list[Any]:
         """The rows that a stage declares, in the order of the file."""
         return self.of(selection.file, selection.purpose)[: selection.count(config)]
+
+    @cached_property
+    def turns(self) -> list[Turn]:
+        """What users say first, in all rows and few-shots."""
+        rows = [
+            Turn(self.purposes[split_key(row)], f"{self.path(file)}, row {row.id}", said)
+            for file in SERVES
+            for row in self.rows(file)
+            if (said := first_user_text(row.messages))
+        ]
+        c, where = self.constitution, f"{self._constitution.path}, few-shot"
+        examples: tuple[CritiqueExample | ChoiceExample, ...]
+        examples = (*c.critique_examples, *c.choice_examples, *c.thought_examples)
+        return [*rows, *(Turn(FEW_SHOTS, f"{where} {e.id}", e.prompt) for e in examples)]
+
+    @cached_property
+    def overlap(self) -> Overlap:
+        """What the purposes have in common; of ``turns``."""
+        return overlap_of(self.turns)
 
     @cached_property
     def _split(self) -> dict[tuple[str, Purpose], list[Any]]:

@@ -57,6 +57,7 @@ def summarise(inputs: Inputs) -> Summary:
             labelled_helpfulness_pairs=metrics["pm_train"]["helpfulness_pairs"],
             human_harm_labels_trained_on=0,
         ),
+        splits=run.data.overlap,
         stages={
             name: StageTime(m["seconds"], m["tokens"], m["tokens_per_second"])
             for name, m in manifests.items()
