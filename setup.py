@@ -36,6 +36,7 @@ setup(
         "importlib-resources>=6.0",  # tensorflow-datasets imports it and does not ask for it
         "jinja2>=3.1",  # chat templates and the report page
         "matplotlib>=3.9",  # figures of the report
+        "rensa>=0.5",  # MinHash, for near-duplicates across the split
         "scipy>=1.13",  # intervals
         "tqdm>=4.66",  # progress bars
     ],

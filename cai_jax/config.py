@@ -17,6 +17,8 @@ from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined, ValidationError
 
+from cai_jax.data.splits import ZONES, Purpose
+
 Stage = Literal[
     "pretrain", "sl_data", "sl_train", "feedback", "pm_train", "rl", "evaluate", "report"
 ]
@@ -60,6 +62,11 @@ def setting(default: Any, description: str, **bounds: Any) -> Any:
 def execution(default: Any, description: str, **bounds: Any) -> Any:
     """A field that changes how something is computed, not what: no work is repeated for it."""
     return setting(default, description, json_schema_extra={"execution": True}, **bounds)
+
+
+def _share(purpose: Purpose, default: int, description: str) -> Any:
+    """A percentage of the split, at most the purpose's zone."""
+    return setting(default, description, ge=1, le=len(ZONES[purpose]))
 
 
 def _in_order(value: Any) -> Any:
@@ -127,13 +134,19 @@ class ConstitutionConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DataConfig:
-    """Files that people write; harmlessness pairs only ever audit and evaluate."""
+    """Files that people write, and how data/splits.py splits them; training has what is left.
+
+    Harmlessness pairs only ever audit and evaluate.
+    """
 
     red_team_prompts: Text = setting("datasets/red_team_prompts.jsonl", "what asks for harm")
     helpful_prompts: Text = setting("datasets/helpful_prompts.jsonl", "what asks for help")
     helpfulness_pairs: Text = setting("datasets/helpfulness_pairs.jsonl", "labelled, to train on")
     harmlessness_pairs: Text = setting("datasets/harmlessness_pairs.jsonl", "labelled, for audits")
-    held_out_percent: int = setting(30, "by hash of the prompt; never trained on", ge=1, le=90)
+    second_model_percent: int = _share("second_model", 10, "for a second preference model")
+    development_percent: int = _share("development", 10, "to choose methods and wordings by")
+    audit_percent: int = _share("audit", 20, "for the audit of the feedback model alone")
+    evaluation_percent: int = _share("evaluation", 20, "for the comparison of policies alone")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -205,7 +218,7 @@ class FeedbackConfig:
     reasoning_tokens: Count = setting(48, "longest chain of thought")
     clamp_low: float = setting(0.4, "lowest chain-of-thought label", ge=0, le=0.5)
     clamp_high: float = setting(0.6, "highest chain-of-thought label", ge=0.5, le=1)
-    audit_pairs: int = setting(120, "at most; half of them held out", ge=2)
+    audit_pairs: int = setting(120, "at most; half of development, half of the audit", ge=2)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -371,6 +384,8 @@ def _contradictions(c: Config) -> Iterator[str]:
     """Fields that are possible alone and not together."""
     if not c.stages:
         yield f"config.stages: names no stage; 'all', or some of {', '.join(STAGES)}"
+    if sum(getattr(c.data, f"{purpose}_percent") for purpose in ZONES) == 100:
+        yield "config.data: the percentages leave nothing to train on; lower one of them"
     if bool(c.model.source) == bool(c.pretrain):
         yield (
             "config.model.source: name a pretrained model, or have one made by config.pretrain as "

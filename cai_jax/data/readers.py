@@ -1,19 +1,18 @@
 """Readers of what users bring: prompts and labelled pairs, in several formats.
 
 A format is the fields that its rows have and a function that reads such a row: one function and
-one entry of PROMPT_FORMATS or PAIR_FORMATS add one. Every reader raises a ValueError that names
-file, line, field and remedy.
+one entry of PROMPT_FORMATS or PAIR_FORMATS add one. Rows of any format may name a ``group``, which
+is split as one. Every reader raises a ValueError that names file, line, field and remedy.
 """
 
-import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cai_jax.data.jsonl import JsonRow, jsonl_rows
-from cai_jax.prompts.messages import Dialogue, Message, assistant, first_user_text, user
+from cai_jax.prompts.messages import Dialogue, Message, assistant, user
 
 _ROLES = ("system", "user", "assistant")
 _HH_TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -26,6 +25,7 @@ class Prompt:
 
     id: str
     messages: Dialogue
+    group: str = ""  # rows of one group are split as one; empty: by the user's first turn
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class LabelledPair:
     messages: Dialogue
     chosen: str
     rejected: str
+    group: str = ""  # as in Prompt
 
 
 def _text_prompt(row: JsonRow) -> Prompt:
@@ -87,36 +88,27 @@ def read_prompts(path: Path) -> list[Prompt]:
 
 def read_prompt(row: JsonRow) -> Prompt:
     """The prompt of a row, in any of PROMPT_FORMATS."""
-    return _format(row, PROMPT_FORMATS, "prompt")(row)
+    return _read(row, PROMPT_FORMATS, "prompt")
 
 
 def read_pairs(path: Path) -> list[LabelledPair]:
     """Labelled pairs of a .jsonl or .jsonl.gz file, in any of PAIR_FORMATS; ``id`` is optional."""
-    pairs = [_format(row, PAIR_FORMATS, "pair")(row) for row in jsonl_rows(path)]
+    pairs = [_read(row, PAIR_FORMATS, "pair") for row in jsonl_rows(path)]
     return _unique(path, pairs, "pairs")
 
 
-def is_held_out(messages: Sequence[Message], percent: int) -> bool:
-    """Whether a dialogue falls into the held-out share.
-
-    The hash of what the user says first decides, so that a prompt never changes sides, and
-    dialogues that begin alike stay together.
-    """
-    digest = hashlib.sha256(first_user_text(messages).strip().encode("utf-8")).digest()
-    return int.from_bytes(digest[:8], "big") % 100 < percent
-
-
-def _format(
+def _read(
     row: JsonRow, formats: Mapping[tuple[str, ...], Callable[[JsonRow], Item]], what: str
-) -> Callable[[JsonRow], Item]:
-    """The format of which the row has most fields."""
+) -> Item:
+    """A row in the format of which it has most fields."""
     fitting = [names for names in formats if row.fields.keys() >= set(names)]
     best = [names for names in fitting if len(names) == max(map(len, fitting))]
     if len(best) != 1:
         known = "; or ".join(", ".join(map(repr, names)) for names in formats)
         found = ", ".join(map(repr, sorted(row.fields))) or "none"
         raise row.error(f"found the fields {found}; write a {what} as one of: {known}")
-    return formats[best[0]]
+    item, group = formats[best[0]](row), row.fields.get("group")
+    return item if group is None else replace(item, group=_filled(row, "group"))
 
 
 def _unique(path: Path, items: list[Item], what: str) -> list[Item]:

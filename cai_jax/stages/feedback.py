@@ -123,10 +123,10 @@ def check(inputs: Inputs) -> None:
 
 
 def audit_labeler(inputs: Inputs, labeler: Labeler) -> dict[str, dict[str, float]]:
-    """Measures the labeler on labelled pairs, kept apart in two halves.
+    """Measures the labeler on labelled pairs, kept apart by purpose.
 
-    The ``development`` half is for people to choose methods and wordings by; ``audit`` is for the
-    audit alone.
+    The ``development`` pairs are for people to choose methods and wordings by; ``audit`` is for
+    the audit alone.
     """
     out: dict[str, dict[str, Any]] = {}
     for half in ("development", "audit"):
