@@ -128,8 +128,8 @@ class ConstitutionConfig:
     """Which constitution, and how much of it."""
 
     path: Text = setting("constitutions/harmless.yaml", "the file")
-    critique_principles: Natural = setting(0, "the first ones; 0: all")
-    feedback_principles: Natural = setting(0, "the first ones; 0: all")
+    critique_principles: Natural = setting(0, "drawn by seed, all over the file; 0: all")
+    feedback_principles: Natural = setting(0, "drawn by seed, all over the file; 0: all")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -153,8 +153,9 @@ class DataConfig:
 class GenerationConfig:
     """How text is sampled, outside RL."""
 
-    # Far below the paper's 1: at 135M parameters, text at full temperature is noise.
-    temperature: NonNegative = setting(0.5, "of sampling; 0: the likeliest token")
+    # Below the paper's 1: at 135M parameters, text at full temperature is noise. Feedback and RL
+    # sample at the same, so that what was compared and trained is what evaluation reads.
+    temperature: NonNegative = setting(0.6, "of sampling; 0: the likeliest token")
     top_k: Natural = setting(0, "samples from the likeliest k tokens; 0: from all")
     top_p: float = setting(1.0, "samples from the likeliest tokens of this probability", gt=0, le=1)
     batch_size: Count = execution(24, "rows that are sampled at once")
@@ -184,7 +185,7 @@ class SLDataConfig:
     helpful_samples: Count = setting(1, "responses to each helpfulness prompt")
     rounds: Count = setting(2, "of critique and revision")
     critique: bool = setting(True, "False: direct revision, without a critique before it")
-    few_shots: Natural = setting(1, "examples of the constitution in each prompt")
+    few_shots: Natural = setting(1, "examples drawn from the constitution for each prompt")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -210,12 +211,16 @@ class FeedbackConfig:
     source: str = setting("", "feedback model; empty: model.source")
     prompts: Count = setting(36, "red-team prompts with pairs of responses")
     pairs_per_prompt: Count = setting(1, "pairs of responses to each prompt")
-    temperature: Positive = setting(0.7, "of the two responses; 0 would make them equal")
+    helpful_prompts: Natural = setting(
+        24, "answered too, for scores to be normalised on both kinds"
+    )
+    temperature: Positive = setting(0.6, "of the two responses; raise it where most are equal")
     principles_per_pair: Count = setting(1, "over which labels are averaged")
     labels: Literal["soft", "hard"] = setting("soft", "hard: 1 for the likelier response, else 0")
-    few_shots: Natural = setting(1, "examples of the constitution in each prompt")
+    few_shots: Natural = setting(1, "examples drawn from the constitution for each prompt")
     contrast_scale: Positive = setting(10.0, "logit of a label, per nat a token")
     reasoning_tokens: Count = setting(48, "longest chain of thought")
+    chains: Count = setting(1, "chains of thought a question, whose answers are averaged")
     clamp_low: float = setting(0.4, "lowest chain-of-thought label", ge=0, le=0.5)
     clamp_high: float = setting(0.6, "highest chain-of-thought label", ge=0.5, le=1)
     audit_pairs: int = setting(120, "at most; half of development, half of the audit", ge=2)
@@ -265,8 +270,10 @@ class RLConfig:
     epochs: Count = setting(2, "passes over the responses of an iteration")
     prompt_tokens: Length = setting(64, "longer prompts are left out")
     response_tokens: Count = setting(40, "longest response")
-    temperature: Positive = setting(0.6, "of sampling")
+    temperature: Positive = setting(0.6, "of sampling; raise it to explore more")
     learning_rate: Positive = setting(2e-3, "after the warm-up")
+    # Adam moves a value by up to rate * d_model an update: about 0.1 to 1 serves.
+    value_learning_rate: Positive = setting(2e-3, "of the value function's head, likewise")
     warmup_steps: Natural = setting(2, "updates until the full learning rate")
     max_grad_norm: Positive = setting(1.0, "longer gradients are clipped to this norm")
     adam_eps: Positive = setting(1e-5, "of Adam's denominator")
@@ -286,8 +293,11 @@ class RLConfig:
     offload: bool = execution(False, "keep unused preference model and reference in host memory")
     helpful_fraction: Fraction = setting(0.25, "share of helpfulness prompts")
     max_sampler_gap: Positive = execution(0.05, "nats, mean over tokens; warns above it")
-    # Of the first minibatch, before any update; the approximate KL, nats a token, likewise.
-    max_first_ratio_error: Positive = execution(1e-5, "mean |ratio - 1|; stops above it")
+    # Of the first minibatch, before any update; the approximate KL, nats a token, likewise. Half
+    # of the clip range: more than any rounding, less than a wrong mask or temperature.
+    max_first_ratio_error: Positive = execution(
+        0.1, "mean |ratio - 1|; stops above it, and warns above what rounding gives"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -63,7 +63,8 @@ def whole() -> ConfigDict:
         method="multiple_choice",
         prompts=160,
         pairs_per_prompt=5,
-        temperature=1.2,
+        helpful_prompts=200,
+        temperature=1.2,  # of a grammar this small, most pairs would be equal at 0.7
         principles_per_pair=4,
         few_shots=0,
         contrast_scale=5.0,
@@ -85,7 +86,7 @@ def whole() -> ConfigDict:
         minibatches=4,
         prompt_tokens=24,
         response_tokens=32,
-        temperature=1.0,
+        temperature=1.0,  # explores what is rare at 0.7
         learning_rate=1e-4,
         kl_coef=0.5,
         lam=0.95,

@@ -54,8 +54,12 @@ def audits_by_oracle(oracle: Oracle, comparisons: list[Comparison]) -> dict[str,
             continue
         shown = np.array(row.shown_first), np.array(row.shown_second)
         truths.append(first > second)
-        pairs.append(Judgement(*shown))
-        singles += [Judgement(*(side[i : i + 1] for side in shown)) for i in range(len(shown[0]))]
+        low, high = row.bounds
+        pairs.append(Judgement(*shown, low, high))
+        singles += [
+            Judgement(first, second, low, high)
+            for first, second in zip(*(side[:, None] for side in shown), strict=True)
+        ]
     if not pairs:
         return {}
     repeated = np.repeat(truths, len(singles) // len(pairs)).tolist()

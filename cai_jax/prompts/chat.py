@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from cai_jax.prompts.gguf_tokenizer import gguf_tokenizer
 from cai_jax.prompts.messages import Message, assistant, split_system, system, user
+
+THINKING = "enable_thinking"  # variable of the templates of models that think before they reply
 
 
 def whole_sentences(text: str) -> str:
@@ -101,9 +103,15 @@ class ChatFormat:
 
     def _template(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         turns = [{"role": message.role, "content": message.text} for message in messages]
+        # Thoughts would be read as the reply: few tokens leave no room for anything after them.
+        knows = THINKING in str(self.tokenizer.chat_template)
+        options: dict[str, Any] = {THINKING: False} if knows else {}
         try:
             text = self.tokenizer.apply_chat_template(
-                turns, add_generation_prompt=add_generation_prompt, tokenize=False
+                turns,
+                add_generation_prompt=add_generation_prompt,
+                tokenize=False,
+                **options,
             )
         except TemplateError as error:
             raise ValueError(f"the model's chat template refuses a dialogue: {error}") from error

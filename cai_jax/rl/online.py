@@ -20,11 +20,13 @@ from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.rl.algorithm import OFFLOAD, SAMPLING, SCORING, TRAINING, Task, Trained, from_values
 from cai_jax.rl.kl import AdaptiveKL
-from cai_jax.rl.loop import Limits, Online, RLState, train
+from cai_jax.rl.loop import ROUNDING, Limits, Online, RLState, train
 from cai_jax.rl.prompts import Drawn, PromptPool
 from cai_jax.rl.updates import PolicyGradient
 
 log = logging.getLogger("cai_jax")
+
+VALUE_METRICS = ("explained_variance",)  # where there is a value function
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +115,7 @@ class OnlineAlgorithm:
             AdaptiveKL(self.kl_target, self.kl_horizon),
             Limits(
                 first_ratio_error=self.max_first_ratio_error,
+                rounding=ROUNDING[blueprint.dtype],
                 sampler_gap=self.max_sampler_gap,
                 missing_stop_penalty=self.missing_stop_penalty,
             ),
@@ -132,6 +135,7 @@ class OnlineAlgorithm:
             "max_first_ratio_error": max(row["first_ratio_error"] for row in rows),
             "max_first_approx_kl": max(row["first_approx_kl"] for row in rows),
             "max_sampler_gap_mean": max(row["sampler_gap_mean"] for row in rows),
+            **{f"last_{name}": rows[-1][name] for name in VALUE_METRICS if name in rows[-1]},
         }
 
     def _blueprint(self, task: Task) -> Blueprint:

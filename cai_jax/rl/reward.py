@@ -14,7 +14,8 @@ from cai_jax.prompts.critique_revision import parse_reply
 
 @dataclass(frozen=True)
 class Reward:
-    """Scores of responses: 0 is the mean of SL-CAI samples, 1 their standard deviation.
+    """Scores of responses: 0 is the mean of SL-CAI samples, 1 their standard deviation, over
+    both kinds of prompts.
 
     Replies that do not parse get a fixed score: comparisons hold none, so the preference model
     has never read one, and PPO would soon write what it misjudges (seen: rows of emoji).

@@ -23,7 +23,7 @@ from cai_jax.models.heads import PolicyWithValue
 from cai_jax.parallel.mesh import constrain, join_rows, split_rows
 from cai_jax.rl.advantages import token_rewards
 from cai_jax.rl.kl import kl_estimates
-from cai_jax.rl.masked import masked_mean
+from cai_jax.rl.masked import masked_mean, masked_variance
 from cai_jax.rl.rollout import Rollout
 
 
@@ -79,7 +79,9 @@ class PolicyGradient(ABC):
         )
         loss, sums = clipped_policy_loss(logprobs, batch, self.clip_ratio)
         more, more_sums = self.value_loss(values, batch)
-        loss = loss + more - self.entropy_coef * entropy
+        loss = loss + more
+        if self.entropy_coef:  # else its gradient, of every logit, would be computed to be void
+            loss -= self.entropy_coef * entropy
         return jnp.sum(loss * batch.mask_bt), sums | more_sums
 
     def value_loss(
@@ -191,7 +193,12 @@ def prepare(
         "sampler_gap_max": jnp.max(sampler_gap),
     }
     if values is not None and returns is not None:
-        stats |= {"value": masked_mean(values, mask), "return": masked_mean(returns, mask)}
+        left = masked_variance(returns - values, mask) / (masked_variance(returns, mask) + 1e-8)
+        stats |= {
+            "value": masked_mean(values, mask),
+            "return": masked_mean(returns, mask),
+            "explained_variance": 1.0 - left,
+        }
     return jax.tree.map(_pin_rows, experience), stats
 
 

@@ -4,8 +4,11 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
 
 from cai_jax.config import Config, ConfigError, ConstitutionConfig, DataConfig
 from cai_jax.constitution.schema import (
@@ -17,9 +20,11 @@ from cai_jax.constitution.schema import (
 from cai_jax.data.overlap import FEW_SHOTS, Overlap, Turn, overlap_of
 from cai_jax.data.readers import LabelledPair, Prompt, read_pairs, read_prompts
 from cai_jax.data.splits import SERVES, ZONES, Purpose, purpose_of, split_key
+from cai_jax.keys import named_rng
 from cai_jax.prompts.messages import first_user_text, user
 
 Row = Prompt | LabelledPair
+Entry = TypeVar("Entry")
 READERS: Mapping[str, Callable[[Path], list[Any]]] = {
     "red_team_prompts": read_prompts,
     "helpful_prompts": read_prompts,
@@ -59,32 +64,31 @@ def first(file: str, purpose: Purpose, field: str) -> Selection:
 class Data:
     """Prompts, pairs and the constitution of a run; files are read when they are first needed."""
 
-    def __init__(self, constitution: ConstitutionConfig, data: DataConfig):
-        self._constitution, self._data = constitution, data
+    def __init__(self, constitution: ConstitutionConfig, data: DataConfig, seed: int):
+        self._constitution, self._data, self._seed = constitution, data, seed
         self._files: dict[str, list[Any]] = {}
 
     @cached_property
     def constitution(self) -> Constitution:
-        """The constitution: of the file, as many principles as the config says.
+        """The constitution: of the file, as many principles as the config says, drawn by seed.
 
         Raises:
           ConfigError: it has fewer.
         """
         c = self._constitution
         whole = load_constitution(Path(c.path))
-        for name, there in (
-            ("critique_principles", whole.critique_revision),
-            ("feedback_principles", whole.feedback),
+        drawn: dict[str, Any] = {}
+        for name, field in (
+            ("critique_principles", "critique_revision"),
+            ("feedback_principles", "feedback"),
         ):
-            if getattr(c, name) > len(there):
+            there, count = getattr(whole, field), getattr(c, name)
+            if count > len(there):
                 raise ConfigError(
-                    f"config.constitution.{name}: {getattr(c, name)}, but {c.path} has {len(there)}"
+                    f"config.constitution.{name}: {count}, but {c.path} has {len(there)}"
                 )
-        return replace(
-            whole,
-            critique_revision=whole.critique_revision[: c.critique_principles or None],
-            feedback=whole.feedback[: c.feedback_principles or None],
-        )
+            drawn[field] = spread(there, count, self._seed, name) if count else there
+        return replace(whole, **drawn)
 
     def path(self, file: str) -> str:
         """A file as the config names it."""
@@ -142,6 +146,16 @@ class Data:
             for row in self.rows(file):
                 found[file, self.purposes[split_key(row)]].append(row)
         return found
+
+
+def spread(entries: tuple[Entry, ...], count: int, seed: int, name: str) -> tuple[Entry, ...]:
+    """``count`` entries in the order of the file, one drawn from each of as many equal stretches.
+
+    Files put principles on one thing together: the first ones would leave whole subjects out.
+    """
+    borders = np.linspace(0, len(entries), count + 1).round().astype(int)
+    rng = named_rng(seed, "constitution", name)
+    return tuple(entries[rng.integers(low, high)] for low, high in pairwise(borders))
 
 
 def repeated(prompts: list[Prompt], times: int) -> list[Prompt]:

@@ -146,4 +146,4 @@ def open_run(config: Config, devices: Any = None, ahead: bool = False) -> Run:
     """
     workdir = Workdir(Path(config.workdir))
     models = Models(config, workdir, devices, ahead)
-    return Run(config, workdir, models, Data(config.constitution, config.data))
+    return Run(config, workdir, models, Data(config.constitution, config.data, config.seed))

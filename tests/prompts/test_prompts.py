@@ -106,6 +106,35 @@ def test_a_refusing_template_is_told(chat, tmp_path):
         refusing.prompt_ids([user("the")])
 
 
+def test_a_model_that_can_think_replies_at_once(tmp_path):
+    """Qwen 3's and SmolLM3's way: an empty thought where thinking is off; unsaid, it is on."""
+    folder = write_tiny_model(tmp_path / "thinks", ("<think>", "</think>"))
+    template = (folder / "chat_template.jinja").read_text()
+    opening = "<|im_start|>assistant "
+    thought = (
+        "{% if enable_thinking is defined and not enable_thinking %}<think> </think> {% endif %}"
+    )
+    (folder / "chat_template.jinja").write_text(template.replace(opening, opening + thought))
+    thinking = ChatFormat(load_tokenizer(folder))
+    told = templated(
+        thinking.tokenizer, [user("the")], add_generation_prompt=True, enable_thinking=False
+    )
+    unsaid = templated(thinking.tokenizer, [user("the")], add_generation_prompt=True)
+    assert thinking.prompt_ids([user("the")]) == told != unsaid
+    assert len(told) > len(unsaid)
+
+
+def test_a_template_that_knows_no_thinking_is_not_told(chat, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        type(chat.tokenizer),
+        "apply_chat_template",
+        lambda self, turns, **how: asked.append(how) or "",
+    )
+    chat.prompt_ids([user("the")])
+    assert asked == [{"add_generation_prompt": True, "tokenize": False}]
+
+
 def test_what_the_user_says_first():
     assert first_user_text([system("be kind"), user("why"), assistant("so"), user("how")]) == "why"
     with pytest.raises(ValueError, match="no user's turn"):

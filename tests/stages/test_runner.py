@@ -186,12 +186,20 @@ def test_runs_share_what_they_have_in_common(model_folder, tmp_path):
     assert all(p.read_bytes() == content for p, content in kept.items())
 
 
-def test_the_first_principles_alone(tiny):
-    few = {"constitution.critique_principles": 2, "constitution.feedback_principles": 1}
-    whole, some = tiny().data.constitution, tiny(**few).data.constitution
-    assert some.critique_revision == whole.critique_revision[:2]
-    assert some.feedback == whole.feedback[:1]
-    assert some.content_hash() != whole.content_hash()
+def test_some_principles_are_of_all_of_the_file(tiny):
+    few = {"constitution.critique_principles": 4, "constitution.feedback_principles": 1}
+    whole, seen = tiny().data.constitution, set()
+    for seed in range(12):
+        some = tiny(**few, seed=seed).data.constitution
+        places = [whole.critique_revision.index(p) for p in some.critique_revision]
+        quarter = len(whole.critique_revision) / 4
+        assert [int((place + 0.5) / quarter) for place in places] == [0, 1, 2, 3]
+        assert len(some.feedback) == 1
+        assert some.content_hash() != whole.content_hash()
+        seen.add((*places, whole.feedback.index(some.feedback[0])))
+    assert len(seen) > 6  # by seed
+    every = {"constitution.critique_principles": len(whole.critique_revision)}
+    assert tiny(**every).data.constitution == whole
     too_many = tiny(**{"constitution.feedback_principles": 99})
     with pytest.raises(ConfigError, match=r"config.constitution.feedback_principles: 99, but"):
         check_inputs(too_many, stages_of(too_many.config))
