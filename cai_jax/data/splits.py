@@ -60,18 +60,15 @@ def purpose_of(
     left = 100 - sum(percent.values())
     if not any(percent.get(purpose, left) for purpose in among):
         raise ValueError(f"no share is left for {' or '.join(among)}; lower the others")
-    for salt in count():
-        place = _place(f"{salt} {key}")
-        within = (p for p, zone in ZONES.items() if place in zone[: percent[p]])
-        purpose: Purpose = next(within, "training")
-        if purpose in among:
-            return purpose
-    raise AssertionError("count() does not end")
+    drawn = (_drawn(f"{salt} {key}", percent) for salt in count())
+    return next(purpose for purpose in drawn if purpose in among)
 
 
-def _place(text: str) -> int:
-    """A number below 100."""
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8], "big") % 100
+def _drawn(text: str, percent: Mapping[Purpose, int]) -> Purpose:
+    """The purpose of the place that a text has on the line."""
+    place = int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8], "big") % 100
+    within = (purpose for purpose, zone in ZONES.items() if place in zone[: percent[purpose]])
+    return next(within, "training")
 
 
 class _Read(dict[int, int | None]):
