@@ -1,6 +1,5 @@
 """The chat template of a model, applied once, here."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,13 +11,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from cai_jax.prompts.gguf_tokenizer import gguf_tokenizer
 from cai_jax.prompts.messages import Message, assistant, split_system, system, user
-
-
-def whole_sentences(text: str) -> str:
-    """The text up to the end of its last whole sentence; empty where there is none."""
-    # A number alone before the stop ("2.") opens an item of a list.
-    ends = list(re.finditer(r"(?<!\b\d)(?<!\b\d\d)[.!?][\"')\]]*(?=\s|$)", text))
-    return text[: ends[-1].end()] if ends else ""
 
 
 def load_tokenizer(path: Path, needs_template: bool = True) -> PreTrainedTokenizerBase:
