@@ -21,7 +21,7 @@ from cai_jax.generation.sampling import Sampling
 from cai_jax.keys import named_key, named_rng
 from cai_jax.models.blueprint import Model
 from cai_jax.parallel.program import Program
-from cai_jax.rl.reward import usable_text
+from cai_jax.rl.reward import usable
 from cai_jax.stages.data import Selection, first, repeated
 from cai_jax.stages.engines import (
     MEMORY_REMEDY,
@@ -179,10 +179,11 @@ def _sample_pairs(inputs: Inputs, sampler: Generator, prompts: list[Prompt]) -> 
     )
     pairs = []
     for i, prompt in enumerate(prompts):
-        one, other = (usable_text(chat, s) for s in samples[2 * i : 2 * i + 2])
-        if one is not None and other is not None and one != other:
+        one, other = (usable(chat, s) for s in samples[2 * i : 2 * i + 2])
+        if one and other and one.text != other.text:
             principles = draw_principles(inputs, prompt.id)
-            pairs.append(ResponsePair(prompt.id, prompt.messages, one, other, principles))
+            texts = (one.text, other.text)
+            pairs.append(ResponsePair(prompt.id, prompt.messages, *texts, principles))
     return pairs
 
 

@@ -19,10 +19,10 @@ from cai_jax.prompts.critique_revision import (
     REVISION_MARK,
     critique_messages,
     example_texts,
-    parse_reply,
     revision_messages,
 )
 from cai_jax.prompts.messages import Dialogue
+from cai_jax.rl.reward import usable
 from cai_jax.stages.data import first, repeated
 from cai_jax.stages.engines import (
     MEMORY_REMEDY,
@@ -144,12 +144,11 @@ class _Writer:
         """Drafts that took their sample, where it parses and repeats nothing that was given."""
         kept = []
         for draft, sample, request in zip(drafts, samples, requests, strict=True):
-            raw = self.chat.text(sample.ids)
-            text = parse_reply(raw, sample.finished, [*copied, request])
-            if text is None:
+            reply = usable(self.chat, sample, [*copied, request])
+            if reply is None:
                 self.dropped[kind] += 1
             else:
-                kept.append(take(draft, text, raw))
+                kept.append(take(draft, reply.text, self.chat.text(sample.ids)))
         return kept
 
     def _sample(

@@ -78,7 +78,7 @@ class Setting:
         scores = np.array(
             [np.mean(np.array(c.ids) < TINY.vocab_size // 2) for c in out], np.float32
         )
-        return assemble(prompts, out, scores, 4, 6)
+        return assemble(prompts, out, [len(c.ids) for c in out], scores, 4, 6)
 
     def prepare(self, rollout, kl_coef=0.0):
         return prepare(

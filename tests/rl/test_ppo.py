@@ -41,9 +41,10 @@ def test_returns_use_unwhitened_advantages(mesh):
     rollout = setting.rollout(0)
     experience, _ = setting.prepare(rollout)
     mask = rollout.mask_bt
-    rewards = np.asarray(
-        token_rewards(rollout.scores_b, experience.logprobs_bt, experience.logprobs_bt, mask, 0.0)
-    )
+    logprobs = experience.logprobs_bt
+    score, penalty = token_rewards(rollout.scores_b, logprobs, logprobs, mask, mask, 0.0)
+    assert not np.any(penalty)
+    rewards = np.asarray(score)
     by_hand = gae_by_hand(rewards, np.asarray(experience.values_bt), mask, 1.0, 0.95)
     np.testing.assert_allclose(
         experience.returns_bt, (by_hand + experience.values_bt) * mask, atol=1e-4
