@@ -33,6 +33,7 @@ setup(
         "safetensors>=0.5",  # reading Hugging Face weights
         "huggingface-hub>=0.30",  # hf: sources
         "pyyaml>=6.0",  # constitutions
+        "regex>=2024.4",  # Unicode's properties, by which sentences end; transformers has it too
         "importlib-resources>=6.0",  # tensorflow-datasets imports it and does not ask for it
         "jinja2>=3.1",  # chat templates and the report page
         "matplotlib>=3.9",  # figures of the report

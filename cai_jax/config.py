@@ -288,8 +288,11 @@ class RLConfig:
     clip_value: Positive = setting(0.2, "values are clipped to those of the sampler +- this")
     value_coef: NonNegative = setting(0.1, "weight of the value loss")
     entropy_coef: NonNegative = setting(0.0, "reward per nat of entropy, at every token")
-    unusable_score: float = setting(-2.0, "of a reply that does not parse, in standard deviations")
-    missing_stop_penalty: NonNegative = setting(0.0, "off the score of a response without end")
+    unusable_score: float = setting(-2.0, "of a reply that does not parse, in evaluation")
+    unusable_penalty: NonNegative = setting(
+        1.0, "a reply that does not parse earns this much less than the lowest to its prompt"
+    )
+    missing_stop_penalty: NonNegative = setting(1.0, "off the score of a response without end")
     offload: bool = execution(False, "keep unused preference model and reference in host memory")
     helpful_fraction: Fraction = setting(0.25, "share of helpfulness prompts")
     max_sampler_gap: Positive = execution(0.05, "nats, mean over tokens; warns above it")

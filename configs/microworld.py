@@ -91,7 +91,6 @@ def whole() -> ConfigDict:
         kl_coef=0.5,
         lam=0.95,
         value_coef=0.5,
-        missing_stop_penalty=1.0,
         helpful_fraction=0.5,
         max_sampler_gap=0.01,
     )

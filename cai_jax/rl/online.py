@@ -44,6 +44,7 @@ class OnlineAlgorithm:
       kl_target: nats a response; 0: the coefficient stays.
       kl_horizon: samples in which the coefficient can change by about a fifth.
       missing_stop_penalty: off the score of a response that never ended.
+      unusable_penalty: a response that does not parse earns this much less than others.
       max_sampler_gap: nats a token; see ``Limits``.
       max_first_ratio_error: see ``Limits``.
     """
@@ -58,6 +59,7 @@ class OnlineAlgorithm:
     kl_target: float
     kl_horizon: int
     missing_stop_penalty: float
+    unusable_penalty: float
     max_sampler_gap: float
     max_first_ratio_error: float
     block = "rl"
@@ -118,6 +120,7 @@ class OnlineAlgorithm:
                 rounding=ROUNDING[blueprint.dtype],
                 sampler_gap=self.max_sampler_gap,
                 missing_stop_penalty=self.missing_stop_penalty,
+                unusable_penalty=self.unusable_penalty,
             ),
             history,
         )

@@ -24,7 +24,7 @@ from cai_jax.keys import named_key
 from cai_jax.models.blueprint import Model
 from cai_jax.parallel.hosts import write_text
 from cai_jax.parallel.program import Program
-from cai_jax.rl.reward import usable_text
+from cai_jax.rl.reward import usable
 from cai_jax.stages.data import SHOWN_PROMPTS, Selection, first
 from cai_jax.stages.engines import (
     MEMORY_REMEDY,
@@ -78,7 +78,7 @@ def _reply(inputs: Inputs, name: str, base: Model, tools: Tools) -> tuple[list[R
         whole = scorer.completion_logprobs(ids, completions, tools.temperature, "evaluate: KL")
         samples = [replace(s, logprobs=w) for s, w in zip(samples, whole, strict=True)]
         tokens += scorer.tokens
-    parsed = [usable_text(chat, sample) for sample in samples]
+    parsed = [usable(chat, sample) for sample in samples]
     scores = tools.reward(ids, parsed, f"evaluate: score {name}")
     rows = [
         Sample(
@@ -86,16 +86,16 @@ def _reply(inputs: Inputs, name: str, base: Model, tools: Tools) -> tuple[list[R
             model=name,
             set=group,
             prompt=prompt.messages,
-            response=text or chat.text(sample.ids),
+            response=reply.text if reply else chat.text(sample.ids),
             finished=sample.finished,
             score=float(score),
         )
-        for (group, prompt), sample, text, score in zip(
+        for (group, prompt), sample, reply, score in zip(
             prompts, samples, parsed, scores, strict=True
         )
     ]
-    usable = [text is not None for text in parsed]
-    return list(map(Reply, rows, ids, samples, usable)), tokens
+    parses = [reply is not None for reply in parsed]
+    return list(map(Reply, rows, ids, samples, parses)), tokens
 
 
 def _evidence(inputs: Inputs, tools: Tools, replies: dict[str, list[Reply]]) -> Evidence:

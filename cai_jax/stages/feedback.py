@@ -22,7 +22,7 @@ from cai_jax.keys import named_key, named_rng
 from cai_jax.models.blueprint import Model
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.few_shots import FewShots
-from cai_jax.rl.reward import usable_text
+from cai_jax.rl.reward import usable
 from cai_jax.stages.data import Selection, first, repeated
 from cai_jax.stages.engines import (
     MEMORY_REMEDY,
@@ -175,7 +175,7 @@ def _sample_pairs(inputs: Inputs, sampler: Generator, prompts: list[Prompt]) -> 
     for prompt, (one, other) in zip(
         prompts, _sample(inputs, sampler, prompts, "responses", 2), strict=True
     ):
-        if one is not None and other is not None and one != other:
+        if one and other and one != other:
             principles = draw_principles(inputs, prompt.id)
             pairs.append(ResponsePair(prompt.id, prompt.messages, one, other, principles))
     return pairs
@@ -212,7 +212,8 @@ def _sample(
         Sampling(inputs.config.feedback.temperature),
         f"feedback: {kind}",
     )
-    texts = [usable_text(chat, sample) for sample in samples]
+    replies = (usable(chat, sample) for sample in samples)
+    texts = [reply.text if reply else None for reply in replies]
     return [texts[at : at + count] for at in range(0, len(texts), count)]
 
 
