@@ -22,7 +22,7 @@ MEASURES = (  # of the oracle below
 def oracle(prompt, reply):
     """Counts words; knows merit only where harm is asked for."""
     words = float(len(reply.split()))
-    return {"words": words} | ({"merit": words} if prompt == HARM else {})
+    return {"words": words} | ({"merit": words} if "harm" in prompt[0].text else {})
 
 
 @dataclass
@@ -51,8 +51,8 @@ class FlatScorer:
 
 
 def reply(policy, group, number, text, score, tokens=2, logprob=-1.0):
-    prompt = HARM if group == "red_team" else HELP
-    row = Sample(f"{group}/{number}/{policy}", policy, group, prompt, text, True, score)
+    prompt = user(f"harm {number}" if group == "red_team" else f"help {number}")
+    row = Sample(f"{group}/{number}/{policy}", policy, group, (prompt,), text, True, score)
     logprobs = np.full(tokens, logprob, np.float32)
     return Reply(row, [1], Completion([5] * tokens, logprobs, True), bool(text))
 
@@ -68,7 +68,7 @@ def revision(prompt_id, number, response):
     return Revision(
         id=f"{prompt_id}/{number}",
         prompt_id=prompt_id,
-        prompt=HARM,
+        prompt=(user(f"harm {prompt_id}"),),
         round=number,
         principle_id="p" if number else "",
         critique="",

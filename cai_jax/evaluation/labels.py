@@ -11,7 +11,9 @@ from cai_jax.feedback.audit import Audit, audit
 from cai_jax.feedback.labeler import Judgement
 
 ACCURACY = Measure("accuracy", "share", "higher", "pairs labelled right")
-CALIBRATION = Measure("calibration_error", "", "lower", "expected calibration error, 10 bins")
+CALIBRATION = Measure(
+    "calibration_error", "", "lower", "expected calibration error, 10 bins", low=0.0, high=1.0
+)
 ORDER = (
     Measure("picks_option_a", "share", "", "judgements for option (A); half is unbiased"),
     Measure("swap_consistency", "share", "higher", "judgements that are the same in both orders"),
@@ -66,4 +68,11 @@ def audits_by_oracle(oracle: Oracle, comparisons: list[Comparison]) -> dict[str,
     return {"pairs": audit(pairs, truths), "principles": audit(singles, repeated)}
 
 
-LABELS = Evaluator("Can the feedback be trusted?", subjects, measures, evaluate)
+LABELS = Evaluator(
+    "Can the feedback be trusted?",
+    subjects,
+    measures,
+    evaluate,
+    cases="pairs (single principles: judgements)",
+    given="the feedback model and the principles that were drawn for each pair",
+)

@@ -29,8 +29,8 @@ EVALUATORS: dict[str, Evaluator] = {
 def sections(plan: Plan) -> list[Section]:
     """What every evaluator will measure; those that have nothing to are left out."""
     found = (
-        Section(name, evaluator.title, evaluator.subjects(plan), evaluator.measures(plan))
-        for name, evaluator in EVALUATORS.items()
+        Section(name, e.title, e.subjects(plan), e.measures(plan), e.cases, e.given)
+        for name, e in EVALUATORS.items()
     )
     return [section for section in found if section.measures]
 

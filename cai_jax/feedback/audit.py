@@ -52,7 +52,7 @@ def audit(judgements: Sequence[Judgement], first_is_better: Sequence[bool]) -> A
     )
 
 
-def wilson_interval(successes: float, trials: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson_interval(successes: float, trials: float, z: float = 1.959964) -> tuple[float, float]:
     """95 % interval of a proportion (Wilson 1927)."""
     p = successes / trials
     centre = p + z * z / (2 * trials)

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import logging
 import sys
 from dataclasses import asdict, fields, replace
 from functools import partial
@@ -15,6 +16,7 @@ from cai_jax.evaluation import registry
 from cai_jax.evaluation.evaluator import Evidence, Oracle, Reply, Tools
 from cai_jax.evaluation.measure import PROMPT_SETS, Plan
 from cai_jax.evaluation.oracle import oracle_measures
+from cai_jax.evaluation.preference import headline
 from cai_jax.evaluation.preference_model import KINDS
 from cai_jax.feedback.audit import Audit
 from cai_jax.generation.engine import Generator
@@ -41,6 +43,7 @@ from cai_jax.stages.models import POLICIES
 from cai_jax.stages.rl import make_algorithm
 from cai_jax.stages.stage import Inputs, Outcome, Stage
 
+log = logging.getLogger("cai_jax")
 BASE = next(iter(POLICIES))  # what the other policies are compared with
 
 
@@ -53,7 +56,10 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     for name in POLICIES:
         replies[name], used = _reply(inputs, name, base, tools)
         tokens += used
-    results = asdict(registry.evaluate_all(_evidence(inputs, tools, replies)))
+    evaluation = registry.evaluate_all(_evidence(inputs, tools, replies))
+    for subject, told in headline(evaluation).items():
+        log.info("evaluate: score over all held-out prompts: %s %s", subject, told)
+    results = asdict(evaluation)
     rows = [reply.row for found in replies.values() for reply in found]
     write_records(folder / "samples", rows, Sample)
     write_text(folder / "evaluation.json", json.dumps(results, indent=2) + "\n")

@@ -42,10 +42,19 @@ def rows_of(html, title):
 def test_policies_are_rows_and_measures_columns():
     rows = rows_of(page(), "Texts, by their surface")
     assert rows[0][:5] == ["on", "of", "n", "response tokens tokens", "finished ↑ %"]
-    assert rows[2][:5] == ["red-team", "RL-CAI", "2", "2.00", "100"]
+    assert rows[2][:5] == ["red-team", "RL-CAI", "2", "2.00 [2.00, 2.00]", "100 [34, 100]"]
     scores = rows_of(page(), "Score on held-out prompts")
     assert scores[3][:3] == ["all", "RL-CAI minus base", "4"]
-    assert re.fullmatch(r"0\.50 \[-?\d\.\d\d, \d\.\d\d\]", scores[3][3])
+    assert re.fullmatch(r"0\.50 \[-?\d\.\d\d, \d\.\d\d\] detects \d\.\d\d", scores[3][3])
+
+
+def test_a_table_says_n_unit_and_what_it_is_conditional_on():
+    html = page()
+    assert html.count("Given: ") == len(summary().evaluation.sections)
+    assert "n: labelled pairs; those of one prompt count as one unit." in html
+    assert "Given: the preference model of this run and these labels." in html
+    assert "RL-CAI minus base 0.50 [" in html  # the headline
+    assert "a true difference of" in html
 
 
 def test_a_measure_that_is_not_taken_is_an_empty_cell():
