@@ -37,6 +37,7 @@ setup(
         "jinja2>=3.1",  # chat templates and the report page
         "matplotlib>=3.9",  # figures of the report
         "scipy>=1.13",  # intervals
+        "scikit-learn>=1.5",  # what words and lengths alone tell of labelled pairs
         "tqdm>=4.66",  # progress bars
     ],
     extras_require={
