@@ -2,14 +2,16 @@
 
 python -m cai_jax.evaluate --model=SOURCE --task=TASK --data=FILE --out=JSON
 
-| task | data | methods |
-| --- | --- | --- |
-| hhh | comparisons: the paper's JSONL, BIG-bench's JSON or folder, any labelled pairs | preference_model; multiple_choice, contrast, chain_of_thought, five_chains |
-| questions | the paper's questions with options, such as those of harm | likelihood |
-| reward_bench | chosen and rejected replies, one or several | preference_model |
-| perplexity | plain text: rows with text, or a .txt file | likelihood |
-| red_team | prompts; --judge names the preference model that judges the replies | preference_model |
+| task | data |
+| --- | --- |
+| hhh | comparisons: the paper's JSONL, BIG-bench's JSON or folder, any labelled pairs |
+| questions | the paper's questions with options, such as those of harm |
+| reward_bench | chosen and rejected replies, one or several of each |
+| perplexity | plain text: rows with ``text``, or a .txt file |
+| red_team | prompts; --judge names the preference model that judges the replies |
 
+A preference model scores options. A language model is asked as the feedback model is, by
+--methods: multiple_choice and contrast, and where they are named, chain_of_thought and five_chains.
 The answer has ``measurements`` of all items and by category, with 95 % Wilson intervals of shares,
 and ``items`` with what every method gave each. Options that tie share an item.
 """
@@ -59,9 +61,10 @@ FEW_SHOTS = flags.DEFINE_integer("few_shots", 0, "of them, before each question"
 TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "0: the likeliest token", lower_bound=0.0)
 MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 128, "of what is sampled", lower_bound=1)
 WINDOW = flags.DEFINE_integer(
-    "window", 0, "tokens of plain text read at once; 0: what the model was made for", lower_bound=0
+    "window", None, "tokens of plain text read at once; unset: as many as it can", lower_bound=2
 )
 SEED = flags.DEFINE_integer("seed", 0, "of the samples", lower_bound=0)
+BUCKET_TOKENS = 64  # half the programs that the default compiles, for little padding
 log = logging.getLogger("cai_jax")
 
 
@@ -137,7 +140,8 @@ def open_tools(task: Task, source: ModelSource, settings: TaskSettings) -> TaskT
         return TaskTools(settings, models.open_judge(source, mesh))
     model = models.open_policy(source, mesh)
     stops = sorted({*source.stop_ids, *(settings.chat.stop_ids if task.chat else ())})
-    scorer, generator = Scorer(model, mesh, batch), Generator(model, mesh, stops, batch)
+    scorer = Scorer(model, mesh, batch, BUCKET_TOKENS)
+    generator = Generator(model, mesh, stops, batch)
     return TaskTools(settings, scorer, generator, judge)
 
 
@@ -146,9 +150,8 @@ def open_reward(mesh: Mesh) -> Reward:
     with naming("--judge"):
         source = open_source(JUDGE.value)
         scorer = models.open_judge(source, mesh)
-    info = (
-        source.checkpoints[-1][1] if source.checkpoints else CheckpointInfo("preference", "", None)
-    )
+    plain = CheckpointInfo("preference", "", None)  # a classifier's scores are as they are
+    info = source.checkpoints[-1][1] if source.checkpoints else plain
     chat = ChatFormat(load_tokenizer(source.path))
     return Reward(scorer, lambda: chat, info.score_mean, info.score_std, unusable_score=0.0)
 

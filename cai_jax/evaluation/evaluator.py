@@ -53,6 +53,7 @@ class Evidence:
     oracle: Oracle | None
     bootstrap_samples: int  # of each interval
     seed: int
+    benchmarks: Sequence[Measurement] = ()  # of evaluation/tasks/, as they were measured
 
     def mean(
         self, measure: Measure, subject: str, group: str, values: Sequence[float] | np.ndarray

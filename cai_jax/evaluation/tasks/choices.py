@@ -99,6 +99,11 @@ def by_labeler(name: str, chains: int = 1) -> Method:
 
 def _examples(kind: type[Labeler], settings: TaskSettings) -> tuple[ChoiceExample, ...]:
     there = kind.few_shots(settings.constitution) if settings.constitution else None
+    if there is not None and settings.few_shots > len(there):
+        raise ValueError(
+            f"{settings.few_shots} few-shots are asked for, but the constitution has {len(there)} "
+            "such; ask for fewer"
+        )
     return (there or ())[: settings.few_shots]
 
 

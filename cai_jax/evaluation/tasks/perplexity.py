@@ -20,7 +20,7 @@ MEASURES = (
 )
 
 
-def _windows(item: Text, settings: TaskSettings) -> list[tuple[list[int], list[int]]]:
+def windows(item: Text, settings: TaskSettings) -> list[tuple[list[int], list[int]]]:
     """What is read before, and what is scored then, window by window; every token once."""
     tokenizer = settings.chat.tokenizer
     ids = settings.chat.plain_ids(item.text, starts=True)
@@ -30,19 +30,19 @@ def _windows(item: Text, settings: TaskSettings) -> list[tuple[list[int], list[i
     if start is not None and ids[0] != start:
         ids = [start, *ids]
     half = settings.window // 2
-    windows = [(ids[:1], ids[1 : 2 * half])]
+    found = [(ids[:1], ids[1 : 2 * half])]
     for at in range(2 * half, len(ids), half):
-        windows.append((ids[at - half : at], ids[at : at + half]))
-    return windows
+        found.append((ids[at - half : at], ids[at : at + half]))
+    return found
 
 
 def _run(items: Sequence[Text], tools: TaskTools) -> list[Result]:
-    windows = [_windows(item, tools.settings) for item in items]
-    flat = [window for found in windows for window in found]
+    parts = [windows(item, tools.settings) for item in items]
+    flat = [window for found in parts for window in found]
     before, scored = [list(side) for side in zip(*flat, strict=True)]
     nats = iter(tools.scorer.completion_logprobs(before, scored, name="texts"))
     results = []
-    for item, found in zip(items, windows, strict=True):
+    for item, found in zip(items, parts, strict=True):
         values = {
             "nats": -float(sum(np.sum(next(nats), dtype=np.float64) for _ in found)),
             "tokens": sum(len(ids) for _, ids in found),
