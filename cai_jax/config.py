@@ -312,6 +312,7 @@ class EvaluateConfig:
     labelled_pairs: int = setting(40, "of each kind, at most", ge=2)
     bootstrap_samples: int = setting(2000, "of each interval", ge=100)
     oracle: str = setting("", "MODULE:FUNCTION from prompt and reply to measures; empty: none")
+    benchmarks: dict[str, str] = setting({}, "files by task; see evaluation/tasks/registry.py")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -111,7 +111,7 @@ def evidence(**changes):
         ],
         "comparisons": [],
         "pairs": {"harmlessness": [], "helpfulness": []},
-        "audits": {"audit": Audit(4, 0.75, 0.3, 0.95, 0.5, 1.0, 0.1)},
+        "audits": {"audit": Audit(4, 0.75, 0.3, 0.95, 0.5, 1.0, 0.1, 1.0, 0.5)},
         "history": [{"score": 0.0, "kl_k3": 0.0}, {"score": 1.5, "kl_k3": 0.2}],
         "oracle": oracle,
         "bootstrap_samples": 100,

@@ -24,7 +24,7 @@ def summary(**changes):
         "pretrain": None,
         "sl_data": {"responses": 3, "revisions_by_round": [2, 2], "dropped": {}},
         "sl_train": {},
-        "feedback": {"audit": {"audit": {"better_than_chance": True}}},
+        "feedback": {"audit": {"audit": {"better_than_chance": True, "better_baselines": []}}},
         "pm_train": {},
         "rl": {},
         "evaluation": evaluate_all(evidence(pairs=pairs)),

@@ -60,9 +60,8 @@ def rate(games: Games, players: int) -> Ratings:
     model = np.linalg.inv(information)
     centred = centring(players)
     half_width = stats.norm.ppf(0.975) * _errors(centred, model)
-    k = 0 if games.unit is None else len(np.unique(games.unit))
-    if k > 1:
-        units = np.unique(games.unit, return_inverse=True)[1]
+    units = np.unique(() if games.unit is None else games.unit, return_inverse=True)[1]
+    if (k := 1 + units.max(initial=0)) > 1:
         residuals = design - np.einsum("po,pok->pk", _shares(strengths, design), design)[:, None]
         scores = np.zeros((k, design.shape[2]))
         np.add.at(scores, units, residuals[pair, result])

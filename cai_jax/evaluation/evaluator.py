@@ -59,6 +59,7 @@ class Evidence:
     oracle: Oracle | None
     bootstrap_samples: int  # of each interval
     seed: int
+    benchmarks: Sequence[Measurement] = ()  # of evaluation/tasks/, as they were measured
 
     def mean(
         self,

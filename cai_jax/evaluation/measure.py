@@ -126,3 +126,5 @@ class Plan:
     oracle: tuple[Measure, ...]  # that the oracle gives; empty: there is none
     labeler: str
     metrics: tuple[str, ...]  # of RL, as its history names them
+    benchmarks: tuple[Measure, ...] = ()  # of policies
+    judge_benchmarks: tuple[Measure, ...] = ()  # of the preference model

@@ -3,6 +3,7 @@
 A new one is a file and an entry.
 """
 
+from cai_jax.evaluation.benchmarks import BENCHMARKS, JUDGE_BENCHMARKS
 from cai_jax.evaluation.evaluator import Evaluator, Evidence
 from cai_jax.evaluation.history import HISTORY
 from cai_jax.evaluation.kl import KL
@@ -22,6 +23,8 @@ EVALUATORS: dict[str, Evaluator] = {
     "revisions": REVISIONS,
     "labels": LABELS,
     "preference_model": PREFERENCE_MODEL,
+    "benchmarks": BENCHMARKS,
+    "judge_benchmarks": JUDGE_BENCHMARKS,
     "rl": HISTORY,
 }
 

@@ -6,18 +6,21 @@ import logging
 import sys
 from dataclasses import asdict, fields, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from cai_jax.config import naming
 from cai_jax.data.records import read_records, write_records
 from cai_jax.data.rows import Comparison, Revision, Sample
-from cai_jax.evaluation import registry
+from cai_jax.evaluation import benchmarks, registry
 from cai_jax.evaluation.evaluator import Evidence, Oracle, Reply, Tools
-from cai_jax.evaluation.measure import PROMPT_SETS, Plan
+from cai_jax.evaluation.measure import PROMPT_SETS, Measurement, Plan
 from cai_jax.evaluation.oracle import oracle_measures
 from cai_jax.evaluation.preference import headline
 from cai_jax.evaluation.preference_model import KINDS
+from cai_jax.evaluation.tasks.registry import TASKS
+from cai_jax.evaluation.tasks.task import TaskSettings, TaskTools
 from cai_jax.feedback.audit import Audit
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
@@ -53,10 +56,14 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     base = models.policy(models.policy_source(BASE))
     tools = _tools(inputs, base)
     replies: dict[str, list[Reply]] = {}
+    items, tried = _benchmarks(inputs.config), list[Measurement]()
     for name in POLICIES:
-        replies[name], used = _reply(inputs, name, base, tools)
+        replies[name], found, used = _policy(inputs, name, base, tools, items)
+        tried += found
         tokens += used
-    evaluation = registry.evaluate_all(_evidence(inputs, tools, replies))
+    judge = TaskTools(_task_settings(inputs), tools.reward.scorer)
+    tried += benchmarks.measured(items, "preference", benchmarks.JUDGE, judge)
+    evaluation = registry.evaluate_all(_evidence(inputs, tools, replies, tried))
     for subject, told in headline(evaluation).items():
         log.info("evaluate: score over all held-out prompts: %s %s", subject, told)
     results = asdict(evaluation)
@@ -66,13 +73,24 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     return Outcome(results, tokens + tools.reward.scorer.tokens + tools.base.tokens)
 
 
-def _reply(inputs: Inputs, name: str, base: Model, tools: Tools) -> tuple[list[Reply], int]:
+def _policy(
+    inputs: Inputs, name: str, base: Model, tools: Tools, items: benchmarks.Items
+) -> tuple[list[Reply], list[Measurement], int]:
+    """A policy's replies, what it reaches on benchmarks, and the tokens that this took of it."""
+    models = inputs.models
+    model = base if name == BASE else models.policy(models.policy_source(name), base)
+    replies, tokens = _reply(inputs, name, model, tools)
+    task_tools = _task_tools(inputs, model)
+    found = benchmarks.measured(items, "policy", name, task_tools)
+    return replies, found, tokens + task_tools.scorer.tokens
+
+
+def _reply(inputs: Inputs, name: str, model: Model, tools: Tools) -> tuple[list[Reply], int]:
     """A policy's replies, scored, and the tokens that this took of it."""
-    models, g = inputs.models, inputs.config.generation
-    chat, sampling = models.chat, make_sampling(g)
+    g, chat = inputs.config.generation, inputs.models.chat
+    sampling = make_sampling(g)
     prompts = [(group, prompt) for group in PROMPT_SETS for prompt in inputs.rows(group)]
     prompts += [("shown", prompt) for prompt in SHOWN_PROMPTS]
-    model = base if name == BASE else models.policy(models.policy_source(name), base)
     generator = _generator(inputs, model)
     ids = [chat.prompt_ids(prompt.messages) for _, prompt in prompts]
     # The same keys for every policy: differences are paired.
@@ -104,7 +122,9 @@ def _reply(inputs: Inputs, name: str, base: Model, tools: Tools) -> tuple[list[R
     return list(map(Reply, rows, ids, samples, parses)), tokens
 
 
-def _evidence(inputs: Inputs, tools: Tools, replies: dict[str, list[Reply]]) -> Evidence:
+def _evidence(
+    inputs: Inputs, tools: Tools, replies: dict[str, list[Reply]], tried: list[Measurement]
+) -> Evidence:
     """What the policies replied, and what the stages before left."""
     steps = (inputs.artifact("sl_data") / name for name in ("responses", "revisions"))
     history = (inputs.artifact("rl") / "history.json").read_text(encoding="utf-8")
@@ -122,6 +142,7 @@ def _evidence(inputs: Inputs, tools: Tools, replies: dict[str, list[Reply]]) -> 
         oracle=_oracle(inputs.config),
         bootstrap_samples=inputs.config.evaluate.bootstrap_samples,
         seed=inputs.seed,
+        benchmarks=tried,
     )
 
 
@@ -129,9 +150,9 @@ def plan_of(config: Any) -> Plan:
     """What a run with some config will have to evaluate.
 
     Raises:
-      ConfigError: the oracle or the algorithm is none.
+      ConfigError: the oracle or the algorithm is none, or a benchmark cannot be read.
     """
-    oracle = _oracle(config)
+    oracle, items = _oracle(config), _benchmarks(config)
     with naming("config.evaluate.oracle"):
         measures = oracle_measures(oracle) if oracle else ()
     return Plan(
@@ -140,7 +161,42 @@ def plan_of(config: Any) -> Plan:
         oracle=measures,
         labeler=config.feedback.method,
         metrics=make_algorithm(config.rl).shown,
+        benchmarks=benchmarks.measures(items, "policy"),
+        judge_benchmarks=benchmarks.measures(items, "preference"),
     )
+
+
+def _benchmarks(config: Any) -> benchmarks.Items:
+    """Items of the benchmarks that the config names, by task."""
+    items = {}
+    for task, file in config.evaluate.benchmarks.items():
+        with naming(f"config.evaluate.benchmarks.{task}"):
+            usable = [
+                n for n in TASKS if any(benchmarks.methods(n, k) for k in ("policy", "preference"))
+            ]
+            if task not in usable:
+                raise ValueError(f"no such task; known: {', '.join(usable)}")
+            items[task] = TASKS[task].read(Path(file))
+    return items
+
+
+def _task_settings(inputs: Inputs) -> TaskSettings:
+    g, models = inputs.config.generation, inputs.models
+    return TaskSettings(
+        open_chat=lambda: models.chat,
+        max_tokens=g.context_tokens,
+        window=g.context_tokens,
+        constitution=None,
+        few_shots=0,
+        sampling=make_sampling(g),
+        max_new_tokens=g.response_tokens,
+        threshold=0.0,
+        seed=inputs.seed,
+    )
+
+
+def _task_tools(inputs: Inputs, model: Model) -> TaskTools:
+    return TaskTools(_task_settings(inputs), _scorer(inputs, model), _generator(inputs, model))
 
 
 def _oracle(config: Any) -> Oracle | None:
@@ -188,6 +244,12 @@ def programs(inputs: Inputs) -> list[Program]:
     ]
     scores = tools.reward.scorer.preference_programs("evaluate: scores", g.context_tokens)
     evaluators = [p for e in registry.EVALUATORS.values() for p in e.programs(tools)]
+    items = _benchmarks(inputs.config)
+    tried = [
+        program
+        for whose, model in different.values()
+        for program in benchmarks.programs(items, "policy", whose, _task_tools(inputs, model))
+    ]
     # Where samples are truncated, each policy scores its own; evaluators list the base model's.
     own = [
         program
@@ -203,7 +265,7 @@ def programs(inputs: Inputs) -> list[Program]:
     return [
         *with_remedy(map(held, responses), SAMPLING_REMEDY),
         *with_remedy((replace(p, resident=(base.params,) * 2) for p in scores), SCORING_REMEDY),
-        *with_remedy(map(held, [*evaluators, *own]), SCORING_REMEDY, "evaluate: "),
+        *with_remedy(map(held, [*evaluators, *own, *tried]), SCORING_REMEDY, "evaluate: "),
         *with_remedy([*judge, *map(held, loading)], MEMORY_REMEDY, "evaluate: "),
     ]
 
@@ -221,10 +283,11 @@ def check(inputs: Inputs) -> None:
 
 
 def _extra(inputs: Inputs) -> Any:
-    """What is measured, and the oracle's code."""
+    """What is measured, the oracle's code, and the items of benchmarks."""
     oracle, plan = _oracle(inputs.config), plan_of(inputs.config)
     code = inspect.getsource(sys.modules[oracle.__module__]) if oracle else ""
-    return [registry.declared_keys(plan), code]
+    items = repr(_benchmarks(inputs.config))
+    return [registry.declared_keys(plan), code, sha256(items.encode("utf-8")).hexdigest()]
 
 
 STAGE = Stage(

@@ -14,6 +14,7 @@ from cai_jax.data.readers import Prompt
 from cai_jax.data.records import write_records
 from cai_jax.data.rows import Comparison, Reply
 from cai_jax.feedback.audit import audit
+from cai_jax.feedback.baselines import baselines
 from cai_jax.feedback.labeler import Judgement, Labeler, LabelerTools, ResponsePair
 from cai_jax.feedback.registry import LABELERS
 from cai_jax.generation.engine import Generator
@@ -141,13 +142,23 @@ def audit_labeler(inputs: Inputs, labeler: Labeler) -> dict[str, dict[str, float
             principles = draw_principles(inputs, pair.id)
             pairs.append(ResponsePair(pair.id, pair.messages, *options, principles))
             truth.append(not flip)
-        result = audit(labeler.judge(pairs), truth)
-        out[half] = {**asdict(result), "better_than_chance": result.better_than_chance}
-    heard = out["audit"]
+        result = audit(labeler.judge(pairs), truth, baselines(pairs, truth))
+        out[half] = {
+            **asdict(result),
+            "better_than_chance": result.better_than_chance,
+            "better_baselines": result.better_baselines,
+        }
+    tell(inputs.config.feedback.method, out["audit"])
+    return out
+
+
+def tell(method: str, heard: dict[str, Any]) -> None:
+    """Logs what an audit found; warns of a labeler that guesses, or does worse than a baseline."""
     line = (
-        f"feedback: audit of {inputs.config.feedback.method} on {heard['pairs']} held-out labelled "
-        f"pairs: accuracy {heard['accuracy']:.2f} "
-        f"[{heard['accuracy_low']:.2f}, {heard['accuracy_high']:.2f}]"
+        f"feedback: audit of {method} on {heard['pairs']} held-out labelled pairs: accuracy "
+        f"{heard['accuracy']:.2f} [{heard['accuracy_low']:.2f}, {heard['accuracy_high']:.2f}]; on "
+        f"the same pairs a bag of words reaches {heard['bag_of_words']:.2f}, length alone "
+        f"{heard['length']:.2f}"
     )
     if heard["better_than_chance"]:
         log.info("%s", line)
@@ -157,7 +168,14 @@ def audit_labeler(inputs: Inputs, labeler: Labeler) -> dict[str, dict[str, float
             "feedback model (config.feedback.source) or another config.feedback.method.",
             line,
         )
-    return out
+    if better := heard["better_baselines"]:
+        log.warning(
+            "feedback: %s is right less often than %s, which understands nothing. Use a larger "
+            "feedback model (config.feedback.source) or another config.feedback.method, or audit "
+            "on pairs whose surface says less (config.data.harmlessness_pairs).",
+            method,
+            " and ".join(name.replace("_", " ") for name in better),
+        )
 
 
 def draw_principles(inputs: Inputs, item: str) -> tuple[FeedbackPrinciple, ...]:
