@@ -81,6 +81,8 @@ def test_every_preset_parses(name, preset):
     config = parse_config(read_config(name, preset).to_dict())
     assert config == parse_config(load_config(name, preset))
     assert config.workdir.startswith("runs/")
+    assert config.rl.missing_stop_penalty > 0  # what never ends, pays
+    assert config.rl.unusable_penalty > 0
 
 
 def test_presets_have_workdirs_of_their_own():

@@ -158,7 +158,7 @@ def test_a_value_function_with_a_rate_of_its_own_explains_returns(mesh):
         for iteration in range(11):
             experience, stats = setting.prepare(rollout)
             by_hand = explained(
-                *map(np.asarray, (experience.returns_bt, experience.values_bt, rollout.mask_bt))
+                *map(np.asarray, (experience.returns_bt, experience.values_bt, rollout.judged_bt))
             )
             np.testing.assert_allclose(stats["explained_variance"], by_hand, atol=1e-4)
             setting.update(experience, iteration)
