@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cai_jax.evaluation.elo import SCALE, Games, centring, coded, design_of, fit, rate, tournament
+from cai_jax.evaluation.elo import SCALE, Games, coded, design_of, fit, rate, to_elo, tournament
 
 OUT = Path(__file__).parent / "results" / "elo_coverage.json"
 TOURNAMENTS = 500
@@ -79,7 +79,7 @@ def percentile_bootstrap(
     design, (pair, result) = design_of(players), coded(games, players)
     seen = np.bincount(pair * 3 + result, minlength=design[..., 0].size) / len(pair)
     counts = rng.multinomial(len(pair), seen, size=resamples).reshape(resamples, -1, 3)
-    elos = fit(counts, design)[0] @ centring(players).T
+    elos = fit(counts, design)[0] @ to_elo(np.eye(players) - 1 / players).T
     return np.quantile(elos, [0.025, 0.975], axis=0)
 
 

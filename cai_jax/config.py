@@ -309,7 +309,11 @@ class EvaluateConfig:
 
     red_team_prompts: Count = setting(44, "how many are answered")
     helpful_prompts: Count = setting(26, "how many are answered")
+    samples_per_prompt: Count = setting(2, "replies of each policy to a prompt")
     labelled_pairs: int = setting(40, "of each kind, at most", ge=2)
+    judge: str = setting("", "model that compares replies, by feedback.method; empty: feedback's")
+    judge_principles: Count = setting(2, "drawn for each prompt, at most")
+    judge_margin: float = setting(0.02, "labels so near one half are ties", ge=0, lt=0.5)
     bootstrap_samples: int = setting(2000, "of each interval", ge=100)
     oracle: str = setting("", "MODULE:FUNCTION from prompt and reply to measures; empty: none")
     benchmarks: dict[str, str] = setting({}, "files by task; see evaluation/tasks/registry.py")

@@ -5,10 +5,12 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from cai_jax.constitution.schema import FeedbackPrinciple
 from cai_jax.data.rows import Revision, Sample
-from cai_jax.evaluation.evaluator import Evidence, Reply, Tools
+from cai_jax.evaluation.evaluator import Evidence, Judge, Reply, Tools
 from cai_jax.evaluation.measure import Measure, Plan
 from cai_jax.feedback.audit import Audit
+from cai_jax.feedback.labeler import Judgement
 from cai_jax.generation.engine import Completion
 from cai_jax.prompts.messages import user
 
@@ -48,6 +50,31 @@ class FlatScorer:
 
     def logprob_programs(self, name, temperature):
         return []
+
+
+class LongerIsBetter:
+    """A labeler: the longer reply wins, in both orders; of equal lengths, who stands first."""
+
+    @classmethod
+    def make(cls, tools):
+        return cls()
+
+    @staticmethod
+    def programs(tools, name):
+        return []
+
+    def judge(self, pairs):
+        longer = [np.sign(len(pair.first) - len(pair.second)) for pair in pairs]
+        return [
+            Judgement(np.array([0.5 + 0.4 * (s or 1)]), np.array([0.5 + 0.4 * (s or -1)]))
+            for s in longer
+        ]
+
+
+PRINCIPLES = tuple(
+    FeedbackPrinciple(name, "", tags, "", "", "")
+    for name, tags in (("p", ("harm",)), ("q", ("helpfulness",)), ("r", ("tone",)))
+)
 
 
 def reply(policy, group, number, text, score, tokens=2, logprob=-1.0):
@@ -92,10 +119,13 @@ PLAN = Plan(
 )
 
 
+JUDGE = Judge(LongerIsBetter, None, PRINCIPLES, per_pair=2, margin=0.02)
+
+
 def evidence(**changes):
     given = {
         "plan": PLAN,
-        "tools": Tools(CountingReward(), FlatScorer(-3.0), 1.0),
+        "tools": Tools(CountingReward(), FlatScorer(-3.0), JUDGE, 1.0),
         "replies": {
             "base": replies("base", ["a", "a b", "a b c", "a", "shown"], [0, 1, 2, 3, 99]),
             "rl_cai": replies("rl_cai", ["a b", "a b", "a", "a", "shown"], [1, 3, 2, 2, 99]),

@@ -36,18 +36,24 @@ class Games:
 
 @dataclass(frozen=True)
 class Ratings:
-    """In units of Elo, 0 being the mean of the players; float [players]."""
+    """In units of Elo, 0 being the mean of the players, or contrasts of them; float [n]."""
 
     elo: np.ndarray
     low: np.ndarray
     high: np.ndarray
 
 
-def rate(games: Games, players: int) -> Ratings:
+def rate(games: Games, players: int, contrasts: np.ndarray | None = None) -> Ratings:
     """Ratings with Wald intervals, wider where games of a unit depend on each other.
 
     The intervals cover better than a bootstrap's, which sees no spread where a player never loses;
     see benchmarks/elo_coverage.py.
+
+    Args:
+      games: at least one.
+      players: how many there are.
+      contrasts: what is wanted of the strengths, such as differences; float [n, players] with rows
+        that sum to 0. None: every player's, over the mean of all.
 
     Raises:
       ValueError: there are no games, an outcome is none of three, or a player plays itself.
@@ -58,17 +64,17 @@ def rate(games: Games, players: int) -> Ratings:
     np.add.at(counts, (pair, result), 1)
     strengths, information = fit(counts, design)
     model = np.linalg.inv(information)
-    centred = centring(players)
-    half_width = stats.norm.ppf(0.975) * _errors(centred, model)
-    units = np.unique(() if games.unit is None else games.unit, return_inverse=True)[1]
-    if (k := 1 + units.max(initial=0)) > 1:
+    wanted = to_elo(np.eye(players) - 1 / players if contrasts is None else contrasts)
+    half_width = stats.norm.ppf(0.975) * _errors(wanted, model)
+    if games.unit is not None and (k := len(np.unique(games.unit))) > 1:
+        units = np.unique(games.unit, return_inverse=True)[1]
         residuals = design - np.einsum("po,pok->pk", _shares(strengths, design), design)[:, None]
         scores = np.zeros((k, design.shape[2]))
         np.add.at(scores, units, residuals[pair, result])
         robust = model @ (scores.T @ scores * k / (k - 1)) @ model
-        clustered = stats.t.ppf(0.975, k - 1) * _errors(centred, robust)
+        clustered = stats.t.ppf(0.975, k - 1) * _errors(wanted, robust)
         half_width = np.maximum(half_width, clustered)
-    elo = centred @ strengths
+    elo = wanted @ strengths
     return Ratings(elo, elo - half_width, elo + half_width)
 
 
@@ -114,10 +120,9 @@ def design_of(players: int) -> np.ndarray:
     return design[:, :, 1:]  # the first player's strength is 0
 
 
-def centring(players: int) -> np.ndarray:
-    """Takes fitted parameters to ratings over their mean; float [players, parameters]."""
-    strengths = np.eye(players)[:, 1:] - 1 / players
-    return SCALE * np.append(strengths, np.zeros((players, 1)), axis=1)
+def to_elo(contrasts: np.ndarray) -> np.ndarray:
+    """Takes fitted parameters to contrasts of strengths, in Elo; float [n, parameters]."""
+    return SCALE * np.append(contrasts[:, 1:], np.zeros((len(contrasts), 1)), axis=1)
 
 
 def _shares(parameters: np.ndarray, design: np.ndarray) -> np.ndarray:
@@ -128,7 +133,8 @@ def _shares(parameters: np.ndarray, design: np.ndarray) -> np.ndarray:
 
 
 def _errors(contrasts: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.einsum("pk,kl,pl->p", contrasts, covariance, contrasts))
+    """Standard errors of contrasts; rounding can leave a variance of 0 below it."""
+    return np.sqrt(np.maximum(np.einsum("pk,kl,pl->p", contrasts, covariance, contrasts), 0))
 
 
 def coded(games: Games, players: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cai_jax.constitution.schema import FeedbackPrinciple
 from cai_jax.data.readers import LabelledPair
 from cai_jax.data.rows import Comparison, Revision, Sample
 from cai_jax.evaluation.measure import CASES, GIVEN, PROMPT_SETS, Measure, Measurement, Plan
@@ -16,6 +17,7 @@ from cai_jax.evaluation.statistics import (
     least_half_width,
 )
 from cai_jax.feedback.audit import Audit
+from cai_jax.feedback.labeler import Labeler, LabelerTools
 from cai_jax.generation.engine import Completion
 from cai_jax.generation.scoring import Scorer
 from cai_jax.parallel.program import Program
@@ -36,11 +38,31 @@ class Reply:
 
 
 @dataclass(frozen=True)
+class Judge:
+    """Who compares replies, and how.
+
+    Attributes:
+      labeler: of feedback/registry.py.
+      tools: what it is made of.
+      principles: that it may compare under.
+      per_pair: how many of them are drawn for a pair.
+      margin: labels so near one half are ties.
+    """
+
+    labeler: type[Labeler]
+    tools: LabelerTools
+    principles: tuple[FeedbackPrinciple, ...]
+    per_pair: int
+    margin: float
+
+
+@dataclass(frozen=True)
 class Tools:
     """Models that evaluators may run; abstract where only programs are asked for."""
 
     reward: Reward
     base: Scorer  # of the base model
+    judge: Judge
     temperature: float  # of sampling; 1 where the likeliest token is taken
 
 
@@ -122,6 +144,7 @@ class Evaluator:
       measures: that it gives of each of them; none: it is left out of this run.
       cases: what the n of its measurements counts.
       given: what its numbers are conditional on.
+      warning: what a reader must know before anything else; empty: nothing.
       evaluate: gives them; where there are no cases, a measurement is missing.
       programs: what it compiles, known from abstract models. Those of the reward are listed by the
         stage, which scores all replies.
@@ -134,6 +157,7 @@ class Evaluator:
     programs: Callable[[Tools], list[Program]] = lambda tools: []
     cases: str = CASES
     given: str = GIVEN
+    warning: Callable[[Plan], str] = lambda plan: ""
 
 
 def numbered(units: Sequence[Hashable] | None) -> list[int] | None:

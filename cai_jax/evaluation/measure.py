@@ -87,6 +87,7 @@ class Section:
     Attributes:
       cases: what n counts.
       given: what the numbers are conditional on.
+      warning: what a reader must know before anything else; empty: nothing.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Section:
     measures: tuple[Measure, ...]
     cases: str = CASES
     given: str = GIVEN
+    warning: str = ""
 
     def key(self, measure: str, subject: str, group: str) -> str:
         """NAME.MEASURE/SUBJECT, and /GROUP where there is one."""
@@ -125,6 +127,7 @@ class Plan:
     rounds: int  # of revision
     oracle: tuple[Measure, ...]  # that the oracle gives; empty: there is none
     labeler: str
+    judge_is_feedback: bool = False  # of win rates: the model whose labels were trained on
     metrics: tuple[str, ...]  # of RL, as its history names them
     benchmarks: tuple[Measure, ...] = ()  # of policies
     judge_benchmarks: tuple[Measure, ...] = ()  # of the preference model

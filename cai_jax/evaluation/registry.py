@@ -14,9 +14,11 @@ from cai_jax.evaluation.preference import PREFERENCE
 from cai_jax.evaluation.preference_model import PREFERENCE_MODEL
 from cai_jax.evaluation.revisions import REVISIONS
 from cai_jax.evaluation.text import TEXT
+from cai_jax.evaluation.win_rate import WIN_RATES
 
 EVALUATORS: dict[str, Evaluator] = {
     "preference": PREFERENCE,
+    "win_rate": WIN_RATES,
     "kl": KL,
     "text": TEXT,
     "oracle": ORACLE,
@@ -32,7 +34,9 @@ EVALUATORS: dict[str, Evaluator] = {
 def sections(plan: Plan) -> list[Section]:
     """What every evaluator will measure; those that have nothing to are left out."""
     found = (
-        Section(name, e.title, e.subjects(plan), e.measures(plan), e.cases, e.given)
+        Section(
+            name, e.title, e.subjects(plan), e.measures(plan), e.cases, e.given, e.warning(plan)
+        )
         for name, e in EVALUATORS.items()
     )
     return [section for section in found if section.measures]

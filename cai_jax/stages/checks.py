@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 
 from cai_jax.config import ConfigError, batch_parts
@@ -82,11 +83,11 @@ def check_models(run: Run) -> None:
         for more positions than the model has, or policy and preference model read other tokens.
     """
     c, models = run.config, run.models
-    for field_name in ("model", "feedback", "pm_train"):
-        name = getattr(c, field_name).source
+    for field_name in ("model.source", "feedback.source", "pm_train.source", "evaluate.judge"):
+        name = attrgetter(field_name)(c)
         if name and models.source(name).kind != "policy":
             raise ConfigError(
-                f"config.{field_name}.source: {name} is a preference model; name a language model"
+                f"config.{field_name}: {name} is a preference model; name a language model"
             )
     if c.model.architecture:
         planned = ModelSource(Path(c.model.architecture)).config

@@ -14,7 +14,7 @@ from cai_jax.config import naming
 from cai_jax.data.records import read_records, write_records
 from cai_jax.data.rows import Comparison, Revision, Sample
 from cai_jax.evaluation import benchmarks, registry
-from cai_jax.evaluation.evaluator import Evidence, Oracle, Reply, Tools
+from cai_jax.evaluation.evaluator import Evidence, Judge, Oracle, Reply, Tools
 from cai_jax.evaluation.measure import PROMPT_SETS, Measurement, Plan
 from cai_jax.evaluation.oracle import oracle_measures
 from cai_jax.evaluation.preference import headline
@@ -22,21 +22,24 @@ from cai_jax.evaluation.preference_model import KINDS
 from cai_jax.evaluation.tasks.registry import TASKS
 from cai_jax.evaluation.tasks.task import TaskSettings, TaskTools
 from cai_jax.feedback.audit import Audit
+from cai_jax.feedback.registry import LABELERS
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
 from cai_jax.keys import named_key
 from cai_jax.models.blueprint import Model
+from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.hosts import write_text
 from cai_jax.parallel.program import Program
 from cai_jax.rl.reward import usable
-from cai_jax.stages.data import SHOWN_PROMPTS, Selection, first
+from cai_jax.stages.data import SHOWN_PROMPTS, Selection, first, repeated
 from cai_jax.stages.engines import (
     MEMORY_REMEDY,
     SAMPLING_REMEDY,
     SCORING_REMEDY,
     load_function,
     make_generator,
+    make_labeler_tools,
     make_reward,
     make_sampling,
     make_scorer,
@@ -61,16 +64,23 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
         replies[name], found, used = _policy(inputs, name, base, tools, items)
         tried += found
         tokens += used
-    judge = TaskTools(_task_settings(inputs), tools.reward.scorer)
-    tried += benchmarks.measured(items, "preference", benchmarks.JUDGE, judge)
+    scored = TaskTools(_task_settings(inputs), tools.reward.scorer)
+    tried += benchmarks.measured(items, "preference", benchmarks.JUDGE, scored)
     evaluation = registry.evaluate_all(_evidence(inputs, tools, replies, tried))
+    for section in evaluation.sections:
+        if section.warning:
+            log.warning("evaluate: %s", section.warning)
     for subject, told in headline(evaluation).items():
         log.info("evaluate: score over all held-out prompts: %s %s", subject, told)
     results = asdict(evaluation)
     rows = [reply.row for found in replies.values() for reply in found]
     write_records(folder / "samples", rows, Sample)
     write_text(folder / "evaluation.json", json.dumps(results, indent=2) + "\n")
-    return Outcome(results, tokens + tools.reward.scorer.tokens + tools.base.tokens)
+    judge = tools.judge.tools
+    tokens += sum(
+        m.tokens for m in (tools.reward.scorer, tools.base, judge.scorer, judge.generator)
+    )
+    return Outcome(results, tokens)
 
 
 def _policy(
@@ -89,7 +99,9 @@ def _reply(inputs: Inputs, name: str, model: Model, tools: Tools) -> tuple[list[
     """A policy's replies, scored, and the tokens that this took of it."""
     g, chat = inputs.config.generation, inputs.models.chat
     sampling = make_sampling(g)
-    prompts = [(group, prompt) for group in PROMPT_SETS for prompt in inputs.rows(group)]
+    times = inputs.config.evaluate.samples_per_prompt
+    repeats = {group: repeated(inputs.rows(group), times) for group in PROMPT_SETS}
+    prompts = [(group, prompt) for group, again in repeats.items() for prompt in again]
     prompts += [("shown", prompt) for prompt in SHOWN_PROMPTS]
     generator = _generator(inputs, model)
     ids = [chat.prompt_ids(prompt.messages) for _, prompt in prompts]
@@ -131,7 +143,7 @@ def _evidence(
     halves = inputs.manifest("feedback")["metrics"]["audit"]
     names = [field.name for field in fields(Audit)]
     return Evidence(
-        plan=plan_of(inputs.config),
+        plan=replace(plan_of(inputs.config), judge_is_feedback=_judge_is_feedback(inputs)),
         tools=tools,
         replies=replies,
         revisions=[row for folder in steps for row in read_records(folder, Revision)],
@@ -216,8 +228,31 @@ def _scorer(inputs: Inputs, model: Model) -> Scorer:
 
 def _tools(inputs: Inputs, base: Model) -> Tools:
     """Models that evaluators run; abstract ahead."""
-    temperature = inputs.config.generation.temperature or 1.0
-    return Tools(make_reward(inputs), _scorer(inputs, base), temperature)
+    c, source = inputs.config, _judge_source(inputs)
+    model = base if source == inputs.models.source() else inputs.models.policy(source)
+    judge = Judge(
+        labeler=LABELERS[c.feedback.method],
+        tools=make_labeler_tools(inputs, model, source),
+        principles=inputs.constitution.feedback,
+        per_pair=c.evaluate.judge_principles,
+        margin=c.evaluate.judge_margin,
+    )
+    return Tools(make_reward(inputs), _scorer(inputs, base), judge, c.generation.temperature or 1.0)
+
+
+def _judge_source(inputs: Inputs) -> ModelSource:
+    """The model that compares replies."""
+    return inputs.models.source(inputs.config.evaluate.judge or inputs.config.feedback.source)
+
+
+def _judge_is_feedback(inputs: Inputs) -> bool:
+    """Whether it is the model whose labels were trained on, by whatever path."""
+    feedback = inputs.models.source(inputs.config.feedback.source)
+    return _files(_judge_source(inputs)) == _files(feedback)
+
+
+def _files(source: ModelSource) -> list[Path]:
+    return [p.resolve() for p in (source.path, *(folder for folder, _ in source.checkpoints))]
 
 
 def truncates(sampling: Sampling) -> bool:
@@ -260,21 +295,30 @@ def programs(inputs: Inputs) -> list[Program]:
         )
     ]
     loading = [p for name in POLICIES for p in models.loading_programs(models.policy_source(name))]
-    judge = models.loading_programs(models.preference_source())
-    held = partial(_with_resident, inputs, base.params, tools.reward.scorer.abstract_params)
+    preference = models.loading_programs(models.preference_source())
+    residents: tuple[Any, ...] = (base.params,)
+    if (source := _judge_source(inputs)) != models.source():
+        loading += models.loading_programs(source)
+        residents += (tools.judge.tools.scorer.abstract_params,)
+    held = partial(_with_resident, inputs, residents, tools.reward.scorer.abstract_params)
     return [
         *with_remedy(map(held, responses), SAMPLING_REMEDY),
-        *with_remedy((replace(p, resident=(base.params,) * 2) for p in scores), SCORING_REMEDY),
+        *with_remedy(
+            (replace(p, resident=(*residents, base.params)) for p in scores), SCORING_REMEDY
+        ),
         *with_remedy(map(held, [*evaluators, *own, *tried]), SCORING_REMEDY, "evaluate: "),
-        *with_remedy([*judge, *map(held, loading)], MEMORY_REMEDY, "evaluate: "),
+        *with_remedy([*preference, *map(held, loading)], MEMORY_REMEDY, "evaluate: "),
     ]
 
 
-def _with_resident(inputs: Inputs, base: Any, judge: Any, program: Program) -> Program:
-    """A program of a policy: the base model is resident, and the judge unless it is offloaded."""
+def _with_resident(
+    inputs: Inputs, residents: tuple[Any, ...], preference: Any, program: Program
+) -> Program:
+    """With the models that are resident: the preference model too unless it is offloaded."""
     if inputs.config.rl.offload:
-        return replace(program, resident=(base,))
-    return replace(program, resident=(base, judge), offload="config.rl.offload=True")
+        return replace(program, resident=residents)
+    offload = "config.rl.offload=True"
+    return replace(program, resident=(*residents, preference), offload=offload)
 
 
 def check(inputs: Inputs) -> None:
@@ -304,6 +348,7 @@ STAGE = Stage(
             for kind in KINDS
         },
     },
+    constitution=("feedback", "choice_examples", "thought_examples"),
     execute=execute,
     programs=programs,
     extra=_extra,

@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,13 @@ from cai_jax.data.records import write_records
 from cai_jax.data.rows import Comparison, Reply
 from cai_jax.feedback.audit import audit
 from cai_jax.feedback.baselines import baselines
-from cai_jax.feedback.labeler import Judgement, Labeler, LabelerTools, ResponsePair
+from cai_jax.feedback.labeler import Judgement, Labeler, ResponsePair
 from cai_jax.feedback.registry import LABELERS
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.keys import named_key, named_rng
 from cai_jax.models.blueprint import Model
 from cai_jax.parallel.program import Program
-from cai_jax.prompts.few_shots import FewShots
 from cai_jax.rl.reward import usable
 from cai_jax.stages.data import Selection, first, repeated
 from cai_jax.stages.engines import (
@@ -30,8 +28,7 @@ from cai_jax.stages.engines import (
     SAMPLING_REMEDY,
     SCORING_REMEDY,
     make_generator,
-    make_sampling,
-    make_scorer,
+    make_labeler_tools,
     with_remedy,
 )
 from cai_jax.stages.stage import Inputs, Outcome, Stage
@@ -44,7 +41,7 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     settings = inputs.config.feedback
     source = inputs.models.source(settings.source)
     judge = inputs.models.policy(source)
-    tools = _tools(inputs, judge)
+    tools = make_labeler_tools(inputs, judge, source)
     labeler = LABELERS[settings.method].make(tools)
     audits = audit_labeler(inputs, labeler)
     sampler = _sampler(inputs, None if settings.source else judge)
@@ -72,27 +69,6 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
             "label_strength": float(np.mean(np.abs(labels - 0.5))),
         },
         tools.scorer.tokens + tools.generator.tokens + sampled,
-    )
-
-
-def _tools(inputs: Inputs, model: Model) -> LabelerTools:
-    """The feedback model, as labelers use it; it may be abstract."""
-    f, g, models = inputs.config.feedback, inputs.config.generation, inputs.models
-    source = models.source(f.source)
-    mesh = models.decode_mesh
-    examples = LABELERS[f.method].few_shots(inputs.constitution) or ()
-    return LabelerTools(
-        scorer=make_scorer(g, model, mesh),
-        generator=make_generator(g, model, mesh, models.stop_ids_of(source)),
-        open_chat=partial(models.chat_of, source),
-        few_shots=FewShots(examples, f.few_shots, inputs.seed),
-        sampling=make_sampling(g),
-        seed=inputs.seed,
-        reasoning_tokens=f.reasoning_tokens,
-        chains=f.chains,
-        clamp_low=f.clamp_low,
-        clamp_high=f.clamp_high,
-        contrast_scale=f.contrast_scale,
     )
 
 
@@ -269,7 +245,8 @@ def target_ppm(probability: float, labels: str) -> int:
 def programs(inputs: Inputs) -> list[Program]:
     """Responses, with the labeler's model resident; and what the labeler asks of it."""
     f, g, models = inputs.config.feedback, inputs.config.generation, inputs.models
-    tools = _tools(inputs, models.policy(models.source(f.source)))
+    source = models.source(f.source)
+    tools = make_labeler_tools(inputs, models.policy(source), source)
     responses = _sampler(inputs, None).programs(
         "feedback: responses", g.response_tokens, Sampling(f.temperature)
     )

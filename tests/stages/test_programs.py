@@ -59,7 +59,7 @@ def jitted_functions() -> set[str]:
     """Names of the jitted functions at the top of our modules."""
     found = set()
     for module in pkgutil.walk_packages(cai_jax.__path__, "cai_jax."):
-        if module.name.endswith("__main__") or module.name == "cai_jax.compile":
+        if module.name.endswith("__main__") or module.name in ("cai_jax.compile", "cai_jax.evaluate"):
             continue
         loaded = importlib.import_module(module.name)
         for name, value in vars(loaded).items():
