@@ -43,7 +43,7 @@ from cai_jax.stages.engines import (
     with_remedy,
 )
 from cai_jax.stages.models import POLICIES
-from cai_jax.stages.rl import make_algorithm
+from cai_jax.stages.rl import looks_of, make_algorithm, read_looks
 from cai_jax.stages.stage import Inputs, Outcome, Stage
 
 log = logging.getLogger("cai_jax")
@@ -70,7 +70,9 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     rows = [reply.row for found in replies.values() for reply in found]
     write_records(folder / "samples", rows, Sample)
     write_text(folder / "evaluation.json", json.dumps(results, indent=2) + "\n")
-    return Outcome(results, tokens + tools.reward.scorer.tokens + tools.base.tokens)
+    judges = [judge for judge in (tools.reward, tools.second) if judge]
+    tokens += sum(judge.scorer.tokens for judge in judges) + tools.base.tokens
+    return Outcome(results, tokens)
 
 
 def _policy(
@@ -104,6 +106,7 @@ def _reply(inputs: Inputs, name: str, model: Model, tools: Tools) -> tuple[list[
         tokens += scorer.tokens
     parsed = [usable(chat, sample) for sample in samples]
     scores = tools.reward(ids, parsed, f"evaluate: score {name}")
+    seconds = tools.second(ids, parsed, f"evaluate: score {name}") if tools.second else 0 * scores
     rows = [
         Sample(
             id=f"{group}/{prompt.id}/{name}",
@@ -113,9 +116,10 @@ def _reply(inputs: Inputs, name: str, model: Model, tools: Tools) -> tuple[list[
             response=reply.text if reply else chat.text(sample.ids),
             finished=sample.finished,
             score=float(score),
+            second_score=float(second),
         )
-        for (group, prompt), sample, reply, score in zip(
-            prompts, samples, parsed, scores, strict=True
+        for (group, prompt), sample, reply, score, second in zip(
+            prompts, samples, parsed, scores, seconds, strict=True
         )
     ]
     parses = [reply is not None for reply in parsed]
@@ -139,6 +143,7 @@ def _evidence(
         pairs={kind: inputs.rows(f"{kind}_pairs") for kind in KINDS},
         audits={half: Audit(**{n: found[n] for n in names}) for half, found in halves.items()},
         history=json.loads(history),
+        looks=read_looks(inputs.artifact("rl")),
         oracle=_oracle(inputs.config),
         bootstrap_samples=inputs.config.evaluate.bootstrap_samples,
         seed=inputs.seed,
@@ -159,10 +164,12 @@ def plan_of(config: Any) -> Plan:
         policies=tuple(POLICIES),
         rounds=config.sl_data.rounds,
         oracle=measures,
+        second_model=bool(config.second_model.prompts),
         labeler=config.feedback.method,
         metrics=make_algorithm(config.rl).shown,
         benchmarks=benchmarks.measures(items, "policy"),
         judge_benchmarks=benchmarks.measures(items, "preference"),
+        looks=looks_of(config.rl),
     )
 
 
@@ -217,7 +224,8 @@ def _scorer(inputs: Inputs, model: Model) -> Scorer:
 def _tools(inputs: Inputs, base: Model) -> Tools:
     """Models that evaluators run; abstract ahead."""
     temperature = inputs.config.generation.temperature or 1.0
-    return Tools(make_reward(inputs), _scorer(inputs, base), temperature)
+    second = make_reward(inputs, "second_model") if inputs.config.second_model.prompts else None
+    return Tools(make_reward(inputs), second, _scorer(inputs, base), temperature)
 
 
 def truncates(sampling: Sampling) -> bool:
@@ -260,11 +268,16 @@ def programs(inputs: Inputs) -> list[Program]:
         )
     ]
     loading = [p for name in POLICIES for p in models.loading_programs(models.policy_source(name))]
-    judge = models.loading_programs(models.preference_source())
-    held = partial(_with_resident, inputs, base.params, tools.reward.scorer.abstract_params)
+    judges = {"pm_train": tools.reward} | ({"second_model": tools.second} if tools.second else {})
+    judge = [
+        p for stage in judges for p in models.loading_programs(models.preference_source(stage))
+    ]
+    params = [reward.scorer.abstract_params for reward in judges.values()]
+    held = partial(_with_resident, inputs, base.params, params)
+    beside = (*(base.params,) * 2, *params[1:])
     return [
         *with_remedy(map(held, responses), SAMPLING_REMEDY),
-        *with_remedy((replace(p, resident=(base.params,) * 2) for p in scores), SCORING_REMEDY),
+        *with_remedy((replace(p, resident=beside) for p in scores), SCORING_REMEDY),
         *with_remedy(map(held, [*evaluators, *own, *tried]), SCORING_REMEDY, "evaluate: "),
         *with_remedy([*judge, *map(held, loading)], MEMORY_REMEDY, "evaluate: "),
     ]
@@ -292,8 +305,8 @@ def _extra(inputs: Inputs) -> Any:
 
 STAGE = Stage(
     name="evaluate",
-    needs=("sl_data", "sl_train", "feedback", "pm_train", "rl"),
-    blocks=("evaluate", "generation", "rl", "sl_data", "feedback"),
+    needs=("sl_data", "sl_train", "feedback", "pm_train", "second_model", "rl"),
+    blocks=("evaluate", "generation", "rl", "sl_data", "feedback", "second_model"),
     data={
         "red_team": first("red_team_prompts", "evaluation", "evaluate.red_team_prompts"),
         "helpful": first("helpful_prompts", "evaluation", "evaluate.helpful_prompts"),
