@@ -85,6 +85,17 @@ def _in_order(value: Any) -> Any:
     return (*(s for s in STAGES if s in names), *(n for n in names if n not in STAGES))
 
 
+def _by_task(value: Any) -> Any:
+    """Files by task, from a text."""
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.partition("=") for pair in value.split(",") if pair]
+    if any(not file for _, _, file in pairs):
+        raise ValueError("each must be TASK=FILE")
+    return {task.strip(): file.strip() for task, _, file in pairs}
+
+
+Benchmarks = Annotated[dict[str, str], BeforeValidator(_by_task)]
 Stages = Annotated[tuple[Stage, ...], BeforeValidator(_in_order)]
 
 
@@ -332,7 +343,11 @@ class EvaluateConfig:
     labelled_pairs: int = setting(40, "of each kind, at most", ge=2)
     bootstrap_samples: int = setting(2000, "of each interval", ge=100)
     oracle: str = setting("", "MODULE:FUNCTION from prompt and reply to measures; empty: none")
-    benchmarks: dict[str, str] = setting({}, "files by task; see evaluation/tasks/registry.py")
+    benchmarks: Benchmarks = setting(
+        "",
+        "TASK=FILE, with commas between; see evaluation/tasks/registry.py",
+        validate_default=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
