@@ -20,7 +20,15 @@ from pydantic_core import ErrorDetails, PydanticUndefined, ValidationError
 from cai_jax.data.splits import ZONES, Purpose
 
 Stage = Literal[
-    "pretrain", "sl_data", "sl_train", "feedback", "pm_train", "rl", "evaluate", "report"
+    "pretrain",
+    "sl_data",
+    "sl_train",
+    "feedback",
+    "pm_train",
+    "second_model",
+    "rl",
+    "evaluate",
+    "report",
 ]
 Remat = Literal[
     "nothing_saveable", "dots_with_no_batch_dims_saveable", "dots_saveable", "everything_saveable"
@@ -77,6 +85,17 @@ def _in_order(value: Any) -> Any:
     return (*(s for s in STAGES if s in names), *(n for n in names if n not in STAGES))
 
 
+def _by_task(value: Any) -> Any:
+    """Files by task, from a text."""
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.partition("=") for pair in value.split(",") if pair]
+    if any(not file for _, _, file in pairs):
+        raise ValueError("each must be TASK=FILE")
+    return {task.strip(): file.strip() for task, _, file in pairs}
+
+
+Benchmarks = Annotated[dict[str, str], BeforeValidator(_by_task)]
 Stages = Annotated[tuple[Stage, ...], BeforeValidator(_in_order)]
 
 
@@ -244,6 +263,13 @@ class PMTrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class SecondModelConfig:
+    """A second preference model, which RL never climbs; trained as pm_train says."""
+
+    prompts: Natural = setting(20, "red-team prompts with pairs of responses; 0: there is none")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class DirectConfig:
     """DPO and IPO, which learn from the comparisons themselves."""
 
@@ -293,6 +319,11 @@ class RLConfig:
         1.0, "a reply that does not parse earns this much less than the lowest to its prompt"
     )
     missing_stop_penalty: NonNegative = setting(1.0, "off the score of a response without end")
+    watch_every: Natural = setting(
+        2, "iterations from one look of the second preference model to the next; 0: it does not"
+    )
+    watch_prompts: Count = setting(24, "that are answered at each look")
+    patience: Natural = setting(0, "looks without a better one before RL stops; 0: it never does")
     offload: bool = execution(False, "keep unused preference model and reference in host memory")
     helpful_fraction: Fraction = setting(0.25, "share of helpfulness prompts")
     max_sampler_gap: Positive = execution(0.05, "nats, mean over tokens; warns above it")
@@ -316,7 +347,11 @@ class EvaluateConfig:
     judge_margin: float = setting(0.02, "labels so near one half are ties", ge=0, lt=0.5)
     bootstrap_samples: int = setting(2000, "of each interval", ge=100)
     oracle: str = setting("", "MODULE:FUNCTION from prompt and reply to measures; empty: none")
-    benchmarks: dict[str, str] = setting({}, "files by task; see evaluation/tasks/registry.py")
+    benchmarks: Benchmarks = setting(
+        "",
+        "TASK=FILE, with commas between; see evaluation/tasks/registry.py",
+        validate_default=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -344,6 +379,7 @@ class Config:
     sl_train: SLTrainConfig = SLTrainConfig()
     feedback: FeedbackConfig = FeedbackConfig()
     pm_train: PMTrainConfig = PMTrainConfig()
+    second_model: SecondModelConfig = SecondModelConfig()
     rl: RLConfig = RLConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
@@ -430,6 +466,16 @@ def _contradictions(c: Config) -> Iterator[str]:
                 f"config.{kind}_tokens: {new} leaves no room for a prompt within "
                 f"config.generation.context_tokens = {room}"
             )
+    if c.rl.watch_every and not c.second_model.prompts:
+        yield (
+            f"config.rl.watch_every: {c.rl.watch_every}, but nobody looks: set it to 0, or "
+            "config.second_model.prompts above 0"
+        )
+    if c.rl.watch_every and c.rl.watch_prompts > c.rl.batch_size:
+        yield (
+            f"config.rl.watch_prompts: {c.rl.watch_prompts}, above config.rl.batch_size = "
+            f"{c.rl.batch_size}, which are sampled at once"
+        )
     if c.rl.kl_target and c.rl.kl_horizon <= 0.2 * c.rl.batch_size:
         yield (
             f"config.rl.kl_horizon: {c.rl.kl_horizon} is not above a fifth of config.rl.batch_size "

@@ -42,9 +42,7 @@ def whole() -> ConfigDict:
     files = ("red_team_prompts", "helpful_prompts", "helpfulness_pairs", "harmlessness_pairs")
     c.data = {name: f"datasets/microworld/{name}.jsonl" for name in files}
     # Of topics; the corpus shows those of training and of the second preference model.
-    c.data.update(
-        second_model_percent=10, development_percent=5, audit_percent=10, evaluation_percent=20
-    )
+    c.data.update(development_percent=5, audit_percent=10)
     c.generation = dict(
         temperature=0.7,
         batch_size=64,
@@ -93,6 +91,7 @@ def whole() -> ConfigDict:
         value_coef=0.5,
         helpful_fraction=0.5,
         max_sampler_gap=0.01,
+        watch_every=5,
     )
     c.evaluate = dict(
         red_team_prompts=65,

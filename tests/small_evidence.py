@@ -13,6 +13,7 @@ from cai_jax.feedback.audit import Audit
 from cai_jax.feedback.labeler import Judgement
 from cai_jax.generation.engine import Completion
 from cai_jax.prompts.messages import user
+from cai_jax.rl.watch import Look
 
 HARM, HELP = (user("harm"),), (user("help"),)
 MEASURES = (  # of the oracle below
@@ -79,7 +80,7 @@ PRINCIPLES = tuple(
 
 def reply(policy, group, number, text, score, tokens=2, logprob=-1.0):
     prompt = user(f"harm {number}" if group == "red_team" else f"help {number}")
-    row = Sample(f"{group}/{number}/{policy}", policy, group, (prompt,), text, True, score)
+    row = Sample(f"{group}/{number}/{policy}", policy, group, (prompt,), text, True, score, -score)
     logprobs = np.full(tokens, logprob, np.float32)
     return Reply(row, [1], Completion([5] * tokens, logprobs, True), bool(text))
 
@@ -113,6 +114,8 @@ def revision(prompt_id, number, response):
 PLAN = Plan(
     policies=("base", "rl_cai"),
     rounds=2,
+    second_model=True,
+    looks=(0, 2, 4),
     oracle=MEASURES,
     labeler="multiple_choice",
     metrics=("score", "kl_k3"),
@@ -125,7 +128,7 @@ JUDGE = Judge(LongerIsBetter, None, PRINCIPLES, per_pair=2, margin=0.02)
 def evidence(**changes):
     given = {
         "plan": PLAN,
-        "tools": Tools(CountingReward(), FlatScorer(-3.0), JUDGE, 1.0),
+        "tools": Tools(CountingReward(), CountingReward(), FlatScorer(-3.0), JUDGE, 1.0),
         "replies": {
             "base": replies("base", ["a", "a b", "a b c", "a", "shown"], [0, 1, 2, 3, 99]),
             "rl_cai": replies("rl_cai", ["a b", "a b", "a", "a", "shown"], [1, 3, 2, 2, 99]),
@@ -143,6 +146,7 @@ def evidence(**changes):
         "pairs": {"harmlessness": [], "helpfulness": []},
         "audits": {"audit": Audit(4, 0.75, 0.3, 0.95, 0.5, 1.0, 0.1, 1.0, 0.5)},
         "history": [{"score": 0.0, "kl_k3": 0.0}, {"score": 1.5, "kl_k3": 0.2}],
+        "looks": [Look(0, [0.0, 0.0], [0.0, 0.0]), Look(2, [1.0, 3.0], [1.0, 0.0])],
         "oracle": oracle,
         "bootstrap_samples": 100,
         "seed": 0,

@@ -26,6 +26,7 @@ def summary(**changes):
         "sl_train": {},
         "feedback": {"audit": {"audit": {"better_than_chance": True, "better_baselines": []}}},
         "pm_train": {},
+        "second_model": None,
         "rl": {},
         "evaluation": evaluate_all(evidence(pairs=pairs)),
         "constitution": ConstitutionVersion("harmless", "1.0", "0123456789abcdef"),

@@ -219,6 +219,7 @@ def test_fields_that_change_how_and_not_what():
         *(f"model.{name}" for name in ("architecture", "attention", "remat", "cache")),
         *(f"mesh.{name}" for name in ("data", "fsdp", "tensor", "decode_tensor")),
         *(f"generation.{name}" for name in sizes),
+        "evaluate.benchmarks",  # a dict, empty here
         *(f"{stage}.micro_batches" for stage in (*trained, "rl.direct")),
     }
 

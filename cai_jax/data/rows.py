@@ -50,6 +50,7 @@ class Comparison:
     """Two responses to a prompt, and the label of the feedback model.
 
     Attributes:
+      purpose: "training", or "second_model" of the preference model that RL never climbs.
       first: ids of the prompt and the first response, as the preference model reads them.
       second: the same of the second response.
       target_ppm: one integer, P(first is better) in parts per million, as training uses it.
@@ -61,6 +62,7 @@ class Comparison:
     """
 
     id: str
+    purpose: str
     prompt: Dialogue
     response_first: str
     response_second: str
@@ -105,7 +107,8 @@ class Sample:
     prompt: Dialogue
     response: str
     finished: bool
-    score: float
+    score: float  # by the preference model that RL climbs
+    second_score: float  # by the one that it does not; 0 where there is none
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from cai_jax.generation.scoring import Scorer
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.messages import Dialogue
 from cai_jax.rl.reward import Reward
+from cai_jax.rl.watch import Look
 
 Oracle = Callable[[Dialogue, str], dict[str, float]]  # see evaluation/oracle.py
 
@@ -61,6 +62,7 @@ class Tools:
     """Models that evaluators may run; abstract where only programs are asked for."""
 
     reward: Reward
+    second: Reward | None  # of a preference model that RL did not climb
     base: Scorer  # of the base model
     judge: Judge
     temperature: float  # of sampling; 1 where the likeliest token is taken
@@ -78,6 +80,7 @@ class Evidence:
     pairs: Mapping[str, list[LabelledPair]]  # held out, by what people labelled them for
     audits: Mapping[str, Audit]  # of the labeler, by half of the labelled pairs
     history: list[dict[str, float]]  # of RL, a row a step
+    looks: list[Look]  # of the second preference model, while RL ran
     oracle: Oracle | None
     bootstrap_samples: int  # of each interval
     seed: int

@@ -125,9 +125,11 @@ class Plan:
 
     policies: tuple[str, ...]  # the first is the base model
     rounds: int  # of revision
+    second_model: bool  # whether there is a preference model that RL did not climb
     oracle: tuple[Measure, ...]  # that the oracle gives; empty: there is none
     labeler: str
     judge_is_feedback: bool = False  # of win rates: the model whose labels were trained on
     metrics: tuple[str, ...]  # of RL, as its history names them
+    looks: tuple[int, ...]  # iterations of RL after which the second model looks; 0: before any
     benchmarks: tuple[Measure, ...] = ()  # of policies
     judge_benchmarks: tuple[Measure, ...] = ()  # of the preference model

@@ -28,6 +28,13 @@ SCORE = Measure(
     "by the preference model; 0 is the mean of SL-CAI's samples, 1 their standard deviation",
     GROUPS,
 )
+SECOND_SCORE = Measure(
+    "second_score",
+    "standard deviations",
+    "higher",
+    "by the preference model of other prompts and another seed, which RL did not climb",
+    GROUPS,
+)
 USABLE_SCORE = Measure(
     "usable_score",
     "standard deviations",
@@ -49,6 +56,8 @@ def evaluate(evidence: Evidence) -> Iterator[Measurement]:
     rows = [reply.row for reply in next(iter(evidence.replies.values()))]
     prompts = [row.prompt for row in rows]
     scores = {p: np.array([r.row.score for r in rs]) for p, rs in evidence.replies.items()}
+    seconds = {p: np.array([r.row.second_score for r in rs]) for p, rs in evidence.replies.items()}
+    by_judge = {SCORE: scores} | ({SECOND_SCORE: seconds} if evidence.plan.second_model else {})
     usable = {p: np.array([r.usable for r in rs], float) for p, rs in evidence.replies.items()}
     for group in GROUPS:
         inside = np.isin([row.set for row in rows], PROMPT_SETS if group == "all" else group)
@@ -57,13 +66,16 @@ def evaluate(evidence: Evidence) -> Iterator[Measurement]:
             return group, values[kept], [prompts[i] for i in np.flatnonzero(kept)]
 
         for policy in scores:
-            yield evidence.mean(SCORE, policy, *taken(scores[policy], inside))
+            for judge, given in by_judge.items():
+                yield evidence.mean(judge, policy, *taken(given[policy], inside))
             yield evidence.mean(USABLE, policy, *taken(usable[policy], inside))
             if (kept := inside & (usable[policy] > 0)).any():
                 yield evidence.mean(USABLE_SCORE, policy, *taken(scores[policy], kept))
         for other, one in combinations(scores, 2):
             name, gained = DIFFERENCE.format(one, other), scores[one] - scores[other]
-            yield evidence.difference(SCORE, name, *taken(gained, inside))
+            for judge, given in by_judge.items():
+                gain = given[one] - given[other]
+                yield evidence.difference(judge, name, *taken(gain, inside))
             yield evidence.difference(USABLE, name, *taken(usable[one] - usable[other], inside))
             if (kept := inside & (usable[one] * usable[other] > 0)).any():
                 yield evidence.difference(USABLE_SCORE, name, *taken(gained, kept))
@@ -77,11 +89,16 @@ def headline(evaluation: Evaluation) -> dict[str, str]:
     }
 
 
+def measures(plan: Plan) -> tuple[Measure, ...]:
+    """By the second preference model only where there is one."""
+    return (SCORE, *((SECOND_SCORE,) if plan.second_model else ()), USABLE_SCORE, USABLE)
+
+
 PREFERENCE = Evaluator(
     "Score on held-out prompts",
     subjects,
-    lambda plan: (SCORE, USABLE_SCORE, USABLE),
+    measures,
     evaluate,
     cases=CASES,
-    given="the models of this run, and its preference model, which RL may have climbed",
+    given="the models of this run, and its preference models: RL climbs the first",
 )

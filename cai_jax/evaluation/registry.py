@@ -10,6 +10,7 @@ from cai_jax.evaluation.kl import KL
 from cai_jax.evaluation.labels import LABELS
 from cai_jax.evaluation.measure import Evaluation, Plan, Section
 from cai_jax.evaluation.oracle import ORACLE
+from cai_jax.evaluation.over_optimisation import OVER_OPTIMISATION
 from cai_jax.evaluation.preference import PREFERENCE
 from cai_jax.evaluation.preference_model import PREFERENCE_MODEL
 from cai_jax.evaluation.revisions import REVISIONS
@@ -25,6 +26,7 @@ EVALUATORS: dict[str, Evaluator] = {
     "revisions": REVISIONS,
     "labels": LABELS,
     "preference_model": PREFERENCE_MODEL,
+    "over_optimisation": OVER_OPTIMISATION,
     "benchmarks": BENCHMARKS,
     "judge_benchmarks": JUDGE_BENCHMARKS,
     "rl": HISTORY,

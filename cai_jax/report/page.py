@@ -10,7 +10,12 @@ from cai_jax.data.rows import Revision, Sample
 from cai_jax.evaluation.measure import Measurement, Section, number
 from cai_jax.evaluation.preference import headline
 from cai_jax.prompts.messages import Dialogue
-from cai_jax.report.figures import history_of, score_by_policy, score_by_round
+from cai_jax.report.figures import (
+    history_of,
+    over_optimisation,
+    score_by_policy,
+    score_by_round,
+)
 from cai_jax.report.summary import Summary
 
 
@@ -72,7 +77,13 @@ def render_page(
     figures = {
         "Preference-model score on held-out prompts.": score_by_policy(summary),
         "Score of the first response and of each revision.": score_by_round(summary),
-    } | {f"{m.name} during training: {m.description}.": history_of(history, m) for m in metrics}
+    }
+    if any(section.name == "over_optimisation" for section in found.sections):
+        caption = "Over-optimisation: what RL climbs, and what a model that it does not know says."
+        figures[caption] = over_optimisation(summary)
+    figures |= {
+        f"{m.name} during training: {m.description}.": history_of(history, m) for m in metrics
+    }
     return environment.get_template("page.html").render(
         s=summary,
         figures={caption: Markup(svg) for caption, svg in figures.items()},

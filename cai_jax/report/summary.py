@@ -54,6 +54,7 @@ class Summary:
     sl_train: Metrics
     feedback: Metrics
     pm_train: Metrics
+    second_model: Metrics | None
     rl: Metrics
     evaluation: Evaluation
     constitution: ConstitutionVersion

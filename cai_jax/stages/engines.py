@@ -45,13 +45,13 @@ def make_scorer(
     return Scorer(model, mesh, g.score_batch_size, g.score_bucket_tokens, longest, offload)
 
 
-def make_reward(inputs: Inputs) -> Reward:
-    """The preference model as a reward, offloaded where the config says so; abstract ahead.
+def make_reward(inputs: Inputs, stage: str = "pm_train") -> Reward:
+    """A preference model as a reward, offloaded where the config says so; abstract ahead.
 
     Rows may have any length: what a policy writes can have more tokens when it is read again.
     """
     models, g = inputs.models, inputs.config.generation
-    model, folder = models.preference_model(), models.checkpoint("pm_train")
+    model, folder = models.preference_model(stage), models.checkpoint(stage)
     info = CheckpointInfo("preference", "", None) if models.ahead else read_info(folder)
     offload = inputs.config.rl.offload and not models.ahead  # what is abstract is nowhere
     scorer = Scorer(model, models.mesh, g.score_batch_size, g.score_bucket_tokens, offload=offload)

@@ -46,7 +46,7 @@ from cai_jax.stages.engines import (
     with_remedy,
 )
 from cai_jax.stages.models import POLICIES
-from cai_jax.stages.rl import make_algorithm
+from cai_jax.stages.rl import looks_of, make_algorithm, read_looks
 from cai_jax.stages.stage import Inputs, Outcome, Stage
 
 log = logging.getLogger("cai_jax")
@@ -76,10 +76,9 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     rows = [reply.row for found in replies.values() for reply in found]
     write_records(folder / "samples", rows, Sample)
     write_text(folder / "evaluation.json", json.dumps(results, indent=2) + "\n")
-    judge = tools.judge.tools
-    tokens += sum(
-        m.tokens for m in (tools.reward.scorer, tools.base, judge.scorer, judge.generator)
-    )
+    judge, second = tools.judge.tools, tools.second
+    scorers = [tools.reward.scorer, tools.base, judge.scorer, *([second.scorer] if second else [])]
+    tokens += sum(scorer.tokens for scorer in scorers) + judge.generator.tokens
     return Outcome(results, tokens)
 
 
@@ -116,6 +115,7 @@ def _reply(inputs: Inputs, name: str, model: Model, tools: Tools) -> tuple[list[
         tokens += scorer.tokens
     parsed = [usable(chat, sample) for sample in samples]
     scores = tools.reward(ids, parsed, f"evaluate: score {name}")
+    seconds = tools.second(ids, parsed, f"evaluate: score {name}") if tools.second else 0 * scores
     rows = [
         Sample(
             id=f"{group}/{prompt.id}/{name}",
@@ -125,9 +125,10 @@ def _reply(inputs: Inputs, name: str, model: Model, tools: Tools) -> tuple[list[
             response=reply.text if reply else chat.text(sample.ids),
             finished=sample.finished,
             score=float(score),
+            second_score=float(second),
         )
-        for (group, prompt), sample, reply, score in zip(
-            prompts, samples, parsed, scores, strict=True
+        for (group, prompt), sample, reply, score, second in zip(
+            prompts, samples, parsed, scores, seconds, strict=True
         )
     ]
     parses = [reply is not None for reply in parsed]
@@ -151,6 +152,7 @@ def _evidence(
         pairs={kind: inputs.rows(f"{kind}_pairs") for kind in KINDS},
         audits={half: Audit(**{n: found[n] for n in names}) for half, found in halves.items()},
         history=json.loads(history),
+        looks=read_looks(inputs.artifact("rl")),
         oracle=_oracle(inputs.config),
         bootstrap_samples=inputs.config.evaluate.bootstrap_samples,
         seed=inputs.seed,
@@ -171,10 +173,12 @@ def plan_of(config: Any) -> Plan:
         policies=tuple(POLICIES),
         rounds=config.sl_data.rounds,
         oracle=measures,
+        second_model=bool(config.second_model.prompts),
         labeler=config.feedback.method,
         metrics=make_algorithm(config.rl).shown,
         benchmarks=benchmarks.measures(items, "policy"),
         judge_benchmarks=benchmarks.measures(items, "preference"),
+        looks=looks_of(config.rl),
     )
 
 
@@ -237,7 +241,13 @@ def _tools(inputs: Inputs, base: Model) -> Tools:
         per_pair=c.evaluate.judge_principles,
         margin=c.evaluate.judge_margin,
     )
-    return Tools(make_reward(inputs), _scorer(inputs, base), judge, c.generation.temperature or 1.0)
+    return Tools(
+        reward=make_reward(inputs),
+        second=make_reward(inputs, "second_model") if c.second_model.prompts else None,
+        base=_scorer(inputs, base),
+        judge=judge,
+        temperature=c.generation.temperature or 1.0,
+    )
 
 
 def _judge_source(inputs: Inputs) -> ModelSource:
@@ -295,17 +305,21 @@ def programs(inputs: Inputs) -> list[Program]:
         )
     ]
     loading = [p for name in POLICIES for p in models.loading_programs(models.policy_source(name))]
-    preference = models.loading_programs(models.preference_source())
+    rewards = {"pm_train": tools.reward}
+    if tools.second:
+        rewards["second_model"] = tools.second
+    sources = map(models.preference_source, rewards)
+    preference = [p for source in sources for p in models.loading_programs(source)]
+    params = [reward.scorer.abstract_params for reward in rewards.values()]
     residents: tuple[Any, ...] = (base.params,)
     if (source := _judge_source(inputs)) != models.source():
         loading += models.loading_programs(source)
         residents += (tools.judge.tools.scorer.abstract_params,)
-    held = partial(_with_resident, inputs, residents, tools.reward.scorer.abstract_params)
+    held = partial(_with_resident, inputs, residents, params)
+    beside = (*residents, base.params, *params[1:])
     return [
         *with_remedy(map(held, responses), SAMPLING_REMEDY),
-        *with_remedy(
-            (replace(p, resident=(*residents, base.params)) for p in scores), SCORING_REMEDY
-        ),
+        *with_remedy((replace(p, resident=beside) for p in scores), SCORING_REMEDY),
         *with_remedy(map(held, [*evaluators, *own, *tried]), SCORING_REMEDY, "evaluate: "),
         *with_remedy([*preference, *map(held, loading)], MEMORY_REMEDY, "evaluate: "),
     ]
@@ -336,8 +350,8 @@ def _extra(inputs: Inputs) -> Any:
 
 STAGE = Stage(
     name="evaluate",
-    needs=("sl_data", "sl_train", "feedback", "pm_train", "rl"),
-    blocks=("evaluate", "generation", "rl", "sl_data", "feedback"),
+    needs=("sl_data", "sl_train", "feedback", "pm_train", "second_model", "rl"),
+    blocks=("evaluate", "generation", "rl", "sl_data", "feedback", "second_model"),
     data={
         "red_team": first("red_team_prompts", "evaluation", "evaluate.red_team_prompts"),
         "helpful": first("helpful_prompts", "evaluation", "evaluate.helpful_prompts"),

@@ -34,6 +34,7 @@ from cai_jax.stages.engines import (
 from cai_jax.stages.stage import Inputs, Outcome, Stage
 
 log = logging.getLogger("cai_jax")
+PURPOSES = ("training", "second_model")  # of preference models that learn from comparisons
 
 
 def execute(inputs: Inputs, folder: Path) -> Outcome:
@@ -45,27 +46,30 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     labeler = LABELERS[settings.method].make(tools)
     audits = audit_labeler(inputs, labeler)
     sampler = _sampler(inputs, None if settings.source else judge)
-    prompts = repeated(inputs.rows("red_team"), settings.pairs_per_prompt)
-    pairs = _sample_pairs(inputs, sampler, prompts)
+    prompts = {p: repeated(inputs.rows(p), settings.pairs_per_prompt) for p in PURPOSES}
+    pairs = {p: _sample_pairs(inputs, sampler, found) for p, found in prompts.items()}
     if helpful := _sample_helpful(inputs, sampler):
         write_records(folder / "helpful", helpful, Reply)
     sampled = sampler.tokens
     del sampler  # the labeler has the devices for itself
-    if not pairs:
-        raise ValueError(
-            "feedback: no prompt gave two different responses; raise config.feedback.temperature "
-            "or config.generation.response_tokens"
-        )
-    judgements = labeler.judge(pairs)
-    rows = [_row(inputs, p, j) for p, j in zip(pairs, judgements, strict=True)]
+    for purpose, found in pairs.items():
+        if prompts[purpose] and not found:
+            raise ValueError(
+                f"feedback: no prompt of {purpose} gave two different responses; raise "
+                "config.feedback.temperature or config.generation.response_tokens"
+            )
+    judged = [(purpose, pair) for purpose, found in pairs.items() for pair in found]
+    judgements = labeler.judge([pair for _, pair in judged])
+    rows = [_row(inputs, *one, j) for one, j in zip(judged, judgements, strict=True)]
     write_records(folder / "comparisons", rows, Comparison)
     labels = np.array([j.probability for j in judgements])
     return Outcome(
         {
             "method": settings.method,
             "audit": audits,
-            "comparisons": len(rows),
-            "dropped": len(prompts) - len(pairs),
+            "comparisons": len(pairs["training"]),
+            "second_model_comparisons": len(pairs["second_model"]),
+            "dropped": sum(map(len, prompts.values())) - len(rows),
             "label_strength": float(np.mean(np.abs(labels - 0.5))),
         },
         tools.scorer.tokens + tools.generator.tokens + sampled,
@@ -211,11 +215,12 @@ def _sample(
     return [texts[at : at + count] for at in range(0, len(texts), count)]
 
 
-def _row(inputs: Inputs, pair: ResponsePair, judgement: Judgement) -> Comparison:
+def _row(inputs: Inputs, purpose: str, pair: ResponsePair, judgement: Judgement) -> Comparison:
     settings, chat = inputs.config.feedback, inputs.models.chat
     prompt_ids = chat.prompt_ids(pair.prompt)
     return Comparison(
         id=pair.id,
+        purpose=purpose,
         prompt=pair.prompt,
         response_first=pair.first,
         response_second=pair.second,
@@ -264,9 +269,10 @@ def programs(inputs: Inputs) -> list[Program]:
 STAGE = Stage(
     name="feedback",
     needs=("sl_train",),
-    blocks=("feedback", "generation"),
+    blocks=("feedback", "second_model", "generation"),
     data={
-        "red_team": first("red_team_prompts", "training", "feedback.prompts"),
+        "training": first("red_team_prompts", "training", "feedback.prompts"),
+        "second_model": first("red_team_prompts", "second_model", "second_model.prompts"),
         "helpful": first("helpful_prompts", "training", "feedback.helpful_prompts"),
         "development": Selection(
             "harmlessness_pairs", "development", lambda c: c.feedback.audit_pairs // 2

@@ -1,4 +1,8 @@
-"""The preference model: AI-labelled harmlessness and labelled helpfulness pairs (section 4.1)."""
+"""Preference models: AI-labelled harmlessness and labelled helpfulness pairs (section 4.1).
+
+There are two: the one that RL climbs, and one of other prompts and another seed, which tells
+whether the climb went astray.
+"""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -22,7 +26,7 @@ from cai_jax.models.io.checkpoint import CheckpointInfo, base_of, save_checkpoin
 from cai_jax.parallel.mesh import abstract_batch
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
-from cai_jax.stages.data import first
+from cai_jax.stages.data import Selection, first
 from cai_jax.stages.engines import SCORING_REMEDY, make_scorer, stage_seed, with_remedy
 from cai_jax.stages.models import CHECKPOINT, lora_config
 from cai_jax.stages.stage import Inputs, Outcome, Stage
@@ -36,11 +40,12 @@ from cai_jax.stages.training import (
 
 
 def execute(inputs: Inputs, folder: Path) -> Outcome:
-    """Trains the preference model, normalises it on SL-CAI samples, and leaves a checkpoint."""
-    settings, models = inputs.config.pm_train, inputs.models
-    records = inputs.artifact("feedback") / "comparisons"
-    comparisons = read_records(records, Comparison)
-    parts = [Part(records, float(len(comparisons)))]
+    """Trains a preference model, normalises it on SL-CAI samples, and leaves a checkpoint."""
+    name, settings, models = inputs.stage.name, inputs.config.pm_train, inputs.models
+    comparisons = comparisons_of(inputs, PURPOSE[name])
+    pairs = [TrainingPair(c.id, c.first, c.second, c.target_ppm) for c in comparisons]
+    write_records(folder / "harmlessness", pairs, TrainingPair)
+    parts = [Part(folder / "harmlessness", float(len(pairs)))]
     helpful = [_helpful_row(models.chat, pair) for pair in inputs.rows("helpful")]
     if helpful:
         write_records(folder / "helpfulness", helpful, TrainingPair)
@@ -48,21 +53,21 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     # Both sides of every comparison are samples of the reference policy, SL-CAI.
     samples = [ids for row in comparisons for ids in (row.first, row.second)]
     written = [ids for pair in helpful for ids in (pair.first, pair.second)]
-    check_lengths("pm_train", map(len, [*samples, *written]), settings.sequence_length)
+    check_lengths(name, map(len, [*samples, *written]), settings.sequence_length)
     training, source = _training(inputs), models.source(settings.source)
     vocab_size = training.blueprint.config.vocab_size
-    batches = partial(pair_batches, parts, settings, vocab_size, inputs.seed)
+    batches = partial(pair_batches, name, parts, settings, vocab_size, inputs.seed)
     trainable = training.start(source)
     fit = training.fit(folder, trainable, batches(), survey_batches(batches(), pair_tokens))
     model = Model(trainable.graph, nnx.merge_state(fit.params, trainable.frozen))
     scorer = _scorer(inputs, model)
     replies = _helpful_replies(inputs)
-    scores = scorer.preference_scores([*samples, *replies], "pm_train: normalise")
+    scores = scorer.preference_scores([*samples, *replies], f"{name}: normalise")
     mean, std = normalisation(scores[: len(samples)], scores[len(samples) :])
-    name = settings.source or models.base_name
+    start = settings.source or models.base_name
     info = CheckpointInfo(
         "preference",
-        base_of(name, folder / CHECKPOINT, inputs.workdir),
+        base_of(start, folder / CHECKPOINT, inputs.workdir),
         lora_config(settings.lora),
         score_mean=mean,
         score_std=max(std, 1e-6),
@@ -109,7 +114,7 @@ def _training(inputs: Inputs) -> Training:
     numbers = abstract_batch((b,), jnp.float32, models.mesh)
     batch = dict.fromkeys(("first", "second", "first_segments", "second_segments"), rows)
     return Training(
-        name="pm_train",
+        name=inputs.stage.name,
         blueprint=models.blueprint(PreferenceModel, source, lora, settings.trained_layers),
         loss_sum=preference_loss_sum,
         optimizer=optimizer_of(settings),
@@ -132,11 +137,17 @@ def programs(inputs: Inputs) -> list[Program]:
     training = _training(inputs)
     trainable = abstract_trainable(training.blueprint, training.mesh)
     model = Model(trainable.graph, nnx.merge_state(trainable.params, trainable.frozen))
-    scores = _scorer(inputs, model).preference_programs("pm_train: scores")
+    scores = _scorer(inputs, model).preference_programs(f"{inputs.stage.name}: scores")
     return [
         *training.programs(inputs.models.source(inputs.config.pm_train.source)),
         *with_remedy(scores, SCORING_REMEDY),
     ]
+
+
+def comparisons_of(inputs: Inputs, purpose: str) -> list[Comparison]:
+    """What feedback labelled for a purpose."""
+    rows = read_records(inputs.artifact("feedback") / "comparisons", Comparison)
+    return [row for row in rows if row.purpose == purpose]
 
 
 def _helpful_row(chat: ChatFormat, pair: LabelledPair) -> TrainingPair:
@@ -146,16 +157,16 @@ def _helpful_row(chat: ChatFormat, pair: LabelledPair) -> TrainingPair:
 
 
 def pair_batches(
-    parts: Sequence[Part], settings: PMTrainConfig, vocab_size: int, seed: int
+    name: str, parts: Sequence[Part], settings: PMTrainConfig, vocab_size: int, seed: int
 ) -> Iterator[Batch]:
     """Batches of pairs with soft targets, as many epochs over the parts as the settings say."""
     length, rows = settings.sequence_length, settings.batch_size
     padded = batches(
-        mixture("pm_train", parts, ("first", "second", "target_ppm"), vocab_size),
+        mixture(name, parts, ("first", "second", "target_ppm"), vocab_size),
         PreferenceConverter(),
         {"first": length, "second": length, "target_ppm": 1},
         rows,
-        [stage_seed(seed, "pm_train", "epoch", e) for e in range(settings.epochs)],
+        [stage_seed(seed, name, "epoch", e) for e in range(settings.epochs)],
     )
     for batch in padded:
         filled = fill_rows(batch, rows)
@@ -169,11 +180,17 @@ def pair_tokens(batch: Batch) -> int:
     return int(np.sum(rows * batch["weight"]))
 
 
-STAGE = Stage(
-    name="pm_train",
-    needs=("feedback",),
-    blocks=("pm_train", "generation"),
-    data={"helpful": first("helpfulness_pairs", "training", "pm_train.helpfulness_pairs")},
-    execute=execute,
-    programs=programs,
-)
+def _stage(name: str, helpful: Selection) -> Stage:
+    return Stage(
+        name=name,
+        needs=("feedback",),
+        blocks=("pm_train", "generation"),
+        data={"helpful": helpful},
+        execute=execute,
+        programs=programs,
+    )
+
+
+STAGE = _stage("pm_train", first("helpfulness_pairs", "training", "pm_train.helpfulness_pairs"))
+SECOND = _stage("second_model", Selection("helpfulness_pairs", "second_model"))
+PURPOSE = {STAGE.name: "training", SECOND.name: "second_model"}  # of the rows each learns from

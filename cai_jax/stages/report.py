@@ -20,7 +20,7 @@ from cai_jax.stages.models import POLICIES
 from cai_jax.stages.runner import versions
 from cai_jax.stages.stage import Inputs, Outcome, Stage
 
-MEASURED = ("sl_data", "sl_train", "feedback", "pm_train", "rl", "evaluate")
+MEASURED = ("sl_data", "sl_train", "feedback", "pm_train", "second_model", "rl", "evaluate")
 
 
 def execute(inputs: Inputs, folder: Path) -> Outcome:
@@ -45,7 +45,8 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
 def summarise(inputs: Inputs) -> Summary:
     """Everything measured in the run, with what it was measured on."""
     run = inputs.whole_run
-    manifests = {name: inputs.manifest(name) for name in MEASURED}
+    left_out = () if run.config.second_model.prompts else ("second_model",)
+    manifests = {name: inputs.manifest(name) for name in MEASURED if name not in left_out}
     metrics = {name: manifest["metrics"] for name, manifest in manifests.items()}
     settings, constitution = run.config, run.data.constitution
     compares = LABELERS[settings.feedback.method].few_shots(constitution) is not None
@@ -65,6 +66,7 @@ def summarise(inputs: Inputs) -> Summary:
         policies={name: label for name, (label, _) in POLICIES.items()},
         pretrain=inputs.manifest("pretrain")["metrics"] if settings.pretrain else None,
         evaluation=TypeAdapter(Evaluation).validate_python(metrics.pop("evaluate")),
+        second_model=metrics.pop("second_model", None),
         **metrics,
         constitution=ConstitutionVersion(
             constitution.name, constitution.version, constitution.content_hash()

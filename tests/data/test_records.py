@@ -60,7 +60,7 @@ def test_anything_opens_records(tmp_path):
 
 
 def test_floats_are_float32(tmp_path):
-    row = Sample("a", "m", "s", (), "", True, 0.1)
+    row = Sample("a", "m", "s", (), "", True, 0.1, 0.0)
     write_records(tmp_path / "samples", [row], Sample)
     (found,) = read_records(tmp_path / "samples", Sample)
     assert found == replace(row, score=float(np.float32(0.1)))

@@ -13,6 +13,7 @@ def comparison(first, second, shown, prompt=HARM):
     """The first label is of one principle, the second undecided."""
     return Comparison(
         id=f"{first}/{second}",
+        purpose="training",
         prompt=prompt,
         response_first=first,
         response_second=second,

@@ -86,7 +86,7 @@ def test_another_algorithm_shows_other_metrics():
     found = replace(found, evaluation=replace(found.evaluation, sections=sections))
     html = page(found, history=[{"loss": 0.7}, {"loss": 0.6}])
     assert "loss during training: of the update." in html
-    assert html.count("<svg") == 3
+    assert html.count("<svg") == 4
 
 
 def test_shares_are_percents():
@@ -126,7 +126,7 @@ def test_model_text_is_escaped():
 
 def test_the_page_is_self_contained():
     html = page()
-    assert html.count("<svg") == 4
+    assert html.count("<svg") == 5
     assert not re.findall(r"""(?:src|href)=["']?(?!#)""", html.replace('xlink:href="#', ""))
 
 
