@@ -31,8 +31,25 @@ torch = pytest.importorskip("torch", reason="pip install '.[reference]' to compa
 
 MARGIN = 1e-3
 OWN_WORDS = tuple(
-    "Read conversation Assistant User Options Which these responses more most least helpful honest "
-    "harmless You The there".split()
+    [
+        "Read",
+        "conversation",
+        "Assistant",
+        "User",
+        "Options",
+        "Which",
+        "these",
+        "responses",
+        "more",
+        "most",
+        "least",
+        "helpful",
+        "honest",
+        "harmless",
+        "You",
+        "The",
+        "there",
+    ]
 )
 
 
