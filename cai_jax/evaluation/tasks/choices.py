@@ -12,7 +12,7 @@ import numpy as np
 from cai_jax.constitution.schema import ChoiceExample, FeedbackPrinciple
 from cai_jax.data.readers import Choice
 from cai_jax.evaluation.measure import Measure
-from cai_jax.evaluation.tasks.task import Method, Result, TaskSettings, TaskTools, share
+from cai_jax.evaluation.tasks.task import Method, Result, TaskSettings, TaskTools, Values, shares
 from cai_jax.feedback.labeler import Labeler, LabelerTools, ResponsePair
 from cai_jax.feedback.multiple_choice import both_orders
 from cai_jax.feedback.registry import LABELERS
@@ -43,12 +43,12 @@ def picked(item: Choice, scores: Sequence[float]) -> Result:
         "accuracy": sum(i < len(item.right) for i in best) / len(best),
         "ties": float(len(best) > 1),
     }
-    return Result(item.id, item.category, values)
+    return Result(item.id, item.category, item.messages, values)
 
 
-def sum_up(results: Sequence[Result]) -> list[tuple[float, ...]]:
-    """Shares of items, with Wilson intervals."""
-    return [share([result.values[measure.name] for result in results]) for measure in MEASURES]
+def sum_up(results: Sequence[Result]) -> list[Values]:
+    """Shares of items; those of one prompt are not independent."""
+    return shares(MEASURES, results)
 
 
 def by_labeler(name: str, chains: int = 1) -> Method:
