@@ -80,9 +80,9 @@ def main() -> None:
     tools = open_tools(task, source, settings)
     results = {name: method.run(items, tools) for name, method in methods.items()}
     measurements = [m for name in methods for m in task.measure(name, results[name])]
+    kinds = {measure.name: measure for measure in task.measures}
     for m in measurements:
-        interval = "" if m.low is None else f" [{m.low:.3f}, {m.high:.3f}]"
-        log.info("%s, %s, %s: %.3f%s, n = %d", m.measure, m.subject, m.group, m.mean, interval, m.n)
+        log.info("%s, %s, %s: %s", m.subject, m.measure, m.group, m.told(kinds[m.measure]))
     write(measurements, results)
 
 

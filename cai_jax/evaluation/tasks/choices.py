@@ -5,7 +5,6 @@ share the item: it counts by how many of them are right, so a tie of two is half
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from cai_jax.constitution.schema import ChoiceExample, FeedbackPrinciple
 from cai_jax.data.readers import Choice
 from cai_jax.evaluation.measure import Measure
-from cai_jax.evaluation.tasks.task import Method, Result, TaskSettings, TaskTools, share
+from cai_jax.evaluation.tasks.task import Method, Result, TaskSettings, TaskTools, Values, shares
 from cai_jax.feedback.labeler import Labeler, LabelerTools, ResponsePair
 from cai_jax.feedback.multiple_choice import both_orders
 from cai_jax.feedback.registry import LABELERS
@@ -44,12 +43,12 @@ def picked(item: Choice, scores: Sequence[float]) -> Result:
         "accuracy": sum(i < len(item.right) for i in best) / len(best),
         "ties": float(len(best) > 1),
     }
-    return Result(item.id, item.category, values)
+    return Result(item.id, item.category, item.messages, values)
 
 
-def sum_up(results: Sequence[Result]) -> list[tuple[float, ...]]:
-    """Shares of items, with Wilson intervals."""
-    return [share([result.values[measure.name] for result in results]) for measure in MEASURES]
+def sum_up(results: Sequence[Result]) -> list[Values]:
+    """Shares of items; those of one prompt are not independent."""
+    return shares(MEASURES, results)
 
 
 def by_labeler(name: str, chains: int = 1) -> Method:
@@ -59,21 +58,19 @@ def by_labeler(name: str, chains: int = 1) -> Method:
 
     Args:
       name: of the labeler.
-      chains: judgements of each comparison; the labels are averaged.
+      chains: of thought, for each order of each pair, where it thinks; their answers are averaged.
     """
-    asked = tuple(replace(PRINCIPLE, id=f"{PRINCIPLE.id}.{n}") for n in range(chains))
     kind, samples = LABELERS[name], name == "chain_of_thought"
 
     def pairs_of(item: Choice) -> list[ResponsePair]:
         return [
-            ResponsePair(f"{item.id}/{i}-{j}", item.messages, one, other, asked)
+            ResponsePair(f"{item.id}/{i}-{j}", item.messages, one, other, (PRINCIPLE,))
             for (i, one), (j, other) in combinations(enumerate(item.options), 2)
         ]
 
     def run(items: Sequence[Choice], tools: TaskTools) -> list[Result]:
-        judged = kind.make(_labeler_tools(kind, tools)).judge(
-            [p for i in items for p in pairs_of(i)]
-        )
+        labeler = kind.make(_labeler_tools(kind, tools, chains))
+        judged = labeler.judge([pair for item in items for pair in pairs_of(item)])
         labels = iter([judgement.probability for judgement in judged])
         results = []
         for item in items:
@@ -88,12 +85,12 @@ def by_labeler(name: str, chains: int = 1) -> Method:
     def longest(item: Choice, settings: TaskSettings) -> int:
         # A question shows both options, and is longer than either under a principle.
         few_shots, chat = _few_shots(kind, settings), settings.chat
-        rows = both_orders(few_shots, [replace(p, principles=asked[:1]) for p in pairs_of(item)])
+        rows = both_orders(few_shots, pairs_of(item))
         thought = settings.max_new_tokens if samples else 0
         return max(len(chat.prompt_ids(row, ANSWER)) for row in rows) + thought
 
     def programs(tools: TaskTools, title: str) -> list[Program]:
-        return kind.programs(_labeler_tools(kind, tools), title)
+        return kind.programs(_labeler_tools(kind, tools, chains), title)
 
     return Method("policy", run, longest, programs, samples)
 
@@ -108,7 +105,7 @@ def _few_shots(kind: type[Labeler], settings: TaskSettings) -> FewShots[ChoiceEx
     return FewShots(there or (), settings.few_shots, settings.seed)
 
 
-def _labeler_tools(kind: type[Labeler], tools: TaskTools) -> LabelerTools:
+def _labeler_tools(kind: type[Labeler], tools: TaskTools, chains: int) -> LabelerTools:
     settings, generator = tools.settings, tools.generator
     if generator is None:
         raise ValueError("a labeler needs a generator")
@@ -120,7 +117,7 @@ def _labeler_tools(kind: type[Labeler], tools: TaskTools) -> LabelerTools:
         sampling=settings.sampling,
         seed=settings.seed,
         reasoning_tokens=settings.max_new_tokens,
-        chains=1,  # more of them are as many principles
+        chains=chains,
         clamp_low=0.0,
         clamp_high=1.0,
         contrast_scale=1.0,

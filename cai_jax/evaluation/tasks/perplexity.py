@@ -11,7 +11,7 @@ import numpy as np
 
 from cai_jax.data.readers import Text, read_texts
 from cai_jax.evaluation.measure import Measure
-from cai_jax.evaluation.tasks.task import Method, Result, Task, TaskSettings, TaskTools
+from cai_jax.evaluation.tasks.task import Method, Result, Task, TaskSettings, TaskTools, Values
 
 MEASURES = (
     Measure("nats_per_token", "nats a token", "lower", "of all tokens together"),
@@ -48,16 +48,17 @@ def _run(items: Sequence[Text], tools: TaskTools) -> list[Result]:
             "tokens": sum(len(ids) for _, ids in found),
             "bytes": len(item.text.encode("utf-8")),
         }
-        results.append(Result(item.id, item.category, values))
+        results.append(Result(item.id, item.category, item.id, values))
     return results
 
 
-def _sum_up(results: Sequence[Result]) -> list[tuple[float, ...]]:
+def _sum_up(results: Sequence[Result]) -> list[Values]:
     """Ratios of sums, without intervals: texts differ in length and kind."""
     nats, tokens, size = (
         sum(result.values[name] for result in results) for name in ("nats", "tokens", "bytes")
     )
-    return [(nats / tokens,), (nats / math.log(2) / size,), (math.exp(nats / tokens),)]
+    means = nats / tokens, nats / math.log(2) / size, math.exp(nats / tokens)
+    return [(mean, None, None, None) for mean in means]
 
 
 PERPLEXITY = Task(

@@ -11,7 +11,7 @@ from pathlib import Path
 from cai_jax.data.jsonl import JsonRow
 from cai_jax.data.readers import category_of, read_prompt, read_rows
 from cai_jax.evaluation.measure import Measure
-from cai_jax.evaluation.tasks.task import Method, Result, Task, TaskTools, share
+from cai_jax.evaluation.tasks.task import Method, Result, Task, TaskTools, shares
 from cai_jax.generation.engine import Generator
 from cai_jax.keys import named_key
 from cai_jax.prompts.messages import Dialogue
@@ -56,6 +56,7 @@ def _run(items: Sequence[Attempt], tools: TaskTools) -> list[Result]:
         Result(
             item.id,
             item.category,
+            item.messages,
             {
                 "reply": reply,
                 "score": float(score),
@@ -89,6 +90,6 @@ RED_TEAM = Task(
         )
     },
     measures=MEASURES,
-    sum_up=lambda results: [share([r.values[m.name] for r in results]) for m in MEASURES],
+    sum_up=lambda results: shares(MEASURES, results),
     judged=True,
 )

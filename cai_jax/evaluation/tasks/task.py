@@ -1,17 +1,16 @@
 """What a task is: it reads a file, and has methods that try a model on what stands there."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from cai_jax.constitution.schema import Constitution
 from cai_jax.data.jsonl import JsonRow
+from cai_jax.evaluation.evaluator import numbered
 from cai_jax.evaluation.measure import Measure, Measurement
-from cai_jax.feedback.audit import wilson_interval
+from cai_jax.evaluation.statistics import bounded_mean, by_cluster
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
@@ -20,6 +19,8 @@ from cai_jax.prompts.chat import ChatFormat
 from cai_jax.rl.reward import Reward
 
 ALL = "all"  # the group of all items
+# A mean, its interval, and how many independent units it is of; None where there is no interval.
+Values = tuple[float, float | None, float | None, int | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +67,14 @@ class TaskTools:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one item: a row of the command's answer."""
+    """What came of one item: a row of the command's answer.
+
+    Items of one ``unit``, such as a prompt, are not independent.
+    """
 
     id: str
     category: str
+    unit: Hashable
     values: dict[str, Any]
 
 
@@ -100,7 +105,7 @@ class Task:
       read: the items of a file; they have ``category`` and ``row``, which says where one stands.
       methods: by name.
       measures: what results are summed up to.
-      sum_up: values of the measures, each with its interval or nothing, from results.
+      sum_up: values of the measures.
       chat: whether a model needs a chat template.
       judged: whether a preference model judges what is sampled.
     """
@@ -108,7 +113,7 @@ class Task:
     read: Callable[[Path], list[Any]]
     methods: Mapping[str, Method]
     measures: tuple[Measure, ...]
-    sum_up: Callable[[Sequence[Result]], list[tuple[float, ...]]]
+    sum_up: Callable[[Sequence[Result]], list[Values]]
     chat: bool = True
     judged: bool = False
 
@@ -118,13 +123,11 @@ class Task:
         for result in results:
             if result.category:
                 groups.setdefault(result.category, []).append(result)
-        measurements = []
-        for group, found in groups.items():
-            for measure, (mean, *ends) in zip(self.measures, self.sum_up(found), strict=True):
-                low, high = ends or (None, None)
-                one = Measurement(measure.name, method, group, len(found), mean, low, high)
-                measurements.append(one)
-        return measurements
+        return [
+            Measurement(measure.name, method, group, len(found), *values)
+            for group, found in groups.items()
+            for measure, values in zip(self.measures, self.sum_up(found), strict=True)
+        ]
 
 
 def check_lengths(items: Sequence[Any], method: Method, settings: TaskSettings) -> None:
@@ -142,6 +145,12 @@ def check_lengths(items: Sequence[Any], method: Method, settings: TaskSettings) 
             )
 
 
-def share(values: Sequence[float]) -> tuple[float, ...]:
-    """Mean of values between 0 and 1, and its Wilson interval."""
-    return float(np.mean(values)), *wilson_interval(float(np.sum(values)), len(values))
+def shares(measures: Sequence[Measure], results: Sequence[Result]) -> list[Values]:
+    """Means of values between 0 and 1, with Wilson intervals that know what is independent."""
+    units = numbered([result.unit for result in results])
+    found = list[Values]()
+    for measure in measures:
+        clusters = by_cluster([result.values[measure.name] for result in results], units)
+        e = bounded_mean(clusters, 0.0, 1.0)
+        found.append((e.mean, e.low, e.high, len(clusters.sums)))
+    return found

@@ -120,6 +120,7 @@ def test_accuracy_is_of_all_and_by_category(settings):
         choice(("time",), ("way",), category="safe", id_="4"),  # a tie
         choice(id_="5"),  # of no category
     ]
+    items = [replace(item, messages=(user(f"how {item.id}"),)) for item in items]
     results = BY_PREFERENCE_MODEL.run(items, tools(settings, good=1.0))
     found = {(m.measure, m.group): m for m in HHH.measure("preference_model", results)}
     means = {group: m.mean for (name, group), m in found.items() if name == "accuracy"}
@@ -173,14 +174,13 @@ def test_every_chain_has_a_key_of_its_own(settings, method, chains):
 
 def test_five_chains_are_averaged(settings):
     given = tools(settings)
-    odds = iter(np.linspace(0.1, 0.9, 5).repeat(2))  # both orders of a chain agree on none
-    probabilities = [next(odds) for _ in range(10)]
+    probabilities = [*np.linspace(0.1, 0.9, 5)] * 2  # of (A): five chains of each order
     given.scorer.choice_logprobs = lambda rows, choices: np.log(
         np.stack([np.array(probabilities), 1 - np.array(probabilities)], axis=1)
     )
     (found,) = HHH.methods["five_chains"].run([choice()], given)
     assert found.values["scores"][0] == pytest.approx(0.5)
-    probabilities[::2] = [0.9] * 5  # shown first, all say the right one
+    probabilities[:5] = [0.9] * 5  # shown first, all say the right one
     (found,) = HHH.methods["five_chains"].run([choice()], given)
     second = 1 - np.linspace(0.1, 0.9, 5)
     assert found.values["scores"][0] == pytest.approx((0.9 + second.mean()) / 2)
@@ -225,3 +225,17 @@ def test_items_without_room_are_named(settings, task):
         with pytest.raises(ValueError, match=r"f\.jsonl, line 7: \d+ tokens .* made for 20"):
             check_lengths([choice(("a " * 30,), prompt=(user("how " * 30),))], method, small)
         check_lengths([choice()], method, settings)
+
+
+def test_items_of_one_prompt_are_one_unit(settings):
+    """Forty items that ask one thing ten times each: what is known of four prompts."""
+    words = ("good", "good", "good", "bad")
+    items = [
+        choice((word,), ("so",), prompt=(user(f"how {n}"),), id_=f"{n}.{i}")
+        for n, word in enumerate(words)
+        for i in range(10)
+    ]
+    results = BY_PREFERENCE_MODEL.run(items, tools(settings, good=1.0, so=0.5))
+    (accuracy,) = (m for m in HHH.measure("x", results) if m.measure == "accuracy")
+    assert (accuracy.n, accuracy.units, accuracy.mean) == (40, 4, 0.75)
+    assert (accuracy.low, accuracy.high) == pytest.approx((0.3006, 0.9544), abs=1e-3)  # 3 of 4
