@@ -1,7 +1,7 @@
-"""Readers of what users bring: prompts and labelled pairs, in several formats.
+"""Readers of what users bring: prompts, labelled pairs and twins, in several formats.
 
 A format is the fields that its rows have and a function that reads such a row: one function and
-one entry of PROMPT_FORMATS or PAIR_FORMATS add one. Every reader raises a ValueError that names
+one entry of PROMPT_FORMATS, PAIR_FORMATS or TWIN_FORMATS add one. Every reader raises a ValueError that names
 file, line, field and remedy.
 """
 
@@ -38,6 +38,15 @@ class LabelledPair:
     rejected: str
 
 
+@dataclass(frozen=True)
+class Twins:
+    """Two prompts of nearly the same words, of which one asks for harm."""
+
+    id: str
+    safe: Dialogue
+    unsafe: Dialogue
+
+
 def _text_prompt(row: JsonRow) -> Prompt:
     """One user's turn: ``prompt`` is its text, whatever stands in it."""
     return Prompt(row.id, (user(_filled(row, "prompt")),))
@@ -67,6 +76,11 @@ def _hh_rlhf_pair(row: JsonRow) -> LabelledPair:
     return LabelledPair(row.id, prompt, chosen, rejected)
 
 
+def _twins(row: JsonRow) -> Twins:
+    """One user's turn each."""
+    return Twins(row.id, (user(_filled(row, "safe")),), (user(_filled(row, "unsafe")),))
+
+
 # By the fields that a row of the format has.
 PROMPT_FORMATS: dict[tuple[str, ...], Callable[[JsonRow], Prompt]] = {
     ("prompt",): _text_prompt,
@@ -77,7 +91,8 @@ PAIR_FORMATS: dict[tuple[str, ...], Callable[[JsonRow], LabelledPair]] = {
     ("messages", "chosen", "rejected"): _pair,
     ("chosen", "rejected"): _hh_rlhf_pair,
 }
-Item = TypeVar("Item", Prompt, LabelledPair)
+TWIN_FORMATS: dict[tuple[str, ...], Callable[[JsonRow], Twins]] = {("safe", "unsafe"): _twins}
+Item = TypeVar("Item", Prompt, LabelledPair, Twins)
 
 
 def read_prompts(path: Path) -> list[Prompt]:
@@ -94,6 +109,12 @@ def read_pairs(path: Path) -> list[LabelledPair]:
     """Labelled pairs of a .jsonl or .jsonl.gz file, in any of PAIR_FORMATS; ``id`` is optional."""
     pairs = [_format(row, PAIR_FORMATS, "pair")(row) for row in jsonl_rows(path)]
     return _unique(path, pairs, "pairs")
+
+
+def read_twins(path: Path) -> list[Twins]:
+    """Twins of a .jsonl or .jsonl.gz file: fields ``safe`` and ``unsafe``; ``id`` is optional."""
+    twins = [_format(row, TWIN_FORMATS, "row of twins")(row) for row in jsonl_rows(path)]
+    return _unique(path, twins, "twins")
 
 
 def is_held_out(messages: Sequence[Message], percent: int) -> bool:
