@@ -199,7 +199,6 @@ class FeedbackConfig:
     pairs_per_prompt: Count = setting(1, "pairs of responses to each prompt")
     temperature: Positive = setting(0.7, "of the two responses; 0 would make them equal")
     principles_per_pair: Count = setting(1, "over which labels are averaged")
-    labels: Literal["soft", "hard"] = setting("soft", "hard: 1 for the likelier response, else 0")
     few_shots: Natural = setting(1, "examples of the constitution in each prompt")
     contrast_scale: Positive = setting(10.0, "logit of a label, per nat a token")
     reasoning_tokens: Count = setting(48, "longest chain of thought")
@@ -215,7 +214,10 @@ class PMTrainConfig:
     source: str = setting("", "what it starts from; empty: model.source")
     lora: LoRAFields = LoRAFields()
     trained_layers: Natural = setting(10, "the last ones; 0: all")
+    # Not soft: controls that show what the labels give, see feedback/targets.py.
+    labels: Literal["soft", "hard", "shuffled", "none"] = setting("soft", "of feedback's pairs")
     helpfulness_pairs: Natural = setting(76, "labelled pairs beside those of feedback")
+    helpfulness_weight: Positive = setting(1.0, "of each in the loss; feedback's pairs have 1")
     epochs: Count = setting(1, "passes over the pairs")
     batch_size: Count = setting(8, "pairs an update")
     micro_batches: Count = execution(1, "parts of a batch, computed one after another")
@@ -390,6 +392,11 @@ def _contradictions(c: Config) -> Iterator[str]:
                 f"config.{where}.trained_layers: {stage.trained_layers}, but full finetuning "
                 f"trains every layer; set it to 0, or config.{where}.lora.rank above 0"
             )
+    if c.pm_train.labels == "none" and not c.pm_train.helpfulness_pairs:
+        yield (
+            "config.pm_train.helpfulness_pairs: 0, but config.pm_train.labels = 'none' leaves no "
+            "other pairs to train on; raise it"
+        )
     room = c.generation.context_tokens
     for kind in ("generation.response", "generation.critique", "feedback.reasoning"):
         if (new := attrgetter(f"{kind}_tokens")(c)) >= room:

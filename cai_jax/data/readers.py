@@ -1,8 +1,8 @@
 """Readers of what users bring: prompts, labelled pairs and twins, in several formats.
 
 A format is the fields that its rows have and a function that reads such a row: one function and
-one entry of PROMPT_FORMATS, PAIR_FORMATS or TWIN_FORMATS add one. Every reader raises a ValueError that names
-file, line, field and remedy.
+one entry of PROMPT_FORMATS, PAIR_FORMATS or TWIN_FORMATS add one. Every reader raises a
+ValueError that names file, line, field and remedy.
 """
 
 import hashlib
