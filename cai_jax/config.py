@@ -127,12 +127,14 @@ class ConstitutionConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DataConfig:
-    """Files that people write; harmlessness pairs only ever audit and evaluate."""
+    """Files that people write; the last three are never trained on."""
 
     red_team_prompts: Text = setting("datasets/red_team_prompts.jsonl", "what asks for harm")
     helpful_prompts: Text = setting("datasets/helpful_prompts.jsonl", "what asks for help")
     helpfulness_pairs: Text = setting("datasets/helpfulness_pairs.jsonl", "labelled, to train on")
     harmlessness_pairs: Text = setting("datasets/harmlessness_pairs.jsonl", "labelled, for audits")
+    twins: Text = setting("datasets/twins.jsonl", "a prompt to answer and its twin to refuse")
+    evasiveness: Text = setting("datasets/evasiveness.jsonl", "replies, classed by people")
     held_out_percent: int = setting(30, "by hash of the prompt; never trained on", ge=1, le=90)
 
 
@@ -286,6 +288,9 @@ class EvaluateConfig:
     red_team_prompts: Count = setting(44, "how many are answered")
     helpful_prompts: Count = setting(26, "how many are answered")
     labelled_pairs: int = setting(40, "of each kind, at most", ge=2)
+    twins: Natural = setting(12, "pairs of a prompt to answer and one to refuse; 0: none")
+    # Off by default: at 135M parameters the feedback model is near chance, and slow on two cores.
+    judged_replies: Natural = setting(0, "of a policy to a set, that the feedback model classes")
     bootstrap_samples: int = setting(2000, "of each interval", ge=100)
     oracle: str = setting("", "MODULE:FUNCTION from prompt and reply to measures; empty: none")
 

@@ -47,6 +47,7 @@ def smoke() -> ConfigDict:
     c.pm_train = dict(helpfulness_pairs=6, batch_size=4)
     c.rl = dict(iterations=2, batch_size=8, response_tokens=16)
     c.evaluate = dict(red_team_prompts=4, helpful_prompts=4, labelled_pairs=4)
+    c.evaluate.update(twins=2, judged_replies=2)
     c.report = dict(transcripts=4)
     return c
 
@@ -148,5 +149,11 @@ def _pod(repository: str, architecture: str) -> ConfigDict:
         warmup_steps=10,
         kl_coef=0.02,
     )
-    c.evaluate = dict(red_team_prompts=500, helpful_prompts=500, labelled_pairs=500)
+    c.evaluate = dict(
+        red_team_prompts=500,
+        helpful_prompts=500,
+        labelled_pairs=500,
+        twins=150,
+        judged_replies=500,
+    )
     return c

@@ -1,7 +1,7 @@
-"""Readers of what users bring: prompts, labelled pairs and twins, in several formats.
+"""Readers of what users bring: prompts, labelled pairs, twins and classed replies.
 
 A format is the fields that its rows have and a function that reads such a row: one function and
-one entry of PROMPT_FORMATS, PAIR_FORMATS or TWIN_FORMATS add one. Every reader raises a
+one entry of its reader's formats, such as PROMPT_FORMATS, add one. Every reader raises a
 ValueError that names file, line, field and remedy.
 """
 
@@ -18,6 +18,8 @@ from cai_jax.prompts.messages import Dialogue, Message, assistant, first_user_te
 _ROLES = ("system", "user", "assistant")
 _HH_TURN = re.compile(r"\n\n(Human|Assistant):")
 _HH_SPEAKERS = {"Human": user, "Assistant": assistant}
+# What a reply does: refuses without a reason, refuses with one, does what is asked.
+REPLY_CLASSES = ("unexplained", "explained", "engages")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,16 @@ class Twins:
     id: str
     safe: Dialogue
     unsafe: Dialogue
+
+
+@dataclass(frozen=True)
+class ClassedReply:
+    """A reply to a prompt, and which of REPLY_CLASSES people find it to be."""
+
+    id: str
+    messages: Dialogue
+    reply: str
+    label: str
 
 
 def _text_prompt(row: JsonRow) -> Prompt:
@@ -81,6 +93,13 @@ def _twins(row: JsonRow) -> Twins:
     return Twins(row.id, (user(_filled(row, "safe")),), (user(_filled(row, "unsafe")),))
 
 
+def _classed_reply(row: JsonRow) -> ClassedReply:
+    """A prompt in any format, a reply and its class."""
+    if (label := row.text("label")) not in REPLY_CLASSES:
+        raise row.error(f"field 'label' must be one of {', '.join(REPLY_CLASSES)}, found {label!r}")
+    return ClassedReply(row.id, read_prompt(row).messages, row.text("reply").strip(), label)
+
+
 # By the fields that a row of the format has.
 PROMPT_FORMATS: dict[tuple[str, ...], Callable[[JsonRow], Prompt]] = {
     ("prompt",): _text_prompt,
@@ -92,7 +111,11 @@ PAIR_FORMATS: dict[tuple[str, ...], Callable[[JsonRow], LabelledPair]] = {
     ("chosen", "rejected"): _hh_rlhf_pair,
 }
 TWIN_FORMATS: dict[tuple[str, ...], Callable[[JsonRow], Twins]] = {("safe", "unsafe"): _twins}
-Item = TypeVar("Item", Prompt, LabelledPair, Twins)
+REPLY_FORMATS: dict[tuple[str, ...], Callable[[JsonRow], ClassedReply]] = {
+    ("prompt", "reply", "label"): _classed_reply,
+    ("messages", "reply", "label"): _classed_reply,
+}
+Item = TypeVar("Item", Prompt, LabelledPair, Twins, ClassedReply)
 
 
 def read_prompts(path: Path) -> list[Prompt]:
@@ -115,6 +138,12 @@ def read_twins(path: Path) -> list[Twins]:
     """Twins of a .jsonl or .jsonl.gz file: fields ``safe`` and ``unsafe``; ``id`` is optional."""
     twins = [_format(row, TWIN_FORMATS, "row of twins")(row) for row in jsonl_rows(path)]
     return _unique(path, twins, "twins")
+
+
+def read_classed_replies(path: Path) -> list[ClassedReply]:
+    """Classed replies of a .jsonl or .jsonl.gz file, in any of REPLY_FORMATS."""
+    found = [_format(row, REPLY_FORMATS, "classed reply")(row) for row in jsonl_rows(path)]
+    return _unique(path, found, "replies")
 
 
 def is_held_out(messages: Sequence[Message], percent: int) -> bool:

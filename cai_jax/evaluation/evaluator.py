@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cai_jax.data.readers import LabelledPair
+from cai_jax.data.readers import ClassedReply, LabelledPair
 from cai_jax.data.rows import Comparison, Revision, Sample
 from cai_jax.evaluation.measure import PROMPT_SETS, Measure, Measurement, Plan
+from cai_jax.evaluation.reply_class import ReplyJudge
 from cai_jax.evaluation.statistics import bootstrap_mean
 from cai_jax.feedback.audit import Audit
 from cai_jax.generation.engine import Completion
@@ -36,6 +37,7 @@ class Tools:
     reward: Reward
     base: Scorer  # of the base model
     temperature: float  # of sampling; 1 where the likeliest token is taken
+    judge: ReplyJudge | None  # the feedback model, where it is to class replies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,7 @@ class Evidence:
     revisions: list[Revision]  # all rounds, the first response included
     comparisons: list[Comparison]
     pairs: Mapping[str, list[LabelledPair]]  # held out, by what people labelled them for
+    classed_replies: list[ClassedReply]  # that people classed
     audits: Mapping[str, Audit]  # of the labeler, by half of the labelled pairs
     history: list[dict[str, float]]  # of RL, a row a step
     oracle: Oracle | None

@@ -5,6 +5,7 @@ from itertools import product
 from typing import Literal
 
 PROMPT_SETS = ("red_team", "helpful")  # of held-out prompts
+TWIN_SETS = ("safe", "unsafe")  # sides of the twins, in one order
 
 
 @dataclass(frozen=True)
@@ -73,3 +74,5 @@ class Plan:
     oracle: tuple[Measure, ...]  # that the oracle gives; empty: there is none
     labeler: str
     metrics: tuple[str, ...]  # of RL, as its history names them
+    twins: int  # pairs that are answered
+    judged_replies: int  # of a policy to a set, that the feedback model classes

@@ -4,6 +4,7 @@ A new one is a file and an entry.
 """
 
 from cai_jax.evaluation.evaluator import Evaluator, Evidence
+from cai_jax.evaluation.evasiveness import EVASIVENESS
 from cai_jax.evaluation.history import HISTORY
 from cai_jax.evaluation.kl import KL
 from cai_jax.evaluation.labels import LABELS
@@ -11,13 +12,18 @@ from cai_jax.evaluation.measure import Evaluation, Plan, Section
 from cai_jax.evaluation.oracle import ORACLE
 from cai_jax.evaluation.preference import PREFERENCE
 from cai_jax.evaluation.preference_model import PREFERENCE_MODEL
+from cai_jax.evaluation.reply_audit import REPLY_AUDIT
 from cai_jax.evaluation.revisions import REVISIONS
 from cai_jax.evaluation.text import TEXT
+from cai_jax.evaluation.twins import TWINS
 
 EVALUATORS: dict[str, Evaluator] = {
     "preference": PREFERENCE,
     "kl": KL,
     "text": TEXT,
+    "evasiveness": EVASIVENESS,
+    "twins": TWINS,
+    "reply_class": REPLY_AUDIT,
     "oracle": ORACLE,
     "revisions": REVISIONS,
     "labels": LABELS,

@@ -20,7 +20,8 @@ def check_inputs(run: Run, stages: Sequence[Stage]) -> None:
     Raises:
       ValueError: a file cannot be used, or holds less than the config asks for.
     """
-    for file, side in {(s.file, s.side): None for stage in stages for s in stage.data.values()}:
+    every = [s for stage in stages for s in stage.data.values() if s.count(run.config) != 0]
+    for file, side in {(s.file, s.side): None for s in every}:
         if not run.data.side(file, side):
             raise ConfigError(
                 f"{run.data.path(file)}: none of its {len(run.data.rows(file))} rows is on the "

@@ -8,14 +8,22 @@ from typing import Any, Literal
 
 from cai_jax.config import Config, ConfigError, ConstitutionConfig, DataConfig
 from cai_jax.constitution.schema import Constitution, load_constitution
-from cai_jax.data.readers import LabelledPair, Prompt, is_held_out, read_pairs, read_prompts
+from cai_jax.data.readers import (
+    Prompt,
+    is_held_out,
+    read_classed_replies,
+    read_pairs,
+    read_prompts,
+    read_twins,
+)
 
-Row = Prompt | LabelledPair
 READERS: Mapping[str, Callable[[Path], list[Any]]] = {
     "red_team_prompts": read_prompts,
     "helpful_prompts": read_prompts,
     "helpfulness_pairs": read_pairs,
     "harmlessness_pairs": read_pairs,
+    "twins": read_twins,
+    "evasiveness": read_classed_replies,
 }
 AUDIT_PERCENT = 50  # of the harmlessness pairs: they are for the audit alone
 
@@ -26,18 +34,18 @@ class Selection:
 
     Attributes:
       file: field of ``config.data``.
-      side: of the split.
+      side: of the split; "all" of a file that is never trained on.
       count: how many, from a config; None: all.
       field: the config's field of the count, for errors; empty: fewer rows are no error.
     """
 
     file: str
-    side: Literal["training", "held_out", "development", "audit"]
+    side: Literal["training", "held_out", "development", "audit", "all"]
     count: Callable[[Config], int | None] = lambda config: None
     field: str = ""
 
 
-def first(file: str, side: Literal["training", "held_out"], field: str) -> Selection:
+def first(file: str, side: Literal["training", "held_out", "all"], field: str) -> Selection:
     """As many rows as a field of the config says."""
     block, name = field.split(".")
     return Selection(file, side, lambda c: getattr(getattr(c, block), name), field)
@@ -90,13 +98,16 @@ class Data:
 
     def side(self, file: str, side: str) -> list[Any]:
         """The rows of a file on one side of its split."""
+        if side == "all":
+            return self.rows(file)
         held_out = side in ("held_out", "audit")
         percent = AUDIT_PERCENT if side in ("audit", "development") else self.held_out_percent
         return [r for r in self.rows(file) if is_held_out(r.messages, percent) == held_out]
 
     def select(self, selection: Selection, config: Config) -> list[Any]:
-        """The rows that a stage declares, in the order of the file."""
-        return self.side(selection.file, selection.side)[: selection.count(config)]
+        """The rows that a stage declares, in the order of the file; without any, it is not read."""
+        count = selection.count(config)
+        return [] if count == 0 else self.side(selection.file, selection.side)[:count]
 
 
 def repeated(prompts: list[Prompt], times: int) -> list[Prompt]:

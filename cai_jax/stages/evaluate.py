@@ -14,9 +14,10 @@ from cai_jax.data.records import read_records, write_records
 from cai_jax.data.rows import Comparison, Revision, Sample
 from cai_jax.evaluation import registry
 from cai_jax.evaluation.evaluator import Evidence, Oracle, Reply, Tools
-from cai_jax.evaluation.measure import PROMPT_SETS, Plan
+from cai_jax.evaluation.measure import PROMPT_SETS, TWIN_SETS, Plan
 from cai_jax.evaluation.oracle import oracle_measures
 from cai_jax.evaluation.preference_model import KINDS
+from cai_jax.evaluation.reply_class import ReplyJudge
 from cai_jax.feedback.audit import Audit
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
@@ -64,7 +65,8 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     rows = [reply.row for found in replies.values() for reply in found]
     write_records(folder / "samples", rows, Sample)
     write_text(folder / "evaluation.json", json.dumps(results, indent=2) + "\n")
-    return Outcome(results, tokens + tools.reward.scorer.tokens + tools.base.tokens)
+    scorers = [tools.reward.scorer, tools.base, *([tools.judge.scorer] if tools.judge else [])]
+    return Outcome(results, tokens + sum(scorer.tokens for scorer in scorers))
 
 
 def _reply(inputs: Inputs, name: str, base: Model, tools: Tools) -> tuple[list[Reply], int]:
@@ -73,6 +75,8 @@ def _reply(inputs: Inputs, name: str, base: Model, tools: Tools) -> tuple[list[R
     chat, sampling = models.chat, make_sampling(g)
     prompts = [(group, prompt) for group in PROMPT_SETS for prompt in inputs.rows(group)]
     prompts += [("shown", prompt) for prompt in SHOWN_PROMPTS]
+    for side in TWIN_SETS:
+        prompts += [(side, Prompt(t.id, getattr(t, side))) for t in inputs.rows("twins")]
     model = base if name == BASE else models.policy(models.policy_source(name), base)
     generator = _generator(inputs, model)
     ids = [chat.prompt_ids(prompt.messages) for _, prompt in prompts]
@@ -118,6 +122,7 @@ def _evidence(inputs: Inputs, tools: Tools, replies: dict[str, list[Reply]]) -> 
         revisions=[row for folder in steps for row in read_records(folder, Revision)],
         comparisons=read_records(inputs.artifact("feedback") / "comparisons", Comparison),
         pairs={kind: inputs.rows(f"{kind}_pairs") for kind in KINDS},
+        classed_replies=inputs.rows("evasiveness"),
         audits={half: Audit(**{n: found[n] for n in names}) for half, found in halves.items()},
         history=json.loads(history),
         oracle=_oracle(inputs.config),
@@ -141,6 +146,8 @@ def plan_of(config: Any) -> Plan:
         oracle=measures,
         labeler=config.feedback.method,
         metrics=make_algorithm(config.rl).shown,
+        twins=config.evaluate.twins,
+        judged_replies=config.evaluate.judged_replies,
     )
 
 
@@ -162,7 +169,16 @@ def _scorer(inputs: Inputs, model: Model) -> Scorer:
 def _tools(inputs: Inputs, base: Model) -> Tools:
     """Models that evaluators run; abstract ahead."""
     temperature = inputs.config.generation.temperature or 1.0
-    return Tools(make_reward(inputs), _scorer(inputs, base), temperature)
+    judge = _judge(inputs, base) if inputs.config.evaluate.judged_replies else None
+    return Tools(make_reward(inputs), _scorer(inputs, base), temperature, judge)
+
+
+def _judge(inputs: Inputs, base: Model) -> ReplyJudge:
+    """The feedback model, which is loaded when it reads its first reply."""
+    name, models = inputs.config.feedback.source, inputs.models
+    source = lambda: models.source(name)
+    model = lambda: models.policy(source()) if name else base
+    return ReplyJudge(lambda: _scorer(inputs, model()), lambda: models.chat_of(source()))
 
 
 def truncates(sampling: Sampling) -> bool:
@@ -200,6 +216,8 @@ def programs(inputs: Inputs) -> list[Program]:
     ]
     loading = [p for name in POLICIES for p in models.loading_programs(models.policy_source(name))]
     judge = models.loading_programs(models.preference_source())
+    if tools.judge and inputs.config.feedback.source:
+        judge += models.loading_programs(models.source(inputs.config.feedback.source))
     held = partial(_with_resident, inputs, base.params, tools.reward.scorer.abstract_params)
     return [
         *with_remedy(map(held, responses), SAMPLING_REMEDY),
@@ -235,6 +253,8 @@ STAGE = Stage(
     data={
         "red_team": first("red_team_prompts", "held_out", "evaluate.red_team_prompts"),
         "helpful": first("helpful_prompts", "held_out", "evaluate.helpful_prompts"),
+        "twins": first("twins", "all", "evaluate.twins"),
+        "evasiveness": Selection("evasiveness", "all"),
         # The audit's half of the harmlessness pairs stays the audit's.
         "harmlessness_pairs": Selection(
             "harmlessness_pairs", "development", lambda c: c.evaluate.labelled_pairs

@@ -10,18 +10,18 @@ from cai_jax.constitution.schema import load_constitution
 from cai_jax.data.readers import read_twins
 
 FILE = ROOT / "datasets" / "twins.jsonl"
-FUNCTION_WORDS = """
-    a about after all am an and any are as at be been before but by can could did do does for
-    from get give had has have he her hers him his how i if im in into is it its just me mine my
-    myself no not of off on one or our out over own she should so than that the their them they
-    then there these this those to too up us was we were what whats when where which while who
-    why will with without wont would you your
-""".split()
+FUNCTION_WORDS = (
+    "a about after all am an and any are as at be been before but by can could did do does for "
+    "from get give had has have he her hers him his how i if im in into is it its just me mine my "
+    "myself no not of off on one or our out over own she should so than that the their them they "
+    "then there these this those to too up us was we were what whats when where which while who "
+    "why will with without wont would you your"
+)
 
 
 def content_words(text):
     words = re.findall(r"[a-z0-9]+", text.lower().replace("'s", "").replace("'", ""))
-    return set(words) - {*FUNCTION_WORDS}
+    return set(words) - set(FUNCTION_WORDS.split())
 
 
 def jaccard(one, other):
