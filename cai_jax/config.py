@@ -17,6 +17,8 @@ from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined, ValidationError
 
+from cai_jax.data.splits import ZONES, Purpose
+
 Stage = Literal[
     "pretrain", "sl_data", "sl_train", "feedback", "pm_train", "rl", "evaluate", "report"
 ]
@@ -60,6 +62,11 @@ def setting(default: Any, description: str, **bounds: Any) -> Any:
 def execution(default: Any, description: str, **bounds: Any) -> Any:
     """A field that changes how something is computed, not what: no work is repeated for it."""
     return setting(default, description, json_schema_extra={"execution": True}, **bounds)
+
+
+def _share(purpose: Purpose, default: int, description: str) -> Any:
+    """A percentage of the split, at most the purpose's zone."""
+    return setting(default, description, ge=1, le=len(ZONES[purpose]))
 
 
 def _in_order(value: Any) -> Any:
@@ -121,13 +128,16 @@ class ConstitutionConfig:
     """Which constitution, and how much of it."""
 
     path: Text = setting("constitutions/harmless.yaml", "the file")
-    critique_principles: Natural = setting(0, "the first ones; 0: all")
-    feedback_principles: Natural = setting(0, "the first ones; 0: all")
+    critique_principles: Natural = setting(0, "drawn by seed, all over the file; 0: all")
+    feedback_principles: Natural = setting(0, "drawn by seed, all over the file; 0: all")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DataConfig:
-    """Files that people write; the last three are never trained on."""
+    """Files that people write, and how data/splits.py splits them; training has what is left.
+
+    Harmlessness pairs only ever audit and evaluate, twins and classed replies only evaluate.
+    """
 
     red_team_prompts: Text = setting("datasets/red_team_prompts.jsonl", "what asks for harm")
     helpful_prompts: Text = setting("datasets/helpful_prompts.jsonl", "what asks for help")
@@ -135,15 +145,19 @@ class DataConfig:
     harmlessness_pairs: Text = setting("datasets/harmlessness_pairs.jsonl", "labelled, for audits")
     twins: Text = setting("datasets/twins.jsonl", "a prompt to answer and its twin to refuse")
     evasiveness: Text = setting("datasets/evasiveness.jsonl", "replies, classed by people")
-    held_out_percent: int = setting(30, "by hash of the prompt; never trained on", ge=1, le=90)
+    second_model_percent: int = _share("second_model", 10, "for a second preference model")
+    development_percent: int = _share("development", 10, "to choose methods and wordings by")
+    audit_percent: int = _share("audit", 20, "for the audit of the feedback model alone")
+    evaluation_percent: int = _share("evaluation", 20, "for the comparison of policies alone")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class GenerationConfig:
     """How text is sampled, outside RL."""
 
-    # Far below the paper's 1: at 135M parameters, text at full temperature is noise.
-    temperature: NonNegative = setting(0.5, "of sampling; 0: the likeliest token")
+    # Below the paper's 1: at 135M parameters, text at full temperature is noise. Feedback and RL
+    # sample at the same, so that what was compared and trained is what evaluation reads.
+    temperature: NonNegative = setting(0.6, "of sampling; 0: the likeliest token")
     top_k: Natural = setting(0, "samples from the likeliest k tokens; 0: from all")
     top_p: float = setting(1.0, "samples from the likeliest tokens of this probability", gt=0, le=1)
     batch_size: Count = execution(24, "rows that are sampled at once")
@@ -173,7 +187,7 @@ class SLDataConfig:
     helpful_samples: Count = setting(1, "responses to each helpfulness prompt")
     rounds: Count = setting(2, "of critique and revision")
     critique: bool = setting(True, "False: direct revision, without a critique before it")
-    few_shots: Natural = setting(1, "examples of the constitution in each prompt")
+    few_shots: Natural = setting(1, "examples drawn from the constitution for each prompt")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -199,14 +213,18 @@ class FeedbackConfig:
     source: str = setting("", "feedback model; empty: model.source")
     prompts: Count = setting(36, "red-team prompts with pairs of responses")
     pairs_per_prompt: Count = setting(1, "pairs of responses to each prompt")
-    temperature: Positive = setting(0.7, "of the two responses; 0 would make them equal")
+    helpful_prompts: Natural = setting(
+        24, "answered too, for scores to be normalised on both kinds"
+    )
+    temperature: Positive = setting(0.6, "of the two responses; raise it where most are equal")
     principles_per_pair: Count = setting(1, "over which labels are averaged")
-    few_shots: Natural = setting(1, "examples of the constitution in each prompt")
+    few_shots: Natural = setting(1, "examples drawn from the constitution for each prompt")
     contrast_scale: Positive = setting(10.0, "logit of a label, per nat a token")
     reasoning_tokens: Count = setting(48, "longest chain of thought")
+    chains: Count = setting(1, "chains of thought a question, whose answers are averaged")
     clamp_low: float = setting(0.4, "lowest chain-of-thought label", ge=0, le=0.5)
     clamp_high: float = setting(0.6, "highest chain-of-thought label", ge=0.5, le=1)
-    audit_pairs: int = setting(120, "at most; half of them held out", ge=2)
+    audit_pairs: int = setting(120, "at most; half of development, half of the audit", ge=2)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -256,8 +274,10 @@ class RLConfig:
     epochs: Count = setting(2, "passes over the responses of an iteration")
     prompt_tokens: Length = setting(64, "longer prompts are left out")
     response_tokens: Count = setting(40, "longest response")
-    temperature: Positive = setting(0.6, "of sampling")
+    temperature: Positive = setting(0.6, "of sampling; raise it to explore more")
     learning_rate: Positive = setting(2e-3, "after the warm-up")
+    # Adam moves a value by up to rate * d_model an update: about 0.1 to 1 serves.
+    value_learning_rate: Positive = setting(2e-3, "of the value function's head, likewise")
     warmup_steps: Natural = setting(2, "updates until the full learning rate")
     max_grad_norm: Positive = setting(1.0, "longer gradients are clipped to this norm")
     adam_eps: Positive = setting(1e-5, "of Adam's denominator")
@@ -272,13 +292,19 @@ class RLConfig:
     clip_value: Positive = setting(0.2, "values are clipped to those of the sampler +- this")
     value_coef: NonNegative = setting(0.1, "weight of the value loss")
     entropy_coef: NonNegative = setting(0.0, "reward per nat of entropy, at every token")
-    unusable_score: float = setting(-2.0, "of a reply that does not parse, in standard deviations")
-    missing_stop_penalty: NonNegative = setting(0.0, "off the score of a response without end")
+    unusable_score: float = setting(-2.0, "of a reply that does not parse, in evaluation")
+    unusable_penalty: NonNegative = setting(
+        1.0, "a reply that does not parse earns this much less than the lowest to its prompt"
+    )
+    missing_stop_penalty: NonNegative = setting(1.0, "off the score of a response without end")
     offload: bool = execution(False, "keep unused preference model and reference in host memory")
     helpful_fraction: Fraction = setting(0.25, "share of helpfulness prompts")
     max_sampler_gap: Positive = execution(0.05, "nats, mean over tokens; warns above it")
-    # Of the first minibatch, before any update; the approximate KL, nats a token, likewise.
-    max_first_ratio_error: Positive = execution(1e-5, "mean |ratio - 1|; stops above it")
+    # Of the first minibatch, before any update; the approximate KL, nats a token, likewise. Half
+    # of the clip range: more than any rounding, less than a wrong mask or temperature.
+    max_first_ratio_error: Positive = execution(
+        0.1, "mean |ratio - 1|; stops above it, and warns above what rounding gives"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -293,6 +319,7 @@ class EvaluateConfig:
     judged_replies: Natural = setting(0, "of a policy to a set, that the feedback model classes")
     bootstrap_samples: int = setting(2000, "of each interval", ge=100)
     oracle: str = setting("", "MODULE:FUNCTION from prompt and reply to measures; empty: none")
+    benchmarks: dict[str, str] = setting({}, "files by task; see evaluation/tasks/registry.py")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -378,6 +405,8 @@ def _contradictions(c: Config) -> Iterator[str]:
     """Fields that are possible alone and not together."""
     if not c.stages:
         yield f"config.stages: names no stage; 'all', or some of {', '.join(STAGES)}"
+    if sum(getattr(c.data, f"{purpose}_percent") for purpose in ZONES) == 100:
+        yield "config.data: the percentages leave nothing to train on; lower one of them"
     if bool(c.model.source) == bool(c.pretrain):
         yield (
             "config.model.source: name a pretrained model, or have one made by config.pretrain as "

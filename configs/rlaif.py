@@ -43,7 +43,7 @@ def smoke() -> ConfigDict:
     c.generation = dict(batch_size=8, score_batch_size=8, critique_tokens=24)
     c.sl_data = dict(red_team_prompts=8, helpful_prompts=4, rounds=1, few_shots=0)
     c.sl_train = dict(batch_size=2, sequence_length=128)
-    c.feedback = dict(prompts=6, audit_pairs=8)
+    c.feedback = dict(prompts=6, helpful_prompts=4, audit_pairs=8)
     c.pm_train = dict(helpfulness_pairs=6, batch_size=4)
     c.rl = dict(iterations=2, batch_size=8, response_tokens=16)
     c.evaluate = dict(red_team_prompts=4, helpful_prompts=4, labelled_pairs=4)
@@ -112,7 +112,7 @@ def _pod(repository: str, architecture: str) -> ConfigDict:
         response_tokens=256,
         critique_tokens=256,
     )
-    c.sl_data = dict(red_team_prompts=10_000, helpful_prompts=10_000, rounds=4)
+    c.sl_data = dict(red_team_prompts=10_000, helpful_prompts=10_000, rounds=4, few_shots=3)
     c.sl_train = dict(
         **full,
         batch_size=128,
@@ -124,8 +124,11 @@ def _pod(repository: str, architecture: str) -> ConfigDict:
     c.feedback = dict(
         method="multiple_choice",
         prompts=10_000,
+        helpful_prompts=10_000,
         temperature=1.0,
         principles_per_pair=4,
+        few_shots=3,
+        chains=5,
         audit_pairs=1000,
     )
     c.pm_train = dict(
@@ -146,6 +149,7 @@ def _pod(repository: str, architecture: str) -> ConfigDict:
         response_tokens=256,
         temperature=1.0,
         learning_rate=1e-6,
+        value_learning_rate=5e-5,
         warmup_steps=10,
         kl_coef=0.02,
     )

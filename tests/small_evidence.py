@@ -24,7 +24,7 @@ MEASURES = (  # of the oracle below
 def oracle(prompt, reply):
     """Counts words; knows merit only where harm is asked for."""
     words = float(len(reply.split()))
-    return {"words": words} | ({"merit": words} if prompt == HARM else {})
+    return {"words": words} | ({"merit": words} if "harm" in prompt[0].text else {})
 
 
 @dataclass
@@ -81,8 +81,9 @@ def judge(**more):
 
 
 def reply(policy, group, number, text, score, tokens=2, logprob=-1.0):
-    prompt = HARM if group in ("red_team", "unsafe") else HELP
-    row = Sample(f"{group}/{number}/{policy}", policy, group, prompt, text, True, score)
+    harmful = group in ("red_team", "unsafe")
+    prompt = user(f"harm {number}" if harmful else f"help {number}")
+    row = Sample(f"{group}/{number}/{policy}", policy, group, (prompt,), text, True, score)
     logprobs = np.full(tokens, logprob, np.float32)
     return Reply(row, [1], Completion([5] * tokens, logprobs, True), bool(text))
 
@@ -108,7 +109,7 @@ def revision(prompt_id, number, response):
     return Revision(
         id=f"{prompt_id}/{number}",
         prompt_id=prompt_id,
-        prompt=HARM,
+        prompt=(user(f"harm {prompt_id}"),),
         round=number,
         principle_id="p" if number else "",
         critique="",
@@ -158,7 +159,7 @@ def evidence(**changes):
             ClassedReply("y", HARM, "No. It would hurt him.", "explained"),
             ClassedReply("z", HARM, "No, I just took one.", "engages"),
         ],
-        "audits": {"audit": Audit(4, 0.75, 0.3, 0.95, 0.5, 1.0, 0.1)},
+        "audits": {"audit": Audit(4, 0.75, 0.3, 0.95, 0.5, 1.0, 0.1, 1.0, 0.5)},
         "history": [{"score": 0.0, "kl_k3": 0.0}, {"score": 1.5, "kl_k3": 0.2}],
         "oracle": oracle,
         "bootstrap_samples": 100,

@@ -56,6 +56,7 @@ class Comparison:
       principle_ids: the k principles that the pair was compared under.
       shown_first: P(first is better) under each principle, the first shown as option (A); [k].
       shown_second: the same with the first shown as option (B); [k].
+      bounds: lowest and highest label under a principle, both orders averaged.
     """
 
     id: str
@@ -73,6 +74,23 @@ class Comparison:
     model: str
     feedback_model: str
     constitution_sha256: str
+    bounds: tuple[float, ...] = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A response of SL-CAI to a helpfulness prompt, which scores are normalised by.
+
+    Attributes:
+      tokens: ids of prompt and response, as the preference model reads them.
+    """
+
+    id: str
+    prompt: Dialogue
+    response: str
+    tokens: tuple[int, ...]
+    seed: int
+    model: str
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 A new one is a file and an entry.
 """
 
+from cai_jax.evaluation.benchmarks import BENCHMARKS, JUDGE_BENCHMARKS
 from cai_jax.evaluation.evaluator import Evaluator, Evidence
 from cai_jax.evaluation.evasiveness import EVASIVENESS
 from cai_jax.evaluation.history import HISTORY
@@ -28,6 +29,8 @@ EVALUATORS: dict[str, Evaluator] = {
     "revisions": REVISIONS,
     "labels": LABELS,
     "preference_model": PREFERENCE_MODEL,
+    "benchmarks": BENCHMARKS,
+    "judge_benchmarks": JUDGE_BENCHMARKS,
     "rl": HISTORY,
 }
 
@@ -35,8 +38,8 @@ EVALUATORS: dict[str, Evaluator] = {
 def sections(plan: Plan) -> list[Section]:
     """What every evaluator will measure; those that have nothing to are left out."""
     found = (
-        Section(name, evaluator.title, evaluator.subjects(plan), evaluator.measures(plan))
-        for name, evaluator in EVALUATORS.items()
+        Section(name, e.title, e.subjects(plan), e.measures(plan), e.cases, e.given)
+        for name, e in EVALUATORS.items()
     )
     return [section for section in found if section.measures]
 

@@ -7,7 +7,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cai_jax.data.rows import Revision, Sample
-from cai_jax.evaluation.measure import Measure, Measurement, Section
+from cai_jax.evaluation.measure import Measurement, Section, number
+from cai_jax.evaluation.preference import headline
 from cai_jax.prompts.messages import Dialogue
 from cai_jax.report.figures import history_of, score_by_policy, score_by_round
 from cai_jax.report.summary import Summary
@@ -37,11 +38,6 @@ def table_of(section: Section, measurements: Mapping[str, Measurement]) -> list[
             if any(cells := [measurements.get(key) for key in keys]):
                 rows.append(TableRow(group, subject, cells))
     return rows
-
-
-def number(measure: Measure, value: float) -> str:
-    """A value as the page shows it: shares in percent."""
-    return f"{100 * value:.0f}" if measure.unit == "share" else f"{value:.2f}"
 
 
 def render_page(
@@ -82,6 +78,7 @@ def render_page(
         figures={caption: Markup(svg) for caption, svg in figures.items()},
         tables=[(section, table_of(section, found.measurements)) for section in found.sections],
         number=number,
+        headline=headline(found),
         shown=shown,
         held_out=held_out,
         transcripts=transcripts,

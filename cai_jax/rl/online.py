@@ -20,11 +20,13 @@ from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.rl.algorithm import OFFLOAD, SAMPLING, SCORING, TRAINING, Task, Trained, from_values
 from cai_jax.rl.kl import AdaptiveKL
-from cai_jax.rl.loop import Limits, Online, RLState, train
+from cai_jax.rl.loop import ROUNDING, Limits, Online, RLState, train
 from cai_jax.rl.prompts import Drawn, PromptPool
 from cai_jax.rl.updates import PolicyGradient
 
 log = logging.getLogger("cai_jax")
+
+VALUE_METRICS = ("explained_variance",)  # where there is a value function
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,7 @@ class OnlineAlgorithm:
       kl_target: nats a response; 0: the coefficient stays.
       kl_horizon: samples in which the coefficient can change by about a fifth.
       missing_stop_penalty: off the score of a response that never ended.
+      unusable_penalty: a response that does not parse earns this much less than others.
       max_sampler_gap: nats a token; see ``Limits``.
       max_first_ratio_error: see ``Limits``.
     """
@@ -56,6 +59,7 @@ class OnlineAlgorithm:
     kl_target: float
     kl_horizon: int
     missing_stop_penalty: float
+    unusable_penalty: float
     max_sampler_gap: float
     max_first_ratio_error: float
     block = "rl"
@@ -113,8 +117,10 @@ class OnlineAlgorithm:
             AdaptiveKL(self.kl_target, self.kl_horizon),
             Limits(
                 first_ratio_error=self.max_first_ratio_error,
+                rounding=ROUNDING[blueprint.dtype],
                 sampler_gap=self.max_sampler_gap,
                 missing_stop_penalty=self.missing_stop_penalty,
+                unusable_penalty=self.unusable_penalty,
             ),
             history,
         )
@@ -132,6 +138,7 @@ class OnlineAlgorithm:
             "max_first_ratio_error": max(row["first_ratio_error"] for row in rows),
             "max_first_approx_kl": max(row["first_approx_kl"] for row in rows),
             "max_sampler_gap_mean": max(row["sampler_gap_mean"] for row in rows),
+            **{f"last_{name}": rows[-1][name] for name in VALUE_METRICS if name in rows[-1]},
         }
 
     def _blueprint(self, task: Task) -> Blueprint:

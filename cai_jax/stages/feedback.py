@@ -12,8 +12,9 @@ from cai_jax.config import ConfigError
 from cai_jax.constitution.schema import FeedbackPrinciple
 from cai_jax.data.readers import Prompt
 from cai_jax.data.records import write_records
-from cai_jax.data.rows import Comparison
+from cai_jax.data.rows import Comparison, Reply
 from cai_jax.feedback.audit import audit
+from cai_jax.feedback.baselines import baselines
 from cai_jax.feedback.labeler import Judgement, Labeler, LabelerTools, ResponsePair
 from cai_jax.feedback.registry import LABELERS
 from cai_jax.generation.engine import Generator
@@ -21,7 +22,8 @@ from cai_jax.generation.sampling import Sampling
 from cai_jax.keys import named_key, named_rng
 from cai_jax.models.blueprint import Model
 from cai_jax.parallel.program import Program
-from cai_jax.rl.reward import usable_text
+from cai_jax.prompts.few_shots import FewShots
+from cai_jax.rl.reward import usable
 from cai_jax.stages.data import Selection, first, repeated
 from cai_jax.stages.engines import (
     MEMORY_REMEDY,
@@ -38,7 +40,7 @@ log = logging.getLogger("cai_jax")
 
 
 def execute(inputs: Inputs, folder: Path) -> Outcome:
-    """Audits the labeler, samples pairs from SL-CAI, and writes ``comparisons``."""
+    """Audits the labeler, samples SL-CAI, and writes ``comparisons`` and ``helpful`` replies."""
     settings = inputs.config.feedback
     source = inputs.models.source(settings.source)
     judge = inputs.models.policy(source)
@@ -48,6 +50,8 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     sampler = _sampler(inputs, None if settings.source else judge)
     prompts = repeated(inputs.rows("red_team"), settings.pairs_per_prompt)
     pairs = _sample_pairs(inputs, sampler, prompts)
+    if helpful := _sample_helpful(inputs, sampler):
+        write_records(folder / "helpful", helpful, Reply)
     sampled = sampler.tokens
     del sampler  # the labeler has the devices for itself
     if not pairs:
@@ -81,10 +85,11 @@ def _tools(inputs: Inputs, model: Model) -> LabelerTools:
         scorer=make_scorer(g, model, mesh),
         generator=make_generator(g, model, mesh, models.stop_ids_of(source)),
         open_chat=partial(models.chat_of, source),
-        examples=examples[: f.few_shots],
+        few_shots=FewShots(examples, f.few_shots, inputs.seed),
         sampling=make_sampling(g),
         seed=inputs.seed,
         reasoning_tokens=f.reasoning_tokens,
+        chains=f.chains,
         clamp_low=f.clamp_low,
         clamp_high=f.clamp_high,
         contrast_scale=f.contrast_scale,
@@ -123,10 +128,10 @@ def check(inputs: Inputs) -> None:
 
 
 def audit_labeler(inputs: Inputs, labeler: Labeler) -> dict[str, dict[str, float]]:
-    """Measures the labeler on labelled pairs, kept apart in two halves.
+    """Measures the labeler on labelled pairs, kept apart by purpose.
 
-    The ``development`` half is for people to choose methods and wordings by; ``audit`` is for the
-    audit alone.
+    The ``development`` pairs are for people to choose methods and wordings by; ``audit`` is for
+    the audit alone.
     """
     out: dict[str, dict[str, Any]] = {}
     for half in ("development", "audit"):
@@ -137,13 +142,23 @@ def audit_labeler(inputs: Inputs, labeler: Labeler) -> dict[str, dict[str, float
             principles = draw_principles(inputs, pair.id)
             pairs.append(ResponsePair(pair.id, pair.messages, *options, principles))
             truth.append(not flip)
-        result = audit(labeler.judge(pairs), truth)
-        out[half] = {**asdict(result), "better_than_chance": result.better_than_chance}
-    heard = out["audit"]
+        result = audit(labeler.judge(pairs), truth, baselines(pairs, truth))
+        out[half] = {
+            **asdict(result),
+            "better_than_chance": result.better_than_chance,
+            "better_baselines": result.better_baselines,
+        }
+    tell(inputs.config.feedback.method, out["audit"])
+    return out
+
+
+def tell(method: str, heard: dict[str, Any]) -> None:
+    """Logs what an audit found; warns of a labeler that guesses, or does worse than a baseline."""
     line = (
-        f"feedback: audit of {inputs.config.feedback.method} on {heard['pairs']} held-out labelled "
-        f"pairs: accuracy {heard['accuracy']:.2f} "
-        f"[{heard['accuracy_low']:.2f}, {heard['accuracy_high']:.2f}]"
+        f"feedback: audit of {method} on {heard['pairs']} held-out labelled pairs: accuracy "
+        f"{heard['accuracy']:.2f} [{heard['accuracy_low']:.2f}, {heard['accuracy_high']:.2f}]; on "
+        f"the same pairs a bag of words reaches {heard['bag_of_words']:.2f}, length alone "
+        f"{heard['length']:.2f}"
     )
     if heard["better_than_chance"]:
         log.info("%s", line)
@@ -153,7 +168,14 @@ def audit_labeler(inputs: Inputs, labeler: Labeler) -> dict[str, dict[str, float
             "feedback model (config.feedback.source) or another config.feedback.method.",
             line,
         )
-    return out
+    if better := heard["better_baselines"]:
+        log.warning(
+            "feedback: %s is right less often than %s, which understands nothing. Use a larger "
+            "feedback model (config.feedback.source) or another config.feedback.method, or audit "
+            "on pairs whose surface says less (config.data.harmlessness_pairs).",
+            method,
+            " and ".join(name.replace("_", " ") for name in better),
+        )
 
 
 def draw_principles(inputs: Inputs, item: str) -> tuple[FeedbackPrinciple, ...]:
@@ -167,23 +189,50 @@ def draw_principles(inputs: Inputs, item: str) -> tuple[FeedbackPrinciple, ...]:
 
 def _sample_pairs(inputs: Inputs, sampler: Generator, prompts: list[Prompt]) -> list[ResponsePair]:
     """Two responses to each prompt, where both parse and they differ."""
-    chat = inputs.models.chat
-    ids = [chat.prompt_ids(p.messages) for p in prompts]
-    sides = range(2)
-    samples = sampler.generate(
-        [row for row in ids for _ in sides],
-        [named_key(inputs.seed, "feedback", p.id, side) for p in prompts for side in sides],
-        inputs.config.generation.response_tokens,
-        Sampling(inputs.config.feedback.temperature),
-        "feedback: responses",
-    )
     pairs = []
-    for i, prompt in enumerate(prompts):
-        one, other = (usable_text(chat, s) for s in samples[2 * i : 2 * i + 2])
-        if one is not None and other is not None and one != other:
+    for prompt, (one, other) in zip(
+        prompts, _sample(inputs, sampler, prompts, "responses", 2), strict=True
+    ):
+        if one and other and one != other:
             principles = draw_principles(inputs, prompt.id)
             pairs.append(ResponsePair(prompt.id, prompt.messages, one, other, principles))
     return pairs
+
+
+def _sample_helpful(inputs: Inputs, sampler: Generator) -> list[Reply]:
+    """A reply to each helpfulness prompt, where it parses."""
+    chat, prompts = inputs.models.chat, inputs.rows("helpful")
+    return [
+        Reply(
+            id=prompt.id,
+            prompt=prompt.messages,
+            response=text,
+            tokens=tuple(chat.judged_ids(chat.prompt_ids(prompt.messages), text)),
+            seed=inputs.seed,
+            model=inputs.models.base_name,
+        )
+        for prompt, (text,) in zip(
+            prompts, _sample(inputs, sampler, prompts, "helpful", 1), strict=True
+        )
+        if text is not None
+    ]
+
+
+def _sample(
+    inputs: Inputs, sampler: Generator, prompts: list[Prompt], kind: str, count: int
+) -> list[list[str | None]]:
+    """``count`` responses to each prompt; None for one that does not parse."""
+    chat = inputs.models.chat
+    samples = sampler.generate(
+        [chat.prompt_ids(p.messages) for p in prompts for _ in range(count)],
+        [named_key(inputs.seed, "feedback", kind, p.id, n) for p in prompts for n in range(count)],
+        inputs.config.generation.response_tokens,
+        Sampling(inputs.config.feedback.temperature),
+        f"feedback: {kind}",
+    )
+    replies = (usable(chat, sample) for sample in samples)
+    texts = [reply.text if reply else None for reply in replies]
+    return [texts[at : at + count] for at in range(0, len(texts), count)]
 
 
 def _row(inputs: Inputs, pair: ResponsePair, judgement: Judgement) -> Comparison:
@@ -205,6 +254,7 @@ def _row(inputs: Inputs, pair: ResponsePair, judgement: Judgement) -> Comparison
         model=inputs.models.base_name,
         feedback_model=settings.source or inputs.models.base_name,
         constitution_sha256=inputs.constitution_sha256,
+        bounds=(judgement.low, judgement.high),
     )
 
 
@@ -232,6 +282,7 @@ STAGE = Stage(
     blocks=("feedback", "generation"),
     data={
         "red_team": first("red_team_prompts", "training", "feedback.prompts"),
+        "helpful": first("helpful_prompts", "training", "feedback.helpful_prompts"),
         "development": Selection(
             "harmlessness_pairs", "development", lambda c: c.feedback.audit_pairs // 2
         ),

@@ -11,7 +11,7 @@ from flax import nnx
 from cai_jax.config import PMTrainConfig
 from cai_jax.data.readers import LabelledPair
 from cai_jax.data.records import read_records, write_records
-from cai_jax.data.rows import Comparison, TrainingPair
+from cai_jax.data.rows import Comparison, Reply, TrainingPair
 from cai_jax.data.tasks import Part, PreferenceConverter, batches, mixture
 from cai_jax.feedback.targets import with_targets
 from cai_jax.generation.scoring import Scorer
@@ -37,7 +37,7 @@ from cai_jax.stages.training import (
 
 
 def execute(inputs: Inputs, folder: Path) -> Outcome:
-    """Trains the preference model, normalises it on the comparisons, and leaves a checkpoint."""
+    """Trains the preference model, normalises it on SL-CAI samples, and leaves a checkpoint."""
     settings, models = inputs.config.pm_train, inputs.models
     comparisons = read_records(inputs.artifact("feedback") / "comparisons", Comparison)
     labelled = with_targets(comparisons, settings.labels, inputs.seed)
@@ -62,14 +62,16 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     fit = training.fit(folder, trainable, batches(), survey_batches(batches(), pair_tokens))
     model = Model(trainable.graph, nnx.merge_state(fit.params, trainable.frozen))
     scorer = _scorer(inputs, model)
-    scores = scorer.preference_scores(samples, "pm_train: normalise")
+    replies = _helpful_replies(inputs)
+    scores = scorer.preference_scores([*samples, *replies], "pm_train: normalise")
+    mean, std = normalisation(scores[: len(samples)], scores[len(samples) :])
     name = settings.source or models.base_name
     info = CheckpointInfo(
         "preference",
         base_of(name, folder / CHECKPOINT, inputs.workdir),
         lora_config(settings.lora),
-        score_mean=float(scores.mean()),
-        score_std=float(max(scores.std(), 1e-6)),
+        score_mean=mean,
+        score_std=max(std, 1e-6),
     )
     save_checkpoint(folder / CHECKPOINT, info, fit.params)
     return Outcome(
@@ -85,6 +87,25 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
         },
         fit.tokens + scorer.tokens,
     )
+
+
+def _helpful_replies(inputs: Inputs) -> list[tuple[int, ...]]:
+    """What SL-CAI said to helpfulness prompts, where the preference model can read all of it."""
+    records = inputs.artifact("feedback") / "helpful"
+    rows = read_records(records, Reply) if records.exists() else []
+    return [row.tokens for row in rows if len(row.tokens) <= inputs.config.pm_train.sequence_length]
+
+
+def normalisation(*sets: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of scores, sets of prompts weighing alike; empty ones nothing.
+
+    PPO and evaluation score replies to both: on red-team prompts alone a helpful reply would be as
+    many deviations off 0 as the sets differ.
+    """
+    weights = np.concatenate([np.full(len(s), 1.0 / max(len(s), 1)) for s in sets])
+    scores = np.concatenate(sets).astype(np.float64)
+    mean = np.average(scores, weights=weights)
+    return float(mean), float(np.sqrt(np.average((scores - mean) ** 2, weights=weights)))
 
 
 def _training(inputs: Inputs) -> Training:

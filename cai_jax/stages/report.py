@@ -15,7 +15,7 @@ from cai_jax.parallel.hosts import write_text
 from cai_jax.prompts.messages import Dialogue
 from cai_jax.report.page import render_page
 from cai_jax.report.summary import ConstitutionVersion, StageTime, Summary, Supervision
-from cai_jax.stages.evaluate import SHOWN_PROMPTS
+from cai_jax.stages.data import SHOWN_PROMPTS
 from cai_jax.stages.models import POLICIES
 from cai_jax.stages.runner import versions
 from cai_jax.stages.stage import Inputs, Outcome, Stage
@@ -57,6 +57,7 @@ def summarise(inputs: Inputs) -> Summary:
             labelled_helpfulness_pairs=metrics["pm_train"]["helpfulness_pairs"],
             human_harm_labels_trained_on=0,
         ),
+        splits=run.data.overlap,
         stages={
             name: StageTime(m["seconds"], m["tokens"], m["tokens_per_second"])
             for name, m in manifests.items()

@@ -77,7 +77,11 @@ def make_task(inputs: Inputs) -> Task:
         prompts=lambda: (inputs.rows("red_team"), inputs.rows("helpful")),
         comparisons=partial(_comparisons, inputs),
         optimizer=make_optimizer(
-            settings.learning_rate, settings.warmup_steps, settings.max_grad_norm, settings.adam_eps
+            settings.learning_rate,
+            settings.warmup_steps,
+            settings.max_grad_norm,
+            settings.adam_eps,
+            head_learning_rate=settings.value_learning_rate,
         ),
         mesh=models.mesh,
         decode_mesh=models.decode_mesh,

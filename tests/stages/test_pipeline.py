@@ -90,7 +90,13 @@ def test_rl_samples_the_full_distribution(changed, monkeypatch):
     assert (asked["keys"][0] != asked["keys"][1]).any()  # the same prompt twice in a batch
 
 
-LIMITS = Limits(first_ratio_error=1e-5, sampler_gap=0.05, missing_stop_penalty=0.75)
+LIMITS = Limits(
+    first_ratio_error=0.1,
+    rounding=1e-5,
+    sampler_gap=0.05,
+    missing_stop_penalty=0.75,
+    unusable_penalty=1.0,
+)
 
 
 def good_scalars():
@@ -99,10 +105,10 @@ def good_scalars():
 
 @pytest.mark.parametrize("field", ["first_ratio_error", "first_approx_kl"])
 def test_a_first_minibatch_that_is_off_stops_the_run(finished, field):
-    assert finished.config.rl.max_first_ratio_error == 1e-5
+    assert finished.config.rl.max_first_ratio_error == 0.1
     loop.check(good_scalars(), 0, LIMITS)
     with pytest.raises(FloatingPointError, match="max_first_ratio_error"):
-        loop.check(good_scalars() | {field: 2e-5}, 0, LIMITS)
+        loop.check(good_scalars() | {field: 0.2}, 0, LIMITS)
     history = json.loads((finished.workdir.folder("rl") / "history.json").read_text())
     assert all(iteration[field] <= 1e-5 for iteration in history)
 
@@ -123,10 +129,11 @@ def test_metrics_weigh_by_tokens():
 def test_responses_without_a_stop_pay(finished):
     reward = make_reward(finished.inputs(rl.STAGE))
     ids = finished.models.chat.reply_ids("the good.")
-    ended = [Completion(ids, np.zeros(len(ids), np.float32), stop) for stop in (True, False)]
+    logprobs = np.zeros(len(ids), np.float32)
+    ended = [Completion(ids, logprobs, True), Completion(ids[:-1], logprobs[:-1], False)]
     batch = [Drawn("a", [5]), Drawn("a", [5])]
-    texts, scores = loop.score(reward, batch, ended, LIMITS.missing_stop_penalty)
-    assert texts[0] == texts[1]
+    replies, scores = loop.score(reward, batch, ended, LIMITS)
+    assert replies[0].ids == replies[1].ids
     np.testing.assert_allclose(scores[0] - scores[1], 0.75, rtol=1e-5)
 
 
