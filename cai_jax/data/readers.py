@@ -77,6 +77,11 @@ class Twins:
     safe: Dialogue
     unsafe: Dialogue
 
+    @property
+    def prompts(self) -> tuple[Dialogue, ...]:
+        """Both."""
+        return self.safe, self.unsafe
+
 
 @dataclass(frozen=True)
 class ClassedReply:
@@ -86,6 +91,11 @@ class ClassedReply:
     messages: Dialogue
     reply: str
     label: str
+
+    @property
+    def prompts(self) -> tuple[Dialogue, ...]:
+        """The one that is replied to."""
+        return (self.messages,)
 
 
 def _text_prompt(row: JsonRow) -> Prompt:

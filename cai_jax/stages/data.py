@@ -140,9 +140,10 @@ class Data:
             if (said := first_user_text(row.messages))
         ]
         rows += [
-            Turn("evaluation", f"{self.path('twins')}, row {twins.id}", first_user_text(side))
-            for twins in self.rows("twins")
-            for side in (twins.safe, twins.unsafe)
+            Turn("evaluation", f"{self.path(file)}, row {row.id}", first_user_text(prompt))
+            for file in EVALUATION_ALONE
+            for row in self.rows(file)
+            for prompt in row.prompts
         ]
         c, where = self.constitution, f"{self._constitution.path}, few-shot"
         examples: tuple[CritiqueExample | ChoiceExample, ...]
