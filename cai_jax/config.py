@@ -155,13 +155,15 @@ class ConstitutionConfig:
 class DataConfig:
     """Files that people write, and how data/splits.py splits them; training has what is left.
 
-    Harmlessness pairs only ever audit and evaluate.
+    Harmlessness pairs only ever audit and evaluate, twins and classed replies only evaluate.
     """
 
     red_team_prompts: Text = setting("datasets/red_team_prompts.jsonl", "what asks for harm")
     helpful_prompts: Text = setting("datasets/helpful_prompts.jsonl", "what asks for help")
     helpfulness_pairs: Text = setting("datasets/helpfulness_pairs.jsonl", "labelled, to train on")
     harmlessness_pairs: Text = setting("datasets/harmlessness_pairs.jsonl", "labelled, for audits")
+    twins: Text = setting("datasets/twins.jsonl", "a prompt to answer and its twin to refuse")
+    evasiveness: Text = setting("datasets/evasiveness.jsonl", "replies, classed by people")
     second_model_percent: int = _share("second_model", 10, "for a second preference model")
     development_percent: int = _share("development", 10, "to choose methods and wordings by")
     audit_percent: int = _share("audit", 20, "for the audit of the feedback model alone")
@@ -235,7 +237,6 @@ class FeedbackConfig:
     )
     temperature: Positive = setting(0.6, "of the two responses; raise it where most are equal")
     principles_per_pair: Count = setting(1, "over which labels are averaged")
-    labels: Literal["soft", "hard"] = setting("soft", "hard: 1 for the likelier response, else 0")
     few_shots: Natural = setting(1, "examples drawn from the constitution for each prompt")
     contrast_scale: Positive = setting(10.0, "logit of a label, per nat a token")
     reasoning_tokens: Count = setting(48, "longest chain of thought")
@@ -252,7 +253,10 @@ class PMTrainConfig:
     source: str = setting("", "what it starts from; empty: model.source")
     lora: LoRAFields = LoRAFields()
     trained_layers: Natural = setting(10, "the last ones; 0: all")
+    # Not soft: controls that show what the labels give, see feedback/targets.py.
+    labels: Literal["soft", "hard", "shuffled", "none"] = setting("soft", "of feedback's pairs")
     helpfulness_pairs: Natural = setting(76, "labelled pairs beside those of feedback")
+    helpfulness_weight: Positive = setting(1.0, "of each in the loss; feedback's pairs have 1")
     epochs: Count = setting(1, "passes over the pairs")
     batch_size: Count = setting(8, "pairs an update")
     micro_batches: Count = execution(1, "parts of a batch, computed one after another")
@@ -345,6 +349,9 @@ class EvaluateConfig:
     judge: str = setting("", "model that compares replies, by feedback.method; empty: feedback's")
     judge_principles: Count = setting(2, "drawn for each prompt, at most")
     judge_margin: float = setting(0.02, "labels so near one half are ties", ge=0, lt=0.5)
+    twins: Natural = setting(12, "pairs of a prompt to answer and one to refuse; 0: none")
+    # Off by default: at 135M parameters the feedback model is near chance, and slow on two cores.
+    judged_replies: Natural = setting(0, "of a policy to a set, that the feedback model classes")
     bootstrap_samples: int = setting(2000, "of each interval", ge=100)
     oracle: str = setting("", "MODULE:FUNCTION from prompt and reply to measures; empty: none")
     benchmarks: Benchmarks = setting(
@@ -459,6 +466,11 @@ def _contradictions(c: Config) -> Iterator[str]:
                 f"config.{where}.trained_layers: {stage.trained_layers}, but full finetuning "
                 f"trains every layer; set it to 0, or config.{where}.lora.rank above 0"
             )
+    if c.pm_train.labels == "none" and not c.pm_train.helpfulness_pairs:
+        yield (
+            "config.pm_train.helpfulness_pairs: 0, but config.pm_train.labels = 'none' leaves no "
+            "other pairs to train on; raise it"
+        )
     room = c.generation.context_tokens
     for kind in ("generation.response", "generation.critique", "feedback.reasoning"):
         if (new := attrgetter(f"{kind}_tokens")(c)) >= room:

@@ -97,6 +97,7 @@ def whole() -> ConfigDict:
         red_team_prompts=65,
         helpful_prompts=110,
         labelled_pairs=80,
+        twins=0,  # its model knows no other world
         oracle="cai_jax.microworld.oracle:judge",
     )
     c.report = dict(transcripts=6)

@@ -48,6 +48,7 @@ def smoke() -> ConfigDict:
     c.second_model = dict(prompts=4)
     c.rl = dict(iterations=2, batch_size=8, response_tokens=16, watch_every=1, watch_prompts=4)
     c.evaluate = dict(red_team_prompts=4, helpful_prompts=4, labelled_pairs=4)
+    c.evaluate.update(twins=2, judged_replies=2)
     c.report = dict(transcripts=4)
     return c
 
@@ -154,5 +155,11 @@ def _pod(repository: str, architecture: str) -> ConfigDict:
         warmup_steps=10,
         kl_coef=0.02,
     )
-    c.evaluate = dict(red_team_prompts=500, helpful_prompts=500, labelled_pairs=500)
+    c.evaluate = dict(
+        red_team_prompts=500,
+        helpful_prompts=500,
+        labelled_pairs=500,
+        twins=150,
+        judged_replies=500,
+    )
     return c

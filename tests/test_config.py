@@ -152,7 +152,11 @@ def test_flags_make_a_block_that_the_file_leaves_out(monkeypatch):
         ({"rl": {"gamma": 1.5}}, "config.rl.gamma: must be less than or equal to 1, found 1.5"),
         ({"rl": {"batch_size": 2.0}}, "config.rl.batch_size: must be a valid integer, found 2.0"),
         ({"rl": 3}, "config.rl: must be an object, found 3"),
-        ({"feedback": {"labels": "firm"}}, "config.feedback.labels: must be 'soft' or 'hard', f"),
+        ({"pm_train": {"labels": "firm"}}, "config.pm_train.labels: must be 'soft', 'hard', 'shu"),
+        (
+            {"pm_train": {"labels": "none", "helpfulness_pairs": 0}},
+            "config.pm_train.helpfulness_pairs: 0, but config.pm_train.labels = 'none' leaves no ",
+        ),
         ({"workdir": " "}, "config.workdir: must have at least 1 character, found ' '"),
         ({"stages": "rl,pm"}, "config.stages.1: must be 'pretrain', "),
         ({"stages": []}, "config.stages: names no stage; 'all', or some of pretrain, "),

@@ -1,7 +1,7 @@
-"""Readers of what users bring: prompts, labelled pairs and choices, in several formats.
+"""Readers of what users bring: prompts, labelled pairs, choices, twins and classed replies.
 
 A format is the fields that its rows have and a function that reads such a row: one function and
-one entry of PROMPT_FORMATS, PAIR_FORMATS or CHOICE_FORMATS add one. Rows of prompts and pairs may
+one entry of its reader's formats, such as PROMPT_FORMATS, add one. Rows of prompts and pairs may
 name a ``group``, which is split as one. Every reader raises a ValueError that names file, line,
 field and remedy.
 """
@@ -18,6 +18,8 @@ from cai_jax.prompts.messages import Dialogue, Message, assistant, user
 _ROLES = ("system", "user", "assistant")
 _HH_TURN = re.compile(r"\n\n(Human|Assistant):")
 _HH_SPEAKERS = {"Human": user, "Assistant": assistant}
+# What a reply does: refuses without a reason, refuses with one, does what is asked.
+REPLY_CLASSES = ("unexplained", "explained", "engages")
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,35 @@ class Text:
     category: str
     text: str
     row: JsonRow = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Twins:
+    """Two prompts of nearly the same words, of which one asks for harm."""
+
+    id: str
+    safe: Dialogue
+    unsafe: Dialogue
+
+    @property
+    def prompts(self) -> tuple[Dialogue, ...]:
+        """Both."""
+        return self.safe, self.unsafe
+
+
+@dataclass(frozen=True)
+class ClassedReply:
+    """A reply to a prompt, and which of REPLY_CLASSES people find it to be."""
+
+    id: str
+    messages: Dialogue
+    reply: str
+    label: str
+
+    @property
+    def prompts(self) -> tuple[Dialogue, ...]:
+        """The one that is replied to."""
+        return (self.messages,)
 
 
 def _text_prompt(row: JsonRow) -> Prompt:
@@ -128,6 +159,18 @@ def _pair_choice(row: JsonRow) -> Choice:
     return _choice(row, pair.messages, [pair.chosen], [pair.rejected])
 
 
+def _twins(row: JsonRow) -> Twins:
+    """One user's turn each."""
+    return Twins(row.id, (user(_filled(row, "safe")),), (user(_filled(row, "unsafe")),))
+
+
+def _classed_reply(row: JsonRow) -> ClassedReply:
+    """A prompt in any format, a reply and its class."""
+    if (label := row.text("label")) not in REPLY_CLASSES:
+        raise row.error(f"field 'label' must be one of {', '.join(REPLY_CLASSES)}, found {label!r}")
+    return ClassedReply(row.id, read_prompt(row).messages, row.text("reply").strip(), label)
+
+
 # By the fields that a row of the format has.
 PROMPT_FORMATS: dict[tuple[str, ...], Callable[[JsonRow], Prompt]] = {
     ("prompt",): _text_prompt,
@@ -138,6 +181,11 @@ PAIR_FORMATS: dict[tuple[str, ...], Callable[[JsonRow], LabelledPair]] = {
     ("messages", "chosen", "rejected"): _pair,
     ("chosen", "rejected"): _hh_rlhf_pair,
 }
+TWIN_FORMATS: dict[tuple[str, ...], Callable[[JsonRow], Twins]] = {("safe", "unsafe"): _twins}
+REPLY_FORMATS: dict[tuple[str, ...], Callable[[JsonRow], ClassedReply]] = {
+    ("prompt", "reply", "label"): _classed_reply,
+    ("messages", "reply", "label"): _classed_reply,
+}
 CHOICE_FORMATS: dict[tuple[str, ...], Callable[[JsonRow], Choice]] = {
     ("input", "target_scores"): _big_bench_choice,
     ("prompt", "corrects", "incorrects"): _paper_choice,
@@ -146,7 +194,7 @@ CHOICE_FORMATS: dict[tuple[str, ...], Callable[[JsonRow], Choice]] = {
     ("chosen", "rejected"): _pair_choice,
 }
 CATEGORY_FIELDS = ("category", "subset", "name")  # the first that a row has
-Item = TypeVar("Item", Prompt, LabelledPair, Choice, Text)
+Item = TypeVar("Item", Prompt, LabelledPair, Choice, Text, Twins, ClassedReply)
 Grouped = TypeVar("Grouped", Prompt, LabelledPair)
 
 
@@ -164,6 +212,18 @@ def read_pairs(path: Path) -> list[LabelledPair]:
     """Labelled pairs of a .jsonl or .jsonl.gz file, in any of PAIR_FORMATS; ``id`` is optional."""
     pairs = [_in_group(row, _read(row, PAIR_FORMATS, "pair")) for row in jsonl_rows(path)]
     return _unique(path, pairs, "pairs")
+
+
+def read_twins(path: Path) -> list[Twins]:
+    """Twins of a .jsonl or .jsonl.gz file: fields ``safe`` and ``unsafe``; ``id`` is optional."""
+    twins = [_read(row, TWIN_FORMATS, "row of twins") for row in jsonl_rows(path)]
+    return _unique(path, twins, "twins")
+
+
+def read_classed_replies(path: Path) -> list[ClassedReply]:
+    """Classed replies of a .jsonl or .jsonl.gz file, in any of REPLY_FORMATS."""
+    found = [_read(row, REPLY_FORMATS, "classed reply") for row in jsonl_rows(path)]
+    return _unique(path, found, "replies")
 
 
 def read_choices(path: Path) -> list[Choice]:

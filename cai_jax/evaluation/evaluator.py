@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from cai_jax.constitution.schema import FeedbackPrinciple
-from cai_jax.data.readers import LabelledPair
+from cai_jax.data.readers import ClassedReply, LabelledPair
 from cai_jax.data.rows import Comparison, Revision, Sample
 from cai_jax.evaluation.measure import CASES, GIVEN, PROMPT_SETS, Measure, Measurement, Plan
+from cai_jax.evaluation.reply_class import ReplyJudge
 from cai_jax.evaluation.statistics import (
     bootstrap_mean,
     bounded_mean,
@@ -66,6 +67,7 @@ class Tools:
     base: Scorer  # of the base model
     judge: Judge
     temperature: float  # of sampling; 1 where the likeliest token is taken
+    reply_judge: ReplyJudge | None  # the feedback model, where it is to class replies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,7 @@ class Evidence:
     revisions: list[Revision]  # all rounds, the first response included
     comparisons: list[Comparison]
     pairs: Mapping[str, list[LabelledPair]]  # held out, by what people labelled them for
+    classed_replies: list[ClassedReply]  # that people classed
     audits: Mapping[str, Audit]  # of the labeler, by half of the labelled pairs
     history: list[dict[str, float]]  # of RL, a row a step
     looks: list[Look]  # of the second preference model, while RL ran

@@ -26,7 +26,8 @@ def evaluate(evidence: Evidence) -> Iterator[Measurement]:
     divergence.
     """
     tools = evidence.tools
-    for policy, replies in evidence.replies.items():
+    for policy, every in evidence.replies.items():
+        replies = [reply for reply in every if reply.row.set in PROMPT_SETS]
         nats = np.zeros(len(replies))
         if policy != evidence.plan.policies[0]:
             base = tools.base.completion_logprobs(

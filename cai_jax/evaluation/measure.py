@@ -5,6 +5,7 @@ from itertools import product
 from typing import Literal
 
 PROMPT_SETS = ("red_team", "helpful")  # of held-out prompts
+TWIN_SETS = ("safe", "unsafe")  # sides of the twins, in one order
 DIFFERENCE = "{} minus {}"  # subjects of measurements that are differences
 CASES = "replies to held-out prompts; those to one prompt count as one unit"
 GIVEN = "the models of this run: another seed trains others"
@@ -131,5 +132,7 @@ class Plan:
     judge_is_feedback: bool = False  # of win rates: the model whose labels were trained on
     metrics: tuple[str, ...]  # of RL, as its history names them
     looks: tuple[int, ...]  # iterations of RL after which the second model looks; 0: before any
+    twins: int  # pairs that are answered
+    judged_replies: int  # of a policy to a set, that the feedback model classes
     benchmarks: tuple[Measure, ...] = ()  # of policies
     judge_benchmarks: tuple[Measure, ...] = ()  # of the preference model

@@ -5,6 +5,7 @@ A new one is a file and an entry.
 
 from cai_jax.evaluation.benchmarks import BENCHMARKS, JUDGE_BENCHMARKS
 from cai_jax.evaluation.evaluator import Evaluator, Evidence
+from cai_jax.evaluation.evasiveness import EVASIVENESS
 from cai_jax.evaluation.history import HISTORY
 from cai_jax.evaluation.kl import KL
 from cai_jax.evaluation.labels import LABELS
@@ -13,8 +14,10 @@ from cai_jax.evaluation.oracle import ORACLE
 from cai_jax.evaluation.over_optimisation import OVER_OPTIMISATION
 from cai_jax.evaluation.preference import PREFERENCE
 from cai_jax.evaluation.preference_model import PREFERENCE_MODEL
+from cai_jax.evaluation.reply_audit import REPLY_AUDIT
 from cai_jax.evaluation.revisions import REVISIONS
 from cai_jax.evaluation.text import TEXT
+from cai_jax.evaluation.twins import TWINS
 from cai_jax.evaluation.win_rate import WIN_RATES
 
 EVALUATORS: dict[str, Evaluator] = {
@@ -22,6 +25,9 @@ EVALUATORS: dict[str, Evaluator] = {
     "win_rate": WIN_RATES,
     "kl": KL,
     "text": TEXT,
+    "evasiveness": EVASIVENESS,
+    "twins": TWINS,
+    "reply_class": REPLY_AUDIT,
     "oracle": ORACLE,
     "revisions": REVISIONS,
     "labels": LABELS,

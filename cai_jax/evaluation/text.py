@@ -1,10 +1,10 @@
 """Measures of texts that reveal over-optimisation: repetition and refusals."""
 
-import re
 from collections.abc import Iterator, Sequence
 
 from cai_jax.evaluation.evaluator import Evaluator, Evidence, policies
 from cai_jax.evaluation.measure import PROMPT_SETS, Measure, Measurement
+from cai_jax.evaluation.reply_class import REFUSAL
 
 MEANS = (
     Measure("response_tokens", "tokens", "", "sampled, a response", PROMPT_SETS, low=0.0),
@@ -15,17 +15,6 @@ MEANS = (
 DISTINCT = (
     Measure("distinct_1", "share", "higher", "distinct words, of all words", PROMPT_SETS),
     Measure("distinct_2", "share", "higher", "distinct pairs of words, of all pairs", PROMPT_SETS),
-)
-
-# A surface measure: it finds the usual phrases of refusal, not all.
-_UNABLE = r"(?:can(?:no|')t|won't|will not|am unable to|am not able to|must decline to)"
-_ACTS = r"(?:help|assist|provide|do that|answer|comply|fulfill|create|write|support|engage)"
-_REFUSAL = re.compile(
-    rf"\bi {_UNABLE} (?:\w+ )?{_ACTS}\b"
-    r"|\bi(?:'m| am) (?:sorry|afraid),? (?:but|i)\b"
-    r"|\bi(?:'m| am) not (?:going|comfortable|equipped|programmed|able|capable|designed)\b"
-    r"|\bas an ai\b",
-    re.IGNORECASE,
 )
 
 
@@ -41,7 +30,7 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
 
 def refuses(text: str) -> bool:
     """Whether a text has a phrase of refusal."""
-    return bool(_REFUSAL.search(text.replace("\u2019", "'")))
+    return bool(REFUSAL.search(text.replace("\u2019", "'")))
 
 
 def evaluate(evidence: Evidence) -> Iterator[Measurement]:

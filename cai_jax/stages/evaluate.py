@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from cai_jax.config import naming
+from cai_jax.data.readers import Prompt
 from cai_jax.data.records import read_records, write_records
 from cai_jax.data.rows import Comparison, Revision, Sample
 from cai_jax.evaluation import benchmarks, registry
 from cai_jax.evaluation.evaluator import Evidence, Judge, Oracle, Reply, Tools
-from cai_jax.evaluation.measure import PROMPT_SETS, Measurement, Plan
+from cai_jax.evaluation.measure import PROMPT_SETS, TWIN_SETS, Measurement, Plan
 from cai_jax.evaluation.oracle import oracle_measures
 from cai_jax.evaluation.preference import headline
 from cai_jax.evaluation.preference_model import KINDS
+from cai_jax.evaluation.reply_class import ReplyJudge
 from cai_jax.evaluation.tasks.registry import TASKS
 from cai_jax.evaluation.tasks.task import TaskSettings, TaskTools
 from cai_jax.feedback.audit import Audit
@@ -76,8 +78,10 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     rows = [reply.row for found in replies.values() for reply in found]
     write_records(folder / "samples", rows, Sample)
     write_text(folder / "evaluation.json", json.dumps(results, indent=2) + "\n")
-    judge, second = tools.judge.tools, tools.second
-    scorers = [tools.reward.scorer, tools.base, judge.scorer, *([second.scorer] if second else [])]
+    judge, second, classes = tools.judge.tools, tools.second, tools.reply_judge
+    scorers = [tools.reward.scorer, tools.base, judge.scorer]
+    scorers += [second.scorer] if second else []
+    scorers += [classes.scorer] if classes else []
     tokens += sum(scorer.tokens for scorer in scorers) + judge.generator.tokens
     return Outcome(results, tokens)
 
@@ -102,6 +106,8 @@ def _reply(inputs: Inputs, name: str, model: Model, tools: Tools) -> tuple[list[
     repeats = {group: repeated(inputs.rows(group), times) for group in PROMPT_SETS}
     prompts = [(group, prompt) for group, again in repeats.items() for prompt in again]
     prompts += [("shown", prompt) for prompt in SHOWN_PROMPTS]
+    for side in TWIN_SETS:
+        prompts += [(side, Prompt(t.id, getattr(t, side))) for t in inputs.rows("twins")]
     generator = _generator(inputs, model)
     ids = [chat.prompt_ids(prompt.messages) for _, prompt in prompts]
     # The same keys for every policy: differences are paired.
@@ -150,6 +156,7 @@ def _evidence(
         revisions=[row for folder in steps for row in read_records(folder, Revision)],
         comparisons=read_records(inputs.artifact("feedback") / "comparisons", Comparison),
         pairs={kind: inputs.rows(f"{kind}_pairs") for kind in KINDS},
+        classed_replies=inputs.rows("evasiveness"),
         audits={half: Audit(**{n: found[n] for n in names}) for half, found in halves.items()},
         history=json.loads(history),
         looks=read_looks(inputs.artifact("rl")),
@@ -176,6 +183,8 @@ def plan_of(config: Any) -> Plan:
         second_model=bool(config.second_model.prompts),
         labeler=config.feedback.method,
         metrics=make_algorithm(config.rl).shown,
+        twins=config.evaluate.twins,
+        judged_replies=config.evaluate.judged_replies,
         benchmarks=benchmarks.measures(items, "policy"),
         judge_benchmarks=benchmarks.measures(items, "preference"),
         looks=looks_of(config.rl),
@@ -246,6 +255,7 @@ def _tools(inputs: Inputs, base: Model) -> Tools:
         second=make_reward(inputs, "second_model") if c.second_model.prompts else None,
         base=_scorer(inputs, base),
         judge=judge,
+        reply_judge=_reply_judge(inputs, base) if c.evaluate.judged_replies else None,
         temperature=c.generation.temperature or 1.0,
     )
 
@@ -263,6 +273,14 @@ def _judge_is_feedback(inputs: Inputs) -> bool:
 
 def _files(source: ModelSource) -> list[Path]:
     return [p.resolve() for p in (source.path, *(folder for folder, _ in source.checkpoints))]
+
+
+def _reply_judge(inputs: Inputs, base: Model) -> ReplyJudge:
+    """The feedback model, which is loaded when it reads its first reply."""
+    name, models = inputs.config.feedback.source, inputs.models
+    source = lambda: models.source(name)
+    model = lambda: models.policy(source()) if name else base
+    return ReplyJudge(lambda: _scorer(inputs, model()), lambda: models.chat_of(source()))
 
 
 def truncates(sampling: Sampling) -> bool:
@@ -311,6 +329,8 @@ def programs(inputs: Inputs) -> list[Program]:
     sources = map(models.preference_source, rewards)
     preference = [p for source in sources for p in models.loading_programs(source)]
     params = [reward.scorer.abstract_params for reward in rewards.values()]
+    if tools.reply_judge and inputs.config.feedback.source:
+        preference += models.loading_programs(models.source(inputs.config.feedback.source))
     residents: tuple[Any, ...] = (base.params,)
     if (source := _judge_source(inputs)) != models.source():
         loading += models.loading_programs(source)
@@ -355,6 +375,8 @@ STAGE = Stage(
     data={
         "red_team": first("red_team_prompts", "evaluation", "evaluate.red_team_prompts"),
         "helpful": first("helpful_prompts", "evaluation", "evaluate.helpful_prompts"),
+        "twins": first("twins", "evaluation", "evaluate.twins"),
+        "evasiveness": Selection("evasiveness", "evaluation"),
         **{
             f"{kind}_pairs": Selection(
                 f"{kind}_pairs", "evaluation", lambda c: c.evaluate.labelled_pairs

@@ -226,7 +226,6 @@ def _row(inputs: Inputs, purpose: str, pair: ResponsePair, judgement: Judgement)
         response_second=pair.second,
         first=tuple(chat.judged_ids(prompt_ids, pair.first)),
         second=tuple(chat.judged_ids(prompt_ids, pair.second)),
-        target_ppm=(target_ppm(judgement.probability, settings.labels),),
         probability=judgement.probability,
         principle_ids=tuple(p.id for p in pair.principles),
         shown_first=tuple(judgement.shown_first.tolist()),
@@ -238,13 +237,6 @@ def _row(inputs: Inputs, purpose: str, pair: ResponsePair, judgement: Judgement)
         constitution_sha256=inputs.constitution_sha256,
         bounds=(judgement.low, judgement.high),
     )
-
-
-def target_ppm(probability: float, labels: str) -> int:
-    """P(first is better) as training uses it, in parts per million; hard labels are 0 or 1."""
-    if labels == "hard":
-        probability = float(1 + np.sign(probability - 0.5)) / 2
-    return round(probability * 1e6)
 
 
 def programs(inputs: Inputs) -> list[Program]:

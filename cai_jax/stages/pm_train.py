@@ -4,7 +4,7 @@ There are two: the one that RL climbs, and one of other prompts and another seed
 whether the climb went astray.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from cai_jax.data.readers import LabelledPair
 from cai_jax.data.records import read_records, write_records
 from cai_jax.data.rows import Comparison, Reply, TrainingPair
 from cai_jax.data.tasks import Part, PreferenceConverter, batches, mixture
+from cai_jax.feedback.targets import with_targets
 from cai_jax.generation.scoring import Scorer
 from cai_jax.learning.losses import Batch, preference_loss_sum
 from cai_jax.learning.train import abstract_trainable
@@ -43,16 +44,20 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     """Trains a preference model, normalises it on SL-CAI samples, and leaves a checkpoint."""
     name, settings, models = inputs.stage.name, inputs.config.pm_train, inputs.models
     comparisons = comparisons_of(inputs, PURPOSE[name])
-    pairs = [TrainingPair(c.id, c.first, c.second, c.target_ppm) for c in comparisons]
-    write_records(folder / "harmlessness", pairs, TrainingPair)
-    parts = [Part(folder / "harmlessness", float(len(pairs)))]
-    helpful = [_helpful_row(models.chat, pair) for pair in inputs.rows("helpful")]
-    if helpful:
-        write_records(folder / "helpfulness", helpful, TrainingPair)
-        parts.append(Part(folder / "helpfulness", float(len(helpful))))
+    labelled = with_targets(comparisons, settings.labels, inputs.seed)
+    pairs = {
+        "harmlessness": [_pair(row.id, row.first, row.second, target) for row, target in labelled],
+        "helpfulness": [
+            _helpful_pair(models.chat, pair, settings.helpfulness_weight)
+            for pair in inputs.rows("helpful")
+        ],
+    }
+    parts = [Part(folder / kind, float(len(rows))) for kind, rows in pairs.items() if rows]
+    for part in parts:
+        write_records(part.folder, pairs[part.folder.name], TrainingPair)
     # Both sides of every comparison are samples of the reference policy, SL-CAI.
     samples = [ids for row in comparisons for ids in (row.first, row.second)]
-    written = [ids for pair in helpful for ids in (pair.first, pair.second)]
+    written = [ids for pair in pairs["helpfulness"] for ids in (pair.first, pair.second)]
     check_lengths(name, map(len, [*samples, *written]), settings.sequence_length)
     training, source = _training(inputs), models.source(settings.source)
     vocab_size = training.blueprint.config.vocab_size
@@ -75,8 +80,9 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     save_checkpoint(folder / CHECKPOINT, info, fit.params)
     return Outcome(
         {
-            "harmlessness_pairs": len(comparisons),
-            "helpfulness_pairs": len(helpful),
+            "labels": settings.labels,
+            **{f"{kind}_pairs": len(rows) for kind, rows in pairs.items()},
+            "helpfulness_gradient_share": gradient_share(pairs, "helpfulness"),
             "steps": len(fit.history),
             "first_loss": fit.history[0]["loss"],
             "last_loss": fit.history[-1]["loss"],
@@ -150,10 +156,30 @@ def comparisons_of(inputs: Inputs, purpose: str) -> list[Comparison]:
     return [row for row in rows if row.purpose == purpose]
 
 
-def _helpful_row(chat: ChatFormat, pair: LabelledPair) -> TrainingPair:
+def _helpful_pair(chat: ChatFormat, pair: LabelledPair, weight: float) -> TrainingPair:
     prompt_ids = chat.prompt_ids(pair.messages)
     chosen, rejected = (chat.judged_ids(prompt_ids, r) for r in (pair.chosen, pair.rejected))
-    return TrainingPair(pair.id, tuple(chosen), tuple(rejected), (1_000_000,))
+    return _pair(pair.id, chosen, rejected, 1.0, weight)
+
+
+def _pair(
+    name: str, first: Sequence[int], second: Sequence[int], target: float, weight: float = 1.0
+) -> TrainingPair:
+    ppm = ((round(number * 1e6),) for number in (target, weight))
+    return TrainingPair(name, tuple(first), tuple(second), *ppm)
+
+
+def gradient_share(pairs: Mapping[str, Sequence[TrainingPair]], kind: str) -> float:
+    """The share of one kind of pairs in the first gradient; 0 where there is no gradient.
+
+    All margins are 0 before the first update, so that a pair's loss changes with its margin by its
+    weight times the distance of its target from one half.
+    """
+    pull = {
+        name: sum(abs(row.target_ppm[0] / 1e6 - 0.5) * row.weight_ppm[0] for row in rows)
+        for name, rows in pairs.items()
+    }
+    return pull[kind] / (sum(pull.values()) or 1.0)
 
 
 def pair_batches(
@@ -162,22 +188,23 @@ def pair_batches(
     """Batches of pairs with soft targets, as many epochs over the parts as the settings say."""
     length, rows = settings.sequence_length, settings.batch_size
     padded = batches(
-        mixture(name, parts, ("first", "second", "target_ppm"), vocab_size),
+        mixture(name, parts, tuple(PreferenceConverter.TASK_FEATURES), vocab_size),
         PreferenceConverter(),
-        {"first": length, "second": length, "target_ppm": 1},
+        {"first": length, "second": length, "target_ppm": 1, "weight_ppm": 1},
         rows,
         [stage_seed(seed, name, "epoch", e) for e in range(settings.epochs)],
     )
     for batch in padded:
         filled = fill_rows(batch, rows)
         filled["target"] = filled.pop("target_ppm")[:, 0].astype(np.float32) / 1e6
+        filled["weight"] *= filled.pop("weight_ppm")[:, 0].astype(np.float32) / 1e6
         yield filled
 
 
 def pair_tokens(batch: Batch) -> int:
     """Tokens of both sides of the pairs of a batch, rows that only fill it left out."""
     rows = batch["first_segments"].sum(axis=1) + batch["second_segments"].sum(axis=1)
-    return int(np.sum(rows * batch["weight"]))
+    return int(np.sum(rows * (batch["weight"] > 0)))
 
 
 def _stage(name: str, helpful: Selection) -> Stage:

@@ -9,6 +9,7 @@ from typing import Any
 from flax import nnx
 
 from cai_jax.config import ConfigError, RLConfig, naming
+from cai_jax.feedback.targets import with_targets
 from cai_jax.learning.history import open_history
 from cai_jax.learning.optimizers import make_optimizer
 from cai_jax.models.decoder import Decoder
@@ -128,10 +129,11 @@ def make_task(inputs: Inputs, folder: Path | None = None) -> Task:
 def _comparisons(inputs: Inputs) -> list[Labelled]:
     """What the preference model learned from: AI-labelled pairs, and labelled helpfulness pairs."""
     rows = comparisons_of(inputs, "training")
+    labelled = with_targets(rows, inputs.config.pm_train.labels, inputs.seed)
     return [
         *(
-            Labelled(r.id, r.prompt, r.response_first, r.response_second, r.target_ppm[0] / 1e6)
-            for r in rows
+            Labelled(r.id, r.prompt, r.response_first, r.response_second, target)
+            for r, target in labelled
         ),
         *(Labelled(p.id, p.messages, p.chosen, p.rejected, 1.0) for p in inputs.rows("pairs")),
     ]
@@ -199,7 +201,7 @@ def check(inputs: Inputs) -> None:
 STAGE = Stage(
     name="rl",
     needs=("sl_train", "feedback", "pm_train", "second_model"),
-    blocks=("rl", "generation"),
+    blocks=("rl", "generation", "pm_train"),
     data={
         "red_team": Selection("red_team_prompts", "training"),
         "helpful": Selection("helpful_prompts", "training"),

@@ -49,6 +49,11 @@ def test_delivered_sweeps_can_start(file):
     assert all(len(variation.keys) == len(found.measures) for variation in found.variations)
 
 
+def test_the_sweep_of_labels_is_also_for_models_without_an_oracle():
+    found = checked(read_config("sweeps/labels", "model").to_dict(), "labels.py", "rlaif")
+    assert [v.name for v in found.variations] == ["soft", "hard", "shuffled", "none"]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

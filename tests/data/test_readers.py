@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from cai_jax.data import readers
 from cai_jax.data.jsonl import jsonl_rows
-from cai_jax.data.readers import LabelledPair, Prompt, read_pairs, read_prompts
+from cai_jax.data.readers import (
+    LabelledPair,
+    Prompt,
+    Twins,
+    read_pairs,
+    read_prompts,
+    read_twins,
+)
 from cai_jax.data.splits import split_key
 from cai_jax.prompts.messages import assistant, system, user
 
@@ -92,6 +99,14 @@ def test_pairs_in_every_format(tmp_path):
         LabelledPair("line-3", turns, "Because.", "No idea.", "g"),
         LabelledPair("line-4", turns, "Still.", ""),
     ]
+
+
+def test_twins(tmp_path):
+    path = write(tmp_path / "a.jsonl", {"safe": " a\n", "unsafe": MARKED, "tags": ["hate"]})
+    assert read_twins(path) == [Twins("line-1", (user("a"),), (user(MARKED),))]
+    for row, words in (({"safe": "a"}, "'safe', 'unsafe'"), ({"safe": "a", "unsafe": " "}, "non-")):
+        with pytest.raises(ValueError, match=rf"a\.jsonl, line 1: .*{words}"):
+            read_twins(write(path, row))
 
 
 def test_a_format_is_a_function_and_an_entry(tmp_path, monkeypatch):

@@ -48,7 +48,7 @@ def test_rows_come_back_whole(tmp_path_factory, kind):
     check()
 
 
-PAIRS = [TrainingPair(f"p{i}", tuple(range(i)), (), (i,)) for i in range(4)]
+PAIRS = [TrainingPair(f"p{i}", tuple(range(i)), (), (i,), (1,)) for i in range(4)]
 
 
 def test_anything_opens_records(tmp_path):

@@ -19,7 +19,6 @@ def comparison(first, second, shown, prompt=HARM):
         response_second=second,
         first=(),
         second=(),
-        target_ppm=(0,),
         probability=shown,
         principle_ids=("p", "q"),
         shown_first=(shown, 0.5),

@@ -63,12 +63,6 @@ def test_records_carry_their_origin(finished):
         assert row.tokens[-1] == chat.end_of_turn
 
 
-@pytest.mark.parametrize(("probability", "target"), [(0.9, 1.0), (0.2, 0.0), (0.5, 0.5)])
-def test_hard_labels(probability, target):
-    assert feedback.target_ppm(probability, "soft") == round(probability * 1e6)
-    assert feedback.target_ppm(probability, "hard") == target * 1e6
-
-
 def test_replies_that_do_not_parse_earn_a_fixed_score(finished):
     reward, prompt = make_reward(finished.inputs(rl.STAGE)), [5, 6, 7]
     scores = reward([prompt] * 3, [None, "the good.", None])

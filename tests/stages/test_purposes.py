@@ -10,7 +10,7 @@ from conftest import ROOT, SHARED, load_config
 from tiny_run import run_all, tiny_config
 
 from cai_jax.config import ConfigError, parse_config
-from cai_jax.data.readers import read_pairs, read_prompts
+from cai_jax.data.readers import read_classed_replies, read_pairs, read_prompts, read_twins
 from cai_jax.data.records import read_records
 from cai_jax.data.rows import Comparison, Revision, Sample
 from cai_jax.data.splits import PURPOSES, SERVES, normalized
@@ -39,15 +39,22 @@ def said(row):
     return normalized(first_user_text(row.messages if hasattr(row, "messages") else row.prompt))
 
 
+def turns_of(row):
+    """First turns of a row: twins have two prompts."""
+    every = getattr(row, "prompts", None) or (row.messages,)
+    return {normalized(first_user_text(messages)) for messages in every}
+
+
 def turns_by_purpose(workdir):
     """First human turns that a finished run has read, by what its folders say they were for."""
     found = defaultdict(set)
     for path in workdir.glob("*/rows.json"):
-        for selection in json.loads(path.read_text(encoding="utf-8")).values():
+        for name, selection in json.loads(path.read_text(encoding="utf-8")).items():
             file = Path(selection["file"])
-            rows = (read_pairs if "pairs" in file.name else read_prompts)(file)
-            by_id = {row.id: said(row) for row in rows}
-            found[selection["purpose"]] |= {by_id[id_] for id_ in selection["ids"]}
+            read = {"twins": read_twins, "evasiveness": read_classed_replies}.get(name)
+            rows = (read or (read_pairs if "pairs" in file.name else read_prompts))(file)
+            by_id = {row.id: turns_of(row) for row in rows}
+            found[selection["purpose"]].update(*(by_id[id_] for id_ in selection["ids"]))
     for name, kind in RECORDS.items():
         purpose = "evaluation" if kind is Sample else "training"
         recorded = {said(row) for row in read_records(workdir / name, kind)}
