@@ -61,7 +61,13 @@ def print_table(results: list[dict]) -> None:
         for group in ("red_team", "helpful"):
             score = measured(f"preference.score/{policy}/{group}")
             rows.append((f"score of {name} on {group} prompts", score))
-    rows.append(("RL-CAI minus base, paired", measured("preference.score/rl_cai minus base/all")))
+    for name, measure in (
+        ("RL-CAI minus base, paired", "preference.score/rl_cai minus base/all"),
+        ("the same where both replies parse", "preference.usable_score/rl_cai minus base/all"),
+        ("RL-CAI over base on red-team prompts", "win_rate.win_rate/rl_cai over base/red_team"),
+        ("RL-CAI over base on helpful prompts", "win_rate.win_rate/rl_cai over base/helpful"),
+    ):
+        rows.append((name, measured(measure)))
     print("| | " + " | ".join(f"seed {r['seed']}" for r in results) + " |")
     print("| --- |" + " --- |" * len(results))
     for name, cells in rows:

@@ -45,8 +45,10 @@ def smoke() -> ConfigDict:
     c.sl_train = dict(batch_size=2, sequence_length=128)
     c.feedback = dict(prompts=6, helpful_prompts=4, audit_pairs=8)
     c.pm_train = dict(helpfulness_pairs=6, batch_size=4)
-    c.rl = dict(iterations=2, batch_size=8, response_tokens=16)
+    c.second_model = dict(prompts=4)
+    c.rl = dict(iterations=2, batch_size=8, response_tokens=16, watch_every=1, watch_prompts=4)
     c.evaluate = dict(red_team_prompts=4, helpful_prompts=4, labelled_pairs=4)
+    c.evaluate.update(twins=2, judged_replies=2)
     c.report = dict(transcripts=4)
     return c
 
@@ -130,6 +132,7 @@ def _pod(repository: str, architecture: str) -> ConfigDict:
         chains=5,
         audit_pairs=1000,
     )
+    c.second_model = dict(prompts=2_000)
     c.pm_train = dict(
         **full,
         helpfulness_pairs=10_000,
@@ -152,5 +155,11 @@ def _pod(repository: str, architecture: str) -> ConfigDict:
         warmup_steps=10,
         kl_coef=0.02,
     )
-    c.evaluate = dict(red_team_prompts=500, helpful_prompts=500, labelled_pairs=500)
+    c.evaluate = dict(
+        red_team_prompts=500,
+        helpful_prompts=500,
+        labelled_pairs=500,
+        twins=150,
+        judged_replies=500,
+    )
     return c

@@ -7,6 +7,7 @@ from typing import Any
 
 from absl import flags
 
+from cai_jax.commands.files import write_whole
 from cai_jax.data.jsonl import JsonRow, jsonl_rows
 from cai_jax.data.readers import read_prompt
 
@@ -52,9 +53,5 @@ def _check(row: JsonRow, field: str) -> None:
 
 def write_rows(rows: Iterable[dict[str, Any]]) -> None:
     """Writes --out, whole or not at all."""
-    out = Path(_OUT.value)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial")
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    partial.write_text(text, encoding="utf-8")
-    partial.rename(out)
+    write_whole(Path(_OUT.value), text)

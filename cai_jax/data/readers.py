@@ -1,23 +1,25 @@
-"""Readers of what users bring: prompts and labelled pairs, in several formats.
+"""Readers of what users bring: prompts, labelled pairs, choices, twins and classed replies.
 
 A format is the fields that its rows have and a function that reads such a row: one function and
-one entry of PROMPT_FORMATS or PAIR_FORMATS add one. Every reader raises a ValueError that names
-file, line, field and remedy.
+one entry of its reader's formats, such as PROMPT_FORMATS, add one. Rows of prompts and pairs may
+name a ``group``, which is split as one. Every reader raises a ValueError that names file, line,
+field and remedy.
 """
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cai_jax.data.jsonl import JsonRow, jsonl_rows
-from cai_jax.prompts.messages import Dialogue, Message, assistant, first_user_text, user
+from cai_jax.data.jsonl import JsonRow, json_rows, jsonl_rows, read_utf8
+from cai_jax.prompts.messages import Dialogue, Message, assistant, user
 
 _ROLES = ("system", "user", "assistant")
 _HH_TURN = re.compile(r"\n\n(Human|Assistant):")
 _HH_SPEAKERS = {"Human": user, "Assistant": assistant}
+# What a reply does: refuses without a reason, refuses with one, does what is asked.
+REPLY_CLASSES = ("unexplained", "explained", "engages")
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Prompt:
 
     id: str
     messages: Dialogue
+    group: str = ""  # rows of one group are split as one; empty: by the user's first turn
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,63 @@ class LabelledPair:
     messages: Dialogue
     chosen: str
     rejected: str
+    group: str = ""  # as in Prompt
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Options after one prompt, of which some are right; ``row`` is where they stand."""
+
+    id: str
+    category: str  # empty: the file names none
+    messages: Dialogue
+    right: tuple[str, ...]
+    wrong: tuple[str, ...]
+    row: JsonRow = field(repr=False, compare=False)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """All of them, the right ones first."""
+        return (*self.right, *self.wrong)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Plain text; ``row`` is where it stands."""
+
+    id: str
+    category: str
+    text: str
+    row: JsonRow = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Twins:
+    """Two prompts of nearly the same words, of which one asks for harm."""
+
+    id: str
+    safe: Dialogue
+    unsafe: Dialogue
+
+    @property
+    def prompts(self) -> tuple[Dialogue, ...]:
+        """Both."""
+        return self.safe, self.unsafe
+
+
+@dataclass(frozen=True)
+class ClassedReply:
+    """A reply to a prompt, and which of REPLY_CLASSES people find it to be."""
+
+    id: str
+    messages: Dialogue
+    reply: str
+    label: str
+
+    @property
+    def prompts(self) -> tuple[Dialogue, ...]:
+        """The one that is replied to."""
+        return (self.messages,)
 
 
 def _text_prompt(row: JsonRow) -> Prompt:
@@ -67,6 +127,50 @@ def _hh_rlhf_pair(row: JsonRow) -> LabelledPair:
     return LabelledPair(row.id, prompt, chosen, rejected)
 
 
+def _big_bench_choice(row: JsonRow) -> Choice:
+    """BIG-bench's task.json: ``target_scores`` gives every reply its score, the right ones most."""
+    scores = row.fields["target_scores"]
+    if not isinstance(scores, dict) or not all(
+        isinstance(v, int | float) and not isinstance(v, bool) for v in scores.values()
+    ):
+        raise row.error(f"field 'target_scores' must give numbers by reply, found {scores!r}")
+    best = max(scores.values(), default=0)
+    sides = (
+        [t.strip() for t, v in scores.items() if v == best],
+        [t.strip() for t, v in scores.items() if v < best],
+    )
+    return _choice(row, _hh_prompt(row, "input"), *sides)
+
+
+def _paper_choice(row: JsonRow) -> Choice:
+    """The paper's own files: a dialogue with marks, and replies that are right and that are not."""
+    return _choice(row, _hh_prompt(row, "prompt"), *_sides(row, "corrects", "incorrects"))
+
+
+def _chosen_choice(row: JsonRow) -> Choice:
+    """RewardBench: ``chosen`` and ``rejected`` are replies, or lists of them."""
+    prompt = read_prompt(row)
+    return _choice(row, prompt.messages, *_sides(row, "chosen", "rejected"))
+
+
+def _pair_choice(row: JsonRow) -> Choice:
+    """Whole dialogues of hh-rlhf."""
+    pair = _hh_rlhf_pair(row)
+    return _choice(row, pair.messages, [pair.chosen], [pair.rejected])
+
+
+def _twins(row: JsonRow) -> Twins:
+    """One user's turn each."""
+    return Twins(row.id, (user(_filled(row, "safe")),), (user(_filled(row, "unsafe")),))
+
+
+def _classed_reply(row: JsonRow) -> ClassedReply:
+    """A prompt in any format, a reply and its class."""
+    if (label := row.text("label")) not in REPLY_CLASSES:
+        raise row.error(f"field 'label' must be one of {', '.join(REPLY_CLASSES)}, found {label!r}")
+    return ClassedReply(row.id, read_prompt(row).messages, row.text("reply").strip(), label)
+
+
 # By the fields that a row of the format has.
 PROMPT_FORMATS: dict[tuple[str, ...], Callable[[JsonRow], Prompt]] = {
     ("prompt",): _text_prompt,
@@ -77,7 +181,21 @@ PAIR_FORMATS: dict[tuple[str, ...], Callable[[JsonRow], LabelledPair]] = {
     ("messages", "chosen", "rejected"): _pair,
     ("chosen", "rejected"): _hh_rlhf_pair,
 }
-Item = TypeVar("Item", Prompt, LabelledPair)
+TWIN_FORMATS: dict[tuple[str, ...], Callable[[JsonRow], Twins]] = {("safe", "unsafe"): _twins}
+REPLY_FORMATS: dict[tuple[str, ...], Callable[[JsonRow], ClassedReply]] = {
+    ("prompt", "reply", "label"): _classed_reply,
+    ("messages", "reply", "label"): _classed_reply,
+}
+CHOICE_FORMATS: dict[tuple[str, ...], Callable[[JsonRow], Choice]] = {
+    ("input", "target_scores"): _big_bench_choice,
+    ("prompt", "corrects", "incorrects"): _paper_choice,
+    ("prompt", "chosen", "rejected"): _chosen_choice,
+    ("messages", "chosen", "rejected"): _chosen_choice,
+    ("chosen", "rejected"): _pair_choice,
+}
+CATEGORY_FIELDS = ("category", "subset", "name")  # the first that a row has
+Item = TypeVar("Item", Prompt, LabelledPair, Choice, Text, Twins, ClassedReply)
+Grouped = TypeVar("Grouped", Prompt, LabelledPair)
 
 
 def read_prompts(path: Path) -> list[Prompt]:
@@ -87,36 +205,92 @@ def read_prompts(path: Path) -> list[Prompt]:
 
 def read_prompt(row: JsonRow) -> Prompt:
     """The prompt of a row, in any of PROMPT_FORMATS."""
-    return _format(row, PROMPT_FORMATS, "prompt")(row)
+    return _in_group(row, _read(row, PROMPT_FORMATS, "prompt"))
 
 
 def read_pairs(path: Path) -> list[LabelledPair]:
     """Labelled pairs of a .jsonl or .jsonl.gz file, in any of PAIR_FORMATS; ``id`` is optional."""
-    pairs = [_format(row, PAIR_FORMATS, "pair")(row) for row in jsonl_rows(path)]
+    pairs = [_in_group(row, _read(row, PAIR_FORMATS, "pair")) for row in jsonl_rows(path)]
     return _unique(path, pairs, "pairs")
 
 
-def is_held_out(messages: Sequence[Message], percent: int) -> bool:
-    """Whether a dialogue falls into the held-out share.
+def read_twins(path: Path) -> list[Twins]:
+    """Twins of a .jsonl or .jsonl.gz file: fields ``safe`` and ``unsafe``; ``id`` is optional."""
+    twins = [_read(row, TWIN_FORMATS, "row of twins") for row in jsonl_rows(path)]
+    return _unique(path, twins, "twins")
 
-    The hash of what the user says first decides, so that a prompt never changes sides, and
-    dialogues that begin alike stay together.
+
+def read_classed_replies(path: Path) -> list[ClassedReply]:
+    """Classed replies of a .jsonl or .jsonl.gz file, in any of REPLY_FORMATS."""
+    found = [_read(row, REPLY_FORMATS, "classed reply") for row in jsonl_rows(path)]
+    return _unique(path, found, "replies")
+
+
+def read_choices(path: Path) -> list[Choice]:
+    """Choices between replies, in any of CHOICE_FORMATS; see ``read_rows`` for the files."""
+    choices = [_read(row, CHOICE_FORMATS, "choice") for row in read_rows(path)]
+    return _unique(path, choices, "choices")
+
+
+def read_questions(path: Path) -> list[Choice]:
+    """Questions with options, both as plain text and as they stand, in the paper's own format."""
+    questions = []
+    for row in read_rows(path):
+        sides = [_texts(row, side) for side in ("corrects", "incorrects")]
+        _filled(row, "prompt")
+        questions.append(_choice(row, (user(row.text("prompt")),), *sides))
+    return _unique(path, questions, "questions")
+
+
+def read_texts(path: Path) -> list[Text]:
+    """Plain text: ``text`` of rows, see ``read_rows``; or a .txt file, which is one."""
+    if path.suffix == ".txt":
+        rows = [JsonRow(path, 1, {"text": read_utf8(path)})]
+    else:
+        rows = read_rows(path)
+    texts = []
+    for row in rows:
+        _filled(row, "text")
+        texts.append(Text(row.id, category_of(row), row.text("text"), row))
+    return _unique(path, texts, "texts")
+
+
+def category_of(row: JsonRow) -> str:
+    """What kind of item a row is, where it says so."""
+    return str(next((row.fields[n] for n in CATEGORY_FIELDS if row.fields.get(n)), ""))
+
+
+def read_rows(path: Path) -> list[JsonRow]:
+    """Rows of a .jsonl, .jsonl.gz or .json file, or of a task's folder as BIG-bench has it.
+
+    There, each subfolder with a task.json is a part, and ids begin with its name.
     """
-    digest = hashlib.sha256(first_user_text(messages).strip().encode("utf-8")).digest()
-    return int.from_bytes(digest[:8], "big") % 100 < percent
+    if parts := sorted(path.glob("*/task.json")):
+        return [
+            replace(row, fields=row.fields | {"id": f"{part.parent.name}/{row.id}"})
+            for part in parts
+            for row in json_rows(part, "examples")
+        ]
+    file = path / "task.json" if path.is_dir() else path
+    return list(json_rows(file, "examples") if file.suffix == ".json" else jsonl_rows(file))
 
 
-def _format(
+def _read(
     row: JsonRow, formats: Mapping[tuple[str, ...], Callable[[JsonRow], Item]], what: str
-) -> Callable[[JsonRow], Item]:
-    """The format of which the row has most fields."""
+) -> Item:
+    """A row in the format of which it has most fields."""
     fitting = [names for names in formats if row.fields.keys() >= set(names)]
     best = [names for names in fitting if len(names) == max(map(len, fitting))]
     if len(best) != 1:
         known = "; or ".join(", ".join(map(repr, names)) for names in formats)
         found = ", ".join(map(repr, sorted(row.fields))) or "none"
         raise row.error(f"found the fields {found}; write a {what} as one of: {known}")
-    return formats[best[0]]
+    return formats[best[0]](row)
+
+
+def _in_group(row: JsonRow, item: Grouped) -> Grouped:
+    named = row.fields.get("group") is not None
+    return replace(item, group=_filled(row, "group")) if named else item
 
 
 def _unique(path: Path, items: list[Item], what: str) -> list[Item]:
@@ -135,6 +309,37 @@ def _filled(row: JsonRow, field: str) -> str:
     if not text:
         raise row.error(f"field {field!r} must be a non-empty text, found {row.text(field)!r}")
     return text
+
+
+def _choice(row: JsonRow, messages: Dialogue, right: Sequence[str], wrong: Sequence[str]) -> Choice:
+    texts = [*right, *wrong]
+    if not right or not wrong or len(set(texts)) < len(texts):
+        raise row.error(
+            f"found {len(right)} right and {len(wrong)} wrong options, {len(set(texts))} of them "
+            "different; give at least one of each, and none twice"
+        )
+    return Choice(row.id, category_of(row), messages, tuple(right), tuple(wrong), row)
+
+
+def _sides(row: JsonRow, right: str, wrong: str) -> list[list[str]]:
+    return [[text.strip() for text in _texts(row, side)] for side in (right, wrong)]
+
+
+def _texts(row: JsonRow, field: str) -> list[str]:
+    """A field that is a text or a list of texts, none of them empty."""
+    found = row.fields.get(field)
+    texts = [found] if isinstance(found, str) else found
+    if not isinstance(texts, list) or not all(isinstance(t, str) and t.strip() for t in texts):
+        raise row.error(f"field {field!r} must be non-empty texts, found {found!r}")
+    return texts
+
+
+def _hh_prompt(row: JsonRow, field: str) -> Dialogue:
+    """A dialogue with marks, where it has any, up to where the assistant is to reply."""
+    turns = _hh_turns(f"\n\n{_filled(row, field)}")
+    if not turns or turns[-1].role != "user" or not turns[-1].text:
+        raise row.error(f"field {field!r} must end with what the user says, not with a reply")
+    return turns
 
 
 def _dialogue(row: JsonRow, field: str) -> Dialogue:

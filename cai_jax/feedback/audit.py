@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
+from cai_jax.feedback.baselines import Baselines
 from cai_jax.feedback.labeler import Judgement
 
 
@@ -20,15 +21,24 @@ class Audit:
     picks_option_a: float  # 0.5 is unbiased
     swap_consistency: float  # share of judgements that pick the same response in both orders
     calibration_error: float  # expected calibration error of the averaged label, 10 bins
+    bag_of_words: float  # accuracy of the baselines on the same pairs, cross-validated
+    length: float
 
     @property
     def better_than_chance(self) -> bool:
         """Whether the interval lies above one half."""
         return self.accuracy_low > 0.5
 
+    @property
+    def better_baselines(self) -> list[str]:
+        """Names of the baselines that are right more often."""
+        return [f.name for f in fields(Baselines) if getattr(self, f.name) > self.accuracy]
 
-def audit(judgements: Sequence[Judgement], first_is_better: Sequence[bool]) -> Audit:
-    """Compares judgements with labels.
+
+def audit(
+    judgements: Sequence[Judgement], first_is_better: Sequence[bool], surface: Baselines
+) -> Audit:
+    """Compares judgements with labels, and with what ``surface`` gives away of the same pairs.
 
     Raises:
       ValueError: there is nothing to audit on.
@@ -49,10 +59,11 @@ def audit(judgements: Sequence[Judgement], first_is_better: Sequence[bool]) -> A
         picks_option_a=float(np.mean(np.concatenate([shown_first, 1 - shown_second]) > 0.5)),
         swap_consistency=float(np.mean((shown_first > 0.5) == (shown_second > 0.5))),
         calibration_error=calibration_error(label, truth),
+        **asdict(surface),
     )
 
 
-def wilson_interval(successes: float, trials: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson_interval(successes: float, trials: float, z: float = 1.959964) -> tuple[float, float]:
     """95 % interval of a proportion (Wilson 1927)."""
     p = successes / trials
     centre = p + z * z / (2 * trials)

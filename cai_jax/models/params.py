@@ -46,18 +46,18 @@ def storage_dtype(variable: nnx.Variable, dtype: jnp.dtype) -> jnp.dtype:
 
 
 def on_mesh(abstract: nnx.State, mesh: Mesh, dtype: jnp.dtype | None = None) -> nnx.State:
-    """Abstract parameters with places on the mesh; with ``dtype``, as they are kept for it."""
+    """Abstract parameters sharded over the mesh; with ``dtype``, in the type they are stored in."""
 
-    def place(variable: nnx.Variable) -> nnx.Variable:
+    def shard(variable: nnx.Variable) -> nnx.Variable:
         shape, kind = variable.shape, storage_dtype(variable, dtype) if dtype else variable.dtype
-        place = param_sharding(variable, mesh)
-        return variable.replace(jax.ShapeDtypeStruct(shape, kind, sharding=place))
+        sharding = param_sharding(variable, mesh)
+        return variable.replace(jax.ShapeDtypeStruct(shape, kind, sharding=sharding))
 
-    return map_variables(place, abstract)
+    return map_variables(shard, abstract)
 
 
 def constrain_params(state: nnx.State) -> nnx.State:
-    """Pins parameters, or their gradients, to their places under ``jax.set_mesh``.
+    """Constrains parameters, or their gradients, to their shardings under ``jax.set_mesh``.
 
     Without it the compiler sums whole gradients on every device before each takes its part.
     """

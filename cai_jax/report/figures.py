@@ -79,6 +79,25 @@ def history_of(history: Sequence[Mapping[str, float]], measure: Measure) -> str:
     return _svg(figure)
 
 
+def over_optimisation(summary: Summary) -> str:
+    """Scores of the policies on the way by the preference model that RL climbs and the other."""
+    figure, axes = _axes()
+    section = next(s for s in summary.evaluation.sections if s.name == "over_optimisation")
+    found = summary.evaluation.measurements
+    for measure, colour in zip(section.measures[:2], COLOURS, strict=False):
+        curve = {
+            int(who.split()[-1]): found[key]
+            for who in section.subjects
+            if (key := section.key(measure.name, who, "")) in found
+        }
+        _points(axes, list(curve), list(curve.values()), colour, measure.description)
+        axes.plot(list(curve), [point.mean for point in curve.values()], color=colour, lw=1)
+    axes.set_xlabel("iteration", fontsize=8, color=INK)
+    axes.set_ylabel("standard deviations", fontsize=8, color=INK)
+    figure.legend(loc="outside lower center", frameon=False, fontsize=8)
+    return _svg(figure)
+
+
 def measures_by_variation(
     curves: Mapping[str, Sequence[Interval]],
     names: Sequence[str],

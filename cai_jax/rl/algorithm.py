@@ -18,6 +18,7 @@ from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.prompts.messages import Dialogue
 from cai_jax.rl.reward import Reward
+from cai_jax.rl.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Task:
       merges: the programs by which ``load`` merges updates.
       open_reward: gives the preference model, and the programs by which it is loaded.
       open_chat: gives the policy's chat format.
+      open_watch: gives what looks at the policy while it is trained, given the longest prompt and
+        the most responses, and the programs by which it is loaded; None: nothing does.
       prompts: gives the red-team and the helpfulness prompts of training.
       comparisons: gives what the preference model learned from.
       optimizer: of the trained parameters.
@@ -61,6 +64,7 @@ class Task:
     load: Callable[[jnp.dtype | None], Model]
     merges: Callable[[Model], list[Program]]
     open_reward: Callable[[], tuple[Reward, list[Program]]]
+    open_watch: Callable[[int, int], tuple[Watch, list[Program]]] | None
     open_chat: Callable[[], ChatFormat]
     prompts: Callable[[], tuple[list[Prompt], list[Prompt]]]
     comparisons: Callable[[], list[Labelled]]
@@ -92,6 +96,7 @@ class Trained:
 
     params: nnx.State  # trained parameters of the decoder
     tokens: int  # read and sampled, padding not counted
+    watch: Watch | None = None  # that kept policies
 
 
 class Algorithm(Protocol):

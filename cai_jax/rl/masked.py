@@ -15,8 +15,11 @@ def masked_variance(x: jax.Array, mask: jax.Array) -> jax.Array:
     return masked_mean((x - masked_mean(x, mask)) ** 2, mask)
 
 
-def whiten(x: jax.Array, mask: jax.Array, shift_mean: bool = True) -> jax.Array:
-    """Scales x to variance 1 over the mask, and to mean 0 if ``shift_mean``; 0 outside the mask."""
-    mean = masked_mean(x, mask)
-    whitened = (x - mean) * jax.lax.rsqrt(masked_variance(x, mask) + 1e-8)
-    return jnp.where(mask > 0, whitened if shift_mean else whitened + mean, 0.0)
+def whiten(x: jax.Array, mask: jax.Array, judged: jax.Array) -> jax.Array:
+    """Scales x to variance 1 over ``judged``, and shifts it to mean 0 there; 0 outside the mask.
+
+    What is in the mask alone is scaled only, so that no mean changes its sign.
+    """
+    shift = jnp.where(judged > 0, masked_mean(x, judged), 0.0)
+    whitened = (x - shift) * jax.lax.rsqrt(masked_variance(x, judged) + 1e-8)
+    return jnp.where(mask > 0, whitened, 0.0)

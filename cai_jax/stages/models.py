@@ -129,11 +129,11 @@ class Models:
             source = source.trained(self.checkpoint(stage), CheckpointInfo("policy", "", lora))
         return source
 
-    def preference_source(self) -> ModelSource:
-        """The source of the preference model, whether or not it has been trained."""
+    def preference_source(self, stage: str = "pm_train") -> ModelSource:
+        """The source of a preference model, whether or not its stage has run."""
         pm = self._config.pm_train
         info = CheckpointInfo("preference", "", lora_config(pm.lora))
-        return self.source(pm.source).trained(self.checkpoint("pm_train"), info)
+        return self.source(pm.source).trained(self.checkpoint(stage), info)
 
     def checkpoint(self, stage: str) -> Path:
         """Where a training stage leaves its model."""
@@ -179,9 +179,9 @@ class Models:
         model = self.blueprint(module, source, source.lora).abstract(mesh)
         return loading_programs(source, model.params)
 
-    def preference_model(self) -> Model:
-        """The preference model in the layout of training; abstract ahead, else loaded."""
-        source = self.preference_source()
+    def preference_model(self, stage: str = "pm_train") -> Model:
+        """A preference model in the layout of training; abstract ahead, else loaded."""
+        source = self.preference_source(stage)
         blueprint = self.blueprint(PreferenceModel, source, source.lora)
         if self.ahead:
             return blueprint.abstract(self.mesh)

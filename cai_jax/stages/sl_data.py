@@ -19,11 +19,11 @@ from cai_jax.prompts.critique_revision import (
     REVISION_MARK,
     critique_messages,
     example_texts,
-    parse_reply,
     revision_messages,
 )
 from cai_jax.prompts.few_shots import FewShots
 from cai_jax.prompts.messages import Dialogue
+from cai_jax.rl.reward import usable
 from cai_jax.stages.data import first, repeated
 from cai_jax.stages.engines import (
     MEMORY_REMEDY,
@@ -149,12 +149,11 @@ class _Writer:
         """Drafts that took their sample, where it parses and repeats nothing that was given."""
         kept = []
         for draft, sample, request in zip(drafts, samples, requests, strict=True):
-            raw = self.chat.text(sample.ids)
-            text = parse_reply(raw, sample.finished, [*copied, request])
-            if text is None:
+            reply = usable(self.chat, sample, [*copied, request])
+            if reply is None:
                 self.dropped[kind] += 1
             else:
-                kept.append(take(draft, text, raw))
+                kept.append(take(draft, reply.text, self.chat.text(sample.ids)))
         return kept
 
     def _sample(

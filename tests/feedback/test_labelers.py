@@ -156,8 +156,19 @@ def test_contrast_compares_likelihoods_under_the_principle_and_its_opposite(chat
     np.testing.assert_allclose(second.shown_first, [kind])
     np.testing.assert_allclose(second.shown_second, [kind])
     # What a prompt says to the system stays, after the principle.
-    assert "<|im_start|> system be kind you work <|im_end|>" in model.texts[8]
-    assert "<|im_start|> system do harm you work <|im_end|>" in model.texts[10]
+    assert "<|im_start|> system be kind you work <|im_end|>" in " ".join(model.texts)
+    assert "<|im_start|> system do harm you work <|im_end|>" in " ".join(model.texts)
+
+
+def test_contrast_reads_a_response_that_is_in_several_pairs_once(chat):
+    model = FakeModel(chat, likes_kindness)
+    pair = PAIRS[1]
+    other = ResponsePair("again", pair.prompt, pair.first, "so", pair.principles)
+    together = made("contrast", model).judge([pair, other])
+    assert len(model.texts) == 6 * len(pair.principles)  # not 8
+    alone = [made("contrast", FakeModel(chat, likes_kindness)).judge([p])[0] for p in (pair, other)]
+    for one, same in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(one.shown_first, same.shown_first)
 
 
 def test_silence_is_as_likely_as_its_end_of_turn(chat):

@@ -92,7 +92,7 @@ class Cloud:
             env=environment | settings,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
 
@@ -581,7 +581,7 @@ def test_setup_does_not_touch_a_host_on_which_a_run_is_alive(host):
             cwd=home,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
 

@@ -75,10 +75,15 @@ class Setting:
         # Stops are rare in random models; cut, so that rows differ in length.
         cut = lambda c, n: Completion(c.ids[:n], c.logprobs[:n], c.finished)
         out = [cut(c, 6 - i % 4) for i, c in enumerate(out)]
+        judged = [max(1, len(c.ids) - i % 3) for i, c in enumerate(out)]
         scores = np.array(
-            [np.mean(np.array(c.ids) < TINY.vocab_size // 2) for c in out], np.float32
+            [
+                np.mean(np.array(c.ids[:n]) < TINY.vocab_size // 2)
+                for c, n in zip(out, judged, strict=True)
+            ],
+            np.float32,
         )
-        return assemble(prompts, out, scores, 4, 6)
+        return assemble(prompts, out, judged, scores, 4, 6)
 
     def prepare(self, rollout, kl_coef=0.0):
         return prepare(

@@ -41,15 +41,15 @@ def test_returns_use_unwhitened_advantages(mesh):
     setting = Setting(mesh)
     rollout = setting.rollout(0)
     experience, _ = setting.prepare(rollout)
-    mask = rollout.mask_bt
-    rewards = np.asarray(
-        token_rewards(rollout.scores_b, experience.logprobs_bt, experience.logprobs_bt, mask, 0.0)
-    )
-    by_hand = gae_by_hand(rewards, np.asarray(experience.values_bt), mask, 1.0, 0.95)
-    np.testing.assert_allclose(
-        experience.returns_bt, (by_hand + experience.values_bt) * mask, atol=1e-4
-    )
-    np.testing.assert_allclose(np.asarray(experience.advantages_bt)[mask > 0].mean(), 0, atol=1e-4)
+    mask, judged = rollout.mask_bt, rollout.judged_bt
+    logprobs = experience.logprobs_bt
+    score, penalty = token_rewards(rollout.scores_b, logprobs, logprobs, mask, judged, 0.0)
+    assert not np.any(penalty)
+    values = np.asarray(experience.values_bt) * judged
+    by_hand = gae_by_hand(np.asarray(score), values, mask, 1.0, 0.95)
+    np.testing.assert_allclose(experience.returns_bt, (by_hand + values) * judged, atol=1e-4)
+    advantages = np.asarray(experience.advantages_bt)
+    np.testing.assert_allclose(advantages[judged > 0].mean(), 0, atol=1e-4)
 
 
 def test_ppo_loss_rows_do_not_feel_their_padding(mesh):
@@ -90,6 +90,7 @@ def test_ppo_loss_is_its_formula(mesh, entropy_coef):
         old, wanted = float(e.values_bt[b, t]), float(e.returns_bt[b, t])
         clipped = old + np.clip(values[b, t] - old, -0.2, 0.2)
         value_loss = 0.5 * max((values[b, t] - wanted) ** 2, (clipped - wanted) ** 2)
+        value_loss *= float(e.judged_bt[b, t])
         expected["policy_loss"] += policy_loss
         expected["value_loss"] += value_loss
         expected["approx_kl"] += ratio - 1 - log_ratio
@@ -157,7 +158,7 @@ def test_a_value_function_with_a_rate_of_its_own_explains_returns(mesh):
         for iteration in range(11):
             experience, stats = setting.prepare(rollout)
             by_hand = explained(
-                *map(np.asarray, (experience.returns_bt, experience.values_bt, rollout.mask_bt))
+                *map(np.asarray, (experience.returns_bt, experience.values_bt, rollout.judged_bt))
             )
             np.testing.assert_allclose(stats["explained_variance"], by_hand, atol=1e-4)
             setting.update(experience, iteration)

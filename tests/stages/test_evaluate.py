@@ -1,9 +1,13 @@
 """Evaluation of a whole run: what is declared before it is what it measures."""
 
 import json
+import os
+import shutil
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from tiny_run import tiny_config
 
 from cai_jax.evaluation.evaluator import Evaluator, policies
 from cai_jax.evaluation.measure import Measure
@@ -13,6 +17,7 @@ from cai_jax.stages import evaluate
 from cai_jax.stages.models import POLICIES
 from cai_jax.stages.pipeline import stages_of
 from cai_jax.stages.runner import fingerprints
+from cai_jax.stages.stage import open_run
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +41,47 @@ def test_the_page_of_a_run_names_its_policies(finished):
     for label, _ in POLICIES.values():
         assert f'<span class="who">{label}</span>' in page
     assert "sl_cai" not in page
+
+
+def judged_by(model_folder, workdir, judge, ahead=False):
+    run = open_run(
+        tiny_config(workdir, model_folder, **{"evaluate.judge": str(judge)}), ahead=ahead
+    )
+    return run.inputs(evaluate.STAGE)
+
+
+def test_a_judge_is_the_feedback_model_by_whatever_path(model_folder, tmp_path):
+    other = shutil.copytree(model_folder, tmp_path / "other")
+    for name, expected in (
+        ("", True),
+        (model_folder, True),
+        (Path(os.path.relpath(model_folder)), True),
+        (other, False),
+    ):
+        found = evaluate._judge_is_feedback(judged_by(model_folder, tmp_path / "run", name))
+        assert found == expected, name
+
+
+def test_another_judge_is_resident_and_listed(model_folder, tmp_path):
+    other = shutil.copytree(model_folder, tmp_path / "other")
+    sizes = {}
+    for judge in ("", other):
+        listed = evaluate.programs(judged_by(model_folder, tmp_path / "run", judge, ahead=True))
+        (labels,) = [p for p in listed if p.name.startswith("evaluate: win rates")]
+        sizes[judge] = len(labels.resident)
+    assert sizes[other] == sizes[""] + 1
+
+
+def test_win_rates_and_elo_of_a_run(finished):
+    summary = read_summary(finished.workdir.folder("report") / "summary.json")
+    found = summary.evaluation.measurements
+    over = found["win_rate.win_rate/rl_cai over base/red_team"]
+    prompts, times = finished.config.evaluate.red_team_prompts, 2
+    assert (over.n, over.units) == (prompts * times, prompts)
+    assert 0 <= over.low <= over.mean <= over.high <= 1
+    assert sum(found[f"win_rate.elo/{p}/helpful"].mean for p in POLICIES) == pytest.approx(0)
+    (section,) = [s for s in summary.evaluation.sections if s.name == "win_rate"]
+    assert "config.evaluate.judge" in section.warning  # the judge labelled the training pairs
 
 
 def test_a_new_evaluator_redoes_evaluation_alone(finished, monkeypatch):

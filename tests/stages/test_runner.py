@@ -9,8 +9,6 @@ from conftest import ROOT
 from tiny_run import run_all, tiny_config
 
 from cai_jax.config import ConfigError, results_of
-from cai_jax.data.readers import is_held_out
-from cai_jax.prompts.messages import user
 from cai_jax.stages import rl, sl_data
 from cai_jax.stages.checks import check_inputs, check_models
 from cai_jax.stages.pipeline import stages_of
@@ -114,38 +112,30 @@ def test_what_is_computed_redoes_what_reads_it(tiny, field):
     assert redone(tiny(), tiny(**{field: other})) == RESULTS[field]
 
 
-def number(run, file, side, which):
-    """Line of a row of a file, by its place on one side of the split."""
-    return run.data.rows(file).index(run.data.side(file, side)[which])
+def number(run, file, purpose, which):
+    """Line of a row of a file, by its place among those of a purpose."""
+    return run.data.rows(file).index(run.data.of(file, purpose)[which])
 
 
-def longer_prompt(side):
-    """Changes a prompt so that it stays on its side of the split."""
-
-    def change(row):
-        for words in ("please", "if you can", "thank you", "today", "in short", "for me", "now"):
-            text = f"{row['prompt']} {words}."
-            if is_held_out((user(text),), 30) == (side == "held_out"):
-                return row | {"prompt": text}
-        raise AssertionError("every wording changes sides")
-
-    return change
+def louder(row):
+    """The row with a prompt of the same purpose: punctuation does not count."""
+    return row | {"prompt": f"{row['prompt']}!!"}
 
 
 @pytest.mark.parametrize(
-    ("side", "which", "stages"),
+    ("purpose", "which", "stages"),
     [
         ("training", 0, "sl_data sl_train feedback pm_train rl evaluate report"),
         ("training", -1, "rl evaluate report"),  # sl_data answers the first four alone
-        ("held_out", 0, "evaluate report"),
-        ("held_out", -1, ""),  # the first four alone are evaluated
+        ("evaluation", 0, "evaluate report"),
+        ("evaluation", -1, ""),  # the first four alone are evaluated
+        ("development", 0, ""),
+        ("second_model", 0, ""),
     ],
 )
-def test_a_prompt_redoes_only_the_stages_that_read_it(tiny, tmp_path, side, which, stages):
-    line = number(tiny(), "helpful_prompts", side, which)
-    path = edited(
-        tmp_path / "prompts.jsonl", "datasets/helpful_prompts.jsonl", line, longer_prompt(side)
-    )
+def test_a_prompt_redoes_only_the_stages_that_read_it(tiny, tmp_path, purpose, which, stages):
+    line = number(tiny(), "helpful_prompts", purpose, which)
+    path = edited(tmp_path / "prompts.jsonl", "datasets/helpful_prompts.jsonl", line, louder)
     assert redone(tiny(), tiny(**{"data.helpful_prompts": path})) == set(stages.split())
 
 

@@ -100,7 +100,7 @@ def fill_merged(source: ModelSource, wanted: nnx.State) -> nnx.State:
     folder, info = source.checkpoints[-1]
     whole = _in_float32(wanted)
     if info.lora is None:
-        return _cast_like(restore_trained(folder, whole), wanted)
+        return cast(restore_trained(folder, whole), _storage_dtype(wanted))
     program = merge_programs(source, wanted)[-1]
     update = restore_trained(folder, program.args[1])
     return program(fill_merged(source.below, whole), update)
@@ -167,10 +167,6 @@ def _in_float32(wanted: nnx.State) -> nnx.State:
 def _storage_dtype(wanted: nnx.State) -> jnp.dtype:
     """The dtype of matmuls that abstract parameters are stored for."""
     return jnp.dtype(variable_at(wanted, "embedding").get_value().dtype)
-
-
-def _cast_like(params: nnx.State, wanted: nnx.State) -> nnx.State:
-    return cast(params, _storage_dtype(wanted))
 
 
 def _classifier_head(source: ModelSource) -> np.ndarray:

@@ -1,0 +1,95 @@
+"""Red-team success: how often a preference model finds a model's replies harmful.
+
+Scores are in standard deviations of what the preference model was normalised on; a reply that
+scores below the threshold is harmful. It is as good a judge as its training made it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cai_jax.data.jsonl import JsonRow
+from cai_jax.data.readers import category_of, read_prompt, read_rows
+from cai_jax.evaluation.measure import Measure
+from cai_jax.evaluation.tasks.task import Method, Result, Task, TaskTools, shares
+from cai_jax.generation.engine import Generator
+from cai_jax.keys import named_key
+from cai_jax.prompts.messages import Dialogue
+from cai_jax.rl.reward import Reward
+
+MEASURES = (
+    Measure("success", "share", "lower", "replies that score below the threshold"),
+    Measure("finished", "share", "higher", "replies that end within the limit of tokens"),
+)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A prompt that asks for harm; ``row`` is where it stands."""
+
+    id: str
+    category: str
+    messages: Dialogue
+    row: JsonRow
+
+
+def _read(path: Path) -> list[Attempt]:
+    rows = read_rows(path)
+    if not rows:
+        raise ValueError(f"{path}: holds no prompts; write one JSON object a line")
+    return [Attempt(row.id, category_of(row), read_prompt(row).messages, row) for row in rows]
+
+
+def _run(items: Sequence[Attempt], tools: TaskTools) -> list[Result]:
+    generator, judge = _needed(tools)
+    settings, chat = tools.settings, tools.settings.chat
+    samples = generator.generate(
+        [chat.prompt_ids(item.messages) for item in items],
+        [named_key(settings.seed, "red_team", item.id) for item in items],
+        settings.max_new_tokens,
+        settings.sampling,
+        "red team",
+    )
+    replies = [chat.text(sample.ids) for sample in samples]
+    scores = judge([judge.chat.prompt_ids(item.messages) for item in items], replies, "judge")
+    return [
+        Result(
+            item.id,
+            item.category,
+            item.messages,
+            {
+                "reply": reply,
+                "score": float(score),
+                "success": float(score < settings.threshold),
+                "finished": float(sample.finished),
+            },
+        )
+        for item, sample, reply, score in zip(items, samples, replies, scores, strict=True)
+    ]
+
+
+def _needed(tools: TaskTools) -> tuple[Generator, Reward]:
+    if tools.generator is None or tools.judge is None:
+        raise ValueError("red_team: a model that replies and one that judges are wanted")
+    return tools.generator, tools.judge
+
+
+RED_TEAM = Task(
+    read=_read,
+    methods={
+        "preference_model": Method(
+            kind="policy",
+            run=_run,
+            longest=lambda item, settings: (
+                len(settings.chat.prompt_ids(item.messages)) + settings.max_new_tokens
+            ),
+            programs=lambda tools, title: _needed(tools)[0].programs(
+                f"{title}: replies", tools.settings.max_new_tokens, tools.settings.sampling
+            ),
+            samples=True,
+        )
+    },
+    measures=MEASURES,
+    sum_up=lambda results: shares(MEASURES, results),
+    judged=True,
+)
