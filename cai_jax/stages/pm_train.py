@@ -44,7 +44,9 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     """Trains a preference model, normalises it on SL-CAI samples, and leaves a checkpoint."""
     name, settings, models = inputs.stage.name, inputs.config.pm_train, inputs.models
     comparisons = comparisons_of(inputs, PURPOSE[name])
-    labelled = with_targets(comparisons, settings.labels, inputs.seed)
+    # The second model judges what the first one's labels gave: its own stay as feedback gave them.
+    labels = settings.labels if name == STAGE.name else "soft"
+    labelled = with_targets(comparisons, labels, inputs.seed)
     pairs = {
         "harmlessness": [_pair(row.id, row.first, row.second, target) for row, target in labelled],
         "helpfulness": [
@@ -80,7 +82,7 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     save_checkpoint(folder / CHECKPOINT, info, fit.params)
     return Outcome(
         {
-            "labels": settings.labels,
+            "labels": labels,
             **{f"{kind}_pairs": len(rows) for kind, rows in pairs.items()},
             "helpfulness_gradient_share": gradient_share(pairs, "helpfulness"),
             "steps": len(fit.history),

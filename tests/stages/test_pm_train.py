@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from tiny_run import tiny_config
 
 from cai_jax.data.records import read_records, write_records
-from cai_jax.data.rows import Comparison, Reply, TrainingPair
+from cai_jax.data.rows import Reply, TrainingPair
 from cai_jax.data.tasks import Part
 from cai_jax.feedback.targets import with_targets
 from cai_jax.stages import pm_train, rl
 from cai_jax.stages.engines import make_reward
-from cai_jax.stages.pm_train import gradient_share, normalisation, pair_batches
+from cai_jax.stages.pm_train import comparisons_of, gradient_share, normalisation, pair_batches
 from cai_jax.stages.stage import open_run
 
 KINDS = ("harmlessness", "helpfulness")
@@ -48,7 +48,7 @@ def test_labels_reach_training(finished, model_folder, tmp_path, monkeypatch, la
     changes = {"pm_train.labels": labels, "pm_train.helpfulness_weight": 0.25}
     inputs = prepared(finished, model_folder, monkeypatch, pm_train.STAGE, **changes)
     outcome = pm_train.execute(inputs, tmp_path)
-    comparisons = read_records(inputs.artifact("feedback") / "comparisons", Comparison)
+    comparisons = comparisons_of(inputs, "training")
     own = {row.id: round(row.probability * 1e6) for row in comparisons}
     written = {
         kind: read_records(tmp_path / kind, TrainingPair) if (tmp_path / kind).exists() else []
@@ -75,13 +75,29 @@ def test_labels_reach_training(finished, model_folder, tmp_path, monkeypatch, la
     assert len(direct) == sum(map(len, written.values()))
 
 
+@pytest.mark.parametrize("labels", ["shuffled", "none"])
+def test_the_second_model_learns_from_the_labels_themselves(
+    finished, model_folder, tmp_path, monkeypatch, labels
+):
+    """A control of the first model's labels is judged by one that they did not spoil."""
+    changes = {"pm_train.labels": labels}
+    inputs = prepared(finished, model_folder, monkeypatch, pm_train.SECOND, **changes)
+    outcome = pm_train.execute(inputs, tmp_path)
+    own = {row.id: round(row.probability * 1e6) for row in comparisons_of(inputs, "second_model")}
+    rows = read_records(tmp_path / "harmlessness", TrainingPair)
+    assert {row.id: row.target_ppm[0] for row in rows} == own != {}
+    assert outcome.metrics["labels"] == "soft"
+
+
 def test_weights_reach_the_batches(tmp_path, finished):
     settings = finished.config.pm_train
     for kind, weight in zip(KINDS, (1.0, 0.25), strict=True):
         rows = [pair(f"{kind}{i}", 0.75, weight) for i in range(3)]
         write_records(tmp_path / kind, rows, TrainingPair)
     parts = [Part(tmp_path / kind, 3.0) for kind in KINDS]
-    weights = np.concatenate([b["weight"] for b in pair_batches(parts, settings, 97, 0)])
+    weights = np.concatenate(
+        [b["weight"] for b in pair_batches("pm_train", parts, settings, 97, 0)]
+    )
     assert sorted(weights) == [0, 0, 0.25, 0.25, 0.25, 1, 1, 1]  # two rows fill the last batch
     assert weights.dtype == np.float32
 
@@ -113,7 +129,7 @@ def test_one_set_alone_is_plain_mean_and_deviation():
 def test_samples_of_both_kinds_are_around_0(finished):
     folder = finished.workdir.folder("feedback")
     reward = make_reward(finished.inputs(rl.STAGE))
-    rows = read_records(folder / "comparisons", Comparison)
+    rows = comparisons_of(finished.inputs(pm_train.STAGE), "training")
     red_team = [ids for row in rows for ids in (row.first, row.second)]
     helpful = [row.tokens for row in read_records(folder / "helpful", Reply)]
     sets = [
