@@ -23,6 +23,7 @@ from cai_jax.models.io.checkpoint import CheckpointInfo, save_checkpoint
 from cai_jax.models.io.load import load_policy
 from cai_jax.models.layers import LoRAParam
 from cai_jax.stages import rl
+from cai_jax.stages.checks import check_models
 from cai_jax.stages.models import lora_config
 from cai_jax.stages.stage import open_run
 
@@ -125,3 +126,16 @@ def test_rl_cai_is_one_update_of_the_base(tmp_path, model_folder):
     full = {"rl.lora.rank": 0, "rl.trained_layers": 0}
     whole = open_run(tiny_config(tmp_path, model_folder, **full)).models
     assert whole.policy_source("rl_cai").below == whole.policy_source("sl_cai")
+
+
+def test_sl_cai_may_start_from_another_model(tmp_path, model_folder):
+    other = write_tiny_model(tmp_path / "pretrained", layers=3)
+    run = open_run(tiny_config(tmp_path / "run", model_folder, **{"sl_train.source": str(other)}))
+    check_models(run)
+    paths = {name: run.models.policy_source(name).path for name in ("base", "sl_cai", "rl_cai")}
+    assert paths == {"base": model_folder, "sl_cai": other, "rl_cai": other}
+    assert run.models.sl_base_name == str(other)
+    strange = write_tiny_model(tmp_path / "strange", ("zebra",))
+    changes = {"sl_train.source": str(strange)}
+    with pytest.raises(ValueError, match=r"config.sl_train.source: the tokenizer of .* differs"):
+        check_models(open_run(tiny_config(tmp_path / "run", model_folder, **changes)))
