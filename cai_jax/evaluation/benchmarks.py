@@ -73,7 +73,12 @@ def judge(plan: Plan) -> tuple[str, ...]:
     return (JUDGE,)
 
 
-BENCHMARKS = Evaluator("Benchmarks", policies, lambda plan: plan.benchmarks, evaluate)
+CASES = "items of a task's file; those of one prompt count as one unit"
+BENCHMARKS = Evaluator("Benchmarks", policies, lambda plan: plan.benchmarks, evaluate, cases=CASES)
 JUDGE_BENCHMARKS = Evaluator(
-    "Benchmarks of the preference model", judge, lambda plan: plan.judge_benchmarks, evaluate_judge
+    "Benchmarks of the preference model",
+    judge,
+    lambda plan: plan.judge_benchmarks,
+    evaluate_judge,
+    cases=CASES,
 )

@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 from tiny_run import tiny_config
 
+from cai_jax.config import ConfigError
 from cai_jax.evaluation.evaluator import Evaluator, policies
 from cai_jax.evaluation.measure import Measure
 from cai_jax.evaluation.registry import EVALUATORS, declared_keys
@@ -92,3 +94,50 @@ def test_a_new_evaluator_redoes_evaluation_alone(finished, monkeypatch):
     after = fingerprints(finished, stages_of(finished.config))
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"evaluate", "report"}
+
+
+def test_benchmarks_are_measured_by_category_of_every_model(finished):
+    summary = read_summary(finished.workdir.folder("report") / "summary.json")
+    found, sizes = summary.evaluation.measurements, {"all": 3, "honest": 2, "kind": 1}
+    for name in POLICIES:
+        for method in ("multiple_choice", "contrast"):
+            accuracy = f"benchmarks.hhh_{method}_accuracy/{name}"
+            assert {group: found[f"{accuracy}/{group}"].n for group in sizes} == sizes
+        assert found[f"benchmarks.perplexity_likelihood_bits_per_byte/{name}/all"].n == 2
+    judge = "judge_benchmarks.hhh_preference_model_accuracy/preference model"
+    honest, kind = (found[f"{judge}/{group}"].mean for group in ("honest", "kind"))
+    assert found[f"{judge}/all"].mean == pytest.approx((2 * honest + kind) / 3)
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "words"),
+    [
+        ("mmlu", "{}", ["no such task", "hhh", "perplexity"]),
+        ("red_team", '{"prompt": "a"}', ["no such task"]),  # it samples, and asks another model
+        ("hhh", '{"prompt": "a", "corrects": "b", "incorrects": []}', ["line 1", "0 wrong"]),
+        ("hhh", None, ["no such file"]),
+    ],
+)
+def test_bad_benchmarks_are_refused_by_their_field(tmp_path, model_folder, task, text, words):
+    file = tmp_path / "items.jsonl"
+    if text:
+        file.write_text(text)
+    config = tiny_config(tmp_path / "w", model_folder, **{"evaluate.benchmarks": f"{task}={file}"})
+    with pytest.raises(ConfigError) as error:
+        evaluate.plan_of(config)
+    assert str(error.value).startswith(f"config.evaluate.benchmarks.{task}: ")
+    assert all(word in str(error.value) for word in words)
+
+
+def test_another_item_redoes_evaluation_alone(finished, tmp_path):
+    file = tmp_path / "items.jsonl"
+    text = (ROOT / "tests" / "few_choices.jsonl").read_text()
+    prints = []
+    for own in (text, text.replace("time and food", "food"), text.replace('"kind"', '"safe"')):
+        file.write_text(own)
+        changed = replace(finished.config.evaluate, benchmarks={"hhh": str(file)})
+        config = replace(finished.config, evaluate=changed)
+        prints.append(fingerprints(replace(finished, config=config), stages_of(config)))
+    one, *others = prints
+    for other in others:
+        assert {name for name in one if one[name] != other[name]} == {"evaluate", "report"}
