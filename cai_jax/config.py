@@ -327,7 +327,9 @@ class RLConfig:
     watch_every: Natural = setting(
         2, "iterations from one look of the second preference model to the next; 0: it does not"
     )
-    watch_prompts: Count = setting(24, "that are answered at each look")
+    watch_prompts: Count = setting(
+        24, "that are answered at each look, at most as many as an iteration has responses"
+    )
     patience: Natural = setting(0, "looks without a better one before RL stops; 0: it never does")
     offload: bool = execution(False, "keep unused preference model and reference in host memory")
     helpful_fraction: Fraction = setting(0.25, "share of helpfulness prompts")
@@ -489,11 +491,6 @@ def _contradictions(c: Config) -> Iterator[str]:
         yield (
             f"config.rl.watch_every: {c.rl.watch_every}, but nobody looks: set it to 0, or "
             "config.second_model.prompts above 0"
-        )
-    if c.rl.watch_every and c.rl.watch_prompts > c.rl.batch_size:
-        yield (
-            f"config.rl.watch_prompts: {c.rl.watch_prompts}, above config.rl.batch_size = "
-            f"{c.rl.batch_size}, which are sampled at once"
         )
     if c.rl.kl_target and c.rl.kl_horizon <= 0.2 * c.rl.batch_size:
         yield (
