@@ -348,6 +348,9 @@ class EvaluateConfig:
     red_team_prompts: Count = setting(44, "how many are answered")
     helpful_prompts: Count = setting(26, "how many are answered")
     samples_per_prompt: Count = setting(2, "replies of each policy to a prompt")
+    kept_policies: bool = setting(
+        False, "compare every policy that RL kept at a look, not the chosen one alone"
+    )
     labelled_pairs: int = setting(40, "of each kind, at most", ge=2)
     judge: str = setting("", "model that compares replies, by feedback.method; empty: feedback's")
     judge_principles: Count = setting(2, "drawn for each prompt, at most")

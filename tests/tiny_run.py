@@ -23,6 +23,7 @@ TINY_RUN = {  # changes to configs/rlaif.py:smoke
     "rl.trained_layers": 1,
     "rl.minibatches": 1,
     "evaluate.bootstrap_samples": 100,
+    "evaluate.kept_policies": True,
     "evaluate.benchmarks": "hhh=tests/few_choices.jsonl,perplexity=tests/few_texts.jsonl",
     "seed": 3,
     # Rows of one width each, so that what runs does not depend on what is sampled.

@@ -47,8 +47,8 @@ from cai_jax.stages.engines import (
     make_scorer,
     with_remedy,
 )
-from cai_jax.stages.models import POLICIES
-from cai_jax.stages.rl import looks_of, make_algorithm, read_looks
+from cai_jax.stages.models import POLICIES, Policy
+from cai_jax.stages.rl import kept_policy, looks_of, make_algorithm, read_looks
 from cai_jax.stages.stage import Inputs, Outcome, Stage
 
 log = logging.getLogger("cai_jax")
@@ -62,8 +62,9 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     tools = _tools(inputs, base)
     replies: dict[str, list[Reply]] = {}
     items, tried = _benchmarks(inputs.config), list[Measurement]()
-    for name in POLICIES:
-        replies[name], found, used = _policy(inputs, name, base, tools, items)
+    for name, policy in _present(inputs).items():
+        model = base if name == BASE else models.policy(models.policy_source(policy), base)
+        replies[name], found, used = _policy(inputs, name, model, tools, items)
         tried += found
         tokens += used
     scored = TaskTools(_task_settings(inputs), tools.reward.scorer)
@@ -87,11 +88,9 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
 
 
 def _policy(
-    inputs: Inputs, name: str, base: Model, tools: Tools, items: benchmarks.Items
+    inputs: Inputs, name: str, model: Model, tools: Tools, items: benchmarks.Items
 ) -> tuple[list[Reply], list[Measurement], int]:
     """A policy's replies, what it reaches on benchmarks, and the tokens that this took of it."""
-    models = inputs.models
-    model = base if name == BASE else models.policy(models.policy_source(name), base)
     replies, tokens = _reply(inputs, name, model, tools)
     task_tools = _task_tools(inputs, model)
     found = benchmarks.measured(items, "policy", name, task_tools)
@@ -150,7 +149,11 @@ def _evidence(
     halves = inputs.manifest("feedback")["metrics"]["audit"]
     names = [field.name for field in fields(Audit)]
     return Evidence(
-        plan=replace(plan_of(inputs.config), judge_is_feedback=_judge_is_feedback(inputs)),
+        plan=replace(
+            plan_of(inputs.config),
+            policies=tuple(replies),
+            judge_is_feedback=_judge_is_feedback(inputs),
+        ),
         tools=tools,
         replies=replies,
         revisions=[row for folder in steps for row in read_records(folder, Revision)],
@@ -167,6 +170,19 @@ def _evidence(
     )
 
 
+def policies_of(config: Any) -> dict[str, Policy]:
+    """The policies that a run with some config can compare."""
+    iterations = looks_of(config.rl)[1:] if config.evaluate.kept_policies else ()
+    return POLICIES | {f"rl_cai_{i}": kept_policy(i) for i in iterations}
+
+
+def _present(inputs: Inputs) -> dict[str, Policy]:
+    """Of these, the policies that there are: RL may have stopped, and one became RL-CAI itself."""
+    kept = inputs.manifest("rl")["metrics"].get("other_iterations", [])
+    names = {*POLICIES, *(f"rl_cai_{i}" for i in kept)}
+    return {name: p for name, p in policies_of(inputs.config).items() if name in names}
+
+
 def plan_of(config: Any) -> Plan:
     """What a run with some config will have to evaluate.
 
@@ -177,7 +193,7 @@ def plan_of(config: Any) -> Plan:
     with naming("config.evaluate.oracle"):
         measures = oracle_measures(oracle) if oracle else ()
     return Plan(
-        policies=tuple(POLICIES),
+        policies=tuple(policies_of(config)),
         rounds=config.sl_data.rounds,
         oracle=measures,
         second_model=bool(config.second_model.prompts),
@@ -293,9 +309,10 @@ def programs(inputs: Inputs) -> list[Program]:
     g, models = inputs.config.generation, inputs.models
     sampling = make_sampling(g)
     different: dict[Any, tuple[str, Model]] = {}  # policies of one graph share their programs
-    for name, (shown, _) in POLICIES.items():
-        model = models.policy(models.policy_source(name))
-        different.setdefault(model.graph, ("" if name == BASE else f" of {shown}", model))
+    sources = {n: models.policy_source(p) for n, p in policies_of(inputs.config).items()}
+    for name, policy in POLICIES.items():
+        model = models.policy(sources[name])
+        different.setdefault(model.graph, ("" if name == BASE else f" of {policy.label}", model))
     (_, base), *others = different.values()
     tools = _tools(inputs, base)
     responses = [
@@ -322,12 +339,11 @@ def programs(inputs: Inputs) -> list[Program]:
             f"likelihoods{whose}", tools.temperature
         )
     ]
-    loading = [p for name in POLICIES for p in models.loading_programs(models.policy_source(name))]
+    loading = [p for source in sources.values() for p in models.loading_programs(source)]
     rewards = {"pm_train": tools.reward}
     if tools.second:
         rewards["second_model"] = tools.second
-    sources = map(models.preference_source, rewards)
-    preference = [p for source in sources for p in models.loading_programs(source)]
+    preference = [p for r in rewards for p in models.loading_programs(models.preference_source(r))]
     params = [reward.scorer.abstract_params for reward in rewards.values()]
     if tools.reply_judge and inputs.config.feedback.source:
         preference += models.loading_programs(models.source(inputs.config.feedback.source))

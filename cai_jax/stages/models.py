@@ -1,7 +1,7 @@
 """Models of a run: which there are, on which devices, and how they are loaded."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -26,11 +26,20 @@ from cai_jax.stages.workdir import Workdir
 PRETRAINED = "model"  # folder of the model that the stage pretrain leaves
 CHECKPOINT = "checkpoint"  # folder of the model that a training stage leaves
 
-# Every policy of a run, as people read its name, and the stages that it has been through.
-POLICIES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "base": ("base", ()),
-    "sl_cai": ("SL-CAI", ("sl_train",)),
-    "rl_cai": ("RL-CAI", ("sl_train", "rl")),
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy of a run."""
+
+    label: str  # its name, as people read it
+    stages: tuple[str, ...]  # that it has been through
+    checkpoint: str = CHECKPOINT  # folder in the last of them
+
+
+POLICIES = {
+    "base": Policy("base", ()),
+    "sl_cai": Policy("SL-CAI", ("sl_train",)),
+    "rl_cai": Policy("RL-CAI", ("sl_train", "rl")),
 }
 
 
@@ -118,15 +127,18 @@ class Models:
             self._sources[name] = resolve(name or self.base_name, cache)
         return self._sources[name]
 
-    def policy_source(self, name: str) -> ModelSource:
-        """The source of one of ``POLICIES``, whether or not its stages have run."""
-        stages, c = POLICIES[name][1], self._config
+    def policy_source(self, named: str | Policy) -> ModelSource:
+        """The source of a policy, or of one of ``POLICIES``, whether or not its stages have run."""
+        policy, c = POLICIES[named] if isinstance(named, str) else named, self._config
+        stages = policy.stages
         source = self.source(c.sl_train.source if stages else "")
         if stages and c.rl.lora.rank and c.sl_train.lora.rank:
             stages = stages[-1:]  # RL trains SL-CAI's update further: there is one
         for stage in stages:
             lora = lora_config(getattr(c, stage).lora)
-            source = source.trained(self.checkpoint(stage), CheckpointInfo("policy", "", lora))
+            name = policy.checkpoint if stage == policy.stages[-1] else CHECKPOINT
+            folder = self._workdir.folder(stage) / name
+            source = source.trained(folder, CheckpointInfo("policy", "", lora))
         return source
 
     def preference_source(self, stage: str = "pm_train") -> ModelSource:

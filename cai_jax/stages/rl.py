@@ -31,7 +31,7 @@ from cai_jax.stages.engines import (
     stage_seed,
     with_remedy,
 )
-from cai_jax.stages.models import CHECKPOINT, lora_config
+from cai_jax.stages.models import CHECKPOINT, POLICIES, Policy, lora_config
 from cai_jax.stages.pm_train import comparisons_of
 from cai_jax.stages.stage import Inputs, Outcome, Stage
 
@@ -56,14 +56,15 @@ def _save(inputs: Inputs, folder: Path, params: nnx.State) -> None:
     save_checkpoint(folder, CheckpointInfo("policy", _base(inputs, folder), lora), params)
 
 
-def _kept(folder: Path, iteration: int) -> Path:
-    """Where the policy of an iteration is kept."""
-    return folder / f"{CHECKPOINT}-{iteration}"
+def kept_policy(iteration: int) -> Policy:
+    """The policy of an iteration, as the watch keeps it."""
+    stages, folder = POLICIES["rl_cai"].stages, f"{CHECKPOINT}-{iteration}"
+    return Policy(f"RL-CAI, iteration {iteration}", stages, folder)
 
 
 def _keep(inputs: Inputs, folder: Path | None, iteration: int, params: nnx.State) -> None:
     assert folder, "ahead nothing is trained"
-    _save(inputs, _kept(folder, iteration), params)
+    _save(inputs, folder / kept_policy(iteration).checkpoint, params)
 
 
 def _keep_best(folder: Path, watch: Watch) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def _keep_best(folder: Path, watch: Watch) -> dict[str, Any]:
     best = watch.best.iteration
     write_text(folder / LOOKS, json.dumps([asdict(look) for look in watch.looks]) + "\n")
     if hosts.is_main():
-        _kept(folder, best).rename(folder / CHECKPOINT)
+        (folder / kept_policy(best).checkpoint).rename(folder / CHECKPOINT)
     hosts.sync("the policy is chosen")
     others = [look.iteration for look in watch.looks[1:] if look is not watch.best]
     return {"chosen_iteration": best, "other_iterations": others, "gap": watch.best.gap}

@@ -30,7 +30,10 @@ def in_root(monkeypatch):
 def test_a_run_measures_what_was_declared_before_it(finished):
     summary = read_summary(finished.workdir.folder("report") / "summary.json")
     declared = declared_keys(evaluate.plan_of(finished.config))
-    assert set(summary.evaluation.measurements) == set(declared)
+    chosen = f"rl_cai_{summary.rl['chosen_iteration']}"  # is RL-CAI itself
+    measured = {key for key in declared if chosen not in key}
+    assert measured < set(declared)
+    assert set(summary.evaluation.measurements) == measured
     assert {f"text.finished/{name}/helpful" for name in POLICIES} <= set(declared)
     history = json.loads((finished.workdir.folder("rl") / "history.json").read_text())
     assert summary.evaluation.measurements["rl.kl_k3/last"].mean == history[-1]["kl_k3"]
@@ -40,7 +43,7 @@ def test_a_run_measures_what_was_declared_before_it(finished):
 
 def test_the_page_of_a_run_names_its_policies(finished):
     page = (finished.workdir.folder("report") / "index.html").read_text(encoding="utf-8")
-    for label, _ in POLICIES.values():
+    for label in (policy.label for policy in POLICIES.values()):
         assert f'<span class="who">{label}</span>' in page
     assert "sl_cai" not in page
 
@@ -81,7 +84,9 @@ def test_win_rates_and_elo_of_a_run(finished):
     prompts, times = finished.config.evaluate.red_team_prompts, 2
     assert (over.n, over.units) == (prompts * times, prompts)
     assert 0 <= over.low <= over.mean <= over.high <= 1
-    assert sum(found[f"win_rate.elo/{p}/helpful"].mean for p in POLICIES) == pytest.approx(0)
+    (other,) = summary.rl["other_iterations"]  # a policy that was kept and not chosen
+    elos = [found[f"win_rate.elo/{p}/helpful"].mean for p in (*POLICIES, f"rl_cai_{other}")]
+    assert sum(elos) == pytest.approx(0)
     (section,) = [s for s in summary.evaluation.sections if s.name == "win_rate"]
     assert "config.evaluate.judge" in section.warning  # the judge labelled the training pairs
 
