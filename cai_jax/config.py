@@ -334,10 +334,9 @@ class RLConfig:
     offload: bool = execution(False, "keep unused preference model and reference in host memory")
     helpful_fraction: Fraction = setting(0.25, "share of helpfulness prompts")
     max_sampler_gap: Positive = execution(0.05, "nats, mean over tokens; warns above it")
-    # Of the first minibatch, before any update; the approximate KL, nats a token, likewise. Half
-    # of the clip range: more than any rounding, less than a wrong mask or temperature.
-    max_first_ratio_error: Positive = execution(
-        0.1, "mean |ratio - 1|; stops above it, and warns above what rounding gives"
+    # Of the first minibatch, before any update; the approximate KL, nats a token, likewise.
+    max_first_ratio_error: NonNegative = execution(
+        0.0, "mean |ratio - 1|; RL stops above it; 0: by type, 0.01 in float32, 0.1 in bfloat16"
     )
 
 

@@ -39,10 +39,12 @@ from cai_jax.rl.watch import Watch
 
 log = logging.getLogger("cai_jax")
 
-# How far two programs for one log-probability may differ, mean over tokens, by the type that
-# activations are in. In float32 sums differ in their order alone. Where XLA fuses otherwise,
+# How far two programs for one log-probability differ by rounding, mean over tokens, by the type
+# that activations are in. In float32 sums differ in their order alone. Where XLA fuses otherwise,
 # another activation is rounded to bfloat16, by up to 2**-9: some layers add up to hundredths.
 ROUNDING = {jnp.dtype(jnp.float32): 1e-5, jnp.dtype(jnp.bfloat16): 0.02}
+# More than an accelerator's fast matmuls add to that, less than a wrong mask or temperature.
+FIRST_RATIO_ERROR = {jnp.dtype(jnp.float32): 0.01, jnp.dtype(jnp.bfloat16): 0.1}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.rl.algorithm import OFFLOAD, SAMPLING, SCORING, TRAINING, Task, Trained, from_values
 from cai_jax.rl.kl import AdaptiveKL
-from cai_jax.rl.loop import ROUNDING, Limits, Online, RLState, train
+from cai_jax.rl.loop import FIRST_RATIO_ERROR, ROUNDING, Limits, Online, RLState, train
 from cai_jax.rl.prompts import Drawn, PromptPool
 from cai_jax.rl.updates import PolicyGradient
 from cai_jax.rl.watch import Watch
@@ -49,7 +49,7 @@ class OnlineAlgorithm:
       missing_stop_penalty: off the score of a response that never ended.
       unusable_penalty: a response that does not parse earns this much less than others.
       max_sampler_gap: nats a token; see ``Limits``.
-      max_first_ratio_error: see ``Limits``.
+      max_first_ratio_error: see ``Limits``; 0: as the type has it.
     """
 
     gradient: PolicyGradient
@@ -122,7 +122,9 @@ class OnlineAlgorithm:
             self._pool(task).draw,
             AdaptiveKL(self.kl_target, self.kl_horizon),
             Limits(
-                first_ratio_error=self.max_first_ratio_error,
+                first_ratio_error=(
+                    self.max_first_ratio_error or FIRST_RATIO_ERROR[blueprint.dtype]
+                ),
                 rounding=ROUNDING[blueprint.dtype],
                 sampler_gap=self.max_sampler_gap,
                 missing_stop_penalty=self.missing_stop_penalty,

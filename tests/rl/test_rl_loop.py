@@ -220,18 +220,26 @@ def good_scalars():
 
 
 @pytest.mark.parametrize("field", ["first_ratio_error", "first_approx_kl"])
-@pytest.mark.parametrize(("dtype", "rounding"), [("float32", 1e-5), ("bfloat16", 0.02)])
-def test_a_first_minibatch_that_is_off_warns_and_far_off_stops(field, dtype, rounding, caplog):
-    limits = replace(LIMITS, rounding=loop.ROUNDING[jnp.dtype(dtype)])
+@pytest.mark.parametrize(
+    ("dtype", "rounding", "stop"), [("float32", 1e-5, 0.01), ("bfloat16", 0.02, 0.1)]
+)
+def test_a_first_minibatch_that_is_off_warns_and_far_off_stops(
+    field, dtype, rounding, stop, caplog
+):
+    kind = jnp.dtype(dtype)
+    limits = replace(
+        LIMITS, rounding=loop.ROUNDING[kind], first_ratio_error=loop.FIRST_RATIO_ERROR[kind]
+    )
     loop.check(good_scalars() | {field: rounding}, 0, limits)
     assert not caplog.records
-    for off in (1.01 * rounding, 0.1):
+    for off in (1.01 * rounding, stop):
         caplog.clear()
         loop.check(good_scalars() | {field: off}, 3, limits)
         assert f"above the {rounding:.0e} of rounding" in caplog.text
         assert "at iteration 3" in caplog.text
-    with pytest.raises(FloatingPointError, match=r"at iteration 7 .* max_first_ratio_error = 0.1"):
-        loop.check(good_scalars() | {field: 0.11}, 7, limits)
+    said = rf"at iteration 7 .* max_first_ratio_error = {stop}"
+    with pytest.raises(FloatingPointError, match=said):
+        loop.check(good_scalars() | {field: 1.1 * stop}, 7, limits)
 
 
 def test_a_stricter_stop_than_rounding_is_kept():
