@@ -167,7 +167,7 @@ class DataConfig:
     second_model_percent: int = _share("second_model", 10, "for a second preference model")
     development_percent: int = _share("development", 10, "to choose methods and wordings by")
     audit_percent: int = _share("audit", 20, "for the audit of the feedback model alone")
-    evaluation_percent: int = _share("evaluation", 20, "for the comparison of policies alone")
+    evaluation_percent: int = _share("evaluation", 15, "for the comparison of policies alone")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -181,7 +181,7 @@ class GenerationConfig:
     top_p: float = setting(1.0, "samples from the likeliest tokens of this probability", gt=0, le=1)
     batch_size: Count = execution(24, "rows that are sampled at once")
     score_batch_size: Count = execution(12, "rows that are scored at once")
-    response_tokens: Count = setting(40, "longest response or revision")
+    response_tokens: Count = setting(96, "longest response or revision")
     critique_tokens: Count = setting(32, "longest critique")
     context_tokens: Length = execution(2048, "longest prompt and what follows it, outside RL")
     # Larger multiples: fewer programs, more padding.
@@ -261,7 +261,7 @@ class PMTrainConfig:
     epochs: Count = setting(1, "passes over the pairs")
     batch_size: Count = setting(8, "pairs an update")
     micro_batches: Count = execution(1, "parts of a batch, computed one after another")
-    sequence_length: Length = setting(112, "tokens of the longest prompt and response")
+    sequence_length: Length = setting(176, "tokens of the longest prompt and response")
     learning_rate: Positive = setting(1e-3, "after the warm-up")
     warmup_steps: Natural = setting(2, "updates until the full learning rate")
     max_grad_norm: Positive = setting(1.0, "longer gradients are clipped to this norm")
@@ -300,7 +300,7 @@ class RLConfig:
     micro_batches: Count = execution(1, "parts of a minibatch, computed one after another")
     epochs: Count = setting(2, "passes over the responses of an iteration")
     prompt_tokens: Length = setting(64, "longer prompts are left out")
-    response_tokens: Count = setting(40, "longest response")
+    response_tokens: Count = setting(96, "longest response")
     temperature: Positive = setting(0.6, "of sampling; raise it to explore more")
     learning_rate: Positive = setting(2e-3, "after the warm-up")
     # Adam moves a value by up to rate * d_model an update: about 0.1 to 1 serves.
@@ -344,8 +344,8 @@ class RLConfig:
 class EvaluateConfig:
     """Comparison of base, SL-CAI and RL-CAI on held-out prompts."""
 
-    red_team_prompts: Count = setting(44, "how many are answered")
-    helpful_prompts: Count = setting(26, "how many are answered")
+    red_team_prompts: Natural = setting(0, "how many are answered; 0: all that are held out")
+    helpful_prompts: Natural = setting(0, "how many are answered; 0: all that are held out")
     samples_per_prompt: Count = setting(2, "replies of each policy to a prompt")
     kept_policies: bool = setting(
         False, "compare every policy that RL kept at a look, not the chosen one alone"

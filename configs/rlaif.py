@@ -31,16 +31,19 @@ def get_config(preset: str = "laptop") -> ConfigDict:
 
 
 def laptop() -> ConfigDict:
-    """The defaults."""
+    """The defaults, and a word to the model: left to itself, it ends one reply of three in time."""
     c = ConfigDict()
     c.workdir = "runs/rlaif"
+    c.model = dict(
+        system_prompt="You are a helpful assistant. Answer briefly, in one or two sentences."
+    )
     return c
 
 
 def smoke() -> ConfigDict:
-    c = ConfigDict()
+    c = laptop()
     c.workdir = "runs/smoke"
-    c.generation = dict(batch_size=8, score_batch_size=8, critique_tokens=24)
+    c.generation = dict(batch_size=8, score_batch_size=8, critique_tokens=24, response_tokens=40)
     c.sl_data = dict(red_team_prompts=8, helpful_prompts=4, rounds=1, few_shots=0)
     c.sl_train = dict(batch_size=2, sequence_length=128)
     c.feedback = dict(prompts=6, helpful_prompts=4, audit_pairs=8)
@@ -149,6 +152,8 @@ def _pod(repository: str, architecture: str) -> ConfigDict:
         minibatches=4,
         prompt_tokens=256,
         response_tokens=256,
+        watch_every=50,
+        watch_prompts=256,
         temperature=1.0,
         learning_rate=1e-6,
         value_learning_rate=5e-5,

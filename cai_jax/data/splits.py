@@ -6,6 +6,7 @@ held out everywhere.
 """
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Collection, Mapping
 from itertools import count
@@ -27,20 +28,23 @@ ZONES: dict[Purpose, range] = {
 # Of rows whose key is in no other file: what nothing would read is not held back.
 SERVES: dict[str, tuple[Purpose, ...]] = {
     "red_team_prompts": ("training", "second_model", "development", "evaluation"),
-    "helpful_prompts": ("training", "second_model", "development", "evaluation"),
-    "helpfulness_pairs": ("training", "second_model", "development", "evaluation"),
+    "helpful_prompts": ("training", "development", "evaluation"),
+    "helpfulness_pairs": ("training", "second_model", "evaluation"),
     "harmlessness_pairs": ("development", "audit", "evaluation"),
 }
 
 
 def split_key(row: Prompt | LabelledPair) -> str:
     """What a row is split by."""
-    return row.group or normalized(first_user_text(row.messages))
+    said = first_user_text(row.messages)
+    # A prompt that was taken out of hh-rlhf with its marks has the key of the dialogue's pair.
+    marked = _HH_PROMPT.fullmatch(said)
+    return row.group or normalized(marked[1] if marked else said)
 
 
 def normalized(text: str) -> str:
     """A text without case, spaces and punctuation; only stripped if nothing else is left of it."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    folded = unicodedata.normalize("NFKC", text.translate(_ACCENTS)).casefold()
     return folded.translate(_READ) or text.strip()
 
 
@@ -71,12 +75,18 @@ def _drawn(text: str, percent: Mapping[Purpose, int]) -> Purpose:
     return next(within, "training")
 
 
+_HH_PROMPT = re.compile(r"\s*Human:(.*?)\n\n(?:Human|Assistant):(?:.*)", re.DOTALL)
+_ACCENTS = dict.fromkeys(map(ord, "`\u00b4"), "'")  # typed for an apostrophe
+_SELECTORS = (0x034F, *range(0xFE00, 0xFE10))  # how the character before them is drawn
+
+
 class _Read(dict[int, int | None]):
     """Code points that are read, for ``str.translate``; marks are: vowels of many scripts."""
 
     def __missing__(self, code: int) -> int | None:
         kind = unicodedata.category(chr(code))
-        self[code] = None if kind[0] in "PZ" or kind in ("Cc", "Cf") else code
+        unread = kind[0] in "PZ" or kind in ("Cc", "Cf", "Sk") or code in _SELECTORS
+        self[code] = None if unread else code
         return self[code]
 
 

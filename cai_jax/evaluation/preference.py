@@ -81,12 +81,30 @@ def evaluate(evidence: Evidence) -> Iterator[Measurement]:
                 yield evidence.difference(USABLE_SCORE, name, *taken(gained, kept))
 
 
+def headline_score(evaluation: Evaluation) -> Measure:
+    """The score that is told first: by the model that RL did not climb, where there is one."""
+    (section,) = [s for s in evaluation.sections if s.name == "preference"]
+    return SECOND_SCORE if SECOND_SCORE in section.measures else SCORE
+
+
 def headline(evaluation: Evaluation) -> dict[str, str]:
-    """What is told first: score differences over all held-out prompts, by subject."""
-    found = (m for key, m in evaluation.measurements.items() if key.startswith("preference.score/"))
+    """What is told first: differences of that score over all held-out prompts, by subject."""
+    judge = headline_score(evaluation)
+    start = f"preference.{judge.name}/"
+    found = (m for key, m in evaluation.measurements.items() if key.startswith(start))
     return {
-        m.subject: m.told(SCORE) for m in found if m.group == "all" and m.detectable is not None
+        m.subject: m.told(judge) for m in found if m.group == "all" and m.detectable is not None
     }
+
+
+def warning(plan: Plan) -> str:
+    """Told where nothing but what RL climbed scores its replies."""
+    if plan.second_model:
+        return ""
+    return (
+        "RL climbs the preference model that scores here: what it gains is no evidence. Set "
+        "config.second_model.prompts above 0 for one that it does not know."
+    )
 
 
 def measures(plan: Plan) -> tuple[Measure, ...]:
@@ -101,4 +119,5 @@ PREFERENCE = Evaluator(
     evaluate,
     cases=CASES,
     given="the models of this run, and its preference models: RL climbs the first",
+    warning=warning,
 )

@@ -81,9 +81,11 @@ class ChatFormat:
         return cast(str, self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
     def is_text(self, ids: Sequence[int]) -> bool:
-        """Whether all ids have a text that ``text`` shows: none is special, or of no token."""
-        count = len(self.tokenizer)
-        return all(i < count and i not in self._special for i in ids)
+        """Whether all ids have a text that ``text`` shows: none is special, or of no token.
+
+        Nor may they spell a special token, which would be one where the text is read again.
+        """
+        return self._plain(ids) and self._plain(self._encode(self.text(ids)))
 
     def as_far_as(self, ids: Sequence[int], text: str) -> tuple[list[int], int]:
         """Ids of ``text``, with which the text of the given ids begins.
@@ -111,6 +113,10 @@ class ChatFormat:
         text = self._template([user("Hi"), assistant("yes")], add_generation_prompt=False)
         tail = self._encode(text[text.rindex("yes") + len("yes") :])
         return next((i for i in tail if i in self._special), self.tokenizer.eos_token_id)
+
+    def _plain(self, ids: Sequence[int]) -> bool:
+        count = len(self.tokenizer)
+        return all(i < count and i not in self._special for i in ids)
 
     @cached_property
     def _special(self) -> frozenset[int]:

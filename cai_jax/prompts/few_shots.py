@@ -6,14 +6,18 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
+import regex
 
 from cai_jax.constitution.schema import ChoiceExample, CritiqueExample
 from cai_jax.keys import named_rng
 from cai_jax.prompts.messages import Dialogue
 
 Example = TypeVar("Example", CritiqueExample, ChoiceExample)
-# Words of four letters and more that say nothing of what a text is about.
+# Words of three letters and more that say nothing of what a text is about.
 _COMMON = """
+all and any are aren't ask but can can't did don't for get got had has her hers him his how i'm its
+isn't it's let lot man may new nor not now off old one our out own per put saw say see set she ten
+the too try two use was way who why won't yes yet you
 about after again also another anybody anyone anything because been before being best better could
 does doing done each even ever every everyone explain find from gave getting give given goes going
 good have having help here into just keep kind know less like long look made make many maybe mean
@@ -23,6 +27,9 @@ they thing things think this those through under until very want way well were w
 which while whom whose will with without work works would write your yours
 """
 COMMON = frozenset(_COMMON.split())
+_SCRIPTS = r"\p{Han}\p{Hira}\p{Kana}\p{Thai}\p{Lao}"  # that have no spaces between words
+_WORD = regex.compile(rf"[[\p{{L}}\p{{M}}']--[{_SCRIPTS}]]{{3,}}", regex.V1)
+_UNSPACED = regex.compile(rf"[{_SCRIPTS}]{{3,}}", regex.V1)
 
 
 @dataclass(frozen=True)
@@ -70,5 +77,9 @@ def swapped(example: ChoiceExample) -> ChoiceExample:
 
 
 def topic_words(text: str) -> set[str]:
-    """The words that a text is about, by their first five letters: theft is near "thefts"."""
-    return {w[:5] for w in re.findall(r"[^\W\d_]{4,}", text.lower()) if w not in COMMON}
+    """The words that a text is about, by their first five letters: theft is near "thefts".
+
+    Any three characters in a row where there are no spaces between words.
+    """
+    words = {w[:5] for w in _WORD.findall(text.lower()) if w.strip("'") not in COMMON}
+    return words | {run[i : i + 3] for run in _UNSPACED.findall(text) for i in range(len(run) - 2)}

@@ -8,12 +8,20 @@ _AFTER = (  # quotes, brackets, notes and emoji after a stop
     r"(?:[\p{Pe}\p{Pf}\"'*_`~]|[ \u00A0\u202F][»›])*(?:\[\p{Nd}+\])*"
     r"(?:[ ]?[\p{Extended_Pictographic}\p{Emoji_Modifier}\p{Regional_Indicator}\u200D\uFE0F])*"
 )
-_MARKER = r"(?:[-*+•◦▪–—|]|\(?(?:\p{N}{1,3}|\p{L})[.)．、]|\p{No})"
+# Numbers and letters before an item, and those that need no space after them in CJK text.
+_ORDINAL = r"(?:\p{Nd}{1,3}|[一二三四五六七八九十]{1,3}|[IVXLivxl]{1,6}|\p{L})"
+_MARKER = (
+    r"(?:(?:\*\*|__)?(?:[-*+•◦▪–—|](?=\s)"
+    rf"|[（(]?{_ORDINAL}[.)．](?=\s)|[（(]?{_ORDINAL}(?:[、．）]|[.)](?=[\p{{Han}}\p{{Hira}}\p{{Kana}}]))"
+    r"|\p{No}))"
+)
+# A point after these at the start of a line is no end; one letter's never is.
+_BARE_MARKER = regex.compile(r"^[ \t]*(?:[IVXLivxl]{2,6}|[가나다라마바사아자차카타파하])$", regex.M)
 _ENDS = regex.compile(
     # Code has no sentences: a block ends with its fence, or not at all.
     r"^[ \t]*(?P<fence>`{3,}|~{3,})[^\n]*\n(?s:.)*?(?:^[ \t]*(?P=fence)[`~]*[ \t]*$|(?P<cut>\Z))"
     # An item of a list, or a row of a table, ends with its line, unless more is to come.
-    rf"|^[ \t]*{_MARKER}[^\S\n]+[^\n]*[^\s:：][ \t]*\n"
+    rf"|^[ \t]*{_MARKER}[^\S\n]*[^\n]*[^\s:：][ \t]*\n"
     # Where spaces stand between sentences, "3.5" and "a.org" are no ends.
     rf"|(?P<stop>(?<![.!?…‥])[.!?…‥]++|(?<=\p{{Greek}})[;\u037E])\p{{Pi}}?{_AFTER}(?=\s|$)"
     # Other stops end a sentence by themselves; Tibetan shads are stops, a Burmese comma is none.
@@ -60,6 +68,8 @@ def _is_end(match: regex.Match[str], capitals: bool) -> bool:
         return False
     if match["stop"] != ".":
         return True
+    if _BARE_MARKER.search(match.string, endpos=match.start("stop")):
+        return False
     word = _WORD.search(match.string, endpos=match.start("stop"))[0]
     before_number = regex.match(r"[ \t]+\p{N}", match.string, pos=match.end())
     return not (_is_abbreviation(word) or (len(word) < 5 and before_number))  # "No. 5"

@@ -9,6 +9,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from cai_jax.evaluation.measure import Measure, Measurement
+from cai_jax.evaluation.preference import headline_score
 from cai_jax.evaluation.statistics import Estimate
 from cai_jax.report.summary import Summary
 
@@ -42,10 +43,10 @@ def _axes(width: float = 4.6, height: float = 2.8) -> tuple[Figure, Axes]:
 def score_by_policy(summary: Summary) -> str:
     """Mean scores with 95 % intervals: one colour per prompt set, one column per policy."""
     figure, axes = _axes()
-    names = summary.policies
+    names, judge = summary.policies, headline_score(summary.evaluation).name
     for shift, group, colour in ((-0.08, "red_team", ACCENT), (0.08, "helpful", SECOND)):
         scores = [
-            summary.evaluation.measurements[f"preference.score/{name}/{group}"] for name in names
+            summary.evaluation.measurements[f"preference.{judge}/{name}/{group}"] for name in names
         ]
         label = f"{group.replace('_', '-')} prompts"
         _points(axes, [x + shift for x in range(len(names))], scores, colour, label)

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from cai_jax.data.rows import Revision, Sample
 from cai_jax.evaluation.measure import Measurement, Section, number
-from cai_jax.evaluation.preference import headline
+from cai_jax.evaluation.preference import headline, headline_score
 from cai_jax.prompts.messages import Dialogue
 from cai_jax.report.figures import (
     history_of,
@@ -75,7 +75,9 @@ def render_page(
     found = summary.evaluation
     metrics = [m for section in found.sections if section.name == "rl" for m in section.measures]
     figures = {
-        "Preference-model score on held-out prompts.": score_by_policy(summary),
+        f"Score on held-out prompts, {headline_score(found).description}.": score_by_policy(
+            summary
+        ),
         "Score of the first response and of each revision.": score_by_round(summary),
     }
     if any(section.name == "over_optimisation" for section in found.sections):
@@ -90,6 +92,7 @@ def render_page(
         tables=[(section, table_of(section, found.measurements)) for section in found.sections],
         number=number,
         headline=headline(found),
+        headline_score=headline_score(found),
         shown=shown,
         held_out=held_out,
         transcripts=transcripts,

@@ -39,6 +39,7 @@ class Watch:
       patience: looks without a better one before training stops; 0: it never does.
       prompts: that are answered at each look, at most as many as an iteration has responses.
       second: the preference model that the policy is not trained on.
+      missing_stop_penalty: off the scores of a response that never ended, as in training.
       keep: saves the decoder's trained parameters of an iteration.
       looks: so far.
     """
@@ -47,6 +48,7 @@ class Watch:
     patience: int
     prompts: Sequence[Drawn]
     second: Reward
+    missing_stop_penalty: float
     keep: Callable[[int, nnx.State], None]
     looks: list[Look] = field(default_factory=list)
 
@@ -58,7 +60,11 @@ class Watch:
         """Scores replies to ``prompts`` by both preference models."""
         ids = [drawn.ids for drawn in self.prompts]
         replies = [usable(reward.chat, completion) for completion in completions]
-        scores = (judge(ids, replies, "rl: watch").tolist() for judge in (reward, self.second))
+        endless = np.array([not completion.finished for completion in completions])
+        scores = (
+            (judge(ids, replies, "rl: watch") - self.missing_stop_penalty * endless).tolist()
+            for judge in (reward, self.second)
+        )
         self.looks.append(Look(iteration, *scores))
 
     @property

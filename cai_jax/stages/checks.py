@@ -43,7 +43,7 @@ def _check_overlap(run: Run) -> None:
         raise ConfigError(
             f"{other.where} ({other.purpose}) says what {one.where} ({one.purpose}) says, "
             f"{one.text[:60]!r}, one of {len(equal)} such overlaps; reword or delete one of the "
-            "two, or give both rows the same group"
+            "two, or, where both are prompts or pairs, give both rows the same group"
         )
     overlap = run.data.overlap
     if not overlap.near_duplicates:

@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from cai_jax.config import Config, ConfigError, ConstitutionConfig, DataConfig
+from cai_jax.config import Config, ConfigError, ConstitutionConfig, DataConfig, naming
 from cai_jax.constitution.schema import (
     ChoiceExample,
     Constitution,
@@ -27,6 +28,8 @@ from cai_jax.data.readers import (
     read_twins,
 )
 from cai_jax.data.splits import SERVES, ZONES, Purpose, purpose_of, split_key
+from cai_jax.evaluation.benchmarks import methods
+from cai_jax.evaluation.tasks.registry import TASKS
 from cai_jax.keys import named_rng
 from cai_jax.prompts.messages import first_user_text, user
 
@@ -67,15 +70,26 @@ class Selection:
 
 def first(file: str, purpose: Purpose, field: str) -> Selection:
     """As many rows as a field of the config says."""
-    block, name = field.split(".")
-    return Selection(file, purpose, lambda c: getattr(getattr(c, block), name), field)
+    return Selection(file, purpose, attrgetter(field), field)
+
+
+def first_or_all(file: str, purpose: Purpose, field: str) -> Selection:
+    """The same, where 0 says all."""
+    return Selection(file, purpose, lambda c: attrgetter(field)(c) or None, field)
 
 
 class Data:
     """Prompts, pairs and the constitution of a run; files are read when they are first needed."""
 
-    def __init__(self, constitution: ConstitutionConfig, data: DataConfig, seed: int):
+    def __init__(
+        self,
+        constitution: ConstitutionConfig,
+        data: DataConfig,
+        benchmarks: Mapping[str, str],
+        seed: int,
+    ):
         self._constitution, self._data, self._seed = constitution, data, seed
+        self._benchmarks = benchmarks  # files by task, which evaluation alone may read
         self._files: dict[str, list[Any]] = {}
 
     @cached_property
@@ -132,7 +146,7 @@ class Data:
 
     @cached_property
     def turns(self) -> list[Turn]:
-        """What users say first, in all rows and few-shots."""
+        """What users say first, in all rows, benchmarks and few-shots."""
         rows = [
             Turn(self.purposes[split_key(row)], f"{self.path(file)}, row {row.id}", said)
             for file in SERVES
@@ -144,6 +158,18 @@ class Data:
             for file in EVALUATION_ALONE
             for row in self.rows(file)
             for prompt in row.prompts
+        ]
+        rows += [
+            Turn("evaluation", f"{self._benchmarks[task]}, row {item.id}", said)
+            for task, items in read_benchmarks(self._benchmarks).items()
+            for item in items
+            if hasattr(item, "messages") and (said := first_user_text(item.messages))
+        ]
+        rows += [
+            Turn(
+                "evaluation", f"{p.id}, which evaluation always shows", first_user_text(p.messages)
+            )
+            for p in SHOWN_PROMPTS
         ]
         c, where = self.constitution, f"{self._constitution.path}, few-shot"
         examples: tuple[CritiqueExample | ChoiceExample, ...]
@@ -162,6 +188,23 @@ class Data:
             for row in self.rows(file):
                 found[file, self.purposes[split_key(row)]].append(row)
         return found
+
+
+def read_benchmarks(files: Mapping[str, str]) -> dict[str, list[Any]]:
+    """Items of the benchmarks that a config names, by task.
+
+    Raises:
+      ConfigError: a task is none, or its file cannot be read.
+    """
+    kinds = ("policy", "preference")
+    known = [task for task in TASKS if any(methods(task, kind) for kind in kinds)]
+    items = {}
+    for task, file in files.items():
+        with naming(f"config.evaluate.benchmarks.{task}"):
+            if task not in known:
+                raise ValueError(f"no such task; known: {', '.join(known)}")
+            items[task] = TASKS[task].read(Path(file))
+    return items
 
 
 def spread(entries: tuple[Entry, ...], count: int, seed: int, name: str) -> tuple[Entry, ...]:

@@ -18,10 +18,9 @@ from cai_jax.evaluation import benchmarks, registry
 from cai_jax.evaluation.evaluator import Evidence, Judge, Oracle, Reply, Tools
 from cai_jax.evaluation.measure import PROMPT_SETS, TWIN_SETS, Measurement, Plan
 from cai_jax.evaluation.oracle import oracle_measures
-from cai_jax.evaluation.preference import headline
+from cai_jax.evaluation.preference import headline, headline_score
 from cai_jax.evaluation.preference_model import KINDS
 from cai_jax.evaluation.reply_class import ReplyJudge
-from cai_jax.evaluation.tasks.registry import TASKS
 from cai_jax.evaluation.tasks.task import TaskSettings, TaskTools
 from cai_jax.feedback.audit import Audit
 from cai_jax.feedback.registry import LABELERS
@@ -34,7 +33,14 @@ from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.hosts import write_text
 from cai_jax.parallel.program import Program
 from cai_jax.rl.reward import usable
-from cai_jax.stages.data import SHOWN_PROMPTS, Selection, first, repeated
+from cai_jax.stages.data import (
+    SHOWN_PROMPTS,
+    Selection,
+    first,
+    first_or_all,
+    read_benchmarks,
+    repeated,
+)
 from cai_jax.stages.engines import (
     MEMORY_REMEDY,
     SAMPLING_REMEDY,
@@ -61,8 +67,8 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     base = models.policy(models.policy_source(BASE))
     tools = _tools(inputs, base)
     replies: dict[str, list[Reply]] = {}
-    items, tried = _benchmarks(inputs.config), list[Measurement]()
-    for name, policy in _present(inputs).items():
+    items, tried = read_benchmarks(inputs.config.evaluate.benchmarks), list[Measurement]()
+    for name, policy in compared_policies(inputs).items():
         model = base if name == BASE else models.policy(models.policy_source(policy), base)
         replies[name], found, used = _policy(inputs, name, model, tools, items)
         tried += found
@@ -73,8 +79,9 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     for section in evaluation.sections:
         if section.warning:
             log.warning("evaluate: %s", section.warning)
+    by = headline_score(evaluation).description
     for subject, told in headline(evaluation).items():
-        log.info("evaluate: score over all held-out prompts: %s %s", subject, told)
+        log.info("evaluate: score over all held-out prompts, %s: %s %s", by, subject, told)
     results = asdict(evaluation)
     rows = [reply.row for found in replies.values() for reply in found]
     write_records(folder / "samples", rows, Sample)
@@ -176,7 +183,7 @@ def policies_of(config: Any) -> dict[str, Policy]:
     return POLICIES | {f"rl_cai_{i}": kept_policy(i) for i in iterations}
 
 
-def _present(inputs: Inputs) -> dict[str, Policy]:
+def compared_policies(inputs: Inputs) -> dict[str, Policy]:
     """Of these, the policies that there are: RL may have stopped, and one became RL-CAI itself."""
     kept = inputs.manifest("rl")["metrics"].get("other_iterations", [])
     names = {*POLICIES, *(f"rl_cai_{i}" for i in kept)}
@@ -189,7 +196,7 @@ def plan_of(config: Any) -> Plan:
     Raises:
       ConfigError: the oracle or the algorithm is none, or a benchmark cannot be read.
     """
-    oracle, items = _oracle(config), _benchmarks(config)
+    oracle, items = _oracle(config), read_benchmarks(config.evaluate.benchmarks)
     with naming("config.evaluate.oracle"):
         measures = oracle_measures(oracle) if oracle else ()
     return Plan(
@@ -205,20 +212,6 @@ def plan_of(config: Any) -> Plan:
         judge_benchmarks=benchmarks.measures(items, "preference"),
         looks=looks_of(config.rl),
     )
-
-
-def _benchmarks(config: Any) -> benchmarks.Items:
-    """Items of the benchmarks that the config names, by task."""
-    items = {}
-    for task, file in config.evaluate.benchmarks.items():
-        with naming(f"config.evaluate.benchmarks.{task}"):
-            usable = [
-                n for n in TASKS if any(benchmarks.methods(n, k) for k in ("policy", "preference"))
-            ]
-            if task not in usable:
-                raise ValueError(f"no such task; known: {', '.join(usable)}")
-            items[task] = TASKS[task].read(Path(file))
-    return items
 
 
 def _task_settings(inputs: Inputs) -> TaskSettings:
@@ -324,7 +317,7 @@ def programs(inputs: Inputs) -> list[Program]:
     ]
     scores = tools.reward.scorer.preference_programs("evaluate: scores", g.context_tokens)
     evaluators = [p for e in registry.EVALUATORS.values() for p in e.programs(tools)]
-    items = _benchmarks(inputs.config)
+    items = read_benchmarks(inputs.config.evaluate.benchmarks)
     tried = [
         program
         for whose, model in different.values()
@@ -380,7 +373,7 @@ def _extra(inputs: Inputs) -> Any:
     """What is measured, the oracle's code, and the items of benchmarks."""
     oracle, plan = _oracle(inputs.config), plan_of(inputs.config)
     code = inspect.getsource(sys.modules[oracle.__module__]) if oracle else ""
-    items = repr(_benchmarks(inputs.config))
+    items = repr(read_benchmarks(inputs.config.evaluate.benchmarks))
     return [registry.declared_keys(plan), code, sha256(items.encode("utf-8")).hexdigest()]
 
 
@@ -389,8 +382,8 @@ STAGE = Stage(
     needs=("sl_data", "sl_train", "feedback", "pm_train", "second_model", "rl"),
     blocks=("evaluate", "generation", "rl", "sl_data", "feedback", "second_model"),
     data={
-        "red_team": first("red_team_prompts", "evaluation", "evaluate.red_team_prompts"),
-        "helpful": first("helpful_prompts", "evaluation", "evaluate.helpful_prompts"),
+        "red_team": first_or_all("red_team_prompts", "evaluation", "evaluate.red_team_prompts"),
+        "helpful": first_or_all("helpful_prompts", "evaluation", "evaluate.helpful_prompts"),
         "twins": first("twins", "evaluation", "evaluate.twins"),
         "evasiveness": Selection("evasiveness", "evaluation"),
         **{

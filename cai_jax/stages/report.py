@@ -16,7 +16,7 @@ from cai_jax.prompts.messages import Dialogue
 from cai_jax.report.page import render_page
 from cai_jax.report.summary import ConstitutionVersion, StageTime, Summary, Supervision
 from cai_jax.stages.data import SHOWN_PROMPTS
-from cai_jax.stages.evaluate import policies_of
+from cai_jax.stages.evaluate import compared_policies
 from cai_jax.stages.models import POLICIES
 from cai_jax.stages.runner import versions
 from cai_jax.stages.stage import Inputs, Outcome, Stage
@@ -64,7 +64,7 @@ def summarise(inputs: Inputs) -> Summary:
             name: StageTime(m["seconds"], m["tokens"], m["tokens_per_second"])
             for name, m in manifests.items()
         },
-        policies={name: policy.label for name, policy in policies_of(settings).items()},
+        policies={name: policy.label for name, policy in compared_policies(inputs).items()},
         pretrain=inputs.manifest("pretrain")["metrics"] if settings.pretrain else None,
         evaluation=TypeAdapter(Evaluation).validate_python(metrics.pop("evaluate")),
         second_model=metrics.pop("second_model", None),

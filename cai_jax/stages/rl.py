@@ -154,16 +154,25 @@ def _open_watch(
     inputs: Inputs, folder: Path | None, prompt_tokens: int, responses: int
 ) -> tuple[Watch, list[Program]]:
     settings, models = inputs.config.rl, inputs.models
-    prompts = []
+    prompts = list[Drawn]()
     if folder:
-        found = ((p.id, models.chat.prompt_ids(p.messages)) for p in inputs.rows("watch"))
-        short = [Drawn(*one) for one in found if len(one[1]) <= prompt_tokens]
-        prompts = short[: min(settings.watch_prompts, responses)]
+        count = min(settings.watch_prompts, responses)
+        helpful = round(settings.helpful_fraction * count)
+        for name, share in (("watch_helpful", helpful), ("watch", count - helpful)):
+            found = ((p.id, models.chat.prompt_ids(p.messages)) for p in inputs.rows(name))
+            short = [Drawn(*one) for one in found if len(one[1]) <= prompt_tokens]
+            prompts += short[:share]
+        if not prompts:
+            raise ConfigError(
+                f"config.rl.prompt_tokens: {prompt_tokens}, but no development prompt is as short; "
+                "raise it, or set config.rl.watch_every to 0"
+            )
     watch = Watch(
         every=settings.watch_every,
         patience=settings.patience,
         prompts=prompts,
         second=make_reward(inputs, "second_model"),
+        missing_stop_penalty=settings.missing_stop_penalty,
         keep=partial(_keep, inputs, folder),
     )
     return watch, models.loading_programs(models.preference_source("second_model"))
@@ -217,6 +226,7 @@ STAGE = Stage(
         "red_team": Selection("red_team_prompts", "training"),
         "helpful": Selection("helpful_prompts", "training"),
         "watch": Selection("red_team_prompts", "development"),
+        "watch_helpful": Selection("helpful_prompts", "development"),
         "pairs": first("helpfulness_pairs", "training", "pm_train.helpfulness_pairs"),
     },
     execute=execute,

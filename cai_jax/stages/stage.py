@@ -146,4 +146,9 @@ def open_run(config: Config, devices: Any = None, ahead: bool = False) -> Run:
     """
     workdir = Workdir(Path(config.workdir))
     models = Models(config, workdir, devices, ahead)
-    return Run(config, workdir, models, Data(config.constitution, config.data, config.seed))
+    return Run(
+        config,
+        workdir,
+        models,
+        Data(config.constitution, config.data, config.evaluate.benchmarks, config.seed),
+    )
