@@ -11,6 +11,7 @@ from cai_jax.stages.pipeline import stages_of
 from cai_jax.stages.runner import run_stages
 from cai_jax.stages.stage import Run, open_run
 
+TESTS = Path(__file__).resolve().parent
 TINY_RUN = {  # changes to configs/rlaif.py:smoke
     "model.compute_dtype": "float32",
     "mesh.fsdp": 4,
@@ -24,7 +25,7 @@ TINY_RUN = {  # changes to configs/rlaif.py:smoke
     "rl.minibatches": 1,
     "evaluate.bootstrap_samples": 100,
     "evaluate.kept_policies": True,
-    "evaluate.benchmarks": "hhh=tests/few_choices.jsonl,perplexity=tests/few_texts.jsonl",
+    "evaluate.benchmarks": f"hhh={TESTS}/few_choices.jsonl,perplexity={TESTS}/few_texts.jsonl",
     "seed": 3,
     # Rows of one width each, so that what runs does not depend on what is sampled.
     "generation.context_tokens": 256,

@@ -18,7 +18,7 @@ from cai_jax.prompts.messages import first_user_text
 Purpose = Literal["training", "second_model", "development", "audit", "evaluation"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 # Of 100 places on a line, which a purpose may take; it takes the first ones, training the rest.
-# A percentage thus moves rows between its own purpose and training alone.
+# A percentage thus moves rows that can serve its purpose between it and training alone.
 ZONES: dict[Purpose, range] = {
     "second_model": range(20),
     "development": range(20, 40),

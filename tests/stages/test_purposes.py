@@ -56,10 +56,12 @@ def turns_by_purpose(workdir):
             by_id = {row.id: turns_of(row) for row in rows}
             found[selection["purpose"]].update(*(by_id[id_] for id_ in selection["ids"]))
     for name, kind in RECORDS.items():
-        purpose = "evaluation" if kind is Sample else "training"
         recorded = {said(row) for row in read_records(workdir / name, kind)}
-        assert recorded - set(map(said, SHOWN_PROMPTS)) <= found[purpose]
-        found[purpose] |= recorded
+        allowed = found["evaluation"] if kind is Sample else found["training"]
+        if kind is Comparison:  # of both preference models
+            allowed = allowed | found["second_model"]
+        assert recorded - set(map(said, SHOWN_PROMPTS)) <= allowed
+    found["evaluation"] |= set(map(said, SHOWN_PROMPTS))
     return found
 
 
@@ -71,7 +73,7 @@ def check_apart(workdir):
 
 
 def hh_files(folder):
-    """Every dialogue in all four files: as two sorts of prompts and two sorts of pairs."""
+    """Every dialogue in all four files: as prompts, marked as in hh-rlhf or not, and as pairs."""
     source = SHARED / "hh_harmless_base_test_half.jsonl.gz"
     if not source.exists():
         pytest.skip("../shared/data is not here")
@@ -85,7 +87,12 @@ def hh_files(folder):
     )
     lines = (json.dumps({"messages": messages}) + "\n" for messages in turns)
     prompts.write_text("".join(lines), encoding="utf-8")
-    return {f"data.{file}": str(pairs if "pairs" in file else prompts) for file in SERVES}
+    marked = folder / "marked.jsonl"
+    dialogues = (json.loads(row)["chosen"] for row in rows)
+    cut = (text[: text.rindex("\n\nAssistant:")] + "\n\nAssistant:" for text in dialogues)
+    marked.write_text("".join(json.dumps({"prompt": t}) + "\n" for t in cut), encoding="utf-8")
+    files = {f"data.{file}": str(pairs if "pairs" in file else prompts) for file in SERVES}
+    return files | {"data.helpful_prompts": str(marked)}
 
 
 def microworld_files(folder):
