@@ -45,7 +45,7 @@ def _check(row: JsonRow, field: str) -> None:
     elif not given:
         known = ", ".join(map(repr, [*_TEXT_FIELDS[field], f"{field}_ids"]))
         raise row.error(f"has no {field}; give one of {known}")
-    elif given == ["messages"]:
+    elif field == "prompt" and not isinstance(row.fields.get(field), str):
         read_prompt(row)
     else:
         row.text(field)
