@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from cai_jax.data.jsonl import JsonRow, json_rows, jsonl_rows, read_utf8
 from cai_jax.prompts.messages import Dialogue, Message, assistant, user
@@ -162,9 +162,10 @@ def _paper_choice(row: JsonRow) -> Choice:
     """
     sides = _sides(row, "corrects", "incorrects")
     if all(_LETTER.fullmatch(text) for side in sides for text in side):
+        found = ", ".join([*sides[0], *sides[1]])
         raise row.error(
-            f"the options {', '.join([*sides[0], *sides[1]])} are letters, not replies; try the file with "
-            "--task=questions, or give whole dialogues as 'text_correct' and 'text_incorrect'"
+            f"the options are letters, not replies ({found}); try the "
+            "file with --task=questions, or give whole dialogues as 'text_correct' and 'text_incorrect'"
         )
     return _choice(row, _hh_prompt(row, "prompt"), *sides)
 
@@ -228,12 +229,23 @@ CHOICE_FORMATS: dict[tuple[str, ...], Callable[[JsonRow], Choice]] = {
 }
 CATEGORY_FIELDS = ("category", "subset", "name")  # the first that a row has
 Item = TypeVar("Item", Prompt, LabelledPair, Choice, Text, Twins, ClassedReply)
+
+
+class HasId(Protocol):
+    """What has a name within its file."""
+
+    @property
+    def id(self) -> str:
+        """The name."""
+
+
+Identified = TypeVar("Identified", bound=HasId)
 Grouped = TypeVar("Grouped", Prompt, LabelledPair)
 
 
 def read_prompts(path: Path) -> list[Prompt]:
     """Prompts of a .jsonl or .jsonl.gz file, in any of PROMPT_FORMATS; ``id`` is optional."""
-    return _unique(path, [read_prompt(row) for row in jsonl_rows(path)], "prompts")
+    return unique(path, [read_prompt(row) for row in jsonl_rows(path)], "prompts")
 
 
 def read_prompt(row: JsonRow) -> Prompt:
@@ -244,19 +256,19 @@ def read_prompt(row: JsonRow) -> Prompt:
 def read_pairs(path: Path) -> list[LabelledPair]:
     """Labelled pairs of a .jsonl or .jsonl.gz file, in any of PAIR_FORMATS; ``id`` is optional."""
     pairs = [_in_group(row, _read(row, PAIR_FORMATS, "pair")) for row in jsonl_rows(path)]
-    return _unique(path, pairs, "pairs")
+    return unique(path, pairs, "pairs")
 
 
 def read_twins(path: Path) -> list[Twins]:
     """Twins of a .jsonl or .jsonl.gz file: fields ``safe`` and ``unsafe``; ``id`` is optional."""
     twins = [_read(row, TWIN_FORMATS, "row of twins") for row in jsonl_rows(path)]
-    return _unique(path, twins, "twins")
+    return unique(path, twins, "twins")
 
 
 def read_classed_replies(path: Path) -> list[ClassedReply]:
     """Classed replies of a .jsonl or .jsonl.gz file, in any of REPLY_FORMATS."""
     found = [_read(row, REPLY_FORMATS, "classed reply") for row in jsonl_rows(path)]
-    return _unique(path, found, "replies")
+    return unique(path, found, "replies")
 
 
 def read_choices(path: Path) -> list[Choice]:
@@ -266,7 +278,7 @@ def read_choices(path: Path) -> list[Choice]:
     are the same as it: they are left out, and a warning says how many.
     """
     choices = [_read(row, CHOICE_FORMATS, "choice") for row in read_rows(path)]
-    _unique(path, choices, "choices")
+    unique(path, choices, "choices")
     fair = [choice for choice in choices if choice.right and choice.wrong]
     if odd := [choice.row.line for choice in choices if not (choice.right and choice.wrong)]:
         log.warning(
@@ -274,7 +286,7 @@ def read_choices(path: Path) -> list[Choice]:
             "no others (the first is on line %d)",
             *(path, len(odd), len(choices), odd[0]),
         )
-    return _unique(path, fair, "choices that can be won")
+    return unique(path, fair, "choices that can be won")
 
 
 def read_questions(path: Path) -> list[Choice]:
@@ -287,7 +299,7 @@ def read_questions(path: Path) -> list[Choice]:
         if len(question.options) < sum(map(len, sides)) or not all(map(str.strip, question.wrong)):
             raise row.error("an option is empty or stands twice; give each its letter")
         questions.append(question)
-    return _unique(path, questions, "questions")
+    return unique(path, questions, "questions")
 
 
 def read_texts(path: Path) -> list[Text]:
@@ -300,7 +312,7 @@ def read_texts(path: Path) -> list[Text]:
     for row in rows:
         _filled(row, "text")
         texts.append(Text(row.id, category_of(row), row.text("text"), row))
-    return _unique(path, texts, "texts")
+    return unique(path, texts, "texts")
 
 
 def category_of(row: JsonRow) -> str:
@@ -349,7 +361,8 @@ def _in_group(row: JsonRow, item: Grouped) -> Grouped:
     return replace(item, group=_filled(row, "group")) if named else item
 
 
-def _unique(path: Path, items: list[Item], what: str) -> list[Item]:
+def unique(path: Path, items: list[Identified], what: str) -> list[Identified]:
+    """The items of a file, refused where there are none or two have one id."""
     if not items:
         raise ValueError(f"{path}: holds no {what}; write one JSON object a line")
     seen = set()
