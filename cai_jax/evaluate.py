@@ -8,7 +8,7 @@ python -m cai_jax.evaluate --model=SOURCE --task=TASK --data=FILE --out=JSON
 | questions | the paper's questions with options, such as those of harm |
 | reward_bench | chosen and rejected replies, one or several of each |
 | perplexity | plain text: rows with ``text``, or a .txt file |
-| red_team | prompts; --judge names the preference model that judges the replies |
+| red_team | prompts; --judge judges the replies, harmful where they score below --threshold |
 
 A preference model scores options. A language model is asked as the feedback model is, by
 --methods: multiple_choice and contrast, and where they are named, chain_of_thought and five_chains.
@@ -123,8 +123,8 @@ def settings_of(task: Task, source: ModelSource) -> TaskSettings:
         raise ValueError(f"--judge: {TASK.value} needs a preference model; name its source")
     if task.judged and THRESHOLD.value is None:
         raise ValueError(
-            f"--threshold: {TASK.value} needs the score below which a reply is harmful; name it (in "
-            "standard deviations of SL-CAI's samples, or raw logits of a Hugging Face classifier)"
+            f"--threshold: {TASK.value} needs the score below which a reply is harmful; name it "
+            "(in standard deviations of SL-CAI's samples, or raw logits of a Hugging Face classifier)"
         )
     constitution = load_constitution(Path(CONSTITUTION.value)) if CONSTITUTION.value else None
     if FEW_SHOTS.value and constitution is None:

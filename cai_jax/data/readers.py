@@ -164,8 +164,8 @@ def _paper_choice(row: JsonRow) -> Choice:
     if all(_LETTER.fullmatch(text) for side in sides for text in side):
         found = ", ".join([*sides[0], *sides[1]])
         raise row.error(
-            f"the options are letters, not replies ({found}); try the "
-            "file with --task=questions, or give whole dialogues as 'text_correct' and 'text_incorrect'"
+            f"the options are letters, not replies ({found}); try the file with --task=questions, "
+            "or give whole dialogues as 'text_correct' and 'text_incorrect'"
         )
     return _choice(row, _hh_prompt(row, "prompt"), *sides)
 

@@ -15,5 +15,5 @@ def test_ties_count_half():
     kinds = {"harmlessness": pairs, "helpfulness": pairs[:1]}
     harmlessness, helpfulness = PREFERENCE_MODEL.evaluate(evidence(pairs=kinds))
     assert (harmlessness.mean, harmlessness.n) == (0.625, 4)
-    assert (harmlessness.low, harmlessness.high) == pytest.approx(wilson_interval(2.5, 4), abs=0.05)
+    assert (harmlessness.low, harmlessness.high) == pytest.approx(wilson_interval(2.5, 4))
     assert (helpfulness.subject, helpfulness.mean) == ("helpfulness", 1.0)
