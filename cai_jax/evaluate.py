@@ -8,7 +8,7 @@ python -m cai_jax.evaluate --model=SOURCE --task=TASK --data=FILE --out=JSON
 | questions | the paper's questions with options, such as those of harm |
 | reward_bench | chosen and rejected replies, one or several of each |
 | perplexity | plain text: rows with ``text``, or a .txt file |
-| red_team | prompts; --judge names the preference model that judges the replies |
+| red_team | prompts; --judge judges the replies, harmful where they score below --threshold |
 
 A preference model scores options. A language model is asked as the feedback model is, by
 --methods: multiple_choice and contrast, and where they are named, chain_of_thought and five_chains.
@@ -55,7 +55,12 @@ METHODS = flags.DEFINE_list(
     "methods", [], "of the task; empty: those of this kind of model that sample nothing"
 )
 JUDGE = flags.DEFINE_string("judge", "", "preference model that judges replies: a source")
-THRESHOLD = flags.DEFINE_float("threshold", 0.0, "replies that score below it are harmful")
+THRESHOLD = flags.DEFINE_float(
+    "threshold",
+    None,
+    "replies that score below it are harmful; in standard deviations of SL-CAI's samples where our "
+    "preference model judges, raw logits where a Hugging Face classifier does",
+)
 CONSTITUTION = flags.DEFINE_string("constitution", "", "file with few-shots of questions")
 FEW_SHOTS = flags.DEFINE_integer("few_shots", 0, "of them, before each question", lower_bound=0)
 TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "0: the likeliest token", lower_bound=0.0)
@@ -70,6 +75,8 @@ log = logging.getLogger("cai_jax")
 
 def main() -> None:
     """Reads, refuses what cannot be used, and only then opens models."""
+    with naming("--out"):
+        files.check_writable(Path(OUT.value))
     task = TASKS[TASK.value]
     items = task.read(Path(DATA.value))
     source = models.named_source()
@@ -114,6 +121,11 @@ def settings_of(task: Task, source: ModelSource) -> TaskSettings:
     """How the model is asked."""
     if task.judged and not JUDGE.value:
         raise ValueError(f"--judge: {TASK.value} needs a preference model; name its source")
+    if task.judged and THRESHOLD.value is None:
+        raise ValueError(
+            f"--threshold: {TASK.value} needs the score below which a reply is harmful; name it "
+            "(in standard deviations of SL-CAI's samples, or raw logits of a Hugging Face classifier)"
+        )
     constitution = load_constitution(Path(CONSTITUTION.value)) if CONSTITUTION.value else None
     if FEW_SHOTS.value and constitution is None:
         raise ValueError("--few_shots: of which file? name it in --constitution")
@@ -127,7 +139,7 @@ def settings_of(task: Task, source: ModelSource) -> TaskSettings:
         few_shots=FEW_SHOTS.value,
         sampling=Sampling(TEMPERATURE.value),
         max_new_tokens=MAX_NEW_TOKENS.value,
-        threshold=THRESHOLD.value,
+        threshold=THRESHOLD.value or 0.0,  # asked for where it is used
         seed=SEED.value,
     )
 

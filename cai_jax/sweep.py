@@ -87,7 +87,9 @@ class Result:
     seed: int
     error: str
     measures: dict[str, float]
-    cases: dict[str, int] = field(default_factory=dict)  # that each is the mean of
+    cases: dict[str, int] = field(
+        default_factory=dict
+    )  # independent, such as prompts, that each is of
 
 
 def main() -> None:
@@ -266,7 +268,9 @@ def run_one(
     summary = folder / "run" / "report" / "summary.json"
     try:
         written = read_summary(summary)
-        measured = {key: (m.mean, m.n) for key, m in written.evaluation.measurements.items()}
+        measured = {
+            key: (m.mean, m.units or m.n) for key, m in written.evaluation.measurements.items()
+        }
         measured |= {SECONDS.format(stage): (t.seconds, 1) for stage, t in written.stages.items()}
         found = {name: measured[key] for name, key in variation.keys.items()}
     except (OSError, ValueError) as error:
@@ -322,7 +326,7 @@ def write_comparison(sweep: Sweep, results: Sequence[Result], workdir: Path) -> 
 
 GIVEN = (
     "\nMeans over seeds with 95 % intervals: n is the number of seeds; a share is known no better "
-    "than from all its cases. Given the config, its files and its held-out prompts.\n"
+    "than from all its prompts. Given the config, its files and its held-out prompts.\n"
 )
 
 

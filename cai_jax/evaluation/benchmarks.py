@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from cai_jax.data.readers import ALL
 from cai_jax.evaluation.evaluator import Evaluator, Evidence, policies
 from cai_jax.evaluation.measure import Measure, Measurement, Plan
 from cai_jax.evaluation.tasks.registry import TASKS
-from cai_jax.evaluation.tasks.task import ALL, Method, TaskTools
+from cai_jax.evaluation.tasks.task import Method, TaskTools
 from cai_jax.parallel.program import Program
 
 Items = Mapping[str, Sequence[Any]]  # by task

@@ -12,9 +12,8 @@ KL_TO_BASE = Measure(
     "kl_to_base",
     "nats a response",
     "",
-    "KL divergence (k1) to the base model, on the policy's own samples",
+    "KL divergence (k1, of which estimates may be negative) to the base model, on own samples",
     PROMPT_SETS,
-    low=0.0,
 )
 
 

@@ -49,7 +49,11 @@ class Measurement:
 
     Attributes:
       units: of the cases that are independent, such as prompts; None: it has no interval.
-      detectable: the true difference that would have shown with 80 % power; of differences.
+      detectable: the true difference that would have shown with 80 % power; of a win rate, its
+        distance from one half.
+
+    Raises:
+      ValueError: the mean is not within its interval.
     """
 
     measure: str
@@ -62,6 +66,15 @@ class Measurement:
     units: int | None = None
     detectable: float | None = None
 
+    def __post_init__(self) -> None:
+        low, high = (self.mean if end is None else end for end in (self.low, self.high))
+        slack = 1e-9 * max(1.0, abs(self.mean))  # of rounding
+        if not low - slack <= self.mean <= high + slack:
+            raise ValueError(
+                f"{self.measure} of {self.subject}: a mean of {self.mean:.6g} is not within its "
+                f"interval, {low:.6g} to {high:.6g}; correct the bounds of the measure"
+            )
+
     def told(self, measure: Measure) -> str:
         """The mean in its unit, its interval, and how many cases and units it is of."""
         interval = ""
@@ -72,8 +85,17 @@ class Measurement:
         text = f"{number(measure, self.mean)}{interval} {unit}".rstrip() + f", {of}"
         if self.detectable is None:
             return text
-        seen = number(measure, self.detectable)
-        return f"{text}; a true difference of {seen} would have shown with 80 % power"
+        what = "difference" if self._is_difference else measure.name.replace("_", " ")
+        return f"{text}; a true {what} of {self.detects(measure)} would have shown with 80 % power"
+
+    def detects(self, measure: Measure) -> str:
+        """What is detectable, as people read it."""
+        seen = "" if self.detectable is None else number(measure, self.detectable)
+        return seen if self._is_difference else f"{number(measure, 0.5)} ± {seen} %"
+
+    @property
+    def _is_difference(self) -> bool:
+        return DIFFERENCE.format("", "") in self.subject
 
 
 def number(measure: Measure, value: float) -> str:

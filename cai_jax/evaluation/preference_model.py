@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from cai_jax.evaluation.evaluator import Evaluator, Evidence
 from cai_jax.evaluation.measure import Measure, Measurement
 
 KINDS = ("harmlessness", "helpfulness")
-ACCURACY = Measure("accuracy", "share", "higher", "labelled pairs whose better response wins")
+ACCURACY = Measure(
+    "accuracy", "share", "higher", "labelled pairs whose better response wins, ties as half"
+)
 
 
 def evaluate(evidence: Evidence) -> Iterator[Measurement]:
@@ -18,7 +22,7 @@ def evaluate(evidence: Evidence) -> Iterator[Measurement]:
         chosen = reward(ids, [pair.chosen for pair in pairs], "evaluate: pairs")
         rejected = reward(ids, [pair.rejected for pair in pairs], "evaluate: pairs")
         prompts = [pair.messages for pair in pairs]
-        yield evidence.mean(ACCURACY, kind, "", chosen > rejected, prompts)
+        yield evidence.mean(ACCURACY, kind, "", (np.sign(chosen - rejected) + 1) / 2, prompts)
 
 
 PREFERENCE_MODEL = Evaluator(

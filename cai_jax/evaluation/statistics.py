@@ -8,9 +8,10 @@ bootstrap or Student's t.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 from cai_jax.feedback.audit import wilson_interval
 
@@ -28,11 +29,11 @@ class Estimate:
     high: float | None
 
     def within(self, low: float | None, high: float | None) -> "Estimate":
-        """The interval as far as it is within bounds; None: there is none."""
+        """The interval as far as it is within bounds, with its mean; None: there is none."""
         if self.low is None or (low is None and high is None):
             return self
         below, above = np.clip([self.low, self.high], low, high)
-        return Estimate(self.mean, float(below), float(above))
+        return Estimate(self.mean, min(float(below), self.mean), max(float(above), self.mean))
 
     def at_least(self, half_width: float) -> "Estimate":
         """The interval, no narrower than that on either side."""
@@ -108,7 +109,8 @@ def bounded_mean(found: Clusters, low: float, high: float) -> Estimate:
     """Wilson's interval of a mean of values between two bounds, such as a share.
 
     Of independent values it is Wilson's own. Samples of a cluster count for fewer: for as many as
-    have the variance seen between clusters, never fewer than if all of a cluster were equal.
+    have the variance seen between clusters, never fewer than if all of a cluster were equal. One
+    cluster shows no spread, and has no interval.
 
     Raises:
       ValueError: the mean is not between the bounds.
@@ -116,6 +118,8 @@ def bounded_mean(found: Clusters, low: float, high: float) -> Estimate:
     if not low <= found.mean <= high:
         raise ValueError(f"statistics: a mean of {found.mean:.4g} is not within {low} and {high}")
     n, k, span = found.sizes.sum(), len(found.sums), high - low
+    if k < 2:
+        return Estimate(found.mean, None, None)
     share, variance = (found.mean - low) / span, found.variance / span**2
     fewest = n**2 / np.sum(found.sizes**2)
     seen = fewest if share in (0, 1) else n
@@ -167,11 +171,10 @@ def difference_over_seeds(
     mean, k = float(np.mean(differences)), len(differences)
     if k < 2:
         return Estimate(mean, None, None), None
-    half_width = _t(k) * float(np.std(differences, ddof=1)) / math.sqrt(k)
-    if most and cases:
-        half_width = max(half_width, least_half_width(mean, most, cases))
-    e = Estimate(mean, mean - half_width, mean + half_width)
-    return e.within(None if most is None else -most, most), _detectable(half_width, k)
+    error = float(np.std(differences, ddof=1)) / math.sqrt(k)
+    least = least_half_width(mean, most, cases) if most and cases else 0.0
+    e = Estimate(mean, mean - _t(k) * error, mean + _t(k) * error).at_least(least)
+    return e.within(None if most is None else -most, most), _detectable(error, k, least)
 
 
 def least_half_width(mean: float, most: float, cases: int) -> float:
@@ -193,17 +196,34 @@ def least_half_width(mean: float, most: float, cases: int) -> float:
 def detectable_difference(found: Clusters, least: float = 0.0) -> float | None:
     """The true mean that a two-sided test at 5 % would tell from 0 with 80 % power.
 
+    None where one cluster shows no spread, or where there is none and nothing bounds the values.
+
     Args:
       found: differences, paired within clusters; their spread is taken as it is seen.
       least: half width of the interval at best, see ``least_half_width``.
     """
     k = len(found.sums)
-    return _detectable(max(_t(k) * math.sqrt(found.variance), least), k) if k > 1 else None
+    return _detectable(math.sqrt(found.variance), k, least) if k > 1 else None
 
 
-def _detectable(half_width: float, units: int) -> float:
-    """The same, from half the width of the 95 % interval of so many units."""
-    return half_width * (1 + float(stats.t.ppf(POWER, units - 1)) / _t(units))
+def _detectable(error: float, units: int, least: float) -> float | None:
+    """The same, from the standard error of a mean over units."""
+    surely = least * (Z + float(stats.norm.ppf(POWER))) / Z
+    return max(error * _noncentrality(units), surely) or None
+
+
+@lru_cache
+def _noncentrality(units: int) -> float:
+    """Standard errors from 0 at which Student's two-sided test of so many units has its power.
+
+    SciPy's noncentral t is NaN for many of its arguments: here the normal mean is integrated over
+    quantiles of the spread that is seen.
+    """
+    at = (np.arange(1 << 13) + 0.5) / (1 << 13)
+    limit = _t(units) * np.sqrt(stats.chi2.ppf(at, units - 1) / (units - 1))
+    norm = stats.norm
+    power = lambda away: float(np.mean(norm.sf(limit - away) + norm.cdf(-limit - away)))
+    return float(optimize.brentq(lambda away: power(away) - POWER, 0, 2 * _t(units) + 2))
 
 
 def _t(units: int) -> float:

@@ -15,6 +15,7 @@ from cai_jax.constitution.schema import FeedbackPrinciple
 from cai_jax.evaluation.elo import Games, rate
 from cai_jax.evaluation.evaluator import Evaluator, Evidence, Tools, numbered
 from cai_jax.evaluation.measure import PROMPT_SETS, Measure, Measurement, Plan
+from cai_jax.evaluation.statistics import by_cluster, detectable_difference, least_half_width
 from cai_jax.feedback.labeler import Judgement, ResponsePair
 from cai_jax.keys import named_rng
 from cai_jax.parallel.program import Program
@@ -87,9 +88,11 @@ def matches(evidence: Evidence) -> list[Match]:
             if group not in PROMPT_SETS:
                 continue
             found.append(Match(one, other, group, prompt, a.usable and b.usable, 0.5))
-            # Drawn by prompt: all policies are judged under the same principles.
+            # Drawn by prompt: all policies and samples are judged under the same principles.
             item = a.row.id.rpartition("/")[0]
-            drawn = draw_principles(judge.principles, group, judge.per_pair, evidence.seed, item)
+            drawn = draw_principles(
+                judge.principles, group, judge.per_pair, evidence.seed, repr(prompt)
+            )
             pairs.append(
                 ResponsePair(f"{item}/{one}/{other}", prompt, a.row.response, b.row.response, drawn)
             )
@@ -128,8 +131,9 @@ def _win_rate(
     share = evidence.mean(measure, subject, group, won, prompts)
     if subject in evidence.plan.policies:
         return share
-    apart = evidence.difference(measure, subject, group, won - 0.5, prompts)
-    return replace(share, detectable=apart.detectable)
+    apart = by_cluster(won - 0.5, numbered(prompts))
+    least = least_half_width(share.mean - 0.5, 0.5, len(apart.sums))
+    return replace(share, detectable=detectable_difference(apart, least))
 
 
 def _ratings(plan: Plan, group: str, here: list[Match]) -> Iterator[Measurement]:

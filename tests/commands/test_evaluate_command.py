@@ -85,7 +85,7 @@ def test_a_preference_model_scores_and_judges(tmp_path, model_folder, judge):
     assert (len(one), len(four)) == (2, 4)
     prompts = [{"prompt": "how"}, {"prompt": "the bad way"}]
     flags = (f"--judge={judge}", "--max_new_tokens=3")
-    tried = evaluate(tmp_path, model_folder, "red_team", prompts, *flags)
+    tried = evaluate(tmp_path, model_folder, "red_team", prompts, *flags, "--threshold=0")
     values = [item["preference_model"] for item in tried["items"]]
     middle = float(np.mean([v["score"] for v in values]))
     assert {v["success"] for v in values} <= {0.0, 1.0}
@@ -115,6 +115,10 @@ BAD = [
     ("hhh", [ITEMS[0] | {"prompt": "a " * 3000}], (), ["in.jsonl, line 1", "2048"]),
     ("reward_bench", ITEMS, (), ["--task", "reward_bench", "policy"]),
     ("red_team", [{"prompt": "a"}], (), ["--judge"]),
+    ("red_team", [{"prompt": "a"}], ("--judge=x",), ["--threshold", "deviations", "logits"]),
+    ("red_team", [{"prompt": "a", "id": 1}] * 2, (), ["id '1' stands twice"]),
+    ("hhh", ITEMS, ("--out=/proc/x/o.json",), ["--out", "cannot be written"]),
+    ("hhh", ITEMS, ("--out=/tmp",), ["--out", "a folder"]),
     ("red_team", [{"prompt": ""}], (), ["in.jsonl, line 1", "'prompt'"]),
     ("questions", [{"prompt": "a", "corrects": "b"}], (), ["line 1", "'incorrects'"]),
     ("perplexity", [{"text": 3}], (), ["in.jsonl, line 1", "'text'"]),
@@ -137,7 +141,7 @@ for arguments in json.load(sys.stdin):
 
 def test_bad_input_is_refused_before_a_model_is_loaded(tmp_path, folder):
     (folder / "model.safetensors").unlink()  # were it loaded, that would be the error
-    defaults = ["--methods=", "--few_shots=0", "--constitution="]
+    defaults = ["--judge=", "--methods=", "--few_shots=0", "--constitution="]
     calls = []
     for number, (task, rows, flags, _) in enumerate(BAD):
         data = lines(tmp_path / f"{number}" / "in.jsonl", rows)

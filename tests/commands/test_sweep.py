@@ -231,7 +231,7 @@ def test_differences_are_paired_by_seed(tmp_path):
     differences = (tmp_path / "table.md").read_text().split("paired by seed:")[1]
     assert "| n | seeds | 2 |" in differences
     assert "| first |  | 1.25 [-1.93, 4.43] |" in differences
-    assert "| first |  | 3.52 |" in differences.split("80 % power:")[1]
+    assert "| first |  | 4.08 |" in differences.split("80 % power:")[1]
 
 
 def test_shares_of_all_seeds_stay_shares(tmp_path):

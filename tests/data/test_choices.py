@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import SHARED
 
-from cai_jax.data.readers import read_choices, read_questions, read_texts
+from cai_jax.data.readers import read_choices, read_pairs, read_questions, read_texts
 from cai_jax.prompts.messages import assistant, system, user
 
 BIG_BENCH = Path(os.environ.get("CAI_BIG_BENCH_HHH", SHARED / "hhh_alignment"))
@@ -101,6 +101,71 @@ def test_formats(tmp_path, row, messages, right, wrong):
 
 
 PAIR = {"input": "Hi", "target_scores": {"a": 1, "b": 0}}
+SAID = {"role": "assistant", "content": "a"}
+PAIR_OF_TURNS = {
+    "chosen": [{"role": "user", "content": "Hi"}, SAID],
+    "rejected": [{"role": "user", "content": "Hi"}, SAID | {"content": " b"}],
+}
+
+
+def asked(talk, right, wrong, letter=" (B)"):
+    """A row as the paper's file of comparisons has them."""
+    options = (right, wrong) if letter == " (A)" else (wrong, right)
+    marked = "".join(f" ({n}) [[[{text}]]]\n" for n, text in zip("AB", options, strict=True))
+    return {
+        "prompt": f"\n\nRead this talk:{talk}\n\nWhich reply is best? Options:\n{marked}\nIt is:",
+        "corrects": [letter],
+        "incorrects": [" (A)" if letter == " (B)" else " (B)"],
+        "text_correct": f"{talk}\n\nAssistant: {right}",
+        "text_incorrect": f"{talk}\n\nAssistant: {wrong}",
+    }
+
+
+@pytest.mark.parametrize("letter", [" (A)", " (B)"])
+def test_the_papers_comparisons_are_of_their_dialogues(tmp_path, letter):
+    talk = "\n\nHuman: Hi.\n\nAssistant:  Hello.\n\nHuman: Help me."
+    file = lines(
+        tmp_path / "438.jsonl",
+        asked("\n\nHuman: Lend me a saw?", "Gladly.", "No.", letter),
+        asked(talk, "First: rest.\n\nThen walk.", "Go away.", letter),
+    )
+    one, two = read_choices(file)
+    assert (one.messages, one.options) == ((user("Lend me a saw?"),), ("Gladly.", "No."))
+    assert (two.messages, two.right) == (TWO_TURNS, ("First: rest.\n\nThen walk.",))
+    assert [q.right for q in read_questions(file)] == [(letter,)] * 2  # by its letters
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        PAIR_OF_TURNS,
+        PAIR_OF_TURNS | {"prompt": "Hi"},
+        {"prompt": [{"role": "user", "content": "Hi"}], "chosen": [SAID], "rejected": "b"},
+        {"prompt": [{"role": "user", "content": "Hi"}], "chosen": "a", "rejected": "b"},
+        {"prompt": "Hi", "chosen": ["a", "a"], "rejected": ["b", "b "]},
+    ],
+)
+def test_replies_may_be_turns(tmp_path, row):
+    file = lines(tmp_path / "d.jsonl", row)
+    (choice,) = read_choices(file)
+    assert (choice.messages, choice.options) == ((user("Hi"),), ("a", "b"))
+    if choice.row.fields["chosen"] != ["a", "a"]:
+        (pair,) = read_pairs(file)
+        assert (pair.messages, pair.chosen, pair.rejected) == ((user("Hi"),), "a", "b")
+
+
+def test_choices_that_nobody_can_win_are_left_out_and_counted(tmp_path, caplog):
+    same = {"prompt": "Hi", "chosen": "a", "rejected": ["a "]}
+    silent = {"prompt": "Hi", "chosen": " ", "rejected": "b"}
+    left = {"prompt": "Hi", "chosen": "a", "rejected": ["", "a", "b"]}  # two wrong ones
+    file = lines(tmp_path / "d.jsonl", PAIR, same, silent, left)
+    with caplog.at_level("WARNING", "cai_jax"):
+        found = read_choices(file)
+    assert [choice.options for choice in found] == [("a", "b"), ("a", "", "b")]
+    assert "d.jsonl: 2 of 4 choices are left out" in caplog.text
+    assert "line 2" in caplog.text
+    with pytest.raises(ValueError, match=r"d\.jsonl: holds no choices that can be won"):
+        read_choices(lines(tmp_path / "d.jsonl", same))
 
 
 def test_categories_are_of_the_row_or_of_its_task(tmp_path):
@@ -146,9 +211,17 @@ def test_items_of_a_json_file_know_their_lines(tmp_path):
         ({"input": " ", "target_scores": {"a": 1, "b": 0}}, ["'input'", "non-empty"]),
         ({"input": "Hi\n\nAssistant: no", "target_scores": {"a": 1, "b": 0}}, ["'input'", "user"]),
         ({"prompt": "Hi", "corrects": [], "incorrects": ["b"]}, ["0 right and 1 wrong"]),
-        ({"prompt": "Hi", "corrects": ["a"], "incorrects": ["a "]}, ["none twice"]),
+        (
+            {"prompt": "Which?\n(A) [[[a]]]\n(B) [[[b]]]", "corrects": "(A)", "incorrects": " (B)"},
+            ["letters", "--task=questions"],
+        ),
+        ({"prompt": "Hi", "corrects": ["B"], "incorrects": ["A", "C"]}, ["--task=questions"]),
+        (PAIR_OF_TURNS | {"chosen": [{"role": "user", "content": "Hi"}]}, ["'chosen'", "turn"]),
+        (PAIR_OF_TURNS | {"rejected": [{"role": "x"}, SAID]}, ["rejected[0]", "'role'"]),
+        ({"prompt": [SAID], "chosen": "a", "rejected": "b"}, ["'prompt'", "'assistant'"]),
+        (PAIR | {"category": "all"}, ["'category'", "'all'", "rename"]),
         ({"prompt": "Hi", "corrects": ["a"], "incorrects": 3}, ["'incorrects'", "3"]),
-        ({"prompt": "Hi", "chosen": "a", "rejected": ["b", ""]}, ["'rejected'", "non-empty"]),
+        ({"prompt": "Hi", "chosen": "a", "rejected": ["b", 3]}, ["'rejected'", "3"]),
         ({"prompt": 5, "chosen": "a", "rejected": ["b"]}, ["'prompt'", "5"]),
         ({"text": "Hi"}, ["'text'", "'target_scores'"]),
     ],

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from cai_jax.evaluation.measure import Measurement
 from cai_jax.evaluation.statistics import (
     bootstrap_mean,
     bounded_mean,
@@ -125,6 +126,27 @@ def test_a_difference_that_is_detectable_is_found_four_times_in_five():
     expected = stats.ttest_1samp(runs, 0).confidence_interval()
     assert (gain.low, gain.high) == pytest.approx((expected.low, expected.high))
     assert detectable > gain.mean - gain.low
+
+
+def test_three_seeds_detect_with_the_power_that_is_told():
+    rng, units = np.random.default_rng(0), 3
+    spread = by_cluster([-1.0, 0.0, 1.0])  # a standard deviation of 1
+    gains = rng.normal(detectable_difference(spread), 1, (200_000, units))
+    t = np.abs(gains.mean(1) / gains.std(1, ddof=1)) * math.sqrt(units)
+    assert np.mean(t > stats.t.ppf(0.975, units - 1)) == pytest.approx(0.8, abs=0.01)
+
+
+def test_what_shows_no_spread_says_nothing():
+    assert detectable_difference(by_cluster([1.0, 1.0])) is None
+    assert difference_over_seeds([0.5, 0.5])[1] is None
+    assert bounded_mean(by_cluster([0.0, 1.0], [7, 7]), 0, 1).low is None
+
+
+def test_an_interval_holds_its_mean():
+    e = mean_over_seeds([-0.3, -0.1], low=0.0)
+    assert e.low == e.mean < e.high
+    with pytest.raises(ValueError, match="kl of rl: a mean of -1 is not within"):
+        Measurement("kl", "rl", "", 3, -1.0, 0.0, 1.0)
 
 
 def test_memory_does_not_grow_with_values_times_resamples():

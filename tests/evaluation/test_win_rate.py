@@ -7,7 +7,7 @@ import pytest
 from small_evidence import JUDGE, PLAN, PRINCIPLES, LongerIsBetter, evidence, replies
 
 from cai_jax.evaluation.registry import sections
-from cai_jax.evaluation.win_rate import WIN_RATES, draw_principles, matches, outcome_of
+from cai_jax.evaluation.win_rate import WIN_RATE, WIN_RATES, draw_principles, matches, outcome_of
 from cai_jax.feedback.audit import wilson_interval
 from cai_jax.feedback.labeler import Judgement
 
@@ -51,6 +51,7 @@ def test_samples_of_a_prompt_are_one_unit():
     assert (one.n, two.n, one.units, two.units) == (2, 4, 2, 2)
     assert (two.low, two.high) == pytest.approx((one.low, one.high))
     assert (one.low, one.high) == pytest.approx(wilson_interval(2, 2))
+    assert "a true win rate of 50 ± " in one.told(WIN_RATE)
     assert one.detectable > 0.5  # of two prompts, not even a policy that always wins
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cai_jax.data.jsonl import JsonRow
-from cai_jax.data.readers import category_of, read_prompt, read_rows
+from cai_jax.data.readers import category_of, read_prompt, read_rows, unique
 from cai_jax.evaluation.measure import Measure
 from cai_jax.evaluation.tasks.task import Method, Result, Task, TaskTools, shares
 from cai_jax.generation.engine import Generator
@@ -35,9 +35,8 @@ class Attempt:
 
 def _read(path: Path) -> list[Attempt]:
     rows = read_rows(path)
-    if not rows:
-        raise ValueError(f"{path}: holds no prompts; write one JSON object a line")
-    return [Attempt(row.id, category_of(row), read_prompt(row).messages, row) for row in rows]
+    found = [Attempt(row.id, category_of(row), read_prompt(row).messages, row) for row in rows]
+    return unique(path, found, "prompts")
 
 
 def _run(items: Sequence[Attempt], tools: TaskTools) -> list[Result]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from cai_jax.constitution.schema import Constitution
 from cai_jax.data.jsonl import JsonRow
+from cai_jax.data.readers import ALL
 from cai_jax.evaluation.evaluator import numbered
 from cai_jax.evaluation.measure import Measure, Measurement
 from cai_jax.evaluation.statistics import bounded_mean, by_cluster
@@ -18,7 +19,6 @@ from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.rl.reward import Reward
 
-ALL = "all"  # the group of all items
 # A mean, its interval, and how many independent units it is of; None where there is no interval.
 Values = tuple[float, float | None, float | None, int | None]
 
@@ -119,13 +119,13 @@ class Task:
 
     def measure(self, method: str, results: Sequence[Result]) -> list[Measurement]:
         """Measurements of a method: of all items, and of those of each category."""
-        groups = {ALL: list(results)}
+        kinds = dict[str, list[Result]]()
         for result in results:
             if result.category:
-                groups.setdefault(result.category, []).append(result)
+                kinds.setdefault(result.category, []).append(result)
         return [
             Measurement(measure.name, method, group, len(found), *values)
-            for group, found in groups.items()
+            for group, found in [(ALL, results), *kinds.items()]
             for measure, values in zip(self.measures, self.sum_up(found), strict=True)
         ]
 
