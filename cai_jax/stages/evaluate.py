@@ -4,6 +4,7 @@ import inspect
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from functools import partial
 from hashlib import sha256
@@ -68,7 +69,8 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     tools = _tools(inputs, base)
     replies: dict[str, list[Reply]] = {}
     items, tried = read_benchmarks(inputs.config.evaluate.benchmarks), list[Measurement]()
-    for name, policy in compared_policies(inputs).items():
+    present = compared_policies(inputs.config, inputs.manifest("rl")["metrics"])
+    for name, policy in present.items():
         model = base if name == BASE else models.policy(models.policy_source(policy), base)
         replies[name], found, used = _policy(inputs, name, model, tools, items)
         tried += found
@@ -183,11 +185,11 @@ def policies_of(config: Any) -> dict[str, Policy]:
     return POLICIES | {f"rl_cai_{i}": kept_policy(i) for i in iterations}
 
 
-def compared_policies(inputs: Inputs) -> dict[str, Policy]:
+def compared_policies(config: Any, rl_metrics: Mapping[str, Any]) -> dict[str, Policy]:
     """Of these, the policies that there are: RL may have stopped, and one became RL-CAI itself."""
-    kept = inputs.manifest("rl")["metrics"].get("other_iterations", [])
+    kept = rl_metrics.get("other_iterations", [])
     names = {*POLICIES, *(f"rl_cai_{i}" for i in kept)}
-    return {name: p for name, p in policies_of(inputs.config).items() if name in names}
+    return {name: p for name, p in policies_of(config).items() if name in names}
 
 
 def plan_of(config: Any) -> Plan:

@@ -64,7 +64,10 @@ def summarise(inputs: Inputs) -> Summary:
             name: StageTime(m["seconds"], m["tokens"], m["tokens_per_second"])
             for name, m in manifests.items()
         },
-        policies={name: policy.label for name, policy in compared_policies(inputs).items()},
+        policies={
+            name: policy.label
+            for name, policy in compared_policies(settings, metrics["rl"]).items()
+        },
         pretrain=inputs.manifest("pretrain")["metrics"] if settings.pretrain else None,
         evaluation=TypeAdapter(Evaluation).validate_python(metrics.pop("evaluate")),
         second_model=metrics.pop("second_model", None),

@@ -53,7 +53,7 @@ def test_a_table_says_n_unit_and_what_it_is_conditional_on():
     assert html.count("Given: ") == len(summary().evaluation.sections)
     assert "n: labelled pairs; those of one prompt count as one unit." in html
     assert "Given: the preference model of this run and these labels." in html
-    assert "RL-CAI minus base 0.50 [" in html  # the headline
+    assert "did not climb; paired by prompt: RL-CAI minus base -0.50 [" in html  # the headline
     assert "a true difference of" in html
 
 
