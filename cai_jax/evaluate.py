@@ -124,7 +124,7 @@ def settings_of(task: Task, source: ModelSource) -> TaskSettings:
     if task.judged and THRESHOLD.value is None:
         raise ValueError(
             f"--threshold: {TASK.value} needs the score below which a reply is harmful; name it "
-            "(in standard deviations of SL-CAI's samples, or raw logits of a Hugging Face classifier)"
+            "(in standard deviations of SL-CAI's samples, or logits of a Hugging Face classifier)"
         )
     constitution = load_constitution(Path(CONSTITUTION.value)) if CONSTITUTION.value else None
     if FEW_SHOTS.value and constitution is None:
