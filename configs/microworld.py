@@ -42,7 +42,7 @@ def whole() -> ConfigDict:
     files = ("red_team_prompts", "helpful_prompts", "helpfulness_pairs", "harmlessness_pairs")
     c.data = {name: f"datasets/microworld/{name}.jsonl" for name in files}
     # Of topics; the corpus shows those of training and of the second preference model.
-    c.data.update(development_percent=5, audit_percent=10)
+    c.data.update(development_percent=5, audit_percent=10, evaluation_percent=20)
     c.generation = dict(
         temperature=0.7,
         batch_size=64,
