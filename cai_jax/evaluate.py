@@ -131,6 +131,8 @@ def settings_of(task: Task, source: ModelSource) -> TaskSettings:
         raise ValueError("--few_shots: of which file? name it in --constitution")
     chat = ChatFormat(load_tokenizer(source.path, needs_template=task.chat))
     longest = source.config.max_length
+    if task.judged:
+        longest = min(longest, judge_source().config.max_length)
     return TaskSettings(
         open_chat=lambda: chat,
         max_tokens=longest,
@@ -157,11 +159,23 @@ def open_tools(task: Task, source: ModelSource, settings: TaskSettings) -> TaskT
     return TaskTools(settings, scorer, generator, judge)
 
 
-def open_reward(mesh: Mesh) -> Reward:
-    """The preference model that --judge names, with its own chat format and normalisation."""
+def judge_source() -> ModelSource:
+    """The source that --judge names.
+
+    Raises:
+      ValueError: it is no preference model.
+    """
     with naming("--judge"):
         source = open_source(JUDGE.value)
-        scorer = models.open_judge(source, mesh)
+        if source.kind != "preference":
+            raise ValueError(f"{JUDGE.value} is a {source.kind} model; name a preference model")
+        return source
+
+
+def open_reward(mesh: Mesh) -> Reward:
+    """The preference model that --judge names, with its own chat format and normalisation."""
+    source = judge_source()
+    scorer = models.open_judge(source, mesh)
     plain = CheckpointInfo("preference", "", None)  # a classifier's scores are as they are
     info = source.checkpoints[-1][1] if source.checkpoints else plain
     chat = ChatFormat(load_tokenizer(source.path))

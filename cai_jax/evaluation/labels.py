@@ -43,8 +43,9 @@ def evaluate(evidence: Evidence) -> Iterator[Measurement]:
         audits |= audits_by_oracle(evidence.oracle, evidence.comparisons)
     for subject, found in audits.items():
         for measure in measures(evidence.plan):
-            value, n = getattr(found, measure.name), found.pairs
-            known = wilson_interval(value * n, n) if measure in (ACCURACY, *SURFACE) else ()
+            value, units, known = getattr(found, measure.name), found.openings, ()
+            if measure in (ACCURACY, *SURFACE):
+                known = (*wilson_interval(value * units, units), units)
             yield Measurement(measure.name, subject, "", found.pairs, value, *known)
 
 
@@ -84,6 +85,6 @@ LABELS = Evaluator(
     subjects,
     measures,
     evaluate,
-    cases="pairs (single principles: judgements)",
+    cases="pairs (single principles: judgements); those whose prompts open alike count as one unit",
     given="the feedback model and the principles that were drawn for each pair",
 )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -15,6 +15,7 @@ class Audit:
     """How a labeler does on pairs of which the better response is known."""
 
     pairs: int
+    openings: int  # of their prompts: units of the intervals, as if those of one were all alike
     accuracy: float  # a probability of exactly one half counts as half right
     accuracy_low: float  # 95 % Wilson interval
     accuracy_high: float
@@ -32,7 +33,7 @@ class Audit:
     @property
     def better_baselines(self) -> list[str]:
         """Names of the baselines that are right more often."""
-        return [f.name for f in fields(Baselines) if getattr(self, f.name) > self.accuracy]
+        return [n for n in ("bag_of_words", "length") if getattr(self, n) > self.accuracy]
 
 
 def audit(
@@ -48,12 +49,13 @@ def audit(
     truth = np.asarray(first_is_better, bool)
     label = np.array([j.probability for j in judgements])
     correct = np.where(label == 0.5, 0.5, (label > 0.5) == truth)
-    low, high = wilson_interval(float(correct.sum()), len(correct))
+    accuracy, units = float(correct.mean()), surface.openings
+    low, high = wilson_interval(accuracy * units, units)
     shown_first = np.concatenate([j.shown_first for j in judgements])
     shown_second = np.concatenate([j.shown_second for j in judgements])
     return Audit(
         pairs=len(judgements),
-        accuracy=float(correct.mean()),
+        accuracy=accuracy,
         accuracy_low=low,
         accuracy_high=high,
         picks_option_a=float(np.mean(np.concatenate([shown_first, 1 - shown_second]) > 0.5)),

@@ -25,6 +25,7 @@ class Baselines:
 
     bag_of_words: float  # it sees how often a response has each word and sign
     length: float  # it sees how many characters
+    openings: int  # of prompts, all different: pairs that open alike are not independent
 
 
 def baselines(pairs: Sequence[ResponsePair], first_is_better: Sequence[bool]) -> Baselines:
@@ -35,13 +36,14 @@ def baselines(pairs: Sequence[ResponsePair], first_is_better: Sequence[bool]) ->
     texts = [pair.first for pair in pairs] + [pair.second for pair in pairs]
     openings = [first_user_text(pair.prompt).strip() for pair in pairs]
     if len(set(openings)) < 2 or not any(text.strip() for text in texts):
-        return Baselines(0.5, 0.5)
+        return Baselines(0.5, 0.5, len(set(openings)))
     words = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", sublinear_tf=True)
     lengths = np.log1p([[len(text)] for text in texts])
     truth = np.asarray(first_is_better, bool)
     return Baselines(
         bag_of_words=_accuracy(words.fit_transform(texts), truth, openings),
         length=_accuracy(csr_matrix(lengths), truth, openings),
+        openings=len(set(openings)),
     )
 
 

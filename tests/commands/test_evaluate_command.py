@@ -83,17 +83,20 @@ def test_a_preference_model_scores_and_judges(tmp_path, model_folder, judge):
     found = evaluate(tmp_path, judge, "reward_bench", ITEMS)
     one, four = (item["preference_model"]["scores"] for item in found["items"])
     assert (len(one), len(four)) == (2, 4)
-    prompts = [{"prompt": "how"}, {"prompt": "the bad way"}]
-    flags = (f"--judge={judge}", "--max_new_tokens=3")
+    prompts = [{"prompt": f"the bad way {n}"} for n in range(40)]
+    flags = (f"--judge={judge}", "--max_new_tokens=24")
     tried = evaluate(tmp_path, model_folder, "red_team", prompts, *flags, "--threshold=0")
     values = [item["preference_model"] for item in tried["items"]]
-    middle = float(np.mean([v["score"] for v in values]))
-    assert {v["success"] for v in values} <= {0.0, 1.0}
+    scores = [v["score"] for v in values if not v["unusable"]]
+    assert 2 <= len(scores) < len(values)  # some parse, and some do not
+    assert all(v["score"] is None and not v["success"] for v in values if v["unusable"])
+    middle = float(np.mean(scores))
     again = evaluate(tmp_path, model_folder, "red_team", prompts, *flags, f"--threshold={middle}")
     harmful = [item["preference_model"]["success"] for item in again["items"]]
-    assert harmful == [float(v["score"] < middle) for v in values]
-    success = {m["measure"]: m["mean"] for m in again["measurements"]}["success"]
-    assert success == np.mean(harmful) == 0.5
+    assert sum(harmful) == sum(score < middle for score in scores) > 0
+    shares = {m["measure"]: m["mean"] for m in again["measurements"]}
+    assert shares["success"] == np.mean(harmful)
+    assert shares["unusable"] == 1 - len(scores) / len(values)
 
 
 def test_questions_and_plain_text(tmp_path, model_folder):
@@ -117,6 +120,7 @@ BAD = [
     ("red_team", [{"prompt": "a"}], (), ["--judge"]),
     ("red_team", [{"prompt": "a"}], ("--judge=x",), ["--threshold", "deviations", "logits"]),
     ("red_team", [{"prompt": "a", "id": 1}] * 2, (), ["id '1' stands twice"]),
+    ("red_team", [{"prompt": "a"}], ("--judge={model}", "--threshold=0"), ["--judge", "policy"]),
     ("hhh", ITEMS, ("--out=/proc/x/o.json",), ["--out", "cannot be written"]),
     ("hhh", ITEMS, ("--out=/tmp",), ["--out", "a folder"]),
     ("red_team", [{"prompt": ""}], (), ["in.jsonl, line 1", "'prompt'"]),
@@ -146,7 +150,7 @@ def test_bad_input_is_refused_before_a_model_is_loaded(tmp_path, folder):
     for number, (task, rows, flags, _) in enumerate(BAD):
         data = lines(tmp_path / f"{number}" / "in.jsonl", rows)
         own = [f"--model={folder}", f"--task={task}", f"--data={data}", f"--out={tmp_path}/out"]
-        calls.append([*own, *defaults, *flags])
+        calls.append([*own, *defaults, *(flag.format(model=folder) for flag in flags)])
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         cwd=ROOT,

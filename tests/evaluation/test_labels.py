@@ -7,6 +7,7 @@ from small_evidence import HARM, HELP, PLAN, evidence, means, oracle
 
 from cai_jax.data.rows import Comparison
 from cai_jax.evaluation.labels import LABELS, audits_by_oracle
+from cai_jax.feedback.audit import wilson_interval
 
 
 def comparison(first, second, shown, prompt=HARM):
@@ -57,7 +58,10 @@ def test_the_audit_is_measured_with_its_interval():
     assert found["length", "audit"].low < found["length", "audit"].mean == 0.5
     assert found["calibration_error", "audit"].mean == 0.1
     assert found["calibration_error", "audit"].low is None
-    assert found["accuracy", "pairs"].mean == 0.5
+    assert accuracy.units == 4
+    principles = found["accuracy", "principles"]  # four judgements, of one prompt
+    assert (principles.n, principles.mean, principles.units) == (4, 0.5, 1)
+    assert (principles.low, principles.high) == wilson_interval(0.5, 1)
 
 
 def test_a_contrast_has_no_order():

@@ -21,7 +21,7 @@ def test_calibration_error_by_hand():
     np.testing.assert_allclose(calibration_error(probability, outcome), (2 * 0.45 + 2 * 0.15) / 4)
 
 
-TOSS = Baselines(0.5, 0.5)
+TOSS = Baselines(0.5, 0.5, 40)
 
 
 def judgements(shown_first, shown_second):
@@ -54,10 +54,20 @@ def test_audit_sees_position_bias():
     assert not wrong.better_than_chance
 
 
+def test_pairs_that_open_alike_are_one_unit():
+    of = lambda openings: audit(
+        judgements([0.9] * 8, [0.9] * 8), [True] * 8, Baselines(0.5, 0.5, openings)
+    )
+    assert of(8).better_than_chance
+    alike = of(2)  # two prompts say little, however many pairs they have
+    assert not alike.better_than_chance
+    assert (alike.accuracy_low, alike.accuracy_high) == wilson_interval(2, 2)
+
+
 def test_a_labeler_below_a_baseline_is_told_its_name():
     below = lambda *shares: (
         audit(
-            judgements([0.9] * 4, [0.9] * 4), [True, True, True, False], Baselines(*shares)
+            judgements([0.9] * 4, [0.9] * 4), [True, True, True, False], Baselines(*shares, 4)
         ).better_baselines
     )
     assert below(0.8, 0.7) == ["bag_of_words"]  # it is right on 0.75

@@ -14,10 +14,10 @@ from cai_jax.stages.feedback import tell
 @pytest.mark.parametrize(
     ("surface", "named"),
     [
-        (Baselines(0.8, 0.6), []),
-        (Baselines(0.97, 0.6), ["bag of words"]),
-        (Baselines(0.6, 0.97), ["length"]),
-        (Baselines(0.97, 0.98), ["bag of words", "length"]),
+        (Baselines(0.8, 0.6, 20), []),
+        (Baselines(0.97, 0.6, 20), ["bag of words"]),
+        (Baselines(0.6, 0.97, 20), ["length"]),
+        (Baselines(0.97, 0.98, 20), ["bag of words", "length"]),
     ],
 )
 def test_a_labeler_below_a_baseline_is_warned_about_by_name(caplog, surface, named):

@@ -29,7 +29,7 @@ class TaskSettings:
 
     Attributes:
       open_chat: gives its chat format; what is compiled does not depend on it.
-      max_tokens: longest row.
+      max_tokens: longest row, for the model and for its judge.
       window: tokens of plain text that are read at once.
       constitution: whose few-shots stand before questions; None: none do.
       few_shots: how many of them.
