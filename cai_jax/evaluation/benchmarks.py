@@ -16,6 +16,7 @@ from cai_jax.evaluation.tasks.task import Method, TaskTools
 from cai_jax.parallel.program import Program
 
 Items = Mapping[str, Sequence[Any]]  # by task
+KINDS = ("policy", "preference")  # of models that are tried
 JUDGE = "preference model"  # as a subject
 
 

@@ -10,6 +10,8 @@ from cai_jax.data.overlap import equal_turns
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.mesh import batch_multiple
 from cai_jax.prompts.chat import load_tokenizer, same_tokens
+from cai_jax.stages.evaluate import STAGE as EVALUATE
+from cai_jax.stages.evaluate import check_benchmarks
 from cai_jax.stages.rl import make_algorithm
 from cai_jax.stages.stage import Run, Stage
 
@@ -79,8 +81,9 @@ def check_models(run: Run) -> None:
     """Resolves every model and the mesh before anything is computed; warns of idle devices.
 
     Raises:
-      ValueError: a source cannot be resolved, the mesh does not fit the devices, the config asks
-        for more positions than the model has, or policy and preference model read other tokens.
+      ValueError: a source cannot be resolved, the mesh does not fit the devices, the config or a
+        benchmark asks for more positions than the model has, or policy and preference model read
+        other tokens.
     """
     c, models = run.config, run.models
     sources = ("model.source", "sl_train.source", "feedback.source", "pm_train.source")
@@ -109,6 +112,8 @@ def check_models(run: Run) -> None:
             )
     _ = models.decode_mesh
     _check_tokenizer(run)
+    if EVALUATE.name in c.stages:
+        check_benchmarks(run.inputs(EVALUATE))
     for problem in unsplit_rows(run):
         log.warning(problem)
 

@@ -28,7 +28,7 @@ from cai_jax.data.readers import (
     read_twins,
 )
 from cai_jax.data.splits import SERVES, ZONES, Purpose, purpose_of, split_key
-from cai_jax.evaluation.benchmarks import methods
+from cai_jax.evaluation.benchmarks import KINDS, methods
 from cai_jax.evaluation.tasks.registry import TASKS
 from cai_jax.keys import named_rng
 from cai_jax.prompts.messages import first_user_text, user
@@ -196,8 +196,7 @@ def read_benchmarks(files: Mapping[str, str]) -> dict[str, list[Any]]:
     Raises:
       ConfigError: a task is none, or its file cannot be read.
     """
-    kinds = ("policy", "preference")
-    known = [task for task in TASKS if any(methods(task, kind) for kind in kinds)]
+    known = [task for task in TASKS if any(methods(task, kind) for kind in KINDS)]
     items = {}
     for task, file in files.items():
         with naming(f"config.evaluate.benchmarks.{task}"):

@@ -22,7 +22,7 @@ from cai_jax.evaluation.oracle import oracle_measures
 from cai_jax.evaluation.preference import headline, headline_score
 from cai_jax.evaluation.preference_model import KINDS
 from cai_jax.evaluation.reply_class import ReplyJudge
-from cai_jax.evaluation.tasks.task import TaskSettings, TaskTools
+from cai_jax.evaluation.tasks.task import TaskSettings, TaskTools, check_lengths
 from cai_jax.feedback.audit import Audit
 from cai_jax.feedback.registry import LABELERS
 from cai_jax.generation.engine import Generator
@@ -369,6 +369,20 @@ def _with_resident(
 def check(inputs: Inputs) -> None:
     """Refuses an oracle that there is not, or that does not say what it measures."""
     plan_of(inputs.config)
+
+
+def check_benchmarks(inputs: Inputs) -> None:
+    """Refuses an item of a benchmark that the models have no room for.
+
+    Raises:
+      ConfigError: there is one; the message names its file and line.
+    """
+    settings = _task_settings(inputs)
+    for task, items in read_benchmarks(inputs.config.evaluate.benchmarks).items():
+        with naming(f"config.evaluate.benchmarks.{task}"):
+            for kind in benchmarks.KINDS:
+                for method in benchmarks.methods(task, kind).values():
+                    check_lengths(items, method, settings)
 
 
 def _extra(inputs: Inputs) -> Any:

@@ -16,6 +16,7 @@ from cai_jax.evaluation.measure import Measure
 from cai_jax.evaluation.registry import EVALUATORS, declared_keys
 from cai_jax.report.summary import read_summary
 from cai_jax.stages import evaluate
+from cai_jax.stages.checks import check_models
 from cai_jax.stages.models import POLICIES
 from cai_jax.stages.pipeline import stages_of
 from cai_jax.stages.runner import fingerprints
@@ -132,6 +133,15 @@ def test_bad_benchmarks_are_refused_by_their_field(tmp_path, model_folder, task,
         evaluate.plan_of(config)
     assert str(error.value).startswith(f"config.evaluate.benchmarks.{task}: ")
     assert all(word in str(error.value) for word in words)
+
+
+def test_an_item_that_no_model_has_room_for_is_refused_before_anything_runs(tmp_path, model_folder):
+    file = tmp_path / "items.jsonl"
+    row = {"prompt": "how " * 900, "chosen": "so", "rejected": "not"}
+    file.write_text(json.dumps({**row, "prompt": "how"}) + "\n" + json.dumps(row))
+    config = tiny_config(tmp_path / "w", model_folder, **{"evaluate.benchmarks": f"hhh={file}"})
+    with pytest.raises(ConfigError, match=r"benchmarks\.hhh: .*jsonl, line 2: \d+ tokens"):
+        check_models(open_run(config))
 
 
 def test_another_item_redoes_evaluation_alone(finished, tmp_path):
