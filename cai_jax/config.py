@@ -167,7 +167,7 @@ class DataConfig:
     second_model_percent: int = _share("second_model", 10, "for a second preference model")
     development_percent: int = _share("development", 10, "to choose methods and wordings by")
     audit_percent: int = _share("audit", 20, "for the audit of the feedback model alone")
-    evaluation_percent: int = _share("evaluation", 15, "for the comparison of policies alone")
+    evaluation_percent: int = _share("evaluation", 12, "for the comparison of policies alone")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -294,7 +294,7 @@ class RLConfig:
     samples_per_prompt: Count = setting(1, "responses to each prompt of an iteration")
     lora: LoRAFields = LoRAFields()
     trained_layers: Natural = setting(10, "the last ones; 0: all")
-    iterations: Count = setting(10, "each samples a batch and learns from it")
+    iterations: Count = setting(8, "each samples a batch and learns from it")
     batch_size: int = setting(24, "responses an iteration", ge=2)
     minibatches: Count = setting(2, "updates an epoch")
     micro_batches: Count = execution(1, "parts of a minibatch, computed one after another")
@@ -328,7 +328,7 @@ class RLConfig:
         2, "iterations from one look of the second preference model to the next; 0: it does not"
     )
     watch_prompts: Count = setting(
-        24, "that are answered at each look, at most as many as an iteration has responses"
+        16, "that are answered at each look, at most as many as an iteration has responses"
     )
     patience: Natural = setting(0, "looks without a better one before RL stops; 0: it never does")
     offload: bool = execution(False, "keep unused preference model and reference in host memory")
@@ -352,7 +352,7 @@ class EvaluateConfig:
     )
     labelled_pairs: int = setting(40, "of each kind, at most", ge=2)
     judge: str = setting("", "model that compares replies, by feedback.method; empty: feedback's")
-    judge_principles: Count = setting(2, "drawn for each prompt, at most")
+    judge_principles: Count = setting(1, "drawn for each prompt, at most")
     judge_margin: float = setting(0.02, "labels so near one half are ties", ge=0, lt=0.5)
     twins: Natural = setting(12, "pairs of a prompt to answer and one to refuse; 0: none")
     # Off by default: at 135M parameters the feedback model is near chance, and slow on two cores.

@@ -164,6 +164,7 @@ def _pod(repository: str, architecture: str) -> ConfigDict:
         red_team_prompts=500,
         helpful_prompts=500,
         labelled_pairs=500,
+        judge_principles=4,
         twins=150,
         judged_replies=500,
     )

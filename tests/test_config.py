@@ -165,7 +165,7 @@ def test_flags_make_a_block_that_the_file_leaves_out(monkeypatch):
         ({"mesh": {"data": -1}}, "config.mesh: -1 stands on more than one axis"),
         ({"mesh": {"tensor": 0}}, "config.mesh.tensor: 0 devices"),
         ({"sl_train": {"micro_batches": 3}}, "config.sl_train.batch_size: 4 is not a multiple of"),
-        ({"generation": {"context_tokens": 40}}, "config.generation.response_tokens: 40 leaves "),
+        ({"generation": {"context_tokens": 40}}, "config.generation.response_tokens: 96 leaves "),
     ],
 )
 def test_a_refusal_says_field_and_what_is_allowed(tree, words):

@@ -4,7 +4,8 @@
     --config=configs/rlaif.py --sweep=configs/sweeps/labels.py:model       # any model
 
 Shuffled labels are those of other pairs; with none, the preference model learns from the labelled
-helpfulness pairs alone. What RL-CAI has beyond these two is what AI feedback contributed.
+helpfulness pairs alone. What RL-CAI has beyond these two is what AI feedback contributed. The
+second preference model judges all alike: it always learns from AI labels as they are.
 """
 
 from ml_collections import ConfigDict
@@ -36,6 +37,9 @@ def get_config(world: str = "microworld") -> ConfigDict:
             ("RL-CAI refuses harm", "text.refusal_rate/rl_cai/red_team"),
             ("RL-CAI refuses help", "text.refusal_rate/rl_cai/helpful"),
             ("KL to base", "kl.kl_to_base/rl_cai/red_team"),
+            ("RL-CAI minus base, second model", "preference.second_score/rl_cai minus base/all"),
+            ("RL-CAI beats base, red team", "win_rate.win_rate/rl_cai over base/red_team"),
+            ("RL-CAI beats base, helpful", "win_rate.win_rate/rl_cai over base/helpful"),
         ]
         s.figure = ("preference model, harmlessness", "preference model, helpfulness")
         return s
