@@ -21,6 +21,8 @@ ONE_DEVICE = {
     "mesh.tensor": 1,
     "feedback.method": "chain_of_thought",
     "feedback.few_shots": 0,
+    "feedback.prompts": 12,  # of a random model, few pairs of replies parse
+    "second_model.prompts": 12,
     "generation.top_p": 0.9,
     "sl_data.critique": False,
     **{f"{stage}.{name}": value for stage in ("sl_train", "rl") for name, value in FULL.items()},
