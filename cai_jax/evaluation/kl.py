@@ -12,8 +12,9 @@ KL_TO_BASE = Measure(
     "kl_to_base",
     "nats a response",
     "",
-    "KL divergence (k1, of which estimates may be negative) to the base model, on own samples",
+    "KL divergence to the base model, on own samples; estimates of it (k1) may be below 0",
     PROMPT_SETS,
+    low=0.0,
 )
 
 
