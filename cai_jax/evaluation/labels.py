@@ -1,6 +1,7 @@
 """Can the labels be trusted? The labeler against labelled pairs, and against the oracle's order."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -43,10 +44,12 @@ def evaluate(evidence: Evidence) -> Iterator[Measurement]:
         audits |= audits_by_oracle(evidence.oracle, evidence.comparisons)
     for subject, found in audits.items():
         for measure in measures(evidence.plan):
-            value, units, known = getattr(found, measure.name), found.openings, ()
+            value, units = getattr(found, measure.name), found.openings
+            m = Measurement(measure.name, subject, "", found.pairs, value)
             if measure in (ACCURACY, *SURFACE):
-                known = (*wilson_interval(value * units, units), units)
-            yield Measurement(measure.name, subject, "", found.pairs, value, *known)
+                low, high = wilson_interval(value * units, units)
+                m = replace(m, low=low, high=high, units=units)
+            yield m
 
 
 def audits_by_oracle(oracle: Oracle, comparisons: list[Comparison]) -> dict[str, Audit]:
