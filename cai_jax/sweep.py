@@ -265,7 +265,11 @@ def run_one(
         said = [line.strip() for line in said if line.strip()] or ["no output"]
         error = next((line for line in reversed(said) if line.startswith("error: ")), said[-1])
         return Result(variation.name, seed, f"{error} ({folder / 'log.txt'})", {})
-    summary = folder / "run" / "report" / "summary.json"
+    return read_result(folder / "run" / "report" / "summary.json", variation, seed)
+
+
+def read_result(summary: Path, variation: Variation, seed: int) -> Result:
+    """What the summary of a run says of the sweep's measures."""
     try:
         written = read_summary(summary)
         measured = {
