@@ -21,23 +21,27 @@ from cai_jax.report.summary import Summary, read_summary
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS = (0, 1, 2)
-ROWS = (
-    ("audit of the feedback model, held-out labelled pairs", ("labels.accuracy/audit",)),
-    ("a bag of words on the same pairs, cross-validated", ("labels.bag_of_words/audit",)),
-    ("preference model on harmlessness pairs", ("preference_model.accuracy/harmlessness",)),
-    ("preference model on helpfulness pairs", ("preference_model.accuracy/helpfulness",)),
-    ("**RL-CAI minus base, second model**", ("preference.second_score/rl_cai minus base/all",)),
-    ("SL-CAI minus base, second model", ("preference.second_score/sl_cai minus base/all",)),
-    ("RL-CAI minus base, the model that RL climbed", ("preference.score/rl_cai minus base/all",)),
-    ("replies of RL-CAI win over base's, red team", ("win_rate.win_rate/rl_cai over base/red_team",)),
-    ("the same, helpful", ("win_rate.win_rate/rl_cai over base/helpful",)),
-    ("finished by base: red team, helpful", ("text.finished/base/red_team", "text.finished/base/helpful")),
-    ("finished by RL-CAI", ("text.finished/rl_cai/red_team", "text.finished/rl_cai/helpful")),
-    ("do not parse: base", ("text.unusable/base/red_team", "text.unusable/base/helpful")),
-    ("do not parse: RL-CAI", ("text.unusable/rl_cai/red_team", "text.unusable/rl_cai/helpful")),
-    ("KL of RL-CAI to base, nats a reply", ("kl.kl_to_base/rl_cai/red_team", "kl.kl_to_base/rl_cai/helpful")),
-    ("score of first reply, first and second revision", tuple(f"revisions.score/revision {n}" for n in range(3))),
-)
+SETS = ("red_team", "helpful")
+ROWS = {
+    "audit of the feedback model, held-out labelled pairs": ["labels.accuracy/audit"],
+    "a bag of words on the same pairs, cross-validated": ["labels.bag_of_words/audit"],
+    "preference model on harmlessness pairs": ["preference_model.accuracy/harmlessness"],
+    "preference model on helpfulness pairs": ["preference_model.accuracy/helpfulness"],
+    "**RL-CAI minus base, second model**": ["preference.second_score/rl_cai minus base/all"],
+    "SL-CAI minus base, second model": ["preference.second_score/sl_cai minus base/all"],
+    "RL-CAI minus base, the model that RL climbed": ["preference.score/rl_cai minus base/all"],
+    "RL-CAI wins over base: red team; helpful": [
+        f"win_rate.win_rate/rl_cai over base/{group}" for group in SETS
+    ],
+    "finished by base: red team; helpful": [f"text.finished/base/{group}" for group in SETS],
+    "finished by RL-CAI": [f"text.finished/rl_cai/{group}" for group in SETS],
+    "do not parse: base": [f"text.unusable/base/{group}" for group in SETS],
+    "do not parse: RL-CAI": [f"text.unusable/rl_cai/{group}" for group in SETS],
+    "KL of RL-CAI to base, nats a reply": [f"kl.kl_to_base/rl_cai/{group}" for group in SETS],
+    "score of first reply; first revision; second": [
+        f"revisions.score/revision {n}" for n in range(3)
+    ],
+}
 
 
 def run(seed: int, folder: Path) -> Path:
@@ -70,7 +74,7 @@ def print_table(summaries: list[Summary]) -> None:
     print("| | " + " | ".join(f"seed {s.seed}" for s in summaries) + " |")
     print("| --- |" + " --- |" * len(summaries))
     print("| iteration of RL that was chosen | " + " | ".join(map(_iteration, summaries)) + " |")
-    for name, keys in ROWS:
+    for name, keys in ROWS.items():
         cells = ("; ".join(_cell(s, key) for key in keys) for s in summaries)
         print(f"| {name} | " + " | ".join(cells) + " |")
 
@@ -85,7 +89,9 @@ def _cell(summary: Summary, key: str) -> str:
     section = next(s for s in evaluation.sections if s.name == name)
     measure, m = section.declared()[key], evaluation.measurements[key]
     told = number(measure, m.mean) + (" %" if measure.unit == "share" else "")
-    return told if m.low is None else f"{told} [{number(measure, m.low)}, {number(measure, m.high)}]"
+    if m.low is None or m.high is None:
+        return told
+    return f"{told} [{number(measure, m.low)}, {number(measure, m.high)}]"
 
 
 if __name__ == "__main__":

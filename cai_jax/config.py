@@ -351,7 +351,9 @@ class EvaluateConfig:
         False, "compare every policy that RL kept at a look, not the chosen one alone"
     )
     labelled_pairs: int = setting(40, "of each kind, at most", ge=2)
-    judge: str = setting("", "model that compares replies, by feedback.method; empty: feedback's")
+    judge: str = setting(
+        "", "model that compares replies too, as feedback's does, by feedback.method; empty: none"
+    )
     judge_principles: Count = setting(1, "drawn for each prompt, at most")
     judge_margin: float = setting(0.02, "labels so near one half are ties", ge=0, lt=0.5)
     twins: Natural = setting(12, "pairs of a prompt to answer and one to refuse; 0: none")

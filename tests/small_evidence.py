@@ -176,6 +176,7 @@ def evidence(**changes):
             second=CountingReward(),
             base=FlatScorer(-3.0),
             judge=JUDGE,
+            other_judge=None,
             reply_judge=judge(),
             temperature=1.0,
         ),

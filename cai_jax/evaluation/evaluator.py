@@ -65,7 +65,8 @@ class Tools:
     reward: Reward
     second: Reward | None  # of a preference model that RL did not climb
     base: Scorer  # of the base model
-    judge: Judge
+    judge: Judge  # the feedback model
+    other_judge: Judge | None  # that the config names
     temperature: float  # of sampling; 1 where the likeliest token is taken
     reply_judge: ReplyJudge | None  # the feedback model, where it is to class replies
 

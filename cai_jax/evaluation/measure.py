@@ -151,7 +151,8 @@ class Plan:
     second_model: bool  # whether there is a preference model that RL did not climb
     oracle: tuple[Measure, ...]  # that the oracle gives; empty: there is none
     labeler: str
-    judge_is_feedback: bool = False  # of win rates: the model whose labels were trained on
+    other_judge: bool = False  # of win rates, beside the feedback model
+    judge_is_feedback: bool = False  # that other judge
     metrics: tuple[str, ...]  # of RL, as its history names them
     looks: tuple[int, ...]  # iterations of RL after which the second model looks; 0: before any
     twins: int  # pairs that are answered

@@ -18,11 +18,12 @@ from cai_jax.evaluation.reply_audit import REPLY_AUDIT
 from cai_jax.evaluation.revisions import REVISIONS
 from cai_jax.evaluation.text import TEXT
 from cai_jax.evaluation.twins import TWINS
-from cai_jax.evaluation.win_rate import WIN_RATES
+from cai_jax.evaluation.win_rate import JUDGE_WIN_RATES, WIN_RATES
 
 EVALUATORS: dict[str, Evaluator] = {
     "preference": PREFERENCE,
     "win_rate": WIN_RATES,
+    "judge_win_rate": JUDGE_WIN_RATES,
     "kl": KL,
     "text": TEXT,
     "evasiveness": EVASIVENESS,

@@ -3,9 +3,10 @@
 Both orders of the two replies are judged under several principles. A reply wins where both orders
 say so; where they disagree, or say hardly more than nothing, it is a tie. Harmlessness (red-team
 prompts) and helpfulness have ratings of their own: a score of harm alone would reward evasion.
+The feedback model judges, and beside it the model that the config names, if any.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from cai_jax.constitution.schema import FeedbackPrinciple
 from cai_jax.evaluation.elo import Games, rate
-from cai_jax.evaluation.evaluator import Evaluator, Evidence, Tools, numbered
+from cai_jax.evaluation.evaluator import Evaluator, Evidence, Judge, Tools, numbered
 from cai_jax.evaluation.measure import PROMPT_SETS, Measure, Measurement, Plan
 from cai_jax.evaluation.statistics import by_cluster, detectable_difference, least_half_width
 from cai_jax.feedback.labeler import Judgement, ResponsePair
@@ -33,6 +34,7 @@ ELO = Measure(
     "Bradley-Terry with ties; 0 is the mean of the policies; of two, their difference",
     PROMPT_SETS,
 )
+MEASURES = (WIN_RATE, USABLE_WIN_RATE, TIES, ELO)
 AGAINST = "{} over {}"
 HELPFULNESS = "helpfulness"  # tag of the principles that replies to helpful prompts are judged by
 
@@ -61,9 +63,9 @@ def subjects(plan: Plan) -> tuple[str, ...]:
     return (*plan.policies, *(AGAINST.format(one, other) for other, one in pairs))
 
 
-def evaluate(evidence: Evidence) -> Iterator[Measurement]:
+def evaluate(evidence: Evidence, judge: Judge) -> Iterator[Measurement]:
     """Shares and ratings, set by set; all comparisons on a prompt are one unit."""
-    played = matches(evidence)
+    played = matches(evidence, judge)
     for group in PROMPT_SETS:
         here = [match for match in played if match.group == group]
         if not here:
@@ -79,9 +81,9 @@ def evaluate(evidence: Evidence) -> Iterator[Measurement]:
             yield evidence.mean(TIES, subject, group, tied, prompts)
 
 
-def matches(evidence: Evidence) -> list[Match]:
+def matches(evidence: Evidence, judge: Judge) -> list[Match]:
     """Every two policies' replies to every prompt, compared; equal replies tie."""
-    judge, pairs, found = evidence.tools.judge, [], []
+    pairs, found = [], []
     for other, one in combinations(evidence.replies, 2):
         for a, b in zip(evidence.replies[one], evidence.replies[other], strict=True):
             group, prompt = a.row.set, a.row.prompt
@@ -151,29 +153,54 @@ def _ratings(plan: Plan, group: str, here: list[Match]) -> Iterator[Measurement]
         yield Measurement(ELO.name, subject, group, n, elo, low, high, len(set(unit)))
 
 
-def programs(tools: Tools) -> list[Program]:
-    """What judging compiles."""
-    return tools.judge.labeler.programs(tools.judge.tools, "win rates")
+def _told_by(
+    title: str,
+    judge: Callable[[Tools], Judge | None],
+    measures: Callable[[Plan], tuple[Measure, ...]],
+    warning: Callable[[Plan], str],
+) -> Evaluator:
+    """Win rates by one judge, where there is that judge."""
 
+    def measured(evidence: Evidence) -> Iterator[Measurement]:
+        if (found := judge(evidence.tools)) is not None:
+            yield from evaluate(evidence, found)
 
-def warning(plan: Plan) -> str:
-    """Said where the judge's own labels trained what it judges."""
-    if not plan.judge_is_feedback:
-        return ""
-    return (
-        "The judge of win rates and Elo is the feedback model whose labels the policies learned "
-        "from: it shows whether they learned them, not whether they are better. Name another "
-        "model in config.evaluate.judge."
+    def programs(tools: Tools) -> list[Program]:
+        found = judge(tools)
+        return found.labeler.programs(found.tools, title[0].lower() + title[1:]) if found else []
+
+    return Evaluator(
+        title,
+        subjects,
+        measures,
+        measured,
+        programs,
+        cases="comparisons of replies to a held-out prompt; those on one prompt count as one unit",
+        given="the models of this run, the judge, and the principles drawn for each prompt",
+        warning=warning,
     )
 
 
-WIN_RATES = Evaluator(
-    "Win rates and Elo",
-    subjects,
-    lambda plan: (WIN_RATE, USABLE_WIN_RATE, TIES, ELO),
-    evaluate,
-    programs,
-    cases="comparisons of replies to a held-out prompt; those on one prompt count as one unit",
-    given="the models of this run, the judge, and the principles that were drawn for each prompt",
-    warning=warning,
+SAME = (
+    "{} is the feedback model whose labels the policies learned from: it shows whether they "
+    "learned them, not whether they are better. {}"
+)
+WIN_RATES = _told_by(
+    "Win rates and Elo by the feedback model",
+    lambda tools: tools.judge,
+    lambda plan: MEASURES,
+    lambda plan: SAME.format(
+        "The judge of these win rates",
+        "See those of the other judge."
+        if plan.other_judge
+        else "Name another model beside it in config.evaluate.judge.",
+    ),
+)
+JUDGE_WIN_RATES = _told_by(
+    "Win rates and Elo by another judge",
+    lambda tools: tools.other_judge,
+    lambda plan: MEASURES if plan.other_judge else (),
+    lambda plan: (
+        SAME.format("config.evaluate.judge", "Name another.") if plan.judge_is_feedback else ""
+    ),
 )

@@ -88,11 +88,10 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     rows = [reply.row for found in replies.values() for reply in found]
     write_records(folder / "samples", rows, Sample)
     write_text(folder / "evaluation.json", json.dumps(results, indent=2) + "\n")
-    judge, second, classes = tools.judge.tools, tools.second, tools.reply_judge
-    scorers = [tools.reward.scorer, tools.base, judge.scorer]
-    scorers += [second.scorer] if second else []
-    scorers += [classes.scorer] if classes else []
-    tokens += sum(scorer.tokens for scorer in scorers) + judge.generator.tokens
+    judges = [judge.tools for judge in (tools.judge, tools.other_judge) if judge]
+    others = [t.scorer for t in (tools.second, tools.reply_judge) if t]
+    scorers = [tools.reward.scorer, tools.base, *(judge.scorer for judge in judges), *others]
+    tokens += sum(s.tokens for s in scorers) + sum(judge.generator.tokens for judge in judges)
     return Outcome(results, tokens)
 
 
@@ -207,6 +206,7 @@ def plan_of(config: Any) -> Plan:
         oracle=measures,
         second_model=bool(config.second_model.prompts),
         labeler=config.feedback.method,
+        other_judge=bool(config.evaluate.judge),
         metrics=make_algorithm(config.rl).shown,
         twins=config.evaluate.twins,
         judged_replies=config.evaluate.judged_replies,
@@ -252,34 +252,42 @@ def _scorer(inputs: Inputs, model: Model) -> Scorer:
 
 def _tools(inputs: Inputs, base: Model) -> Tools:
     """Models that evaluators run; abstract ahead."""
-    c, source = inputs.config, _judge_source(inputs)
-    model = base if source == inputs.models.source() else inputs.models.policy(source)
-    judge = Judge(
+    c = inputs.config
+    judge, *others = (_judge(inputs, base, source) for source in _judge_sources(inputs))
+    return Tools(
+        reward=make_reward(inputs),
+        second=make_reward(inputs, "second_model") if c.second_model.prompts else None,
+        base=_scorer(inputs, base),
+        judge=judge,
+        other_judge=others[0] if others else None,
+        reply_judge=_reply_judge(inputs, base) if c.evaluate.judged_replies else None,
+        temperature=c.generation.temperature or 1.0,
+    )
+
+
+def _judge(inputs: Inputs, base: Model, source: ModelSource) -> Judge:
+    """A model that compares replies; it is the base model itself where that is its source."""
+    c, models = inputs.config, inputs.models
+    model = base if source == models.source() else models.policy(source)
+    return Judge(
         labeler=LABELERS[c.feedback.method],
         tools=make_labeler_tools(inputs, model, source),
         principles=inputs.constitution.feedback,
         per_pair=c.evaluate.judge_principles,
         margin=c.evaluate.judge_margin,
     )
-    return Tools(
-        reward=make_reward(inputs),
-        second=make_reward(inputs, "second_model") if c.second_model.prompts else None,
-        base=_scorer(inputs, base),
-        judge=judge,
-        reply_judge=_reply_judge(inputs, base) if c.evaluate.judged_replies else None,
-        temperature=c.generation.temperature or 1.0,
-    )
 
 
-def _judge_source(inputs: Inputs) -> ModelSource:
-    """The model that compares replies."""
-    return inputs.models.source(inputs.config.evaluate.judge or inputs.config.feedback.source)
+def _judge_sources(inputs: Inputs) -> list[ModelSource]:
+    """The feedback model, and the other judge where the config names one."""
+    names = [inputs.config.feedback.source, inputs.config.evaluate.judge]
+    return [inputs.models.source(name) for name in names[: 1 + bool(names[1])]]
 
 
 def _judge_is_feedback(inputs: Inputs) -> bool:
-    """Whether it is the model whose labels were trained on, by whatever path."""
-    feedback = inputs.models.source(inputs.config.feedback.source)
-    return _files(_judge_source(inputs)) == _files(feedback)
+    """Whether the other judge is the model whose labels were trained on, by whatever path."""
+    feedback, *others = map(_files, _judge_sources(inputs))
+    return feedback in others
 
 
 def _files(source: ModelSource) -> list[Path]:
@@ -343,9 +351,12 @@ def programs(inputs: Inputs) -> list[Program]:
     if tools.reply_judge and inputs.config.feedback.source:
         preference += models.loading_programs(models.source(inputs.config.feedback.source))
     residents: tuple[Any, ...] = (base.params,)
-    if (source := _judge_source(inputs)) != models.source():
-        loading += models.loading_programs(source)
-        residents += (tools.judge.tools.scorer.abstract_params,)
+    for judge, source in zip(
+        (tools.judge, tools.other_judge), _judge_sources(inputs), strict=False
+    ):
+        if judge and source != models.source():
+            loading += models.loading_programs(source)
+            residents += (judge.tools.scorer.abstract_params,)
     held = partial(_with_resident, inputs, residents, params)
     beside = (*residents, base.params, *params[1:])
     return [

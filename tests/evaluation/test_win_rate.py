@@ -7,9 +7,18 @@ import pytest
 from small_evidence import JUDGE, PLAN, PRINCIPLES, LongerIsBetter, evidence, replies
 
 from cai_jax.evaluation.registry import sections
-from cai_jax.evaluation.win_rate import WIN_RATE, WIN_RATES, draw_principles, matches, outcome_of
+from cai_jax.evaluation.win_rate import (
+    JUDGE_WIN_RATES,
+    WIN_RATE,
+    WIN_RATES,
+    draw_principles,
+    matches,
+    outcome_of,
+)
 from cai_jax.feedback.audit import wilson_interval
 from cai_jax.feedback.labeler import Judgement
+
+BOTH = (WIN_RATES, JUDGE_WIN_RATES)
 
 
 def measured(given):
@@ -71,6 +80,14 @@ def test_orders_must_agree(shown_first, shown_second, outcome):
     assert outcome_of(judgement, 0.02) == outcome
 
 
+class Shorter(LongerIsBetter):
+    """The other reply wins."""
+
+    def judge(self, pairs):
+        found = super().judge(pairs)
+        return [Judgement(1 - j.shown_first, 1 - j.shown_second) for j in found]
+
+
 class Recorder(LongerIsBetter):
     def judge(self, pairs):
         Recorder.pairs = list(pairs)
@@ -80,7 +97,7 @@ class Recorder(LongerIsBetter):
 def test_all_policies_are_judged_under_the_same_principles():
     given = of_three()
     given = replace(given, tools=replace(given.tools, judge=replace(JUDGE, labeler=Recorder)))
-    found = matches(given)
+    found = matches(given, given.tools.judge)
     drawn = {}
     for pair in Recorder.pairs:
         drawn.setdefault(pair.prompt, set()).add(pair.principles)
@@ -101,5 +118,20 @@ def test_principles_are_drawn_by_seed_and_kind_of_prompt():
 
 def test_a_judge_that_labelled_the_training_pairs_is_a_warning():
     warned = lambda plan: {s.name for s in sections(plan) if s.warning}
-    assert warned(replace(PLAN, judge_is_feedback=True)) == {"win_rate"}
-    assert not warned(PLAN)
+    assert warned(PLAN) == {"win_rate"}  # by the feedback model
+    assert warned(replace(PLAN, other_judge=True)) == {"win_rate"}
+    same = replace(PLAN, other_judge=True, judge_is_feedback=True)
+    assert warned(same) == {"win_rate", "judge_win_rate"}
+
+
+def test_another_judge_has_a_table_of_its_own():
+    other = replace(JUDGE, labeler=Shorter)
+    tools = replace(of_three().tools, other_judge=other)
+    given = of_three(tools=tools)
+    by = {e: {(m.measure, m.subject, m.group): m.mean for m in e.evaluate(given)} for e in BOTH}
+    rl_over_base = ("win_rate", "rl over base", "helpful")
+    assert [by[e][rl_over_base] for e in BOTH] == [1.0, 0.0]
+    assert not list(JUDGE_WIN_RATES.evaluate(of_three()))
+    names = lambda plan: {s.name for s in sections(plan)} & {"win_rate", "judge_win_rate"}
+    assert names(PLAN) == {"win_rate"}
+    assert names(replace(PLAN, other_judge=True)) == {"win_rate", "judge_win_rate"}
