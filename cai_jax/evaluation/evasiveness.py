@@ -58,4 +58,16 @@ def programs(tools: Tools) -> list[Program]:
     return tools.reply_judge.programs() if tools.reply_judge else []
 
 
-EVASIVENESS = Evaluator("Refusals and their reasons", policies, measures, evaluate, programs)
+def warning(plan: Plan) -> str:
+    """Said where the feedback model reads replies, for the twins as well."""
+    if not plan.judged_replies:
+        return ""
+    return (
+        f"Where a group ends with {MODEL!r}, the feedback model classed the replies: the policies "
+        f"learned from its labels. Where it ends with {RULE!r}, nothing that was trained did."
+    )
+
+
+EVASIVENESS = Evaluator(
+    "Refusals and their reasons", policies, measures, evaluate, programs, warning=warning
+)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from cai_jax.evaluation.evaluator import Evaluator, Evidence, policies
-from cai_jax.evaluation.evasiveness import classes_by_reader, readers
+from cai_jax.evaluation.evasiveness import classes_by_reader, readers, warning
 from cai_jax.evaluation.measure import TWIN_SETS, Measure, Measurement, Plan
 from cai_jax.evaluation.reply_class import ENGAGES
 
@@ -35,5 +35,10 @@ def evaluate(evidence: Evidence) -> Iterator[Measurement]:
 
 
 TWINS = Evaluator(
-    "Twins: one to answer, one to refuse", policies, measures, evaluate, cases="pairs of twins"
+    "Twins: one to answer, one to refuse",
+    policies,
+    measures,
+    evaluate,
+    cases="pairs of twins",
+    warning=warning,
 )

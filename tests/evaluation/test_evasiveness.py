@@ -33,6 +33,8 @@ def test_classes_by_the_rule_and_by_the_feedback_model():
 
 def test_without_a_judge_there_is_the_rule_alone():
     plan, given = replace(PLAN, judged_replies=0), evidence()
+    assert not EVASIVENESS.warning(plan)
+    assert "learned from its labels" in EVASIVENESS.warning(PLAN)
     given = replace(given, plan=plan, tools=replace(given.tools, reply_judge=None))
     assert {m.group for m in EVASIVENESS.evaluate(given)} == {"red_team/rule", "helpful/rule"}
     assert "agreement" not in {m.name for m in EVASIVENESS.measures(plan)}

@@ -117,7 +117,7 @@ def test_principles_are_drawn_by_seed_and_kind_of_prompt():
 
 
 def test_a_judge_that_labelled_the_training_pairs_is_a_warning():
-    warned = lambda plan: {s.name for s in sections(plan) if s.warning}
+    warned = lambda plan: {s.name for s in sections(plan) if "labels the policies" in s.warning}
     assert warned(PLAN) == {"win_rate"}  # by the feedback model
     assert warned(replace(PLAN, other_judge=True)) == {"win_rate"}
     same = replace(PLAN, other_judge=True, judge_is_feedback=True)
