@@ -5,10 +5,13 @@
 
 Shuffled labels are those of other pairs; with none, the preference model learns from the labelled
 helpfulness pairs alone. What RL-CAI has beyond these two is what AI feedback contributed. The
-second preference model judges all alike: it always learns from AI labels as they are.
+second preference model judges all alike: it always learns from AI labels as they are. So it must not
+choose the policy here, which would be AI feedback by another way: the last one is taken.
 """
 
 from ml_collections import ConfigDict
+
+LAST_POLICY = {"rl.watch_every": 0}
 
 
 def get_config(world: str = "microworld") -> ConfigDict:
@@ -19,9 +22,9 @@ def get_config(world: str = "microworld") -> ConfigDict:
     s.axis = "labels"
     s.seeds = (0, 1, 2)
     s.variations = [
-        dict(name="soft", changes={}),
+        dict(name="soft", changes=LAST_POLICY),
         *(
-            dict(name=kind, changes={"pm_train.labels": kind})
+            dict(name=kind, changes={"pm_train.labels": kind, **LAST_POLICY})
             for kind in ("hard", "shuffled", "none")
         ),
     ]
@@ -44,10 +47,13 @@ def get_config(world: str = "microworld") -> ConfigDict:
         s.figure = ("preference model, harmlessness", "preference model, helpfulness")
         return s
     s.variations += [
-        dict(name="soft, one principle a pair", changes={"feedback.principles_per_pair": 1}),
+        dict(
+            name="soft, one principle a pair",
+            changes={"feedback.principles_per_pair": 1, **LAST_POLICY},
+        ),
         dict(
             name="chain of thought, clamped",
-            changes={"feedback.method": "chain_of_thought"},
+            changes={"feedback.method": "chain_of_thought", **LAST_POLICY},
         ),
     ]
     s.measures += [
