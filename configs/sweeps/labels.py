@@ -5,8 +5,8 @@
 
 Shuffled labels are those of other pairs; with none, the preference model learns from the labelled
 helpfulness pairs alone. What RL-CAI has beyond these two is what AI feedback contributed. The
-second preference model judges all alike: it always learns from AI labels as they are. So it must not
-choose the policy here, which would be AI feedback by another way: the last one is taken.
+second preference model judges all alike: it always learns from AI labels as they are. So it must
+not choose the policy here, which would be AI feedback by another way: the last one is taken.
 """
 
 from ml_collections import ConfigDict
