@@ -1,4 +1,4 @@
-"""Readers of what users bring: prompts, labelled pairs, choices, twins and classed replies.
+"""Readers of prompts, labelled pairs, choices, twins, classed replies and demonstrations.
 
 A format is the fields that its rows have and a function that reads such a row: one function and
 one entry of its reader's formats, such as PROMPT_FORMATS, add one. Rows of prompts and pairs may
@@ -100,6 +100,38 @@ class ClassedReply:
     def prompts(self) -> tuple[Dialogue, ...]:
         """The one that is replied to."""
         return (self.messages,)
+
+
+@dataclass(frozen=True)
+class RevisionDemonstration:
+    """A dialogue, a reply to it, and how the reply is criticised and revised under a principle.
+
+    Where the critique finds no harm, ``revision`` is ``response``.
+    """
+
+    id: str
+    messages: Dialogue
+    response: str
+    critique_request: str
+    critique: str
+    revision_request: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class ChoiceDemonstration:
+    """A dialogue, two replies to it, and how the better one is found."""
+
+    id: str
+    messages: Dialogue
+    question: str
+    option_a: str
+    option_b: str
+    answer: str  # "A" or "B"
+    reasoning: str
+
+
+Demonstration = RevisionDemonstration | ChoiceDemonstration
 
 
 def _text_prompt(row: JsonRow) -> Prompt:
@@ -204,6 +236,29 @@ def _classed_reply(row: JsonRow) -> ClassedReply:
     return ClassedReply(row.id, read_prompt(row).messages, row.text("reply").strip(), label)
 
 
+def _revision_demonstration(row: JsonRow) -> RevisionDemonstration:
+    """A prompt in any format, and the texts of REVISION_FIELDS."""
+    _check_kind(row, "critique_revision")
+    texts = {name: _filled(row, name) for name in REVISION_FIELDS}
+    return RevisionDemonstration(row.id, read_prompt(row).messages, **texts)
+
+
+def _choice_demonstration(row: JsonRow) -> ChoiceDemonstration:
+    """A prompt in any format, and the texts of CHOICE_FIELDS; the options differ."""
+    _check_kind(row, "choice")
+    texts = {name: _filled(row, name) for name in CHOICE_FIELDS}
+    if texts["answer"] not in ("A", "B"):
+        raise row.error(f"field 'answer' must be 'A' or 'B', found {texts['answer']!r}")
+    if texts["option_a"] == texts["option_b"]:
+        raise row.error("fields 'option_a' and 'option_b' are the same; there is nothing to choose")
+    return ChoiceDemonstration(row.id, read_prompt(row).messages, **texts)
+
+
+def _check_kind(row: JsonRow, kind: str) -> None:
+    if row.text("kind") != kind:
+        raise row.error(f"a row with these fields is of kind {kind!r}, found {row.text('kind')!r}")
+
+
 # By the fields that a row of the format has.
 PROMPT_FORMATS: dict[tuple[str, ...], Callable[[JsonRow], Prompt]] = {
     ("prompt",): _text_prompt,
@@ -227,8 +282,17 @@ CHOICE_FORMATS: dict[tuple[str, ...], Callable[[JsonRow], Choice]] = {
     ("messages", "chosen", "rejected"): _chosen_choice,
     ("chosen", "rejected"): _pair_choice,
 }
+# What demonstrations have beside the prompt.
+REVISION_FIELDS = ("response", "critique_request", "critique", "revision_request", "revision")
+CHOICE_FIELDS = ("question", "option_a", "option_b", "answer", "reasoning")
+DEMONSTRATION_FORMATS: dict[tuple[str, ...], Callable[[JsonRow], Demonstration]] = {
+    ("kind", "prompt", *REVISION_FIELDS): _revision_demonstration,
+    ("kind", "messages", *REVISION_FIELDS): _revision_demonstration,
+    ("kind", "prompt", *CHOICE_FIELDS): _choice_demonstration,
+    ("kind", "messages", *CHOICE_FIELDS): _choice_demonstration,
+}
 CATEGORY_FIELDS = ("category", "subset", "name")  # the first that a row has
-Item = TypeVar("Item", Prompt, LabelledPair, Choice, Text, Twins, ClassedReply)
+Item = TypeVar("Item", Prompt, LabelledPair, Choice, Text, Twins, ClassedReply, Demonstration)
 
 
 class HasId(Protocol):
@@ -269,6 +333,12 @@ def read_classed_replies(path: Path) -> list[ClassedReply]:
     """Classed replies of a .jsonl or .jsonl.gz file, in any of REPLY_FORMATS."""
     found = [_read(row, REPLY_FORMATS, "classed reply") for row in jsonl_rows(path)]
     return unique(path, found, "replies")
+
+
+def read_demonstrations(path: Path) -> list[Demonstration]:
+    """Demonstrations of a .jsonl or .jsonl.gz file, in any of DEMONSTRATION_FORMATS."""
+    found = [_read(row, DEMONSTRATION_FORMATS, "demonstration") for row in jsonl_rows(path)]
+    return unique(path, found, "demonstrations")
 
 
 def read_choices(path: Path) -> list[Choice]:
