@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from cai_jax.models.blueprint import DECODER, Blueprint, Model, inside, under
 from cai_jax.models.decoder import Decoder
 from cai_jax.models.heads import PreferenceModel
+from cai_jax.models.io.adapters import ADAPTER_FILE, restore_adapter
 from cai_jax.models.io.checkpoint import restore_trained
 from cai_jax.models.io.pretrained import read_pretrained
 from cai_jax.models.io.sources import ModelSource
@@ -57,7 +58,7 @@ def load_policy(
     if blueprint.lora is None:
         return Model(model.graph, fill_merged(source, model.params))
     update, rest = nnx.split_state(model.params, LoRAParam, ...)
-    trained = restore_trained(source.checkpoints[-1][0], update)
+    trained = _restore(source, update)
     below = base.params if base else fill_merged(source.below, rest)
     return Model(model.graph, nnx.merge_state(below, trained))
 
@@ -72,11 +73,11 @@ def load_preference_model(source: ModelSource, blueprint: Blueprint, mesh: Mesh)
     model = blueprint.abstract(mesh)
     if blueprint.lora is not None:
         trained, base = nnx.split_state(model.params, (LoRAParam, HeadParam), ...)
-        trained = restore_trained(source.checkpoints[-1][0], trained)
+        trained = _restore(source, trained)
         decoder = fill_merged(source.below, inside(DECODER, base))
         return Model(model.graph, nnx.merge_state(trained, under(DECODER, decoder)))
     if source.checkpoints:
-        trained = restore_trained(source.checkpoints[-1][0], _in_float32(model.params))
+        trained = _restore(source, _in_float32(model.params))
         return Model(model.graph, cast(trained, blueprint.dtype))
     head, base = nnx.split_state(model.params, HeadParam, ...)
     weights = _classifier_head(source)
@@ -97,12 +98,11 @@ def fill_merged(source: ModelSource, wanted: nnx.State) -> nnx.State:
         names = source.family.names
         return read_pretrained(source.weights, source.config, names, wanted, others)
     _require(source, "policy")
-    folder, info = source.checkpoints[-1]
     whole = _in_float32(wanted)
-    if info.lora is None:
-        return cast(restore_trained(folder, whole), _storage_dtype(wanted))
+    if source.lora is None:
+        return cast(_restore(source, whole), _storage_dtype(wanted))
     program = merge_programs(source, wanted)[-1]
-    update = restore_trained(folder, program.args[1])
+    update = _restore(source, program.args[1])
     return program(fill_merged(source.below, whole), update)
 
 
@@ -147,10 +147,17 @@ def load_whole(source: ModelSource, mesh: Mesh) -> tuple[nnx.State, jax.Array | 
 
 def load_update(source: ModelSource, mesh: Mesh) -> nnx.State:
     """The parameters that the source's last checkpoint holds."""
-    folder, info = source.checkpoints[-1]
-    make = preference_blueprint if info.kind == "preference" else policy_blueprint
+    make = preference_blueprint if source.kind == "preference" else policy_blueprint
     _, trained, _ = make(source, FLOAT32).abstract_trainable(mesh)
-    return restore_trained(folder, trained)
+    return _restore(source, trained)
+
+
+def _restore(source: ModelSource, wanted: nnx.State) -> nnx.State:
+    """What the source's last checkpoint holds: one of ours, or a PEFT adapter."""
+    folder = source.checkpoints[-1][0]
+    if (folder / ADAPTER_FILE).is_file():
+        return restore_adapter(folder, wanted, source.family.names)
+    return restore_trained(folder, wanted)
 
 
 def _in_float32(wanted: nnx.State) -> nnx.State:

