@@ -21,6 +21,7 @@ from cai_jax.data.splits import ZONES, Purpose
 
 Stage = Literal[
     "pretrain",
+    "warm_up",
     "sl_data",
     "sl_train",
     "feedback",
@@ -163,6 +164,9 @@ class DataConfig:
     helpfulness_pairs: Text = setting("datasets/helpfulness_pairs.jsonl", "labelled, to train on")
     harmlessness_pairs: Text = setting("datasets/harmlessness_pairs.jsonl", "labelled, for audits")
     twins: Text = setting("datasets/twins.jsonl", "a prompt to answer and its twin to refuse")
+    demonstrations: Text = setting(
+        "datasets/demonstrations.jsonl", "of critiques, revisions and choices: warm_up's"
+    )
     evasiveness: Text = setting("datasets/evasiveness.jsonl", "replies, classed by people")
     second_model_percent: int = _share("second_model", 10, "for a second preference model")
     development_percent: int = _share("development", 10, "to choose methods and wordings by")
@@ -207,6 +211,25 @@ class SLDataConfig:
     rounds: Count = setting(2, "of critique and revision")
     critique: bool = setting(True, "False: direct revision, without a critique before it")
     few_shots: Natural = setting(1, "examples drawn from the constitution for each prompt")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class WarmUpConfig:
+    """A low-rank adapter of the run's model, trained on written demonstrations of the form.
+
+    It criticises, revises and gives feedback. What answers, and is compared, is the model without.
+    """
+
+    source: str = setting("", "the adapter, ours or PEFT's, of model.source; empty: see epochs")
+    epochs: Natural = setting(0, "passes over data.demonstrations; 0: none is trained here")
+    lora: LoRAFields = LoRAFields()
+    trained_layers: Natural = setting(0, "the last ones; 0: all")
+    batch_size: Count = setting(4, "packed rows an update")
+    micro_batches: Count = execution(1, "parts of a batch, computed one after another")
+    sequence_length: Length = setting(384, "tokens a packed row")
+    learning_rate: Positive = setting(5e-4, "after the warm-up")
+    warmup_steps: Natural = setting(10, "updates until the full learning rate")
+    max_grad_norm: Positive = setting(1.0, "longer gradients are clipped to this norm")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -389,6 +412,7 @@ class Config:
     constitution: ConstitutionConfig = ConstitutionConfig()
     data: DataConfig = DataConfig()
     generation: GenerationConfig = GenerationConfig()
+    warm_up: WarmUpConfig = WarmUpConfig()
     sl_data: SLDataConfig = SLDataConfig()
     sl_train: SLTrainConfig = SLTrainConfig()
     feedback: FeedbackConfig = FeedbackConfig()
@@ -467,6 +491,13 @@ def _contradictions(c: Config) -> Iterator[str]:
             f"config.rl.batch_size: {c.rl.batch_size} is not a multiple of samples_per_prompt = "
             f"{c.rl.samples_per_prompt}"
         )
+    if c.warm_up.source and c.warm_up.epochs:
+        yield (
+            f"config.warm_up.source: {c.warm_up.source}, but config.warm_up.epochs = "
+            f"{c.warm_up.epochs} trains another; empty one, or set the other to 0"
+        )
+    if c.warm_up.epochs and not c.warm_up.lora.rank:
+        yield "config.warm_up.lora.rank: 0, but a warm-up is a low-rank update; raise it"
     for where, stage in (("sl_train", c.sl_train), ("pm_train", c.pm_train), ("rl", c.rl)):
         if stage.trained_layers and not stage.lora.rank:
             yield (
@@ -512,8 +543,11 @@ def _contradictions(c: Config) -> Iterator[str]:
 
 def batch_parts(c: Config) -> dict[str, tuple[int, int, str]]:
     """By block: rows a batch, parts that it is computed in, and the fields that say how many."""
-    stages: dict[str, SLTrainConfig | PMTrainConfig | PretrainConfig | DirectConfig]
-    stages = {"sl_train": c.sl_train, "pm_train": c.pm_train, "rl.direct": c.rl.direct}
+    stages: dict[
+        str, WarmUpConfig | SLTrainConfig | PMTrainConfig | PretrainConfig | DirectConfig
+    ] = {"sl_train": c.sl_train, "pm_train": c.pm_train, "rl.direct": c.rl.direct}
+    if c.warm_up.epochs:
+        stages["warm_up"] = c.warm_up
     if c.pretrain:
         stages["pretrain"] = c.pretrain
     parts = {n: (s.batch_size, s.micro_batches, "micro_batches") for n, s in stages.items()}

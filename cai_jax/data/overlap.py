@@ -9,8 +9,8 @@ from rensa import RMinHash
 
 from cai_jax.data.splits import PURPOSES, normalized
 
-FEW_SHOTS = "few-shots"
-ORDER = (*PURPOSES, FEW_SHOTS)  # a turn is compared with those of purposes before its own
+FEW_SHOTS, DEMONSTRATIONS = "few-shots", "demonstrations"
+ORDER = (*PURPOSES, FEW_SHOTS, DEMONSTRATIONS)  # a turn is compared with those of purposes before its own
 SHINGLE = 5  # characters
 THRESHOLD = 0.5  # one word of seven or eight is another
 BANDS, ROWS = 24, 3  # of a signature: finds 96 % of pairs at the threshold, 99.7 % at 0.6

@@ -16,7 +16,7 @@ from cai_jax.models.decoder import Decoder
 from cai_jax.models.heads import PolicyWithValue, PreferenceModel
 from cai_jax.models.io.checkpoint import CheckpointInfo
 from cai_jax.models.io.load import load_policy, load_preference_model, loading_programs
-from cai_jax.models.io.sources import ModelSource, cache_folder, resolve
+from cai_jax.models.io.sources import ModelSource, cache_folder, resolve, update_info
 from cai_jax.parallel.devices import attention_kernel, compute_dtype
 from cai_jax.parallel.mesh import decoding_mesh, make_mesh
 from cai_jax.parallel.program import Program
@@ -126,6 +126,36 @@ class Models:
             cache = cache_folder(self._config.model.cache)
             self._sources[name] = resolve(name or self.base_name, cache)
         return self._sources[name]
+
+    @property
+    def critic_source(self) -> ModelSource:
+        """Criticises, revises, and gives feedback unless the config names another model for that.
+
+        It is the model that the run starts from, with the adapter of the warm-up if there is one,
+        whether or not that stage has run.
+        """
+        c, below = self._config.warm_up, self.source()
+        if c.epochs:
+            info = CheckpointInfo("policy", "", lora_config(c.lora))
+            return below.trained(self.checkpoint("warm_up"), info)
+        if not c.source:
+            return below
+        with naming("config.warm_up.source"):
+            folder = Path(c.source)
+            info = update_info(folder)
+            if info.kind != "policy" or info.lora is None:
+                raise ValueError(f"{folder} holds no low-rank update of a language model")
+            return below.trained(folder, info)
+
+    @property
+    def critic_name(self) -> str:
+        """Where the critic comes from."""
+        trained = str(self.checkpoint("warm_up")) if self._config.warm_up.epochs else ""
+        return self._config.warm_up.source or trained or self.base_name
+
+    def feedback_source(self, named: str) -> ModelSource:
+        """The feedback model: the one that is named, or the critic."""
+        return self.source(named) if named else self.critic_source
 
     def policy_source(self, named: str | Policy) -> ModelSource:
         """The source of a policy, or of one of ``POLICIES``, whether or not its stages have run."""

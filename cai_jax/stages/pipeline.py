@@ -1,11 +1,22 @@
 """The stages in the order in which they run."""
 
 from cai_jax.config import Config
-from cai_jax.stages import evaluate, feedback, pm_train, pretrain, report, rl, sl_data, sl_train
+from cai_jax.stages import (
+    evaluate,
+    feedback,
+    pm_train,
+    pretrain,
+    report,
+    rl,
+    sl_data,
+    sl_train,
+    warm_up,
+)
 from cai_jax.stages.stage import Stage
 
 STAGES: tuple[Stage, ...] = (
     pretrain.STAGE,
+    warm_up.STAGE,
     sl_data.STAGE,
     sl_train.STAGE,
     feedback.STAGE,
@@ -18,10 +29,12 @@ STAGES: tuple[Stage, ...] = (
 
 
 def stages_of(config: Config) -> list[Stage]:
-    """The stages of a run; two of them are there only where the config asks for their model."""
+    """The stages of a run; some are there only where the config asks for their model."""
     left_out = set()
     if not config.pretrain:
         left_out.add("pretrain")
+    if not config.warm_up.epochs:
+        left_out.add("warm_up")
     if not config.second_model.prompts:
         left_out.add("second_model")
     return [stage for stage in STAGES if stage.name not in left_out]

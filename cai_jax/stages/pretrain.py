@@ -24,7 +24,6 @@ from cai_jax.models.params import init_on_mesh
 from cai_jax.parallel import hosts
 from cai_jax.parallel.mesh import abstract_batch
 from cai_jax.prompts.chat import ChatFormat, load_tokenizer
-from cai_jax.prompts.messages import Message
 from cai_jax.prompts.word_tokenizer import word_tokenizer
 from cai_jax.stages.engines import load_function, stage_seed
 from cai_jax.stages.models import PRETRAINED
@@ -32,6 +31,7 @@ from cai_jax.stages.stage import Inputs, Outcome, Stage
 from cai_jax.stages.training import (
     Training,
     check_lengths,
+    dialogue_row,
     packed_batches,
     packed_tokens,
     survey_batches,
@@ -52,7 +52,9 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     hosts.sync("the model's config")
     source = ModelSource(model)
 
-    rows = [_row(chat, f"{n:07d}", d.messages, d.learned) for n, d in enumerate(dialogues)]
+    rows = [
+        dialogue_row(chat, f"{n:07d}", d.messages, d.learned) for n, d in enumerate(dialogues)
+    ]
     check_lengths("pretrain", (len(row.tokens) for row in rows), settings.sequence_length)
     write_records(folder / "dialogues", rows, TrainingDialogue)
     parts = [Part(folder / "dialogues", 1.0)]
@@ -129,20 +131,6 @@ def _fields(settings: PretrainConfig, chat: ChatFormat) -> dict[str, Any]:
         "pad_token_id": chat.tokenizer.pad_token_id,
         "dtype": "float32",
     }
-
-
-def _row(
-    chat: ChatFormat, id_: str, messages: tuple[Message, ...], learned: int
-) -> TrainingDialogue:
-    """A dialogue's ids; the mask is 1 on the last ``learned`` of the assistant's turns."""
-    tokens = [*chat.prompt_ids(messages[:-1]), *chat.reply_ids(messages[-1].text)]
-    mask = [0] * len(tokens)
-    turns = [i for i, m in enumerate(messages) if m.role == "assistant"][-learned:]
-    for turn in turns:
-        start = len(chat.prompt_ids(messages[:turn]))
-        end = start + len(chat.reply_ids(messages[turn].text))
-        mask[start:end] = [1] * (end - start)
-    return TrainingDialogue(id_, tuple(tokens), tuple(mask))
 
 
 def _extra(inputs: Inputs) -> Any:

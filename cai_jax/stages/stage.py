@@ -150,5 +150,11 @@ def open_run(config: Config, devices: Any = None, ahead: bool = False) -> Run:
         config,
         workdir,
         models,
-        Data(config.constitution, config.data, config.evaluate.benchmarks, config.seed),
+        Data(
+            config.constitution,
+            config.data,
+            config.evaluate.benchmarks,
+            config.seed,
+            demonstrated=bool(config.warm_up.source or config.warm_up.epochs),
+        ),
     )

@@ -13,7 +13,8 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from cai_jax.config import PMTrainConfig, PretrainConfig, SLTrainConfig
+from cai_jax.config import PMTrainConfig, PretrainConfig, SLTrainConfig, WarmUpConfig
+from cai_jax.data.rows import TrainingDialogue
 from cai_jax.data.tasks import CausalLMConverter, Part, batches, mixture
 from cai_jax.learning.history import Scalars, open_history
 from cai_jax.learning.loop import train
@@ -34,6 +35,8 @@ from cai_jax.models.io.load import fill_merged, merge_programs
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel import hosts
 from cai_jax.parallel.program import Program
+from cai_jax.prompts.chat import ChatFormat
+from cai_jax.prompts.messages import Dialogue
 from cai_jax.stages.engines import MEMORY_REMEDY, stage_seed, with_remedy
 
 log = logging.getLogger("cai_jax")
@@ -161,7 +164,9 @@ def survey_batches(batches: Iterable[Batch], tokens_of: Callable[[Batch], int]) 
     return Survey(count, tokens, hashed.hexdigest()[:16])
 
 
-def optimizer_of(settings: SLTrainConfig | PMTrainConfig) -> optax.GradientTransformation:
+def optimizer_of(
+    settings: WarmUpConfig | SLTrainConfig | PMTrainConfig,
+) -> optax.GradientTransformation:
     """Adam as a training stage asks for it."""
     return make_optimizer(settings.learning_rate, settings.warmup_steps, settings.max_grad_norm)
 
@@ -178,7 +183,7 @@ def fill_rows(batch: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
 def packed_batches(
     name: str,
     parts: Sequence[Part],
-    settings: PretrainConfig | SLTrainConfig,
+    settings: PretrainConfig | WarmUpConfig | SLTrainConfig,
     vocab_size: int,
     seed: int,
 ) -> Iterator[Batch]:
@@ -199,6 +204,20 @@ def packed_batches(
         weight = filled.pop("weight")
         filled["loss_mask"] = (filled["loss_mask"] * weight[:, None]).astype(np.int32)
         yield filled
+
+
+def dialogue_row(
+    chat: ChatFormat, id_: str, messages: Dialogue, learned: int
+) -> TrainingDialogue:
+    """A dialogue's ids; the mask is 1 on the last ``learned`` of the assistant's turns."""
+    tokens = [*chat.prompt_ids(messages[:-1]), *chat.reply_ids(messages[-1].text)]
+    mask = [0] * len(tokens)
+    turns = [i for i, m in enumerate(messages) if m.role == "assistant"][-learned:]
+    for turn in turns:
+        start = len(chat.prompt_ids(messages[:turn]))
+        end = start + len(chat.reply_ids(messages[turn].text))
+        mask[start:end] = [1] * (end - start)
+    return TrainingDialogue(id_, tuple(tokens), tuple(mask))
 
 
 def check_lengths(name: str, lengths: Iterable[int], limit: int) -> None:

@@ -168,6 +168,19 @@ def resolve(source: str, cache: Path) -> ModelSource:
     )
 
 
+def update_info(folder: Path) -> CheckpointInfo:
+    """What a checkpoint of ours or a PEFT adapter is, whatever model it names below it.
+
+    Raises:
+      ValueError: the folder holds neither.
+    """
+    if (folder / MODEL_FILE).is_file():
+        return read_info(folder)
+    if (folder / ADAPTER_FILE).is_file():
+        return read_adapter_info(folder)
+    raise ValueError(f"{folder}: no {MODEL_FILE} and no {ADAPTER_FILE}; name an adapter's folder")
+
+
 def _base_of_adapter(folder: Path, named: str) -> str:
     """The source of the model that a PEFT adapter names: PEFT says ORG/NAME of a repository."""
     for path in (folder / named, Path(named)):  # beside the adapter, as ``convert`` writes it
