@@ -51,6 +51,19 @@ def test_hash_covers_texts_and_not_comments(tmp_path):
         ("question: Which is kinder?", "question: ''", ["line 15", "question", "empty"]),
         ("authors: [us]", "authors: [us", ["not valid YAML", "line"]),
         ("name: tiny", "- tiny", ["not valid YAML"]),
+        *(
+            (
+                "tags: [tone]\n    critique",
+                f"tags: [tone]\n    weight: {weight}\n    critique",
+                ["line 9", "critique_revision[0].weight", "a number from 0.001", "0.5 or 2"],
+            )
+            for weight in ("0", "-1", "often", "true", ".nan", ".inf", "1e9", "[2]", "''")
+        ),
+        (
+            "answer: A",
+            "answer: A, weight: 2",
+            ["line 20", "multiple_choice[0]: weight", "is not a field"],
+        ),
         ('version: "1"\n', 'version: "1"\nversion: "2"\n', ["line 3", "appears twice"]),
     ],
 )
@@ -64,6 +77,15 @@ def test_bad_files_name_line_field_and_remedy(tmp_path, old, new, words):
         load_constitution(path)
     for word in [str(path), *words]:
         assert word in str(error.value)
+
+
+def test_a_weight_is_one_unless_it_is_given(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(MINIMAL.replace("    question", "    weight: 2.5\n    question", 1), "utf-8")
+    found = load_constitution(path)
+    assert (found.critique_revision[0].weight, found.feedback[0].weight) == (1.0, 2.5)
+    path.write_text(MINIMAL, encoding="utf-8")
+    assert load_constitution(path).content_hash() != found.content_hash()  # draws differ
 
 
 def test_missing_empty_and_binary_files(tmp_path):

@@ -75,7 +75,7 @@ def test_prompts_in_every_format(tmp_path):
     )
     assert read_prompts(path) == [
         Prompt("x", (user(MARKED),)),  # a mark inside a text opens no turn
-        Prompt("line-2", READ_TURNS, "g"),
+        Prompt("line-2", READ_TURNS, "g", ("a",)),
         Prompt("line-3", (user("Human: hi\n\nAssistant:"),)),
     ]
 
