@@ -158,9 +158,7 @@ def tell(method: str, heard: dict[str, Any]) -> None:
         )
 
 
-def _to_judge(
-    inputs: Inputs, item: str, prompt: Dialogue, first: str, second: str
-) -> ResponsePair:
+def _to_judge(inputs: Inputs, item: str, prompt: Dialogue, first: str, second: str) -> ResponsePair:
     """A pair, with the principles that it is compared under."""
     principles = draw_principles(
         inputs.constitution.feedback,

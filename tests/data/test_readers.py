@@ -167,6 +167,7 @@ BAD = [
     (json.dumps({"messages": TURNS[:1]}), ["line 1", "'system'", "user's turn"]),
     ('{"prompt": "a", "group": 3}\n', ["line 1", "'group'", "3"]),
     ('{"prompt": "a", "group": " "}\n', ["line 1", "'group'", "non-empty"]),
+    ('{"prompt": "a", "tags": [3]}\n', ["line 1", "'tags'", "texts"]),
     ('{"prompt": "half \\ud83d"}\n', ["line 1", "surrogate"]),
 ]
 
