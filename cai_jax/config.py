@@ -209,6 +209,9 @@ class SLDataConfig:
     helpful_prompts: Natural = setting(12, "how many are answered")
     helpful_samples: Count = setting(1, "responses to each helpfulness prompt")
     rounds: Count = setting(2, "of critique and revision")
+    draw_by_tag: float = setting(
+        1.0, "times likelier that a principle with a tag of the prompt is drawn", ge=1, le=1e6
+    )
     critique: bool = setting(True, "False: direct revision, without a critique before it")
     few_shots: Natural = setting(1, "examples drawn from the constitution for each prompt")
 

@@ -6,7 +6,8 @@ comments or layout. Every artifact made under the constitution records it.
 
 import hashlib
 import json
-from collections.abc import Collection, Set
+import math
+from collections.abc import Callable, Collection, Set
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -16,13 +17,17 @@ import yaml
 
 @dataclass(frozen=True)
 class CritiquePrinciple:
-    """A principle of the supervised stage: a request for a critique, and one for a revision."""
+    """A principle of the supervised stage: a request for a critique, and one for a revision.
+
+    ``weight`` says how often it is drawn, beside the others.
+    """
 
     id: str
     author: str
     tags: tuple[str, ...]
     critique_request: str
     revision_request: str
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,8 @@ class FeedbackPrinciple:
     """A principle of the feedback stage.
 
     ``question`` asks which of two responses is better. ``principle`` and ``opposite`` are system
-    prompts for an assistant that follows the principle and for one that violates it.
+    prompts for an assistant that follows the principle and for one that violates it. ``weight``
+    says how often it is drawn, beside the others.
     """
 
     id: str
@@ -39,6 +45,7 @@ class FeedbackPrinciple:
     question: str
     principle: str
     opposite: str
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,7 @@ class ChoiceExample:
     reasoning: str = ""
 
 
+WEIGHTS = (1e-3, 1e3)  # the lowest and the highest: a draw must be able to reach every principle
 ABOUT = {"name", "version", "description", "authors"}  # what is no text of a model
 
 
@@ -177,11 +185,11 @@ class _Reader:
 
     def entry(self, node: yaml.Node, where: str, kind: type[_Entry], without: Set[str]) -> _Entry:
         names = {f.name for f in fields(kind)} - without
-        found = self.mapping(node, where, names, set())
+        found = self.mapping(node, where, names - {"weight"}, names & {"weight"})
+        readers: dict[str, Callable[[yaml.Node, str], Any]]
+        readers = {"tags": self.texts, "weight": self.weight}
         values: dict[str, Any] = {
-            name: self.texts(value, f"{where}.{name}")
-            if name == "tags"
-            else self.text(value, f"{where}.{name}")
+            name: readers.get(name, self.text)(value, f"{where}.{name}")
             for name, value in found.items()
         }
         self.unique(values["id"], found["id"], f"{where}.id", node.start_mark.line + 1)
@@ -225,6 +233,16 @@ class _Reader:
         if not isinstance(node, yaml.SequenceNode) or not node.value:
             self.fail(node, where, "must be a list with at least one text")
         return tuple(self.text(item, f"{where}[{i}]") for i, item in enumerate(node.value))
+
+    def weight(self, node: yaml.Node, where: str) -> float:
+        low, high = WEIGHTS
+        try:
+            found = float(node.value)
+        except (TypeError, ValueError):
+            found = math.nan
+        if not low <= found <= high:
+            self.fail(node, where, f"must be a number from {low:g} to {high:g}, such as 0.5 or 2")
+        return found
 
     def fail(self, node: yaml.Node | None, where: str, problem: str) -> NoReturn:
         line = f", line {node.start_mark.line + 1}" if node is not None else ""

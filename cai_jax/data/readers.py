@@ -33,6 +33,7 @@ class Prompt:
     id: str
     messages: Dialogue
     group: str = ""  # rows of one group are split as one; empty: by the user's first turn
+    tags: tuple[str, ...] = ()  # kinds of harm that it asks for, as principles are tagged
 
 
 @dataclass(frozen=True)
@@ -308,8 +309,11 @@ Grouped = TypeVar("Grouped", Prompt, LabelledPair)
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """Prompts of a .jsonl or .jsonl.gz file, in any of PROMPT_FORMATS; ``id`` is optional."""
-    return unique(path, [read_prompt(row) for row in jsonl_rows(path)], "prompts")
+    """Prompts of a .jsonl or .jsonl.gz file, in any of PROMPT_FORMATS.
+
+    ``id`` and ``tags`` are optional.
+    """
+    return unique(path, [_tagged(row, read_prompt(row)) for row in jsonl_rows(path)], "prompts")
 
 
 def read_prompt(row: JsonRow) -> Prompt:
@@ -429,6 +433,11 @@ def _read(
 def _in_group(row: JsonRow, item: Grouped) -> Grouped:
     named = row.fields.get("group") is not None
     return replace(item, group=_filled(row, "group")) if named else item
+
+
+def _tagged(row: JsonRow, prompt: Prompt) -> Prompt:
+    named = row.fields.get("tags") is not None
+    return replace(prompt, tags=tuple(_texts(row, "tags"))) if named else prompt
 
 
 def unique(path: Path, items: list[Identified], what: str) -> list[Identified]:

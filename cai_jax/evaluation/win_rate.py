@@ -12,6 +12,7 @@ from itertools import combinations
 
 import numpy as np
 
+from cai_jax.constitution.draw import draw_principles
 from cai_jax.constitution.schema import FeedbackPrinciple
 from cai_jax.evaluation.elo import Games, rate
 from cai_jax.evaluation.evaluator import Evaluator, Evidence, Judge, Tools, numbered
@@ -92,7 +93,7 @@ def matches(evidence: Evidence, judge: Judge) -> list[Match]:
             found.append(Match(one, other, group, prompt, a.usable and b.usable, 0.5))
             # Drawn by prompt: all policies and samples are judged under the same principles.
             item = a.row.id.rpartition("/")[0]
-            drawn = draw_principles(
+            drawn = principles_of(
                 judge.principles, group, judge.per_pair, evidence.seed, repr(prompt)
             )
             pairs.append(
@@ -105,7 +106,7 @@ def matches(evidence: Evidence, judge: Judge) -> list[Match]:
     return found
 
 
-def draw_principles(
+def principles_of(
     principles: tuple[FeedbackPrinciple, ...], group: str, count: int, seed: int, item: str
 ) -> tuple[FeedbackPrinciple, ...]:
     """Principles that replies to one prompt are compared under, at most ``count``.
@@ -115,8 +116,7 @@ def draw_principles(
     helpful = tuple(p for p in principles if HELPFULNESS in p.tags)
     fit = helpful if group == "helpful" and helpful else principles
     rng = named_rng(seed, "win_rate", "principles", item)
-    chosen = rng.choice(len(fit), size=min(count, len(fit)), replace=False)
-    return tuple(fit[int(i)] for i in chosen)
+    return draw_principles(fit, min(count, len(fit)), rng)
 
 
 def outcome_of(judgement: Judgement, margin: float) -> float:

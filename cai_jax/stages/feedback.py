@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cai_jax.config import ConfigError
-from cai_jax.constitution.schema import FeedbackPrinciple
+from cai_jax.constitution.draw import draw_principles
 from cai_jax.data.readers import Prompt
 from cai_jax.data.records import write_records
 from cai_jax.data.rows import Comparison, Reply
@@ -21,6 +21,7 @@ from cai_jax.generation.sampling import Sampling
 from cai_jax.keys import named_key, named_rng
 from cai_jax.models.blueprint import Model
 from cai_jax.parallel.program import Program
+from cai_jax.prompts.messages import Dialogue
 from cai_jax.rl.reward import usable
 from cai_jax.stages.data import Selection, first, repeated
 from cai_jax.stages.engines import (
@@ -119,8 +120,7 @@ def audit_labeler(inputs: Inputs, labeler: Labeler) -> dict[str, dict[str, float
         for pair in inputs.rows(half):
             flip = bool(named_rng(inputs.seed, "audit", "flip", pair.id).integers(2))
             options = (pair.rejected, pair.chosen) if flip else (pair.chosen, pair.rejected)
-            principles = draw_principles(inputs, pair.id)
-            pairs.append(ResponsePair(pair.id, pair.messages, *options, principles))
+            pairs.append(_to_judge(inputs, pair.id, pair.messages, *options))
             truth.append(not flip)
         result = audit(labeler.judge(pairs), truth, baselines(pairs, truth))
         out[half] = {
@@ -158,13 +158,14 @@ def tell(method: str, heard: dict[str, Any]) -> None:
         )
 
 
-def draw_principles(inputs: Inputs, item: str) -> tuple[FeedbackPrinciple, ...]:
-    """The principles that one pair is compared under."""
-    principles = inputs.constitution.feedback
-    rng = named_rng(inputs.seed, "feedback", "principles", item)
-    count = inputs.config.feedback.principles_per_pair
-    chosen = rng.choice(len(principles), size=count, replace=False)
-    return tuple(principles[int(i)] for i in chosen)
+def _to_judge(inputs: Inputs, item: str, prompt: Dialogue, first: str, second: str) -> ResponsePair:
+    """A pair, with the principles that it is compared under."""
+    principles = draw_principles(
+        inputs.constitution.feedback,
+        inputs.config.feedback.principles_per_pair,
+        named_rng(inputs.seed, "feedback", "principles", item),
+    )
+    return ResponsePair(item, prompt, first, second, principles)
 
 
 def _sample_pairs(inputs: Inputs, sampler: Generator, prompts: list[Prompt]) -> list[ResponsePair]:
@@ -174,8 +175,7 @@ def _sample_pairs(inputs: Inputs, sampler: Generator, prompts: list[Prompt]) -> 
         prompts, _sample(inputs, sampler, prompts, "responses", 2), strict=True
     ):
         if one and other and one != other:
-            principles = draw_principles(inputs, prompt.id)
-            pairs.append(ResponsePair(prompt.id, prompt.messages, one, other, principles))
+            pairs.append(_to_judge(inputs, prompt.id, prompt.messages, one, other))
     return pairs
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cai_jax.config import ConfigError
+from cai_jax.constitution.draw import draw_principles
 from cai_jax.constitution.schema import CritiqueExample, CritiquePrinciple
 from cai_jax.data.readers import Prompt
 from cai_jax.data.records import write_records
@@ -133,9 +134,14 @@ class _Writer:
         return self.few_shots.draw(f"{draft.prompt.id}/{draft.round}", draft.prompt.messages)
 
     def _draw_principle(self, draft: Draft, number: int) -> Draft:
-        rng = named_rng(self.inputs.seed, "sl_data", "principle", draft.prompt.id, number)
-        principles = self.inputs.constitution.critique_revision
-        return replace(draft, round=number, principle=principles[rng.integers(len(principles))])
+        (principle,) = draw_principles(
+            self.inputs.constitution.critique_revision,
+            1,
+            named_rng(self.inputs.seed, "sl_data", "principle", draft.prompt.id, number),
+            draft.prompt.tags,
+            self.inputs.config.sl_data.draw_by_tag,
+        )
+        return replace(draft, round=number, principle=principle)
 
     def _keep_parsed(
         self,

@@ -69,7 +69,7 @@ def test_unknown_preset():
             ["evaluate.helpful_prompts", "for evaluation"],
         ),
         ("--config.generation.context_tokens=9999", ["config.generation.context_tokens", "8192"]),
-        ("--config.sl_data.few_shots=9", ["config.sl_data.few_shots", "3"]),
+        ("--config.sl_data.few_shots=9", ["config.sl_data.few_shots", "has 5"]),
         ("--config.data.red_team_prompts=/dev/null", ["/dev/null"]),
         ("--config.model.source=nowhere", ["nowhere", "pypi:"]),
         ("--config.model.source=pypi:six==1.16.0", ["SHA-256", "#sha256="]),

@@ -1,22 +1,40 @@
 """Constitutions: what is shipped, and how bad ones are refused."""
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT
 from minimal_constitution import MINIMAL
 
 from cai_jax.constitution.schema import ConstitutionError, load_constitution
+from cai_jax.data.jsonl import jsonl_rows
+from cai_jax.data.overlap import FEW_SHOTS, Turn, overlap_of
+from cai_jax.data.readers import read_prompt
+from cai_jax.prompts.few_shots import topic_words
+from cai_jax.prompts.messages import first_user_text
 
 FILES = sorted((ROOT / "constitutions").glob("*.yaml"))
+HARMLESS, HARMLESS_10 = (
+    load_constitution(ROOT / "constitutions" / f"{name}.yaml")
+    for name in ("harmless", "harmless_10")
+)
+GENERAL = "general"
+_HARMS = """
+violence weapons crime fraud dishonesty malware privacy hate harassment self-harm drugs sexual
+extremism misinformation false-premise dangerous-advice manipulation cruelty animals child-safety
+about-itself jailbreak
+"""
+HARMS = _HARMS.split()  # tags of prompts and principles; constitutions/README.md lists them
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_shipped_constitutions_are_complete(path: Path):
     c = load_constitution(path)
     assert c.name == path.stem
-    assert len(c.critique_revision) >= 16
-    assert len(c.feedback) >= 16
+    for principles in (c.critique_revision, c.feedback):
+        assert len(principles) == 10 if path.stem.endswith("_10") else len(principles) >= 16
     assert c.critique_examples
     for examples in (c.choice_examples, c.thought_examples):
         answers = [e.answer for e in examples]
@@ -28,6 +46,79 @@ def test_shipped_constitutions_are_complete(path: Path):
 def test_shipped_constitutions_differ():
     assert len(FILES) >= 2
     assert len({load_constitution(path).content_hash() for path in FILES}) == len(FILES)
+
+
+@pytest.mark.parametrize("part", ["critique_revision", "feedback"])
+def test_half_of_the_draws_are_general(part):
+    principles = getattr(HARMLESS, part)
+    general = [GENERAL in p.tags for p in principles]
+    assert general == sorted(general, reverse=True)  # the general ones stand first
+    assert np.average(general, weights=[p.weight for p in principles]) == pytest.approx(0.5, 0.02)
+    assert sum(GENERAL in p.tags for p in getattr(HARMLESS_10, part)) > 5
+
+
+@pytest.mark.parametrize("part", ["critique_revision", "feedback"])
+def test_every_kind_of_harm_has_a_principle(part):
+    tags = {tag for p in getattr(HARMLESS, part) for tag in p.tags}
+    assert tags == {GENERAL, "helpfulness", "tone", *HARMS}
+    assert len([p for p in HARMLESS.feedback if "helpfulness" in p.tags]) >= 3  # of win rates
+
+
+def test_contrasts_have_frames_of_their_own():
+    """One frame for all would add up to one principle, whatever clause follows."""
+    opening = lambda text: " ".join(text.split()[:5])
+    for c in (HARMLESS, HARMLESS_10):
+        openings = {opening(p.principle) for p in c.feedback}
+        assert len(openings) == len(c.feedback)
+        assert {opening(p.opposite) for p in c.feedback}.isdisjoint(
+            {p.principle for p in c.feedback}
+        )
+        for p in c.feedback:  # a reply is likelier under one for what it does, not for its length
+            assert abs(len(p.principle.split()) - len(p.opposite.split())) <= 3
+
+
+def test_few_shots_show_that_a_reply_may_stand():
+    kept = [e for e in HARMLESS.critique_examples if e.revision == e.response]
+    assert (len(HARMLESS.critique_examples), len(kept)) == (5, 1)
+    assert (len(HARMLESS.choice_examples), len(HARMLESS.thought_examples)) == (6, 4)
+    requests = {(p.critique_request, p.revision_request) for p in HARMLESS.critique_revision}
+    asked = {(e.critique_request, e.revision_request) for e in HARMLESS.critique_examples}
+    assert asked <= requests  # what is asked there is what models are asked
+    for field in ("critique_examples", "choice_examples", "thought_examples"):
+        assert getattr(HARMLESS, field) == getattr(HARMLESS_10, field)
+
+
+@pytest.mark.parametrize("c", [HARMLESS, HARMLESS_10], ids=lambda c: c.name)
+def test_every_revision_request_lets_a_harmless_reply_stand(c):
+    stands = re.compile(r"^(If|An?) .*(repeat|again|once more|same|chang|keep|as it was|stays)")
+    for p in c.critique_revision:
+        *_, last = re.split(r"(?<=\.) ", p.revision_request)
+        assert stands.search(last), p.id
+
+
+def test_few_shots_are_near_no_row_of_the_datasets():
+    files = sorted((ROOT / "datasets").glob("*.jsonl"))
+    rows = [(file.name, row) for file in files for row in jsonl_rows(file)]
+    said = [
+        Turn("audit", f"{name} {row.id}", row.fields[field])
+        for name, row in rows
+        for field in ("prompt", "safe", "unsafe")
+        if isinstance(row.fields.get(field), str)
+    ]
+    said += [
+        Turn("audit", f"{name} {row.id}", first_user_text(read_prompt(row).messages))
+        for name, row in rows
+        if "messages" in row.fields
+    ]
+    assert len(said) > 1000
+    shots = (*HARMLESS.critique_examples, *HARMLESS.choice_examples, *HARMLESS.thought_examples)
+    found = overlap_of([*said, *(Turn(FEW_SHOTS, e.id, e.prompt) for e in shots)])
+    assert not found.near_duplicates, found.worst
+    for e in shots:  # in other words, on the same thing
+        topic = topic_words(e.prompt)
+        for turn in said:
+            other = topic_words(turn.text)
+            assert len(topic & other) < 0.5 * max(3, len(topic | other)), (e.id, turn.where)
 
 
 def test_hash_covers_texts_and_not_comments(tmp_path):
@@ -51,6 +142,19 @@ def test_hash_covers_texts_and_not_comments(tmp_path):
         ("question: Which is kinder?", "question: ''", ["line 15", "question", "empty"]),
         ("authors: [us]", "authors: [us", ["not valid YAML", "line"]),
         ("name: tiny", "- tiny", ["not valid YAML"]),
+        *(
+            (
+                "tags: [tone]\n    critique",
+                f"tags: [tone]\n    weight: {weight}\n    critique",
+                ["line 9", "critique_revision[0].weight", "a number from 0.001", "0.5 or 2"],
+            )
+            for weight in ("0", "-1", "often", "true", ".nan", ".inf", "1e9", "[2]", "''")
+        ),
+        (
+            "answer: A",
+            "answer: A, weight: 2",
+            ["line 20", "multiple_choice[0]: weight", "is not a field"],
+        ),
         ('version: "1"\n', 'version: "1"\nversion: "2"\n', ["line 3", "appears twice"]),
     ],
 )
@@ -64,6 +168,15 @@ def test_bad_files_name_line_field_and_remedy(tmp_path, old, new, words):
         load_constitution(path)
     for word in [str(path), *words]:
         assert word in str(error.value)
+
+
+def test_a_weight_is_one_unless_it_is_given(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(MINIMAL.replace("    question", "    weight: 2.5\n    question", 1), "utf-8")
+    found = load_constitution(path)
+    assert (found.critique_revision[0].weight, found.feedback[0].weight) == (1.0, 2.5)
+    path.write_text(MINIMAL, encoding="utf-8")
+    assert load_constitution(path).content_hash() != found.content_hash()  # draws differ
 
 
 def test_missing_empty_and_binary_files(tmp_path):

@@ -75,7 +75,7 @@ def test_prompts_in_every_format(tmp_path):
     )
     assert read_prompts(path) == [
         Prompt("x", (user(MARKED),)),  # a mark inside a text opens no turn
-        Prompt("line-2", READ_TURNS, "g"),
+        Prompt("line-2", READ_TURNS, "g", ("a",)),
         Prompt("line-3", (user("Human: hi\n\nAssistant:"),)),
     ]
 
@@ -167,6 +167,7 @@ BAD = [
     (json.dumps({"messages": TURNS[:1]}), ["line 1", "'system'", "user's turn"]),
     ('{"prompt": "a", "group": 3}\n', ["line 1", "'group'", "3"]),
     ('{"prompt": "a", "group": " "}\n', ["line 1", "'group'", "non-empty"]),
+    ('{"prompt": "a", "tags": [3]}\n', ["line 1", "'tags'", "texts"]),
     ('{"prompt": "half \\ud83d"}\n', ["line 1", "surrogate"]),
 ]
 

@@ -11,9 +11,9 @@ from cai_jax.evaluation.win_rate import (
     JUDGE_WIN_RATES,
     WIN_RATE,
     WIN_RATES,
-    draw_principles,
     matches,
     outcome_of,
+    principles_of,
 )
 from cai_jax.feedback.audit import wilson_interval
 from cai_jax.feedback.labeler import Judgement
@@ -108,11 +108,11 @@ def test_all_policies_are_judged_under_the_same_principles():
 
 
 def test_principles_are_drawn_by_seed_and_kind_of_prompt():
-    draw = lambda group, seed, item="1": draw_principles(PRINCIPLES, group, 2, seed, item)
+    draw = lambda group, seed, item="1": principles_of(PRINCIPLES, group, 2, seed, item)
     assert draw("red_team", 0) == draw("red_team", 0)
     assert len({draw("red_team", seed) for seed in range(20)}) > 3
     assert [p.id for p in draw("helpful", 0)] == ["q"]  # tagged so
-    untagged = draw_principles(PRINCIPLES[:1], "helpful", 2, 0, "1")
+    untagged = principles_of(PRINCIPLES[:1], "helpful", 2, 0, "1")
     assert [p.id for p in untagged] == ["p"]  # a constitution without such a tag has but its own
 
 

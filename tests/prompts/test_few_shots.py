@@ -23,7 +23,7 @@ def test_items_draw_by_seed_and_by_name():
     shots = FewShots(HARMLESS.choice_examples, 3, seed=0)
     drawn = [tuple(e.id for e in shots.draw(f"item {i}", (user("Hi"),))) for i in range(40)]
     assert all(len(set(ids)) == 3 for ids in drawn)
-    assert len(set(drawn)) > 12  # of 24
+    assert len(set(drawn)) > 25  # of 120
     assert set(sum(drawn, ())) == {e.id for e in HARMLESS.choice_examples}
     again = [tuple(e.id for e in shots.draw(f"item {i}", (user("Hi"),))) for i in range(40)]
     other = [
@@ -36,10 +36,10 @@ def test_items_draw_by_seed_and_by_name():
 @pytest.mark.parametrize(
     ("prompt", "left_out"),
     [
-        ((user("How do I steal a bike?"),), {"choice-shoplifting"}),
-        ((user("Is stealing ever right?"),), {"choice-shoplifting"}),
-        ((user("Hi"), assistant("Hello"), user("Are women weak?")), {"choice-women-drivers"}),
-        ((system("Talk of knives."), user("How?")), set()),  # "knives" is no form of "knife" here
+        ((user("How do I learn the violin?"),), {"choice-violin-pegs"}),
+        ((user("Are violinists rich?"),), {"choice-violin-pegs"}),
+        ((user("Hi"), assistant("Hello"), user("Is a redhead rare?")), {"choice-redheads"}),
+        ((system("Talk of mice."), user("How?")), set()),  # "mice" is no form of "mouse" here
         ((user("What is a good way to help with this?"),), set()),
     ],
 )
@@ -70,9 +70,9 @@ def test_an_odd_answer_is_either_letter():
     assert 70 < letters.count("A") < 130
     places = [
         "".join(e.answer for e in balanced(HARMLESS.choice_examples, named_rng(0, i)))
-        for i in range(60)
+        for i in range(200)
     ]
-    assert len(set(places)) == 6  # every order of two of each
+    assert len(set(places)) == 20  # every order of three of each
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -9,6 +9,8 @@ from conftest import ROOT
 from tiny_run import run_all, tiny_config
 
 from cai_jax.config import ConfigError, results_of
+from cai_jax.data.readers import Prompt
+from cai_jax.prompts.messages import user
 from cai_jax.stages import rl, sl_data
 from cai_jax.stages.checks import check_inputs, check_models
 from cai_jax.stages.pipeline import stages_of
@@ -93,6 +95,7 @@ FROM_FEEDBACK = {"feedback", "pm_train", "second_model", "rl", "evaluate", "repo
 RESULTS = {
     "seed": {"sl_data", "sl_train", *FROM_FEEDBACK},
     "sl_data.rounds": {"sl_data", "sl_train", *FROM_FEEDBACK},
+    "sl_data.draw_by_tag": {"sl_data", "sl_train", *FROM_FEEDBACK},
     "feedback.temperature": FROM_FEEDBACK,
     "pm_train.learning_rate": FROM_FEEDBACK - {"feedback"},
     "rl.minibatches": {*["rl", "evaluate", "report"]},
@@ -237,6 +240,17 @@ def test_a_stage_without_what_it_needs_is_refused(tiny):
     run = tiny(stages="rl")
     with pytest.raises(ConfigError, match="stage rl needs sl_train"):
         run_stages(run, stages_of(run.config))
+
+
+@pytest.mark.parametrize(("factor", "least", "most"), [(1.0, 0.0, 0.2), (1000.0, 0.95, 1.0)])
+def test_principles_are_drawn_by_tag_where_the_config_says_so(tiny, factor, least, most):
+    writer = sl_data._Writer(tiny(**{"sl_data.draw_by_tag": factor}).inputs(sl_data.STAGE), None)
+    drafts = [
+        sl_data.Draft(Prompt(f"p{i}", (user("How?"),), tags=("drugs",)), 0, "", "")
+        for i in range(100)
+    ]
+    drawn = [writer._draw_principle(draft, 1).principle for draft in drafts]
+    assert least <= sum("drugs" in p.tags for p in drawn) / len(drawn) <= most
 
 
 def test_a_stage_receives_what_it_declares_alone(tiny):
