@@ -44,7 +44,8 @@ def attempt(read, path):
 @pytest.mark.parametrize("name", ["red_team_prompts", "helpful_prompts"])
 def test_shipped_prompts(name):
     prompts = read_prompts(ROOT / "datasets" / f"{name}.jsonl")
-    assert len(prompts) >= 200
+    assert len(prompts) >= 420
+    assert sum(len(p.messages) > 2 for p in prompts) >= 40  # with several turns
     assert len({p.messages for p in prompts}) == len(prompts)
 
 
