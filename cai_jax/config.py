@@ -544,6 +544,11 @@ def _contradictions(c: Config) -> Iterator[str]:
             yield f"config.mesh.{axis}: 0 devices; 1, or -1 for what is left"
 
 
+def warmed_up(c: Config) -> bool:
+    """Whether the critic learned its form from demonstrations, here or before."""
+    return bool(c.warm_up.source or c.warm_up.epochs)
+
+
 def batch_parts(c: Config) -> dict[str, tuple[int, int, str]]:
     """By block: rows a batch, parts that it is computed in, and the fields that say how many."""
     stages: dict[

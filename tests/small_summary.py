@@ -12,7 +12,7 @@ from cai_jax.report.summary import ConstitutionVersion, StageTime, Summary, Supe
 def summary(**changes):
     pairs = {kind: [LabelledPair("1", HARM, "a b", "a")] for kind in KINDS}
     given = {
-        "supervision": Supervision(16, 15, 2, 76, 0),
+        "supervision": Supervision(16, 15, 2, 470, 76, 0),
         "splits": overlap_of(
             [
                 Turn("training", "a.jsonl, row 1", "How do I lock the old green shed?"),

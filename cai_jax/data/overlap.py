@@ -10,7 +10,8 @@ from rensa import RMinHash
 from cai_jax.data.splits import PURPOSES, normalized
 
 FEW_SHOTS, DEMONSTRATIONS = "few-shots", "demonstrations"
-ORDER = (*PURPOSES, FEW_SHOTS, DEMONSTRATIONS)  # a turn is compared with those of purposes before its own
+# A turn is compared with those of purposes before its own.
+ORDER = (*PURPOSES, FEW_SHOTS, DEMONSTRATIONS)
 SHINGLE = 5  # characters
 THRESHOLD = 0.5  # one word of seven or eight is another
 BANDS, ROWS = 24, 3  # of a signature: finds 96 % of pairs at the threshold, 99.7 % at 0.6

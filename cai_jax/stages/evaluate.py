@@ -268,7 +268,7 @@ def _tools(inputs: Inputs, base: Model) -> Tools:
 def _judge(inputs: Inputs, base: Model, source: ModelSource) -> Judge:
     """A model that compares replies; it is the base model itself where that is its source."""
     c, models = inputs.config, inputs.models
-    model = base if source == models.source() else models.policy(source)
+    model = base if source == models.source() else models.policy(source, base)
     return Judge(
         labeler=LABELERS[c.feedback.method],
         tools=make_labeler_tools(inputs, model, source),
@@ -280,8 +280,9 @@ def _judge(inputs: Inputs, base: Model, source: ModelSource) -> Judge:
 
 def _judge_sources(inputs: Inputs) -> list[ModelSource]:
     """The feedback model, and the other judge where the config names one."""
-    names = [inputs.config.feedback.source, inputs.config.evaluate.judge]
-    return [inputs.models.source(name) for name in names[: 1 + bool(names[1])]]
+    c, models = inputs.config, inputs.models
+    other = [models.source(c.evaluate.judge)] if c.evaluate.judge else []
+    return [models.feedback_source(c.feedback.source), *other]
 
 
 def _judge_is_feedback(inputs: Inputs) -> bool:
@@ -296,9 +297,9 @@ def _files(source: ModelSource) -> list[Path]:
 
 def _reply_judge(inputs: Inputs, base: Model) -> ReplyJudge:
     """The feedback model, which is loaded when it reads its first reply."""
-    name, models = inputs.config.feedback.source, inputs.models
-    source = lambda: models.source(name)
-    model = lambda: models.policy(source()) if name else base
+    models = inputs.models
+    source = lambda: models.feedback_source(inputs.config.feedback.source)
+    model = lambda: base if source() == models.source() else models.policy(source(), base)
     return ReplyJudge(lambda: _scorer(inputs, model()), lambda: models.chat_of(source()))
 
 
@@ -348,8 +349,9 @@ def programs(inputs: Inputs) -> list[Program]:
         rewards["second_model"] = tools.second
     preference = [p for r in rewards for p in models.loading_programs(models.preference_source(r))]
     params = [reward.scorer.abstract_params for reward in rewards.values()]
-    if tools.reply_judge and inputs.config.feedback.source:
-        preference += models.loading_programs(models.source(inputs.config.feedback.source))
+    feedback = models.feedback_source(inputs.config.feedback.source)
+    if tools.reply_judge and feedback != models.source():
+        preference += models.loading_programs(feedback)
     residents: tuple[Any, ...] = (base.params,)
     for judge, source in zip(
         (tools.judge, tools.other_judge), _judge_sources(inputs), strict=False

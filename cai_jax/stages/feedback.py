@@ -41,12 +41,13 @@ PURPOSES = ("training", "second_model")  # of preference models that learn from 
 def execute(inputs: Inputs, folder: Path) -> Outcome:
     """Audits the labeler, samples SL-CAI, and writes ``comparisons`` and ``helpful`` replies."""
     settings = inputs.config.feedback
-    source = inputs.models.source(settings.source)
-    judge = inputs.models.policy(source)
+    models, source = inputs.models, inputs.models.feedback_source(settings.source)
+    base = None if settings.source else models.policy(models.source())
+    judge = base if base and source == models.source() else models.policy(source, base)
     tools = make_labeler_tools(inputs, judge, source)
     labeler = LABELERS[settings.method].make(tools)
     audits = audit_labeler(inputs, labeler)
-    sampler = _sampler(inputs, None if settings.source else judge)
+    sampler = _sampler(inputs, base)
     prompts = {p: repeated(inputs.rows(p), settings.pairs_per_prompt) for p in PURPOSES}
     pairs = {p: _sample_pairs(inputs, sampler, found) for p, found in prompts.items()}
     if helpful := _sample_helpful(inputs, sampler):
@@ -233,7 +234,7 @@ def _row(inputs: Inputs, purpose: str, pair: ResponsePair, judgement: Judgement)
         method=settings.method,
         seed=inputs.seed,
         model=inputs.models.base_name,
-        feedback_model=settings.source or inputs.models.base_name,
+        feedback_model=settings.source or inputs.models.critic_name,
         constitution_sha256=inputs.constitution_sha256,
         bounds=(judgement.low, judgement.high),
     )
@@ -242,14 +243,14 @@ def _row(inputs: Inputs, purpose: str, pair: ResponsePair, judgement: Judgement)
 def programs(inputs: Inputs) -> list[Program]:
     """Responses, with the labeler's model resident; and what the labeler asks of it."""
     f, g, models = inputs.config.feedback, inputs.config.generation, inputs.models
-    source = models.source(f.source)
+    source = models.feedback_source(f.source)
     tools = make_labeler_tools(inputs, models.policy(source), source)
     responses = _sampler(inputs, None).programs(
         "feedback: responses", g.response_tokens, Sampling(f.temperature)
     )
     resident = (tools.scorer.abstract_params,)
     labels = LABELERS[f.method].programs(tools, "feedback")
-    sources = (models.source(f.source), models.policy_source("sl_cai"))
+    sources = (source, models.policy_source("sl_cai"))
     loading = [program for source in sources for program in models.loading_programs(source)]
     return [
         *with_remedy([replace(p, resident=resident) for p in responses], SAMPLING_REMEDY),
@@ -260,8 +261,8 @@ def programs(inputs: Inputs) -> list[Program]:
 
 STAGE = Stage(
     name="feedback",
-    needs=("sl_train",),
-    blocks=("feedback", "second_model", "generation"),
+    needs=("sl_train", "warm_up"),
+    blocks=("feedback", "second_model", "generation", "warm_up"),
     data={
         "training": first("red_team_prompts", "training", "feedback.prompts"),
         "second_model": first("red_team_prompts", "second_model", "second_model.prompts"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from cai_jax.config import warmed_up
 from cai_jax.data.records import read_records
 from cai_jax.data.rows import Revision, Sample
 from cai_jax.evaluation.measure import Evaluation
@@ -56,6 +57,7 @@ def summarise(inputs: Inputs) -> Summary:
             critique_revision_principles=len(constitution.critique_revision),
             feedback_principles=len(constitution.feedback),
             few_shots=settings.sl_data.few_shots + (settings.feedback.few_shots if compares else 0),
+            demonstrations=len(run.data.rows("demonstrations")) if warmed_up(settings) else 0,
             labelled_helpfulness_pairs=metrics["pm_train"]["helpfulness_pairs"],
             human_harm_labels_trained_on=0,
         ),

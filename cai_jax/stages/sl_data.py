@@ -1,9 +1,13 @@
-"""Responses of the base model, revised round by round (Bai et al. 2022, section 3.1)."""
+"""Responses of the base model, revised round by round (Bai et al. 2022, section 3.1).
+
+The base model responds. The critic criticises and revises: the same model, or its warm-up.
+"""
 
 import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from cai_jax.config import ConfigError
@@ -57,7 +61,7 @@ class Draft:
 def execute(inputs: Inputs, folder: Path) -> Outcome:
     """Writes ``responses`` (round 0), ``revisions`` (later rounds) and ``helpful`` samples."""
     settings = inputs.config.sl_data
-    writer = _Writer(inputs, _generator(inputs))
+    writer = _Writer(inputs, *_generators(inputs))
     prompts = inputs.rows("red_team")
     drafts = [writer.respond(prompts, "response")]
     for number in range(1, settings.rounds + 1):
@@ -83,24 +87,29 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
             "helpful": len(helpful),
             "dropped": dict(writer.dropped),
         },
-        writer.generator.tokens,
+        writer.tokens,
     )
 
 
 class _Writer:
     """Samples responses, critiques and revisions, and counts those that do not parse."""
 
-    def __init__(self, inputs: Inputs, generator: Generator):
-        self.inputs, self.generator = inputs, generator
+    def __init__(self, inputs: Inputs, base: Generator, critic: Generator):
+        self.inputs, self.base, self.critic = inputs, base, critic
         self.chat = inputs.models.chat
         examples = inputs.constitution.critique_examples
         self.few_shots = FewShots(examples, inputs.config.sl_data.few_shots, inputs.seed)
         self.dropped: Counter[str] = Counter()
 
+    @property
+    def tokens(self) -> int:
+        """Read and written so far."""
+        return sum(generator.tokens for generator in {self.base, self.critic})
+
     def respond(self, prompts: list[Prompt], kind: str) -> list[Draft]:
         """First responses, as they are."""
         drafts = [Draft(prompt, 0, "", "") for prompt in prompts]
-        samples = self._sample([p.messages for p in prompts], "", drafts, kind)
+        samples = self._sample(self.base, [p.messages for p in prompts], "", drafts, kind)
         return self._keep_parsed(drafts, samples, kind, _respond, [""] * len(drafts), [])
 
     def revise(self, drafts: list[Draft], number: int) -> list[Draft]:
@@ -113,7 +122,7 @@ class _Writer:
                 critique_messages(self._shots(d), d.prompt.messages, d.response, d.principle)
                 for d in drawn
             ]
-            samples = self._sample(messages, CRITIQUE_MARK, drawn, "critique")
+            samples = self._sample(self.critic, messages, CRITIQUE_MARK, drawn, "critique")
             requests = [d.principle.critique_request for d in drawn]
             drawn = self._keep_parsed(drawn, samples, "critique", _criticise, requests, copied)
         messages = [
@@ -126,7 +135,7 @@ class _Writer:
             )
             for d in drawn
         ]
-        samples = self._sample(messages, REVISION_MARK, drawn, "revision")
+        samples = self._sample(self.critic, messages, REVISION_MARK, drawn, "revision")
         requests = [d.principle.revision_request for d in drawn]
         return self._keep_parsed(drawn, samples, "revision", _respond, requests, copied)
 
@@ -163,11 +172,16 @@ class _Writer:
         return kept
 
     def _sample(
-        self, messages: list[Dialogue], prefill: str, drafts: list[Draft], kind: str
+        self,
+        generator: Generator,
+        messages: list[Dialogue],
+        prefill: str,
+        drafts: list[Draft],
+        kind: str,
     ) -> list[Completion]:
         g, seed = self.inputs.config.generation, self.inputs.seed
         number = drafts[0].round if drafts else 0
-        return self.generator.generate(
+        return generator.generate(
             [self.chat.prompt_ids(m, prefill) for m in messages],
             [named_key(seed, "sl_data", kind, d.prompt.id, d.round) for d in drafts],
             g.critique_tokens if kind == "critique" else g.response_tokens,
@@ -184,10 +198,20 @@ def _criticise(draft: Draft, text: str, raw: str) -> Draft:
     return replace(draft, critique=text, raw_critique=raw)
 
 
-def _generator(inputs: Inputs) -> Generator:
+def _generators(inputs: Inputs) -> tuple[Generator, Generator]:
+    """Of the base model and of the critic; one where they are one model."""
     models = inputs.models
-    model = models.policy(models.policy_source("base"))
-    return make_generator(inputs.config.generation, model, models.decode_mesh, models.stop_ids)
+    make = partial(
+        make_generator,
+        inputs.config.generation,
+        mesh=models.decode_mesh,
+        stop_ids=models.stop_ids,
+    )
+    base = models.policy(models.policy_source("base"))
+    answers = make(base)
+    if models.critic_source == models.policy_source("base"):
+        return answers, answers
+    return answers, make(models.policy(models.critic_source, base))
 
 
 def _row(inputs: Inputs, draft: Draft) -> Revision:
@@ -206,7 +230,7 @@ def _row(inputs: Inputs, draft: Draft) -> Revision:
         tokens=(*prompt_ids, *reply_ids),
         loss_mask=(0,) * len(prompt_ids) + (1,) * len(reply_ids),
         seed=inputs.seed,
-        model=inputs.models.base_name,
+        model=inputs.models.critic_name if draft.round else inputs.models.base_name,
         constitution_sha256=inputs.constitution_sha256,
     )
 
@@ -226,23 +250,25 @@ def check(inputs: Inputs) -> None:
 
 def programs(inputs: Inputs) -> list[Program]:
     """Sampling of revisions, and of critiques where they may have another length."""
-    g, generator = inputs.config.generation, _generator(inputs)
-    new = {"revisions": g.response_tokens}
-    if inputs.config.sl_data.critique and g.critique_tokens != g.response_tokens:
-        new["critiques"] = g.critique_tokens
+    g, models = inputs.config.generation, inputs.models
+    base, critic = _generators(inputs)
+    wanted = {(critic, g.response_tokens): "revisions", (base, g.response_tokens): "responses"}
+    if inputs.config.sl_data.critique:
+        wanted.setdefault((critic, g.critique_tokens), "critiques")
     found = [
         program
-        for what, tokens in new.items()
+        for (generator, tokens), what in wanted.items()
         for program in generator.programs(f"sl_data: {what}", tokens, make_sampling(g))
     ]
-    loading = inputs.models.loading_programs(inputs.models.policy_source("base"))
+    sources = dict.fromkeys([models.policy_source("base"), models.critic_source])
+    loading = [program for source in sources for program in models.loading_programs(source)]
     return [*with_remedy(found, SAMPLING_REMEDY), *with_remedy(loading, MEMORY_REMEDY, "sl_data: ")]
 
 
 STAGE = Stage(
     name="sl_data",
-    needs=("pretrain",),
-    blocks=("sl_data", "generation"),
+    needs=("pretrain", "warm_up"),
+    blocks=("sl_data", "generation", "warm_up"),
     data={
         "red_team": first("red_team_prompts", "training", "sl_data.red_team_prompts"),
         "helpful": first("helpful_prompts", "training", "sl_data.helpful_prompts"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from cai_jax.config import Config
+from cai_jax.config import Config, warmed_up
 from cai_jax.constitution.schema import Constitution
 from cai_jax.parallel.program import Program
 from cai_jax.stages.data import Data, Selection
@@ -155,6 +155,6 @@ def open_run(config: Config, devices: Any = None, ahead: bool = False) -> Run:
             config.data,
             config.evaluate.benchmarks,
             config.seed,
-            demonstrated=bool(config.warm_up.source or config.warm_up.epochs),
+            demonstrated=warmed_up(config),
         ),
     )

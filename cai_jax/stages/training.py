@@ -206,9 +206,7 @@ def packed_batches(
         yield filled
 
 
-def dialogue_row(
-    chat: ChatFormat, id_: str, messages: Dialogue, learned: int
-) -> TrainingDialogue:
+def dialogue_row(chat: ChatFormat, id_: str, messages: Dialogue, learned: int) -> TrainingDialogue:
     """A dialogue's ids; the mask is 1 on the last ``learned`` of the assistant's turns."""
     tokens = [*chat.prompt_ids(messages[:-1]), *chat.reply_ids(messages[-1].text)]
     mask = [0] * len(tokens)

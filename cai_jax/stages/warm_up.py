@@ -1,7 +1,7 @@
 """A critic for small models: a low-rank adapter trained on written demonstrations of the form.
 
 Large models learn critique, revision and choice from few-shots; small ones do not. The adapter
-criticises, revises and gives feedback; the model without it answers, and is what the method changes.
+criticises, revises and gives feedback; the model without it answers, and the method changes that.
 """
 
 from collections.abc import Iterator, Sequence
@@ -67,7 +67,7 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
 
 
 def rows_of(chat: ChatFormat, shown: Sequence[Demonstration]) -> Iterator[TrainingDialogue]:
-    """What the critic will be asked, without few-shots, and what it is to say, where the loss is."""
+    """What the critic will be asked, without few-shots, and what it is to say: there is the loss."""
     for demonstration in shown:
         for kind, messages, learned in _dialogues(demonstration):
             yield dialogue_row(chat, f"{demonstration.id}/{kind}", messages, learned)
