@@ -110,7 +110,7 @@ def check_models(run: Run) -> None:
                 f"config.{field_name}: {length}, but {models.base_name} was made for {positions} "
                 "tokens; lower it"
             )
-    _ = models.decode_mesh
+    _ = models.decode_mesh, models.critic_source
     _check_tokenizer(run)
     if EVALUATE.name in c.stages:
         check_benchmarks(run.inputs(EVALUATE))

@@ -67,7 +67,7 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
 
 
 def rows_of(chat: ChatFormat, shown: Sequence[Demonstration]) -> Iterator[TrainingDialogue]:
-    """What the critic will be asked, without few-shots, and what it is to say: there is the loss."""
+    """What the critic will be asked, without few-shots, and what it is to say, which is learned."""
     for demonstration in shown:
         for kind, messages, learned in _dialogues(demonstration):
             yield dialogue_row(chat, f"{demonstration.id}/{kind}", messages, learned)
