@@ -19,9 +19,7 @@ class Supervision:
     critique_revision_principles: int
     feedback_principles: int
     few_shots: int
-    demonstrations: (
-        int  # of critiques, revisions and choices, that the critic learned its form from
-    )
+    demonstrations: int  # of critiques, revisions and choices
     labelled_helpfulness_pairs: int
     human_harm_labels_trained_on: int
 
