@@ -3,8 +3,9 @@
     python benchmarks/pair_surface.py                  # the shipped files, seconds
     python benchmarks/pair_surface.py PAIRS.jsonl ...  # files of your own, hh-rlhf's among them
 
-Prints a table of shares of pairs that are ranked right, cross-validated by what the user says first:
-0.5 is chance. A labeler that does no better on pairs may have seen no more than their style.
+Prints a table of shares of pairs that are ranked right; those that open alike stay on one side
+of the cross-validation, and 0.5 is chance. A labeler that does no better on pairs may have seen no
+more than their style.
 """
 
 import sys
@@ -20,7 +21,8 @@ from cai_jax.feedback.labeler import ResponsePair
 from cai_jax.prompts.messages import first_user_text
 
 DATASETS = Path(__file__).resolve().parent.parent / "datasets"
-SHIPPED = tuple(DATASETS / f"{n}_pairs.jsonl" for n in ("harmlessness", "helpfulness", "evasiveness"))
+KINDS = ("harmlessness", "helpfulness", "evasiveness")
+SHIPPED = tuple(DATASETS / f"{kind}_pairs.jsonl" for kind in KINDS)
 SIGNS = ".,;:!?'\"()-\u2013\u2014\u2026\n"
 
 

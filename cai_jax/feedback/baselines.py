@@ -50,7 +50,8 @@ def baselines(pairs: Sequence[ResponsePair], first_is_better: Sequence[bool]) ->
 def accuracy(features: Any, truth: np.ndarray, openings: Sequence[str]) -> float:
     """Of a logistic regression on the difference of features [2 * pairs, features].
 
-    It sees each pair in both orders and has no constant, so that it knows no position.
+    It is cross-validated by opening. It sees each pair in both orders and has no constant, so that
+    it knows no position.
     """
     n = len(truth)
     difference = features[:n] - features[n:]
