@@ -41,16 +41,17 @@ def baselines(pairs: Sequence[ResponsePair], first_is_better: Sequence[bool]) ->
     lengths = np.log1p([[len(text)] for text in texts])
     truth = np.asarray(first_is_better, bool)
     return Baselines(
-        bag_of_words=_accuracy(words.fit_transform(texts), truth, openings),
-        length=_accuracy(csr_matrix(lengths), truth, openings),
+        bag_of_words=accuracy(words.fit_transform(texts), truth, openings),
+        length=accuracy(csr_matrix(lengths), truth, openings),
         openings=len(set(openings)),
     )
 
 
-def _accuracy(features: Any, truth: np.ndarray, openings: list[str]) -> float:
+def accuracy(features: Any, truth: np.ndarray, openings: Sequence[str]) -> float:
     """Of a logistic regression on the difference of features [2 * pairs, features].
 
-    It sees each pair in both orders and has no constant, so that it knows no position.
+    It is cross-validated by opening. It sees each pair in both orders and has no constant, so that
+    it knows no position.
     """
     n = len(truth)
     difference = features[:n] - features[n:]
@@ -58,7 +59,7 @@ def _accuracy(features: Any, truth: np.ndarray, openings: list[str]) -> float:
         LogisticRegression(solver="liblinear", C=10.0, tol=1e-2, fit_intercept=False),
         vstack([difference, -difference]),
         np.concatenate([truth, ~truth]),
-        groups=openings * 2,
+        groups=[*openings, *openings],
         cv=GroupKFold(min(FOLDS, len(set(openings)))),
         method="decision_function",
     )[:n]
