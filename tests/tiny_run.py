@@ -27,6 +27,10 @@ TINY_RUN = {  # changes to configs/rlaif.py:smoke
     "evaluate.kept_policies": True,
     "evaluate.benchmarks": f"hhh={TESTS}/few_choices.jsonl,perplexity={TESTS}/few_texts.jsonl",
     "seed": 3,
+    # Of a random model's replies, few parse.
+    "sl_data.red_team_prompts": 16,
+    "feedback.prompts": 16,
+    "second_model.prompts": 12,
     # Rows of one width each, so that what runs does not depend on what is sampled.
     "generation.context_tokens": 256,
     "generation.prompt_bucket_tokens": 256,
