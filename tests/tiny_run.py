@@ -29,6 +29,7 @@ TINY_RUN = {  # changes to configs/rlaif.py:smoke
     "seed": 3,
     # Of a random model's replies, few parse.
     "sl_data.red_team_prompts": 16,
+    "sl_data.helpful_prompts": 12,
     "feedback.prompts": 16,
     "second_model.prompts": 12,
     # Rows of one width each, so that what runs does not depend on what is sampled.
