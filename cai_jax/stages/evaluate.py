@@ -353,10 +353,9 @@ def programs(inputs: Inputs) -> list[Program]:
     if tools.reply_judge and feedback != models.source():
         preference += models.loading_programs(feedback)
     residents: tuple[Any, ...] = (base.params,)
-    for judge, source in zip(
-        (tools.judge, tools.other_judge), _judge_sources(inputs), strict=False
-    ):
-        if judge and source != models.source():
+    judges = [judge for judge in (tools.judge, tools.other_judge) if judge]
+    for judge, source in zip(judges, _judge_sources(inputs), strict=True):
+        if source != models.source():
             loading += models.loading_programs(source)
             residents += (judge.tools.scorer.abstract_params,)
     held = partial(_with_resident, inputs, residents, params)
