@@ -273,8 +273,11 @@ class RLConfig:
     offload: bool = execution(False, "keep unused preference model and reference in host memory")
     helpful_fraction: Fraction = setting(0.25, "share of helpfulness prompts")
     max_sampler_gap: Positive = execution(0.05, "nats, mean over tokens; warns above it")
-    # Of the first minibatch, before any update; the approximate KL, nats a token, likewise.
-    max_first_ratio_error: Positive = execution(1e-5, "mean |ratio - 1|; stops above it")
+    # Of the first minibatch, before any update; the approximate KL, nats a token, likewise. Half
+    # of the clip range: more than any rounding, less than a wrong mask or temperature.
+    max_first_ratio_error: Positive = execution(
+        0.1, "mean |ratio - 1|; stops above it, and warns above what rounding gives"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -20,7 +20,7 @@ from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.rl.algorithm import OFFLOAD, SAMPLING, SCORING, TRAINING, Task, Trained, from_values
 from cai_jax.rl.kl import AdaptiveKL
-from cai_jax.rl.loop import Limits, Online, RLState, train
+from cai_jax.rl.loop import ROUNDING, Limits, Online, RLState, train
 from cai_jax.rl.prompts import Drawn, PromptPool
 from cai_jax.rl.updates import PolicyGradient
 
@@ -113,6 +113,7 @@ class OnlineAlgorithm:
             AdaptiveKL(self.kl_target, self.kl_horizon),
             Limits(
                 first_ratio_error=self.max_first_ratio_error,
+                rounding=ROUNDING[blueprint.dtype],
                 sampler_gap=self.max_sampler_gap,
                 missing_stop_penalty=self.missing_stop_penalty,
             ),

@@ -32,7 +32,9 @@ from cai_jax.rl.reward import Reward
 
 FLOAT32, LORA = jnp.dtype(jnp.float32), LoRAConfig(4, 8.0)
 ROWS, NEW = 8, 6
-LIMITS = Limits(first_ratio_error=1e-5, sampler_gap=0.05, missing_stop_penalty=0.5)
+LIMITS = Limits(
+    first_ratio_error=0.1, rounding=1e-5, sampler_gap=0.05, missing_stop_penalty=0.5
+)
 CONTROLLER = AdaptiveKL(target=0.01, horizon=40)
 
 
@@ -213,12 +215,24 @@ def good_scalars():
 
 
 @pytest.mark.parametrize("field", ["first_ratio_error", "first_approx_kl"])
-def test_a_first_minibatch_that_is_off_stops_the_loop(field):
-    loop.check(good_scalars() | {field: 1e-5}, 0, LIMITS)
-    with pytest.raises(
-        FloatingPointError, match=r"at iteration 7 .* max_first_ratio_error = 1e-05"
-    ):
-        loop.check(good_scalars() | {field: 2e-5}, 7, LIMITS)
+@pytest.mark.parametrize(("dtype", "rounding"), [("float32", 1e-5), ("bfloat16", 0.02)])
+def test_a_first_minibatch_that_is_off_warns_and_far_off_stops(field, dtype, rounding, caplog):
+    limits = replace(LIMITS, rounding=loop.ROUNDING[jnp.dtype(dtype)])
+    loop.check(good_scalars() | {field: rounding}, 0, limits)
+    assert not caplog.records
+    for off in (1.01 * rounding, 0.1):
+        caplog.clear()
+        loop.check(good_scalars() | {field: off}, 3, limits)
+        assert f"above the {rounding:.0e} of rounding" in caplog.text
+        assert "at iteration 3" in caplog.text
+    with pytest.raises(FloatingPointError, match=r"at iteration 7 .* max_first_ratio_error = 0.1"):
+        loop.check(good_scalars() | {field: 0.11}, 7, limits)
+
+
+def test_a_stricter_stop_than_rounding_is_kept():
+    limits = replace(LIMITS, first_ratio_error=1e-3, rounding=0.02)
+    with pytest.raises(FloatingPointError, match=r"max_first_ratio_error = 0.001"):
+        loop.check(good_scalars() | {"first_ratio_error": 2e-3}, 0, limits)
 
 
 def test_the_loop_checks_every_iteration(model_folder, mesh, history, monkeypatch):

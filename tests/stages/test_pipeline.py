@@ -96,7 +96,9 @@ def test_rl_samples_the_full_distribution(changed, monkeypatch):
     assert (asked["keys"][0] != asked["keys"][1]).any()  # the same prompt twice in a batch
 
 
-LIMITS = Limits(first_ratio_error=1e-5, sampler_gap=0.05, missing_stop_penalty=0.75)
+LIMITS = Limits(
+    first_ratio_error=0.1, rounding=1e-5, sampler_gap=0.05, missing_stop_penalty=0.75
+)
 
 
 def good_scalars():
@@ -105,10 +107,10 @@ def good_scalars():
 
 @pytest.mark.parametrize("field", ["first_ratio_error", "first_approx_kl"])
 def test_a_first_minibatch_that_is_off_stops_the_run(finished, field):
-    assert finished.config.rl.max_first_ratio_error == 1e-5
+    assert finished.config.rl.max_first_ratio_error == 0.1
     loop.check(good_scalars(), 0, LIMITS)
     with pytest.raises(FloatingPointError, match="max_first_ratio_error"):
-        loop.check(good_scalars() | {field: 2e-5}, 0, LIMITS)
+        loop.check(good_scalars() | {field: 0.2}, 0, LIMITS)
     history = json.loads((finished.workdir.folder("rl") / "history.json").read_text())
     assert all(iteration[field] <= 1e-5 for iteration in history)
 
