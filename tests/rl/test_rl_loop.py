@@ -32,9 +32,7 @@ from cai_jax.rl.reward import Reward
 
 FLOAT32, LORA = jnp.dtype(jnp.float32), LoRAConfig(4, 8.0)
 ROWS, NEW = 8, 6
-LIMITS = Limits(
-    first_ratio_error=0.1, rounding=1e-5, sampler_gap=0.05, missing_stop_penalty=0.5
-)
+LIMITS = Limits(first_ratio_error=0.1, rounding=1e-5, sampler_gap=0.05, missing_stop_penalty=0.5)
 CONTROLLER = AdaptiveKL(target=0.01, horizon=40)
 
 

@@ -96,9 +96,7 @@ def test_rl_samples_the_full_distribution(changed, monkeypatch):
     assert (asked["keys"][0] != asked["keys"][1]).any()  # the same prompt twice in a batch
 
 
-LIMITS = Limits(
-    first_ratio_error=0.1, rounding=1e-5, sampler_gap=0.05, missing_stop_penalty=0.75
-)
+LIMITS = Limits(first_ratio_error=0.1, rounding=1e-5, sampler_gap=0.05, missing_stop_penalty=0.75)
 
 
 def good_scalars():
