@@ -340,17 +340,17 @@ def check(scalars: Scalars, iteration: int, limits: Limits) -> None:
       FloatingPointError: the first minibatch's ratio is nowhere near 1.
     """
     off = max(scalars["first_ratio_error"], scalars["first_approx_kl"])
-    if off > min(limits.rounding, limits.first_ratio_error):
-        found = (
-            f"rl: at iteration {iteration} the first minibatch's ratios are off 1 by "
-            f"{scalars['first_ratio_error']:.2e} and its approximate KL is "
-            f"{scalars['first_approx_kl']:.2e}, above"
+    found = (
+        f"rl: at iteration {iteration} the first minibatch's ratios are off 1 by "
+        f"{scalars['first_ratio_error']:.2e} and its approximate KL is "
+        f"{scalars['first_approx_kl']:.2e}, above"
+    )
+    if off > limits.first_ratio_error:
+        raise FloatingPointError(
+            f"{found} max_first_ratio_error = {limits.first_ratio_error}: old and new "
+            "log-probabilities are not of the same function"
         )
-        if off > limits.first_ratio_error:
-            raise FloatingPointError(
-                f"{found} max_first_ratio_error = {limits.first_ratio_error}: old and new "
-                "log-probabilities are not of the same function"
-            )
+    if off > limits.rounding:
         log.warning(
             "%s the %.0e of rounding: two programs compute one log-probability differently, and "
             "ratios are that noisy",
