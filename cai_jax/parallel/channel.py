@@ -148,7 +148,9 @@ class Door:
     def _meet(self, connection: socket.socket, peer: str) -> None:
         try:
             channel = Channel(connection, self._token, accepted=True)
-            self._let_in.put((channel, channel.receive(HANDSHAKE)))
+            first = channel.receive(HANDSHAKE)
+            channel.send({})  # it is let in: until it knows, it comes again
+            self._let_in.put((channel, first))
         except OSError as error:
             self._refuse(connection, peer, str(error))
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from typing import Any, NoReturn
 
-from cai_jax.parallel.channel import Channel, Door, WrongTokenError, host_and_port
+from cai_jax.parallel.channel import HANDSHAKE, Channel, Door, WrongTokenError, host_and_port
 
 log = logging.getLogger("cai_jax")
 
@@ -142,7 +142,9 @@ class Link:
         while True:
             try:
                 connection = socket.create_connection(host_and_port(address), timeout=PULSE)
-                channel = self._channels[0] = Channel(connection, token, accepted=False)
+                channel = Channel(connection, token, accepted=False)
+                channel.send(hello)
+                channel.receive(HANDSHAKE)  # host 0 has read it; a slow one was turned away
                 break
             except WrongTokenError:
                 raise HostError(
@@ -156,7 +158,7 @@ class Link:
                         f"s ({error}); start it there, or open the port to the other hosts"
                     ) from None
                 time.sleep(0.2)
-        self._send(0, hello)
+        self._channels[0] = channel
         try:
             # Host 0 may have been started later, and waits for the others as long as this one did.
             message = channel.receive(timeout + GRACE)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from cai_jax.parallel.channel import LINE_BYTES, Channel, WrongTokenError
+from cai_jax.parallel.channel import HANDSHAKE, LINE_BYTES, Channel, WrongTokenError
 from cai_jax.parallel.hosts import TOKEN_VARIABLE, run_token
 from cai_jax.parallel.link import HOST_LOST, HostLostError
 
@@ -20,9 +20,8 @@ TOKEN = b"known to the hosts of this run"
 CLAIM = {"host": 1, "count": 2, "name": "stranger", "card": {}}
 HOST = """
 import logging, sys
-from cai_jax.parallel import channel, link
+from cai_jax.parallel import link
 
-channel.HANDSHAKE = 4.0
 logging.basicConfig(level="INFO", stream=sys.stdout)
 address, host, token, timeout = sys.argv[1:]
 try:
@@ -85,7 +84,7 @@ def visit(address: str) -> socket.socket:
 def meet_and_end(folder: Path, address: str, host_0: Host) -> None:
     """The real host 1 comes, takes its place, and the run ends well on both."""
     host_1 = Host(folder, address, 1)
-    for host in (host_0, host_1):
+    for host in (host_1, host_0):  # host 1 first: if it ends early, it says why
         host.wait_until_it_says(f"together {2 * [socket.gethostname()]}")
     assert [host.ends() for host in (host_1, host_0)] == [0, 0]
 
@@ -158,9 +157,9 @@ def test_a_stranger_is_refused_and_the_run_goes_on(tmp_path, address, stranger):
             behave(connection)
         started = time.monotonic()
         host_1 = Host(tmp_path, address, 1)
-        for host in (host_0, host_1):
+        for host in (host_1, host_0):
             host.wait_until_it_says(f"together {2 * [socket.gethostname()]}")
-        assert time.monotonic() - started < 4  # the stranger, who is still there, blocks nobody
+        assert time.monotonic() - started < HANDSHAKE  # the stranger, who is still there, blocks nobody
         host_0.wait_until_it_says("refused a connection from 127.0.0.1: ")
     assert why in host_0.said()
     assert [host.ends() for host in (host_1, host_0)] == [0, 0]
