@@ -159,7 +159,7 @@ def test_a_stranger_is_refused_and_the_run_goes_on(tmp_path, address, stranger):
         host_1 = Host(tmp_path, address, 1)
         for host in (host_1, host_0):
             host.wait_until_it_says(f"together {2 * [socket.gethostname()]}")
-        assert time.monotonic() - started < HANDSHAKE  # the stranger, who is still there, blocks nobody
+        assert time.monotonic() - started < HANDSHAKE  # the stranger, still there, blocks nobody
         host_0.wait_until_it_says("refused a connection from 127.0.0.1: ")
     assert why in host_0.said()
     assert [host.ends() for host in (host_1, host_0)] == [0, 0]
