@@ -336,7 +336,8 @@ def test_preference_model_out(tmp_path, mesh, name):
 
     # The classifier is a source too, to score with and to write again.
     again = scorer_of(ModelSource(out), mesh).preference_scores(rows)
-    np.testing.assert_allclose(again, ours, atol=1e-5)
+    # Updates that were added before and that are added now: sums in another order, scores of 3.
+    np.testing.assert_allclose(again, ours, atol=5e-5)
     with pytest.raises(ValueError, match="a preference model, but a policy"):
         loaded(out, mesh)
     copy = convert(out, tmp_path / "copy")
