@@ -144,7 +144,9 @@ class Link:
                 connection = socket.create_connection(host_and_port(address), timeout=PULSE)
                 channel = Channel(connection, token, accepted=False)
                 channel.send(hello)
-                channel.receive(HANDSHAKE)  # host 0 has read it; a slow one was turned away
+                # Within HANDSHAKE host 0 says that it has read it, or hangs up on one that is slow:
+                # who gave up earlier would come twice.
+                channel.receive(2 * HANDSHAKE)
                 break
             except WrongTokenError:
                 raise HostError(
