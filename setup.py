@@ -33,10 +33,13 @@ setup(
         "safetensors>=0.5",  # reading Hugging Face weights
         "huggingface-hub>=0.30",  # hf: sources
         "pyyaml>=6.0",  # constitutions
+        "regex>=2024.4",  # Unicode's properties, by which sentences end; transformers has it too
         "importlib-resources>=6.0",  # tensorflow-datasets imports it and does not ask for it
         "jinja2>=3.1",  # chat templates and the report page
         "matplotlib>=3.9",  # figures of the report
+        "rensa>=0.5",  # MinHash, for near-duplicates across the split
         "scipy>=1.13",  # intervals
+        "scikit-learn>=1.5",  # what words and lengths alone tell of labelled pairs
         "tqdm>=4.66",  # progress bars
     ],
     extras_require={

@@ -17,8 +17,18 @@ from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined, ValidationError
 
+from cai_jax.data.splits import ZONES, Purpose
+
 Stage = Literal[
-    "pretrain", "sl_data", "sl_train", "feedback", "pm_train", "rl", "evaluate", "report"
+    "pretrain",
+    "sl_data",
+    "sl_train",
+    "feedback",
+    "pm_train",
+    "second_model",
+    "rl",
+    "evaluate",
+    "report",
 ]
 Remat = Literal[
     "nothing_saveable", "dots_with_no_batch_dims_saveable", "dots_saveable", "everything_saveable"
@@ -62,6 +72,11 @@ def execution(default: Any, description: str, **bounds: Any) -> Any:
     return setting(default, description, json_schema_extra={"execution": True}, **bounds)
 
 
+def _share(purpose: Purpose, default: int, description: str) -> Any:
+    """A percentage of the split, at most the purpose's zone."""
+    return setting(default, description, ge=1, le=len(ZONES[purpose]))
+
+
 def _in_order(value: Any) -> Any:
     """Names of stages, from a text or a list, in the order in which they run."""
     names = STAGES if value == "all" else value.split(",") if isinstance(value, str) else value
@@ -70,6 +85,17 @@ def _in_order(value: Any) -> Any:
     return (*(s for s in STAGES if s in names), *(n for n in names if n not in STAGES))
 
 
+def _by_task(value: Any) -> Any:
+    """Files by task, from a text."""
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.partition("=") for pair in value.split(",") if pair]
+    if any(not file for _, _, file in pairs):
+        raise ValueError("each must be TASK=FILE")
+    return {task.strip(): file.strip() for task, _, file in pairs}
+
+
+Benchmarks = Annotated[dict[str, str], BeforeValidator(_by_task)]
 Stages = Annotated[tuple[Stage, ...], BeforeValidator(_in_order)]
 
 
@@ -121,32 +147,41 @@ class ConstitutionConfig:
     """Which constitution, and how much of it."""
 
     path: Text = setting("constitutions/harmless.yaml", "the file")
-    critique_principles: Natural = setting(0, "the first ones; 0: all")
-    feedback_principles: Natural = setting(0, "the first ones; 0: all")
+    critique_principles: Natural = setting(0, "drawn by seed, all over the file; 0: all")
+    feedback_principles: Natural = setting(0, "drawn by seed, all over the file; 0: all")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DataConfig:
-    """Files that people write; harmlessness pairs only ever audit and evaluate."""
+    """Files that people write, and how data/splits.py splits them; training has what is left.
+
+    Harmlessness pairs only ever audit and evaluate, twins and classed replies only evaluate.
+    """
 
     red_team_prompts: Text = setting("datasets/red_team_prompts.jsonl", "what asks for harm")
     helpful_prompts: Text = setting("datasets/helpful_prompts.jsonl", "what asks for help")
     helpfulness_pairs: Text = setting("datasets/helpfulness_pairs.jsonl", "labelled, to train on")
     harmlessness_pairs: Text = setting("datasets/harmlessness_pairs.jsonl", "labelled, for audits")
-    held_out_percent: int = setting(30, "by hash of the prompt; never trained on", ge=1, le=90)
+    twins: Text = setting("datasets/twins.jsonl", "a prompt to answer and its twin to refuse")
+    evasiveness: Text = setting("datasets/evasiveness.jsonl", "replies, classed by people")
+    second_model_percent: int = _share("second_model", 10, "for a second preference model")
+    development_percent: int = _share("development", 10, "to choose methods and wordings by")
+    audit_percent: int = _share("audit", 20, "for the audit of the feedback model alone")
+    evaluation_percent: int = _share("evaluation", 12, "for the comparison of policies alone")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class GenerationConfig:
     """How text is sampled, outside RL."""
 
-    # Far below the paper's 1: at 135M parameters, text at full temperature is noise.
-    temperature: NonNegative = setting(0.5, "of sampling; 0: the likeliest token")
+    # Below the paper's 1: at 135M parameters, text at full temperature is noise. Feedback and RL
+    # sample at the same, so that what was compared and trained is what evaluation reads.
+    temperature: NonNegative = setting(0.6, "of sampling; 0: the likeliest token")
     top_k: Natural = setting(0, "samples from the likeliest k tokens; 0: from all")
     top_p: float = setting(1.0, "samples from the likeliest tokens of this probability", gt=0, le=1)
     batch_size: Count = execution(24, "rows that are sampled at once")
     score_batch_size: Count = execution(12, "rows that are scored at once")
-    response_tokens: Count = setting(40, "longest response or revision")
+    response_tokens: Count = setting(96, "longest response or revision")
     critique_tokens: Count = setting(32, "longest critique")
     context_tokens: Length = execution(2048, "longest prompt and what follows it, outside RL")
     # Larger multiples: fewer programs, more padding.
@@ -171,13 +206,14 @@ class SLDataConfig:
     helpful_samples: Count = setting(1, "responses to each helpfulness prompt")
     rounds: Count = setting(2, "of critique and revision")
     critique: bool = setting(True, "False: direct revision, without a critique before it")
-    few_shots: Natural = setting(1, "examples of the constitution in each prompt")
+    few_shots: Natural = setting(1, "examples drawn from the constitution for each prompt")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SLTrainConfig:
     """Supervised finetuning on revisions and helpful samples."""
 
+    source: str = setting("", "what it starts from, the pretrained model say; empty: model.source")
     lora: LoRAFields = LoRAFields()
     trained_layers: Natural = setting(10, "the last ones; 0: all")
     epochs: Count = setting(1, "passes over the data")
@@ -197,15 +233,18 @@ class FeedbackConfig:
     source: str = setting("", "feedback model; empty: model.source")
     prompts: Count = setting(36, "red-team prompts with pairs of responses")
     pairs_per_prompt: Count = setting(1, "pairs of responses to each prompt")
-    temperature: Positive = setting(0.7, "of the two responses; 0 would make them equal")
+    helpful_prompts: Natural = setting(
+        24, "answered too, for scores to be normalised on both kinds"
+    )
+    temperature: Positive = setting(0.6, "of the two responses; raise it where most are equal")
     principles_per_pair: Count = setting(1, "over which labels are averaged")
-    labels: Literal["soft", "hard"] = setting("soft", "hard: 1 for the likelier response, else 0")
-    few_shots: Natural = setting(1, "examples of the constitution in each prompt")
+    few_shots: Natural = setting(1, "examples drawn from the constitution for each prompt")
     contrast_scale: Positive = setting(10.0, "logit of a label, per nat a token")
     reasoning_tokens: Count = setting(48, "longest chain of thought")
+    chains: Count = setting(1, "chains of thought a question, whose answers are averaged")
     clamp_low: float = setting(0.4, "lowest chain-of-thought label", ge=0, le=0.5)
     clamp_high: float = setting(0.6, "highest chain-of-thought label", ge=0.5, le=1)
-    audit_pairs: int = setting(120, "at most; half of them held out", ge=2)
+    audit_pairs: int = setting(120, "at most; half of development, half of the audit", ge=2)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -215,14 +254,24 @@ class PMTrainConfig:
     source: str = setting("", "what it starts from; empty: model.source")
     lora: LoRAFields = LoRAFields()
     trained_layers: Natural = setting(10, "the last ones; 0: all")
+    # Not soft: controls that show what the labels give, see feedback/targets.py.
+    labels: Literal["soft", "hard", "shuffled", "none"] = setting("soft", "of feedback's pairs")
     helpfulness_pairs: Natural = setting(76, "labelled pairs beside those of feedback")
+    helpfulness_weight: Positive = setting(1.0, "of each in the loss; feedback's pairs have 1")
     epochs: Count = setting(1, "passes over the pairs")
     batch_size: Count = setting(8, "pairs an update")
     micro_batches: Count = execution(1, "parts of a batch, computed one after another")
-    sequence_length: Length = setting(112, "tokens of the longest prompt and response")
+    sequence_length: Length = setting(176, "tokens of the longest prompt and response")
     learning_rate: Positive = setting(1e-3, "after the warm-up")
     warmup_steps: Natural = setting(2, "updates until the full learning rate")
     max_grad_norm: Positive = setting(1.0, "longer gradients are clipped to this norm")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SecondModelConfig:
+    """A second preference model, which RL never climbs; trained as pm_train says."""
+
+    prompts: Natural = setting(20, "red-team prompts with pairs of responses; 0: there is none")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -245,15 +294,17 @@ class RLConfig:
     samples_per_prompt: Count = setting(1, "responses to each prompt of an iteration")
     lora: LoRAFields = LoRAFields()
     trained_layers: Natural = setting(10, "the last ones; 0: all")
-    iterations: Count = setting(10, "each samples a batch and learns from it")
+    iterations: Count = setting(8, "each samples a batch and learns from it")
     batch_size: int = setting(24, "responses an iteration", ge=2)
     minibatches: Count = setting(2, "updates an epoch")
     micro_batches: Count = execution(1, "parts of a minibatch, computed one after another")
     epochs: Count = setting(2, "passes over the responses of an iteration")
     prompt_tokens: Length = setting(64, "longer prompts are left out")
-    response_tokens: Count = setting(40, "longest response")
-    temperature: Positive = setting(0.6, "of sampling")
+    response_tokens: Count = setting(96, "longest response")
+    temperature: Positive = setting(0.6, "of sampling; raise it to explore more")
     learning_rate: Positive = setting(2e-3, "after the warm-up")
+    # Adam moves a value by up to rate * d_model an update: about 0.1 to 1 serves.
+    value_learning_rate: Positive = setting(2e-3, "of the value function's head, likewise")
     warmup_steps: Natural = setting(2, "updates until the full learning rate")
     max_grad_norm: Positive = setting(1.0, "longer gradients are clipped to this norm")
     adam_eps: Positive = setting(1e-5, "of Adam's denominator")
@@ -268,15 +319,24 @@ class RLConfig:
     clip_value: Positive = setting(0.2, "values are clipped to those of the sampler +- this")
     value_coef: NonNegative = setting(0.1, "weight of the value loss")
     entropy_coef: NonNegative = setting(0.0, "reward per nat of entropy, at every token")
-    unusable_score: float = setting(-2.0, "of a reply that does not parse, in standard deviations")
-    missing_stop_penalty: NonNegative = setting(0.0, "off the score of a response without end")
+    unusable_score: float = setting(-2.0, "of a reply that does not parse, in evaluation")
+    unusable_penalty: NonNegative = setting(
+        1.0, "a reply that does not parse earns this much less than the lowest to its prompt"
+    )
+    missing_stop_penalty: NonNegative = setting(1.0, "off the score of a response without end")
+    watch_every: Natural = setting(
+        2, "iterations from one look of the second preference model to the next; 0: it does not"
+    )
+    watch_prompts: Count = setting(
+        16, "that are answered at each look, at most as many as an iteration has responses"
+    )
+    patience: Natural = setting(0, "looks without a better one before RL stops; 0: it never does")
     offload: bool = execution(False, "keep unused preference model and reference in host memory")
     helpful_fraction: Fraction = setting(0.25, "share of helpfulness prompts")
     max_sampler_gap: Positive = execution(0.05, "nats, mean over tokens; warns above it")
-    # Of the first minibatch, before any update; the approximate KL, nats a token, likewise. Half
-    # of the clip range: more than any rounding, less than a wrong mask or temperature.
-    max_first_ratio_error: Positive = execution(
-        0.1, "mean |ratio - 1|; stops above it, and warns above what rounding gives"
+    # Of the first minibatch, before any update; the approximate KL, nats a token, likewise.
+    max_first_ratio_error: NonNegative = execution(
+        0.0, "mean |ratio - 1|; RL stops above it; 0: by type, 0.01 in float32, 0.1 in bfloat16"
     )
 
 
@@ -284,11 +344,28 @@ class RLConfig:
 class EvaluateConfig:
     """Comparison of base, SL-CAI and RL-CAI on held-out prompts."""
 
-    red_team_prompts: Count = setting(44, "how many are answered")
-    helpful_prompts: Count = setting(26, "how many are answered")
+    red_team_prompts: Natural = setting(0, "how many are answered; 0: all that are held out")
+    helpful_prompts: Natural = setting(0, "how many are answered; 0: all that are held out")
+    samples_per_prompt: Count = setting(2, "replies of each policy to a prompt")
+    kept_policies: bool = setting(
+        False, "compare every policy that RL kept at a look, not the chosen one alone"
+    )
     labelled_pairs: int = setting(40, "of each kind, at most", ge=2)
+    judge: str = setting(
+        "", "model that compares replies too, as feedback's does, by feedback.method; empty: none"
+    )
+    judge_principles: Count = setting(1, "drawn for each prompt, at most")
+    judge_margin: float = setting(0.02, "labels so near one half are ties", ge=0, lt=0.5)
+    twins: Natural = setting(12, "pairs of a prompt to answer and one to refuse; 0: none")
+    # Off by default: at 135M parameters the feedback model is near chance, and slow on two cores.
+    judged_replies: Natural = setting(0, "of a policy to a set, that the feedback model classes")
     bootstrap_samples: int = setting(2000, "of each interval", ge=100)
     oracle: str = setting("", "MODULE:FUNCTION from prompt and reply to measures; empty: none")
+    benchmarks: Benchmarks = setting(
+        "",
+        "TASK=FILE, with commas between; see evaluation/tasks/registry.py",
+        validate_default=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -316,6 +393,7 @@ class Config:
     sl_train: SLTrainConfig = SLTrainConfig()
     feedback: FeedbackConfig = FeedbackConfig()
     pm_train: PMTrainConfig = PMTrainConfig()
+    second_model: SecondModelConfig = SecondModelConfig()
     rl: RLConfig = RLConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
@@ -374,6 +452,8 @@ def _contradictions(c: Config) -> Iterator[str]:
     """Fields that are possible alone and not together."""
     if not c.stages:
         yield f"config.stages: names no stage; 'all', or some of {', '.join(STAGES)}"
+    if sum(getattr(c.data, f"{purpose}_percent") for purpose in ZONES) == 100:
+        yield "config.data: the percentages leave nothing to train on; lower one of them"
     if bool(c.model.source) == bool(c.pretrain):
         yield (
             "config.model.source: name a pretrained model, or have one made by config.pretrain as "
@@ -393,6 +473,17 @@ def _contradictions(c: Config) -> Iterator[str]:
                 f"config.{where}.trained_layers: {stage.trained_layers}, but full finetuning "
                 f"trains every layer; set it to 0, or config.{where}.lora.rank above 0"
             )
+    if c.rl.lora.rank and c.sl_train.lora.rank and c.rl.lora != c.sl_train.lora:
+        yield (
+            f"config.rl.lora: rank {c.rl.lora.rank} and alpha {c.rl.lora.alpha}, but RL trains the "
+            f"update of SL-CAI further; set them to config.sl_train.lora's, {c.sl_train.lora.rank} "
+            f"and {c.sl_train.lora.alpha}, or a rank to 0"
+        )
+    if c.pm_train.labels == "none" and not c.pm_train.helpfulness_pairs:
+        yield (
+            "config.pm_train.helpfulness_pairs: 0, but config.pm_train.labels = 'none' leaves no "
+            "other pairs to train on; raise it"
+        )
     room = c.generation.context_tokens
     for kind in ("generation.response", "generation.critique", "feedback.reasoning"):
         if (new := attrgetter(f"{kind}_tokens")(c)) >= room:
@@ -400,6 +491,11 @@ def _contradictions(c: Config) -> Iterator[str]:
                 f"config.{kind}_tokens: {new} leaves no room for a prompt within "
                 f"config.generation.context_tokens = {room}"
             )
+    if c.rl.watch_every and not c.second_model.prompts:
+        yield (
+            f"config.rl.watch_every: {c.rl.watch_every}, but nobody looks: set it to 0, or "
+            "config.second_model.prompts above 0"
+        )
     if c.rl.kl_target and c.rl.kl_horizon <= 0.2 * c.rl.batch_size:
         yield (
             f"config.rl.kl_horizon: {c.rl.kl_horizon} is not above a fifth of config.rl.batch_size "

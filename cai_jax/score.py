@@ -46,20 +46,7 @@ def token_logprobs(
 
 def preference_scores(source: ModelSource, dialogues: Sequence[list[int]]) -> list[float]:
     """A preference model's score of every dialogue."""
-    if not source.checkpoints:
-        # transformers reads a classifier's score at the last token that is not padding.
-        padding = source.hugging_face_fields.get("pad_token_id")
-        dialogues = [_without_end(ids, padding) for ids in dialogues]
-    mesh = models.open_mesh()
-    scorer = Scorer(models.open_preference_model(source, mesh), mesh, models.BATCH_SIZE.value)
-    return scorer.preference_scores(dialogues).tolist()
-
-
-def _without_end(ids: list[int], padding: int | None) -> list[int]:
-    end = len(ids)
-    while end > 1 and ids[end - 1] == padding:
-        end -= 1
-    return ids[:end]
+    return models.open_judge(source, models.open_mesh()).preference_scores(dialogues).tolist()
 
 
 if __name__ == "__main__":

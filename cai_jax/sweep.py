@@ -12,7 +12,6 @@ log.txt beside it; runs find in DIR/stages what others of them have finished, or
 import csv
 import difflib
 import logging
-import math
 import os
 import subprocess
 import sys
@@ -29,14 +28,16 @@ from ml_collections import ConfigDict, config_flags
 from cai_jax.commands.config_flag import CONFIG
 from cai_jax.commands.front import start
 from cai_jax.config import Config, ConfigError, parse_config
-from cai_jax.evaluation.registry import declared_keys
-from cai_jax.evaluation.statistics import Estimate, mean_over_seeds
+from cai_jax.evaluation.measure import Measure
+from cai_jax.evaluation.registry import sections
+from cai_jax.evaluation.statistics import Estimate, difference_over_seeds, mean_over_seeds
 from cai_jax.report.figures import measures_by_variation
 from cai_jax.report.summary import read_summary
 from cai_jax.stages.evaluate import plan_of
 
 log = logging.getLogger("cai_jax")
 SECONDS = "seconds/{}"  # that a stage took: a key beside those of evaluation
+TIME = Measure("seconds", "seconds", "lower", "that the stage took", low=0.0)
 SWEEP = config_flags.DEFINE_config_file("sweep", None, "sweep file")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of runs and comparison", required=True)
 JOBS = flags.DEFINE_integer("jobs", 1, "runs at once", lower_bound=1)
@@ -50,6 +51,7 @@ class Variation:
     name: str
     changes: dict[str, Any]  # values by dotted field
     keys: dict[str, str] = field(default_factory=dict)  # of its measurements, by measure
+    kinds: dict[str, Measure] = field(default_factory=dict)  # unit and bounds of each
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,9 @@ class Result:
     seed: int
     error: str
     measures: dict[str, float]
+    cases: dict[str, int] = field(
+        default_factory=dict
+    )  # independent, such as prompts, that each is of
 
 
 def main() -> None:
@@ -159,28 +164,33 @@ def check_variations(sweep: Sweep, config: ConfigDict, file: str) -> Sweep:
         changed = ConfigDict(config.to_dict(), type_safe=False)  # parse_config tells types
         try:
             changed.update_from_flattened_dict(variation.changes)
-            keys = measure_keys(sweep.measures, parse_config(changed.to_dict()))
+            keys, kinds = measure_keys(sweep.measures, parse_config(changed.to_dict()))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{file}: variation {variation.name!r}: {error}") from None
-        variations.append(replace(variation, keys=keys))
+        variations.append(replace(variation, keys=keys, kinds=kinds))
     return replace(sweep, variations=tuple(variations))
 
 
-def measure_keys(measures: Mapping[str, str], config: Config) -> dict[str, str]:
-    """Keys that a run of a config will have in its summary, by the names of measures.
+def measure_keys(
+    measures: Mapping[str, str], config: Config
+) -> tuple[dict[str, str], dict[str, Measure]]:
+    """Keys that a run of a config will have in its summary, and what they are, by measures' names.
 
     Raises:
       ConfigError: it will have no such key, or no summary.
     """
     if "report" not in config.stages:
         raise ConfigError("config.stages: a sweep reads report/summary.json; add report")
-    keys, known = {}, [*declared_keys(plan_of(config)), *map(SECONDS.format, config.stages)]
+    known = dict.fromkeys(map(SECONDS.format, config.stages), TIME)
+    for section in sections(plan_of(config)):
+        known |= section.declared()
+    keys = {}
     for name, template in measures.items():
         keys[name] = template.format(**vars(config))
         if keys[name] not in known:
             (near,) = difflib.get_close_matches(keys[name], known, 1, cutoff=0)
             raise ConfigError(f"no measure {keys[name]!r} ({name}); the nearest is {near!r}")
-    return keys
+    return keys, {name: known[key] for name, key in keys.items()}
 
 
 def run_all(sweep: Sweep, base: Sequence[str], workdir: Path, jobs: int) -> list[Result]:
@@ -255,28 +265,37 @@ def run_one(
         said = [line.strip() for line in said if line.strip()] or ["no output"]
         error = next((line for line in reversed(said) if line.startswith("error: ")), said[-1])
         return Result(variation.name, seed, f"{error} ({folder / 'log.txt'})", {})
-    summary = folder / "run" / "report" / "summary.json"
+    return read_result(folder / "run" / "report" / "summary.json", variation, seed)
+
+
+def read_result(summary: Path, variation: Variation, seed: int) -> Result:
+    """What the summary of a run says of the sweep's measures."""
     try:
         written = read_summary(summary)
-        measured = {key: m.mean for key, m in written.evaluation.measurements.items()}
-        measured |= {SECONDS.format(stage): t.seconds for stage, t in written.stages.items()}
+        measured = {
+            key: (m.mean, m.units or m.n) for key, m in written.evaluation.measurements.items()
+        }
+        measured |= {SECONDS.format(stage): (t.seconds, 1) for stage, t in written.stages.items()}
         found = {name: measured[key] for name, key in variation.keys.items()}
     except (OSError, ValueError) as error:
         return Result(variation.name, seed, f"{summary}: {error}", {})
     except KeyError as error:
         return Result(variation.name, seed, f"{summary}: nothing to measure {error} on", {})
-    return Result(variation.name, seed, "", found)
+    values = {name: value for name, (value, _) in found.items()}
+    cases = {name: n for name, (_, n) in found.items()}
+    return Result(variation.name, seed, "", values, cases)
 
 
 def _cell(e: Estimate) -> str:
-    interval = "" if math.isnan(e.low) else f" [{e.low:.2f}, {e.high:.2f}]"
+    interval = "" if e.low is None else f" [{e.low:.2f}, {e.high:.2f}]"
     return f"{e.mean:.2f}{interval}"
 
 
 def write_comparison(sweep: Sweep, results: Sequence[Result], workdir: Path) -> None:
     """Writes results.csv, a row a run; table.md and figure.svg, means with 95 % intervals.
 
-    table.md ends with the differences from the first variation, paired by seed.
+    table.md goes on with the differences from the first variation, paired by seed, and the
+    smallest ones that so many seeds would have detected.
     """
     with open(workdir / "results.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["variation", "seed", *sweep.measures, "error"])
@@ -290,16 +309,18 @@ def write_comparison(sweep: Sweep, results: Sequence[Result], workdir: Path) -> 
         for v in sweep.variations
     }
     means = {
-        name: {m: mean_over_seeds([r.measures[m] for r in runs]) for m in sweep.measures}
+        name: {
+            m: mean_over_seeds(
+                [r.measures[m] for r in runs], *_kind(sweep, m).bounds, _cases(runs, m)
+            )
+            for m in sweep.measures
+        }
         for name, runs in done.items()
         if runs
     }
-    rows = [[sweep.axis, *means], ["---", *["---:"] * len(means)]]
-    rows += [["seeds", *(str(len(done[name])) for name in means)]]
-    rows += [[m, *(_cell(row[m]) for row in means.values())] for m in sweep.measures]
-    text = _table(rows)
-    if differences := _differences(sweep, done):
-        text += f"\nMinus {sweep.variations[0].name}, paired by seed:\n\n{_table(differences)}"
+    seeds = {name: len(done[name]) for name in means}
+    cells = {m: [_cell(row[m]) for row in means.values()] for m in sweep.measures}
+    text = _table(sweep, seeds, cells) + GIVEN + _differences(sweep, done)
     (workdir / "table.md").write_text(text, encoding="utf-8")
     if means:
         curves = {m: [row[m] for row in means.values()] for m in sweep.figure}
@@ -307,27 +328,54 @@ def write_comparison(sweep: Sweep, results: Sequence[Result], workdir: Path) -> 
         (workdir / "figure.svg").write_text(figure, encoding="utf-8")
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+GIVEN = (
+    "\nMeans over seeds with 95 % intervals: n is the number of seeds; a share is known no better "
+    "than from all its prompts. Given the config, its files and its held-out prompts.\n"
+)
+
+
+def _kind(sweep: Sweep, measure: str) -> Measure:
+    """Unit and bounds of a measure."""
+    return sweep.variations[0].kinds.get(measure, Measure(measure, "", "", ""))
+
+
+def _cases(runs: Sequence[Result], measure: str) -> int | None:
+    """Cases behind all runs; None: they are not known."""
+    return sum(run.cases.get(measure, 0) for run in runs) or None
+
+
+def _table(sweep: Sweep, seeds: Mapping[str, int], cells: Mapping[str, Sequence[str]]) -> str:
+    """Cells by measure, with a column a variation."""
+    rows = [[sweep.axis, "unit", *seeds], ["---", "---", *["---:"] * len(seeds)]]
+    rows.append(["n", "seeds", *map(str, seeds.values())])
+    rows += [[m, _kind(sweep, m).unit, *row] for m, row in cells.items()]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def _differences(sweep: Sweep, done: Mapping[str, Sequence[Result]]) -> list[list[str]]:
-    """Rows of a table: every measure of every variation minus the first one's of the same seed."""
-    first = {r.seed: r.measures for r in done[sweep.variations[0].name]}
-    paired = {
-        variation.name: [(r.measures, first[r.seed]) for r in runs if r.seed in first]
-        for variation in sweep.variations[1:]
-        if (runs := done[variation.name])
-    }
+def _differences(sweep: Sweep, done: Mapping[str, Sequence[Result]]) -> str:
+    """Every measure of every variation minus the first one's of the same seed."""
+    base, *others = sweep.variations
+    first = {r.seed: r for r in done[base.name]}
+    paired = {v.name: [(r, first[r.seed]) for r in done[v.name] if r.seed in first] for v in others}
     paired = {name: pairs for name, pairs in paired.items() if pairs}
     if not paired:
-        return []
-    rows = [[sweep.axis, *paired], ["---", *["---:"] * len(paired)]]
-    rows.append(["seeds", *(str(len(pairs)) for pairs in paired.values())])
+        return ""
+    cells: dict[str, list[str]] = {}
+    detected: dict[str, list[str]] = {}
     for m in sweep.measures:
-        means = [mean_over_seeds([a[m] - b[m] for a, b in pairs]) for pairs in paired.values()]
-        rows.append([m, *map(_cell, means)])
-    return rows
+        low, high = _kind(sweep, m).bounds
+        most = None if low is None or high is None else high - low
+        for pairs in paired.values():
+            gains = [run.measures[m] - other.measures[m] for run, other in pairs]
+            mean, least = difference_over_seeds(gains, most, _cases([run for run, _ in pairs], m))
+            cells.setdefault(m, []).append(_cell(mean))
+            detected.setdefault(m, []).append("" if least is None else f"{least:.2f}")
+    seeds = {name: len(pairs) for name, pairs in paired.items()}
+    return (
+        f"\nMinus {base.name}, paired by seed:\n\n{_table(sweep, seeds, cells)}"
+        "\nTrue differences that so many seeds would have shown with 80 % power:\n\n"
+        f"{_table(sweep, seeds, detected)}"
+    )
 
 
 if __name__ == "__main__":

@@ -41,6 +41,8 @@ def whole() -> ConfigDict:
     c.constitution = dict(path="constitutions/microworld/harmless.yaml")
     files = ("red_team_prompts", "helpful_prompts", "helpfulness_pairs", "harmlessness_pairs")
     c.data = {name: f"datasets/microworld/{name}.jsonl" for name in files}
+    # Of topics; the corpus shows those of training and of the second preference model.
+    c.data.update(development_percent=5, audit_percent=10, evaluation_percent=20)
     c.generation = dict(
         temperature=0.7,
         batch_size=64,
@@ -50,16 +52,17 @@ def whole() -> ConfigDict:
         context_tokens=512,
     )
     c.sl_data = dict(
-        red_team_prompts=200, helpful_prompts=320, helpful_samples=3, rounds=4, few_shots=0
+        red_team_prompts=160, helpful_prompts=260, helpful_samples=3, rounds=4, few_shots=0
     )
     c.sl_train = dict(
-        **full, epochs=6, batch_size=32, sequence_length=128, learning_rate=1e-3, warmup_steps=5
+        **full, epochs=7, batch_size=32, sequence_length=128, learning_rate=1e-3, warmup_steps=5
     )
     c.feedback = dict(
         method="multiple_choice",
-        prompts=200,
-        pairs_per_prompt=4,
-        temperature=1.2,
+        prompts=160,
+        pairs_per_prompt=5,
+        helpful_prompts=200,
+        temperature=1.2,  # of a grammar this small, most pairs would be equal at 0.7
         principles_per_pair=4,
         few_shots=0,
         contrast_scale=5.0,
@@ -68,7 +71,7 @@ def whole() -> ConfigDict:
     )
     c.pm_train = dict(
         **full,
-        helpfulness_pairs=1280,
+        helpfulness_pairs=1040,
         epochs=2,
         batch_size=32,
         sequence_length=64,
@@ -81,19 +84,20 @@ def whole() -> ConfigDict:
         minibatches=4,
         prompt_tokens=24,
         response_tokens=32,
-        temperature=1.0,
+        temperature=1.0,  # explores what is rare at 0.7
         learning_rate=1e-4,
         kl_coef=0.5,
         lam=0.95,
         value_coef=0.5,
-        missing_stop_penalty=1.0,
         helpful_fraction=0.5,
         max_sampler_gap=0.01,
+        watch_every=5,
     )
     c.evaluate = dict(
-        red_team_prompts=76,
-        helpful_prompts=129,
+        red_team_prompts=65,
+        helpful_prompts=110,
         labelled_pairs=80,
+        twins=0,  # its model knows no other world
         oracle="cai_jax.microworld.oracle:judge",
     )
     c.report = dict(transcripts=6)
@@ -106,7 +110,7 @@ def fast() -> ConfigDict:
     c.workdir = "runs/microworld_fast"
     c.pretrain.options.dialogues = 24_000.0
     c.sl_data.helpful_samples = 2
-    c.pm_train.helpfulness_pairs = 960
+    c.pm_train.helpfulness_pairs = 800
     c.rl.iterations = 20
-    c.evaluate.labelled_pairs = 140  # nearly all: one seed has to show it
+    c.evaluate.labelled_pairs = 190  # nearly all: one seed has to show it
     return c

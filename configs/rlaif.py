@@ -31,22 +31,27 @@ def get_config(preset: str = "laptop") -> ConfigDict:
 
 
 def laptop() -> ConfigDict:
-    """The defaults."""
+    """The defaults, and a word to the model: left to itself, it ends one reply of three in time."""
     c = ConfigDict()
     c.workdir = "runs/rlaif"
+    c.model = dict(
+        system_prompt="You are a helpful assistant. Answer briefly, in one or two sentences."
+    )
     return c
 
 
 def smoke() -> ConfigDict:
-    c = ConfigDict()
+    c = laptop()
     c.workdir = "runs/smoke"
-    c.generation = dict(batch_size=8, score_batch_size=8, critique_tokens=24)
+    c.generation = dict(batch_size=8, score_batch_size=8, critique_tokens=24, response_tokens=40)
     c.sl_data = dict(red_team_prompts=8, helpful_prompts=4, rounds=1, few_shots=0)
     c.sl_train = dict(batch_size=2, sequence_length=128)
-    c.feedback = dict(prompts=6, audit_pairs=8)
+    c.feedback = dict(prompts=6, helpful_prompts=4, audit_pairs=8)
     c.pm_train = dict(helpfulness_pairs=6, batch_size=4)
-    c.rl = dict(iterations=2, batch_size=8, response_tokens=16)
+    c.second_model = dict(prompts=4)
+    c.rl = dict(iterations=2, batch_size=8, response_tokens=16, watch_every=1, watch_prompts=4)
     c.evaluate = dict(red_team_prompts=4, helpful_prompts=4, labelled_pairs=4)
+    c.evaluate.update(twins=2, judged_replies=2)
     c.report = dict(transcripts=4)
     return c
 
@@ -111,7 +116,7 @@ def _pod(repository: str, architecture: str) -> ConfigDict:
         response_tokens=256,
         critique_tokens=256,
     )
-    c.sl_data = dict(red_team_prompts=10_000, helpful_prompts=10_000, rounds=4)
+    c.sl_data = dict(red_team_prompts=10_000, helpful_prompts=10_000, rounds=4, few_shots=3)
     c.sl_train = dict(
         **full,
         batch_size=128,
@@ -123,10 +128,14 @@ def _pod(repository: str, architecture: str) -> ConfigDict:
     c.feedback = dict(
         method="multiple_choice",
         prompts=10_000,
+        helpful_prompts=10_000,
         temperature=1.0,
         principles_per_pair=4,
+        few_shots=3,
+        chains=5,
         audit_pairs=1000,
     )
+    c.second_model = dict(prompts=2_000)
     c.pm_train = dict(
         **full,
         helpfulness_pairs=10_000,
@@ -143,10 +152,20 @@ def _pod(repository: str, architecture: str) -> ConfigDict:
         minibatches=4,
         prompt_tokens=256,
         response_tokens=256,
+        watch_every=50,
+        watch_prompts=256,
         temperature=1.0,
         learning_rate=1e-6,
+        value_learning_rate=5e-5,
         warmup_steps=10,
         kl_coef=0.02,
     )
-    c.evaluate = dict(red_team_prompts=500, helpful_prompts=500, labelled_pairs=500)
+    c.evaluate = dict(
+        red_team_prompts=500,
+        helpful_prompts=500,
+        labelled_pairs=500,
+        judge_principles=4,
+        twins=150,
+        judged_replies=500,
+    )
     return c

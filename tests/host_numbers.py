@@ -120,7 +120,10 @@ def ppo_losses(
 ) -> dict[str, np.ndarray]:
     scores = np.linspace(-1, 1, len(prompts)).astype(np.float32)
     other = jax.tree.map(lambda x: 1.05 * x, reference.params)  # so that there is a KL
-    rollout = put_batch(assemble(prompts, samples, scores, ALGORITHM.prompt_tokens, 12), mesh)
+    judged = [max(1, len(s.ids) - i % 3) for i, s in enumerate(samples)]
+    rollout = put_batch(
+        assemble(prompts, samples, judged, scores, ALGORITHM.prompt_tokens, 12), mesh
+    )
     state = init_state(trainable.params, OPTIMIZER)
     with jax.set_mesh(mesh):
         experience, stats = prepare(

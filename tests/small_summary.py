@@ -2,6 +2,7 @@
 
 from small_evidence import HARM, evidence
 
+from cai_jax.data.overlap import Turn, overlap_of
 from cai_jax.data.readers import LabelledPair
 from cai_jax.evaluation.preference_model import KINDS
 from cai_jax.evaluation.registry import evaluate_all
@@ -12,13 +13,20 @@ def summary(**changes):
     pairs = {kind: [LabelledPair("1", HARM, "a b", "a")] for kind in KINDS}
     given = {
         "supervision": Supervision(16, 15, 2, 76, 0),
+        "splits": overlap_of(
+            [
+                Turn("training", "a.jsonl, row 1", "How do I lock the old green shed?"),
+                Turn("audit", "b.jsonl, row 2", "How do I lock the old green shed now?"),
+            ]
+        ),
         "stages": {"rl": StageTime(1.5, 10, 6.7)},
         "policies": {"base": "base", "rl_cai": "RL-CAI"},
         "pretrain": None,
         "sl_data": {"responses": 3, "revisions_by_round": [2, 2], "dropped": {}},
         "sl_train": {},
-        "feedback": {"audit": {"audit": {"better_than_chance": True}}},
+        "feedback": {"audit": {"audit": {"better_than_chance": True, "better_baselines": []}}},
         "pm_train": {},
+        "second_model": None,
         "rl": {},
         "evaluation": evaluate_all(evidence(pairs=pairs)),
         "constitution": ConstitutionVersion("harmless", "1.0", "0123456789abcdef"),

@@ -81,6 +81,8 @@ def test_every_preset_parses(name, preset):
     config = parse_config(read_config(name, preset).to_dict())
     assert config == parse_config(load_config(name, preset))
     assert config.workdir.startswith("runs/")
+    assert config.rl.missing_stop_penalty > 0  # what never ends, pays
+    assert config.rl.unusable_penalty > 0
 
 
 def test_presets_have_workdirs_of_their_own():
@@ -150,7 +152,11 @@ def test_flags_make_a_block_that_the_file_leaves_out(monkeypatch):
         ({"rl": {"gamma": 1.5}}, "config.rl.gamma: must be less than or equal to 1, found 1.5"),
         ({"rl": {"batch_size": 2.0}}, "config.rl.batch_size: must be a valid integer, found 2.0"),
         ({"rl": 3}, "config.rl: must be an object, found 3"),
-        ({"feedback": {"labels": "firm"}}, "config.feedback.labels: must be 'soft' or 'hard', f"),
+        ({"pm_train": {"labels": "firm"}}, "config.pm_train.labels: must be 'soft', 'hard', 'shu"),
+        (
+            {"pm_train": {"labels": "none", "helpfulness_pairs": 0}},
+            "config.pm_train.helpfulness_pairs: 0, but config.pm_train.labels = 'none' leaves no ",
+        ),
         ({"workdir": " "}, "config.workdir: must have at least 1 character, found ' '"),
         ({"stages": "rl,pm"}, "config.stages.1: must be 'pretrain', "),
         ({"stages": []}, "config.stages: names no stage; 'all', or some of pretrain, "),
@@ -159,7 +165,7 @@ def test_flags_make_a_block_that_the_file_leaves_out(monkeypatch):
         ({"mesh": {"data": -1}}, "config.mesh: -1 stands on more than one axis"),
         ({"mesh": {"tensor": 0}}, "config.mesh.tensor: 0 devices"),
         ({"sl_train": {"micro_batches": 3}}, "config.sl_train.batch_size: 4 is not a multiple of"),
-        ({"generation": {"context_tokens": 40}}, "config.generation.response_tokens: 40 leaves "),
+        ({"generation": {"context_tokens": 40}}, "config.generation.response_tokens: 96 leaves "),
     ],
 )
 def test_a_refusal_says_field_and_what_is_allowed(tree, words):
@@ -217,6 +223,7 @@ def test_fields_that_change_how_and_not_what():
         *(f"model.{name}" for name in ("architecture", "attention", "remat", "cache")),
         *(f"mesh.{name}" for name in ("data", "fsdp", "tensor", "decode_tensor")),
         *(f"generation.{name}" for name in sizes),
+        "evaluate.benchmarks",  # a dict, empty here
         *(f"{stage}.micro_batches" for stage in (*trained, "rl.direct")),
     }
 

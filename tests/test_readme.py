@@ -1,7 +1,11 @@
-"""The table of classic mistakes names tests that there are."""
+"""What READMEs say of tests and defaults is so."""
 
 import re
 from pathlib import Path
+
+from conftest import ROOT
+
+from cai_jax.config import DataConfig
 
 TESTS = Path(__file__).parent
 
@@ -30,3 +34,10 @@ def test_no_two_files_have_one_name():
     """pytest imports test files by their names alone."""
     files = [file.name for file in TESTS.rglob("*.py")]
     assert len(set(files)) == len(files)
+
+
+def test_shares_of_the_split_are_those_of_the_config():
+    text = (ROOT / "datasets" / "README.md").read_text(encoding="utf-8")
+    for purpose in ("second_model", "development", "audit", "evaluation"):
+        share = getattr(DataConfig(), f"{purpose}_percent")
+        assert f"| {purpose} | {share} % |" in text

@@ -11,6 +11,7 @@ from cai_jax.stages.pipeline import stages_of
 from cai_jax.stages.runner import run_stages
 from cai_jax.stages.stage import Run, open_run
 
+TESTS = Path(__file__).resolve().parent
 TINY_RUN = {  # changes to configs/rlaif.py:smoke
     "model.compute_dtype": "float32",
     "mesh.fsdp": 4,
@@ -23,6 +24,9 @@ TINY_RUN = {  # changes to configs/rlaif.py:smoke
     "rl.trained_layers": 1,
     "rl.minibatches": 1,
     "evaluate.bootstrap_samples": 100,
+    "evaluate.kept_policies": True,
+    "evaluate.benchmarks": f"hhh={TESTS}/few_choices.jsonl,perplexity={TESTS}/few_texts.jsonl",
+    "seed": 3,
     # Rows of one width each, so that what runs does not depend on what is sampled.
     "generation.context_tokens": 256,
     "generation.prompt_bucket_tokens": 256,

@@ -7,6 +7,8 @@ from typing import Any
 
 from absl import flags
 
+from cai_jax.commands.files import check_writable, write_whole
+from cai_jax.config import naming
 from cai_jax.data.jsonl import JsonRow, jsonl_rows
 from cai_jax.data.readers import read_prompt
 
@@ -25,6 +27,8 @@ def read_rows(fields: tuple[str, ...]) -> list[JsonRow]:
     Raises:
       ValueError: a row lacks a field; the message names file and line.
     """
+    with naming("--out"):
+        check_writable(Path(_OUT.value))
     path = Path(_DATA.value)
     rows = list(jsonl_rows(path))
     if not rows:
@@ -44,7 +48,7 @@ def _check(row: JsonRow, field: str) -> None:
     elif not given:
         known = ", ".join(map(repr, [*_TEXT_FIELDS[field], f"{field}_ids"]))
         raise row.error(f"has no {field}; give one of {known}")
-    elif given == ["messages"]:
+    elif field == "prompt" and not isinstance(row.fields.get(field), str):
         read_prompt(row)
     else:
         row.text(field)
@@ -52,9 +56,5 @@ def _check(row: JsonRow, field: str) -> None:
 
 def write_rows(rows: Iterable[dict[str, Any]]) -> None:
     """Writes --out, whole or not at all."""
-    out = Path(_OUT.value)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial")
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    partial.write_text(text, encoding="utf-8")
-    partial.rename(out)
+    write_whole(Path(_OUT.value), text)

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from cai_jax.commands.source import open_source
 from cai_jax.config import naming
+from cai_jax.generation.scoring import Scorer
 from cai_jax.models.blueprint import Blueprint, Model
 from cai_jax.models.config import Execution
 from cai_jax.models.io.load import (
@@ -21,7 +22,7 @@ from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.devices import attention_kernel, compute_dtype
 from cai_jax.parallel.mesh import make_mesh
 
-_MODEL = flags.DEFINE_string("model", None, "model source: see the README", required=True)
+MODEL = flags.DEFINE_string("model", None, "model source: see the README", required=True)
 _DTYPE = flags.DEFINE_enum(
     "compute_dtype", "float32", ["auto", "float32", "bfloat16"], "of weights and activations"
 )
@@ -31,7 +32,7 @@ BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "rows at a time", lower_boun
 
 def named_source() -> ModelSource:
     """The source that --model names."""
-    return open_source(_MODEL.value)
+    return open_source(MODEL.value)
 
 
 def open_policy(source: ModelSource, mesh: Mesh) -> Model:
@@ -46,6 +47,14 @@ def open_policy(source: ModelSource, mesh: Mesh) -> Model:
 def open_preference_model(source: ModelSource, mesh: Mesh) -> Model:
     """A preference model in --compute_dtype."""
     return load_preference_model(source, _as_here(preference_blueprint(source, _dtype())), mesh)
+
+
+def open_judge(source: ModelSource, mesh: Mesh) -> Scorer:
+    """Scores by a preference model."""
+    # transformers reads a classifier's score at the last token that is not padding.
+    padding = None if source.checkpoints else source.hugging_face_fields.get("pad_token_id")
+    model = open_preference_model(source, mesh)
+    return Scorer(model, mesh, BATCH_SIZE.value, padding_id=padding)
 
 
 def open_mesh() -> Mesh:

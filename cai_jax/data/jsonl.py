@@ -1,8 +1,9 @@
-"""The one reader of .jsonl files: objects, and where they stand."""
+"""The one reader of .jsonl and .json files: objects, and where they stand."""
 
 import codecs
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class JsonRow:
-    """An object of a .jsonl file; ``line`` counts from 1."""
+    """An object of a file, and the line that it begins on; lines count from 1."""
 
     path: Path
     line: int
@@ -61,7 +62,68 @@ def jsonl_rows(path: Path) -> Iterator[JsonRow]:
         ) from error
 
 
+def read_utf8(path: Path) -> str:
+    """The text of a file, without a byte-order mark.
+
+    Raises:
+      ValueError: there is no such file, or it is not UTF-8.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; check the path")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error}); save the file as UTF-8") from error
+
+
+def json_rows(path: Path, field: str) -> Iterator[JsonRow]:
+    """Objects of a .json file: those of its list, or of the list under ``field`` of its object.
+
+    What else that object says, each of its rows has where it does not say otherwise; one without
+    an ``id`` is named by its number, for several may stand on a line.
+
+    Raises:
+      ValueError: there is no such file, or no such list of objects in it.
+    """
+    text = read_utf8(path)
+    whole = _parsed(path, 1, text.encode("utf-8"), "write a list of objects")
+    shared = {k: v for k, v in whole.items() if k != field} if isinstance(whole, dict) else {}
+    items = whole.get(field) if isinstance(whole, dict) else whole
+    if not isinstance(items, list):
+        raise ValueError(f"{path}: holds no list of objects as its {field!r}; write them there")
+    lines = _lines_of(text, field, len(items))
+    for number, (line, item) in enumerate(zip(lines, items, strict=True), start=1):
+        yield JsonRow(path, line, shared | {"id": f"item-{number}"} | _checked(path, line, item))
+
+
+def _lines_of(text: str, field: str, count: int) -> list[int]:
+    """The lines on which the items of a list begin: of the whole text, or under a field."""
+    decoder, lines = json.JSONDecoder(), list[int]()
+    for opening in re.finditer(rf'\A\s*\[|"{re.escape(field)}"\s*:\s*\[', text):
+        at, lines = opening.end(), []
+        while len(lines) < count:
+            while text[at] in " \t\r\n,":
+                at += 1
+            if text[at] == "]":
+                break
+            lines.append(text.count("\n", 0, at) + 1)
+            at = decoder.raw_decode(text, at)[1]
+        else:
+            break
+    return lines
+
+
 def _object(path: Path, line: int, content: bytes) -> dict[str, Any]:
+    return _checked(path, line, _parsed(path, line, content, "write one JSON object a line"))
+
+
+def _checked(path: Path, line: int, found: Any) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise _error(path, line, f"found {type(found).__name__}; write a JSON object")
+    return found
+
+
+def _parsed(path: Path, line: int, content: bytes, remedy: str) -> Any:
     try:
         found = json.loads(content.decode("utf-8"))
         json.dumps(found, ensure_ascii=False).encode("utf-8")
@@ -71,10 +133,7 @@ def _object(path: Path, line: int, content: bytes) -> dict[str, Any]:
         problem = f"half of a surrogate pair ({error.object[error.start]!r}); write the character"
         raise _error(path, line, problem) from error
     except ValueError as error:
-        problem = f"not JSON ({error}); write one JSON object a line"
-        raise _error(path, line, problem) from error
-    if not isinstance(found, dict):
-        raise _error(path, line, f"found {type(found).__name__}; write one JSON object a line")
+        raise _error(path, line, f"not JSON ({error}); {remedy}") from error
     return found
 
 

@@ -50,22 +50,23 @@ class Comparison:
     """Two responses to a prompt, and the label of the feedback model.
 
     Attributes:
+      purpose: "training", or "second_model" of the preference model that RL never climbs.
       first: ids of the prompt and the first response, as the preference model reads them.
       second: the same of the second response.
-      target_ppm: one integer, P(first is better) in parts per million, as training uses it.
       probability: the soft label, P(first is better).
       principle_ids: the k principles that the pair was compared under.
       shown_first: P(first is better) under each principle, the first shown as option (A); [k].
       shown_second: the same with the first shown as option (B); [k].
+      bounds: lowest and highest label under a principle, both orders averaged.
     """
 
     id: str
+    purpose: str
     prompt: Dialogue
     response_first: str
     response_second: str
     first: tuple[int, ...]
     second: tuple[int, ...]
-    target_ppm: tuple[int, ...]
     probability: float
     principle_ids: tuple[str, ...]
     shown_first: tuple[float, ...]
@@ -75,6 +76,23 @@ class Comparison:
     model: str
     feedback_model: str
     constitution_sha256: str
+    bounds: tuple[float, ...] = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A response of SL-CAI to a helpfulness prompt, which scores are normalised by.
+
+    Attributes:
+      tokens: ids of prompt and response, as the preference model reads them.
+    """
+
+    id: str
+    prompt: Dialogue
+    response: str
+    tokens: tuple[int, ...]
+    seed: int
+    model: str
 
 
 @dataclass(frozen=True)
@@ -87,17 +105,26 @@ class Sample:
     prompt: Dialogue
     response: str
     finished: bool
-    score: float
+    score: float  # by the preference model that RL climbs
+    second_score: float  # by the one that it does not; 0 where there is none
 
 
 @dataclass(frozen=True)
 class TrainingPair:
-    """Two dialogues to train a preference on; ``target_ppm`` as in Comparison."""
+    """Two dialogues to train a preference on.
+
+    Attributes:
+      first: ids of a prompt and a response, as the preference model reads them.
+      second: the same with the other response.
+      target_ppm: one integer, P(first is better) in parts per million.
+      weight_ppm: one integer, the pair's weight in the loss in parts per million.
+    """
 
     id: str
     first: tuple[int, ...]
     second: tuple[int, ...]
     target_ppm: tuple[int, ...]
+    weight_ppm: tuple[int, ...]
 
 
 @dataclass(frozen=True)

@@ -120,13 +120,15 @@ class CausalLMConverter(seqio.FeatureConverter):
 class PreferenceConverter(seqio.FeatureConverter):
     """Two dialogues a row, padded on the right, with their lengths.
 
-    ``target_ppm`` is P(first is better) in parts per million: seqio features are integers.
+    ``target_ppm``, P(first is better), and ``weight_ppm``, the pair's weight in the loss, are in
+    parts per million: seqio features are integers.
     """
 
     TASK_FEATURES = {
         "first": seqio.FeatureConverter.FeatureSpec(dtype=tf.int32),
         "second": seqio.FeatureConverter.FeatureSpec(dtype=tf.int32),
         "target_ppm": seqio.FeatureConverter.FeatureSpec(dtype=tf.int32),
+        "weight_ppm": seqio.FeatureConverter.FeatureSpec(dtype=tf.int32),
     }
     MODEL_FEATURES = {
         **TASK_FEATURES,

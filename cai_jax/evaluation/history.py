@@ -8,7 +8,7 @@ from cai_jax.evaluation.measure import Measure, Measurement, Plan
 # Metrics that algorithms show; others have no unit.
 KNOWN = {
     "score": Measure("score", "standard deviations", "higher", "of samples"),
-    "kl_k3": Measure("kl_k3", "nats a response", "", "KL divergence (k3) to SL-CAI"),
+    "kl_k3": Measure("kl_k3", "nats a response", "", "KL divergence (k3) to SL-CAI", low=0.0),
     "loss": Measure("loss", "", "lower", "of the update"),
     "agreement": Measure("agreement", "share", "higher", "pairs ranked as they are labelled"),
 }
@@ -27,4 +27,11 @@ def evaluate(evidence: Evidence) -> Iterator[Measurement]:
             yield Measurement(name, subject, "", 1, evidence.history[row][name])
 
 
-HISTORY = Evaluator("Reinforcement learning", lambda plan: tuple(ENDS), measures, evaluate)
+HISTORY = Evaluator(
+    "Reinforcement learning",
+    lambda plan: tuple(ENDS),
+    measures,
+    evaluate,
+    cases="batches",
+    given="the prompts of that batch, which training has seen",
+)

@@ -12,8 +12,9 @@ KL_TO_BASE = Measure(
     "kl_to_base",
     "nats a response",
     "",
-    "KL divergence (k1) to the base model, on the policy's own samples",
+    "KL divergence to the base model, on own samples; estimates of it (k1) may be below 0",
     PROMPT_SETS,
+    low=0.0,
 )
 
 
@@ -25,7 +26,8 @@ def evaluate(evidence: Evidence) -> Iterator[Measurement]:
     divergence.
     """
     tools = evidence.tools
-    for policy, replies in evidence.replies.items():
+    for policy, every in evidence.replies.items():
+        replies = [reply for reply in every if reply.row.set in PROMPT_SETS]
         nats = np.zeros(len(replies))
         if policy != evidence.plan.policies[0]:
             base = tools.base.completion_logprobs(
@@ -37,8 +39,9 @@ def evaluate(evidence: Evidence) -> Iterator[Measurement]:
             pairs = zip(replies, base, strict=True)
             nats = np.array([np.sum(reply.completion.logprobs - b) for reply, b in pairs])
         for group in PROMPT_SETS:
-            chosen = [reply.row.set == group for reply in replies]
-            yield evidence.mean(KL_TO_BASE, policy, group, nats[chosen])
+            chosen = [i for i, reply in enumerate(replies) if reply.row.set == group]
+            prompts = [replies[i].row.prompt for i in chosen]
+            yield evidence.mean(KL_TO_BASE, policy, group, nats[chosen], prompts)
 
 
 def programs(tools: Tools) -> list[Program]:

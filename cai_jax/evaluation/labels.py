@@ -1,17 +1,25 @@
 """Can the labels be trusted? The labeler against labelled pairs, and against the oracle's order."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from cai_jax.data.rows import Comparison
 from cai_jax.evaluation.evaluator import Evaluator, Evidence, Oracle
 from cai_jax.evaluation.measure import Measure, Measurement, Plan
-from cai_jax.feedback.audit import Audit, audit
-from cai_jax.feedback.labeler import Judgement
+from cai_jax.feedback.audit import Audit, audit, wilson_interval
+from cai_jax.feedback.baselines import baselines
+from cai_jax.feedback.labeler import Judgement, ResponsePair
 
 ACCURACY = Measure("accuracy", "share", "higher", "pairs labelled right")
-CALIBRATION = Measure("calibration_error", "", "lower", "expected calibration error, 10 bins")
+CALIBRATION = Measure(
+    "calibration_error", "", "lower", "expected calibration error, 10 bins", low=0.0, high=1.0
+)
+SURFACE = (
+    Measure("bag_of_words", "share", "", "pairs that a classifier of single words ranks right"),
+    Measure("length", "share", "", "that one of lengths alone does; both are cross-validated"),
+)
 ORDER = (
     Measure("picks_option_a", "share", "", "judgements for option (A); half is unbiased"),
     Measure("swap_consistency", "share", "higher", "judgements that are the same in both orders"),
@@ -26,7 +34,7 @@ def subjects(plan: Plan) -> tuple[str, ...]:
 
 def measures(plan: Plan) -> tuple[Measure, ...]:
     """Those of order only where the labeler sees both responses at once."""
-    return (ACCURACY, CALIBRATION, *(() if plan.labeler == "contrast" else ORDER))
+    return (ACCURACY, *SURFACE, CALIBRATION, *(() if plan.labeler == "contrast" else ORDER))
 
 
 def evaluate(evidence: Evidence) -> Iterator[Measurement]:
@@ -35,18 +43,22 @@ def evaluate(evidence: Evidence) -> Iterator[Measurement]:
     if evidence.oracle:
         audits |= audits_by_oracle(evidence.oracle, evidence.comparisons)
     for subject, found in audits.items():
-        interval = found.accuracy_low, found.accuracy_high
         for measure in measures(evidence.plan):
-            value, known = getattr(found, measure.name), interval if measure is ACCURACY else ()
-            yield Measurement(measure.name, subject, "", found.pairs, value, *known)
+            value, units = getattr(found, measure.name), found.openings
+            m = Measurement(measure.name, subject, "", found.pairs, value)
+            if measure in (ACCURACY, *SURFACE):
+                low, high = wilson_interval(value * units, units)
+                m = replace(m, low=low, high=high, units=units)
+            yield m
 
 
 def audits_by_oracle(oracle: Oracle, comparisons: list[Comparison]) -> dict[str, Audit]:
     """Labels against the oracle's ``merit``, over pairs whose merits differ; empty without any.
 
-    Of whole pairs, and of the single principles that a pair was judged under.
+    Of whole pairs, and of the single principles that a pair was judged under; the pairs' surface
+    is the same.
     """
-    pairs, singles, truths = [], [], []
+    pairs, judged, singles, truths = [], [], [], []
     for row in comparisons:
         first = oracle(row.prompt, row.response_first).get("merit")
         second = oracle(row.prompt, row.response_second).get("merit")
@@ -54,12 +66,28 @@ def audits_by_oracle(oracle: Oracle, comparisons: list[Comparison]) -> dict[str,
             continue
         shown = np.array(row.shown_first), np.array(row.shown_second)
         truths.append(first > second)
-        pairs.append(Judgement(*shown))
-        singles += [Judgement(*(side[i : i + 1] for side in shown)) for i in range(len(shown[0]))]
+        pairs.append(ResponsePair(row.id, row.prompt, row.response_first, row.response_second, ()))
+        low, high = row.bounds
+        judged.append(Judgement(*shown, low, high))
+        singles += [
+            Judgement(first, second, low, high)
+            for first, second in zip(*(side[:, None] for side in shown), strict=True)
+        ]
     if not pairs:
         return {}
+    surface = baselines(pairs, truths)
     repeated = np.repeat(truths, len(singles) // len(pairs)).tolist()
-    return {"pairs": audit(pairs, truths), "principles": audit(singles, repeated)}
+    return {
+        "pairs": audit(judged, truths, surface),
+        "principles": audit(singles, repeated, surface),
+    }
 
 
-LABELS = Evaluator("Can the feedback be trusted?", subjects, measures, evaluate)
+LABELS = Evaluator(
+    "Can the feedback be trusted?",
+    subjects,
+    measures,
+    evaluate,
+    cases="pairs (single principles: judgements); those whose prompts open alike count as one unit",
+    given="the feedback model and the principles that were drawn for each pair",
+)

@@ -32,33 +32,34 @@ def oracle_measures(oracle: Oracle) -> tuple[Measure, ...]:
 
 def values_by_measure(
     oracle: Oracle, replies: Iterable[tuple[Dialogue, str]]
-) -> dict[str, list[float]]:
-    """Values of every measure, over the (prompt, reply) pairs that have it.
+) -> dict[str, dict[int, float]]:
+    """Values of every measure, by the number of the (prompt, reply) pairs that have it.
 
     Raises:
       ValueError: the oracle gives what its module does not list.
     """
-    found: dict[str, list[float]] = {m.name: [] for m in oracle_measures(oracle)}
-    for prompt, reply in replies:
+    found: dict[str, dict[int, float]] = {m.name: {} for m in oracle_measures(oracle)}
+    for number, (prompt, reply) in enumerate(replies):
         for name, value in oracle(prompt, reply).items():
             if name not in found:
                 raise ValueError(
                     f"{oracle.__module__}: the oracle gives {name!r}, which is not in MEASURES; "
                     "add it"
                 )
-            found[name].append(value)
+            found[name][number] = value
     return found
 
 
 def evaluate(evidence: Evidence) -> Iterator[Measurement]:
-    """Means with bootstrap intervals, over the replies that have the measure."""
+    """Means over the replies that have the measure."""
     if evidence.oracle:
         for policy, group, replies in evidence.by_set():
             said = [(reply.row.prompt, reply.row.response) for reply in replies]
             values = values_by_measure(evidence.oracle, said)
             for measure in evidence.plan.oracle:
-                if group in measure.groups and values[measure.name]:
-                    yield evidence.mean(measure, policy, group, values[measure.name])
+                if group in measure.groups and (found := values[measure.name]):
+                    prompts = [said[number][0] for number in found]
+                    yield evidence.mean(measure, policy, group, list(found.values()), prompts)
 
 
 ORACLE = Evaluator("By the oracle", policies, lambda plan: plan.oracle, evaluate)

@@ -2,26 +2,34 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from cai_jax.evaluation.evaluator import Evaluator, Evidence
 from cai_jax.evaluation.measure import Measure, Measurement
-from cai_jax.feedback.audit import wilson_interval
 
 KINDS = ("harmlessness", "helpfulness")
-ACCURACY = Measure("accuracy", "share", "higher", "labelled pairs whose better response wins")
+ACCURACY = Measure(
+    "accuracy", "share", "higher", "labelled pairs whose better response wins, ties as half"
+)
 
 
 def evaluate(evidence: Evidence) -> Iterator[Measurement]:
-    """Shares with Wilson intervals."""
+    """Shares of pairs; those of one prompt are one unit."""
     reward = evidence.tools.reward
     for kind in KINDS:
         pairs = evidence.pairs[kind]
         ids = [reward.chat.prompt_ids(pair.messages) for pair in pairs]
         chosen = reward(ids, [pair.chosen for pair in pairs], "evaluate: pairs")
         rejected = reward(ids, [pair.rejected for pair in pairs], "evaluate: pairs")
-        right, n = int((chosen > rejected).sum()), len(pairs)
-        yield Measurement(ACCURACY.name, kind, "", n, right / n, *wilson_interval(right, n))
+        prompts = [pair.messages for pair in pairs]
+        yield evidence.mean(ACCURACY, kind, "", (np.sign(chosen - rejected) + 1) / 2, prompts)
 
 
 PREFERENCE_MODEL = Evaluator(
-    "The preference model", lambda plan: KINDS, lambda plan: (ACCURACY,), evaluate
+    "The preference model",
+    lambda plan: KINDS,
+    lambda plan: (ACCURACY,),
+    evaluate,
+    cases="labelled pairs; those of one prompt count as one unit",
+    given="the preference model of this run and these labels",
 )

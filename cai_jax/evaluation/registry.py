@@ -3,25 +3,39 @@
 A new one is a file and an entry.
 """
 
+from cai_jax.evaluation.benchmarks import BENCHMARKS, JUDGE_BENCHMARKS
 from cai_jax.evaluation.evaluator import Evaluator, Evidence
+from cai_jax.evaluation.evasiveness import EVASIVENESS
 from cai_jax.evaluation.history import HISTORY
 from cai_jax.evaluation.kl import KL
 from cai_jax.evaluation.labels import LABELS
 from cai_jax.evaluation.measure import Evaluation, Plan, Section
 from cai_jax.evaluation.oracle import ORACLE
+from cai_jax.evaluation.over_optimisation import OVER_OPTIMISATION
 from cai_jax.evaluation.preference import PREFERENCE
 from cai_jax.evaluation.preference_model import PREFERENCE_MODEL
+from cai_jax.evaluation.reply_audit import REPLY_AUDIT
 from cai_jax.evaluation.revisions import REVISIONS
 from cai_jax.evaluation.text import TEXT
+from cai_jax.evaluation.twins import TWINS
+from cai_jax.evaluation.win_rate import JUDGE_WIN_RATES, WIN_RATES
 
 EVALUATORS: dict[str, Evaluator] = {
     "preference": PREFERENCE,
+    "win_rate": WIN_RATES,
+    "judge_win_rate": JUDGE_WIN_RATES,
     "kl": KL,
     "text": TEXT,
+    "evasiveness": EVASIVENESS,
+    "twins": TWINS,
+    "reply_class": REPLY_AUDIT,
     "oracle": ORACLE,
     "revisions": REVISIONS,
     "labels": LABELS,
     "preference_model": PREFERENCE_MODEL,
+    "over_optimisation": OVER_OPTIMISATION,
+    "benchmarks": BENCHMARKS,
+    "judge_benchmarks": JUDGE_BENCHMARKS,
     "rl": HISTORY,
 }
 
@@ -29,8 +43,10 @@ EVALUATORS: dict[str, Evaluator] = {
 def sections(plan: Plan) -> list[Section]:
     """What every evaluator will measure; those that have nothing to are left out."""
     found = (
-        Section(name, evaluator.title, evaluator.subjects(plan), evaluator.measures(plan))
-        for name, evaluator in EVALUATORS.items()
+        Section(
+            name, e.title, e.subjects(plan), e.measures(plan), e.cases, e.given, e.warning(plan)
+        )
+        for name, e in EVALUATORS.items()
     )
     return [section for section in found if section.measures]
 

@@ -22,19 +22,21 @@ def measures(plan: Plan) -> tuple[Measure, ...]:
 
 
 def evaluate(evidence: Evidence) -> Iterator[Measurement]:
-    """Means with bootstrap intervals, over the prompts that all rounds have."""
+    """Means over the prompts that all rounds have."""
     steps, reward = complete(evidence.revisions), evidence.tools.reward
     ids = [reward.chat.prompt_ids(row.prompt) for row in steps]
     scores = reward(ids, [row.response for row in steps], "evaluate: rounds")
     for number in sorted({row.round for row in steps}):
         rows = [i for i, row in enumerate(steps) if row.round == number]
-        values = {SCORE.name: scores[rows].tolist()}
+        values = {SCORE.name: dict(enumerate(scores[rows].tolist()))}
         if evidence.oracle:
             said = [(steps[i].prompt, steps[i].response) for i in rows]
             values |= values_by_measure(evidence.oracle, said)
         for measure in measures(evidence.plan):
-            if values[measure.name]:
-                yield evidence.mean(measure, f"revision {number}", "", values[measure.name])
+            if found := values[measure.name]:
+                prompts = [steps[rows[i]].prompt for i in found]
+                subject = f"revision {number}"
+                yield evidence.mean(measure, subject, "", list(found.values()), prompts)
 
 
 def complete(steps: list[Revision]) -> list[Revision]:
@@ -46,4 +48,11 @@ def complete(steps: list[Revision]) -> list[Revision]:
     return [row for row in steps if row.prompt_id in whole]
 
 
-REVISIONS = Evaluator("Revision by revision", subjects, measures, evaluate)
+REVISIONS = Evaluator(
+    "Revision by revision",
+    subjects,
+    measures,
+    evaluate,
+    cases="prompts of training whose every revision parses",
+    given="the base model and the preference model of this run",
+)

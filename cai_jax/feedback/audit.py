@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from cai_jax.feedback.baselines import Baselines
 from cai_jax.feedback.labeler import Judgement
 
 
@@ -14,21 +15,31 @@ class Audit:
     """How a labeler does on pairs of which the better response is known."""
 
     pairs: int
+    openings: int  # of their prompts: units of the intervals, as if those of one were all alike
     accuracy: float  # a probability of exactly one half counts as half right
     accuracy_low: float  # 95 % Wilson interval
     accuracy_high: float
     picks_option_a: float  # 0.5 is unbiased
     swap_consistency: float  # share of judgements that pick the same response in both orders
     calibration_error: float  # expected calibration error of the averaged label, 10 bins
+    bag_of_words: float  # accuracy of the baselines on the same pairs, cross-validated
+    length: float
 
     @property
     def better_than_chance(self) -> bool:
         """Whether the interval lies above one half."""
         return self.accuracy_low > 0.5
 
+    @property
+    def better_baselines(self) -> list[str]:
+        """Names of the baselines that are right more often."""
+        return [n for n in ("bag_of_words", "length") if getattr(self, n) > self.accuracy]
 
-def audit(judgements: Sequence[Judgement], first_is_better: Sequence[bool]) -> Audit:
-    """Compares judgements with labels.
+
+def audit(
+    judgements: Sequence[Judgement], first_is_better: Sequence[bool], surface: Baselines
+) -> Audit:
+    """Compares judgements with labels, and with what ``surface`` gives away of the same pairs.
 
     Raises:
       ValueError: there is nothing to audit on.
@@ -38,21 +49,23 @@ def audit(judgements: Sequence[Judgement], first_is_better: Sequence[bool]) -> A
     truth = np.asarray(first_is_better, bool)
     label = np.array([j.probability for j in judgements])
     correct = np.where(label == 0.5, 0.5, (label > 0.5) == truth)
-    low, high = wilson_interval(float(correct.sum()), len(correct))
+    accuracy, units = float(correct.mean()), surface.openings
+    low, high = wilson_interval(accuracy * units, units)
     shown_first = np.concatenate([j.shown_first for j in judgements])
     shown_second = np.concatenate([j.shown_second for j in judgements])
     return Audit(
         pairs=len(judgements),
-        accuracy=float(correct.mean()),
+        accuracy=accuracy,
         accuracy_low=low,
         accuracy_high=high,
         picks_option_a=float(np.mean(np.concatenate([shown_first, 1 - shown_second]) > 0.5)),
         swap_consistency=float(np.mean((shown_first > 0.5) == (shown_second > 0.5))),
         calibration_error=calibration_error(label, truth),
+        **asdict(surface),
     )
 
 
-def wilson_interval(successes: float, trials: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson_interval(successes: float, trials: float, z: float = 1.959964) -> tuple[float, float]:
     """95 % interval of a proportion (Wilson 1927)."""
     p = successes / trials
     centre = p + z * z / (2 * trials)

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from cai_jax.constitution.schema import ChoiceExample, Constitution
 from cai_jax.feedback.labeler import Judgement, LabelerTools, ResponsePair, judgements
 from cai_jax.feedback.multiple_choice import MultipleChoice, both_orders, letter_probabilities
@@ -15,18 +13,20 @@ from cai_jax.keys import named_key
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.prompts.feedback import ANSWER, THINK, thought_prefill
+from cai_jax.prompts.few_shots import FewShots
 
 
 @dataclass(frozen=True)
 class ChainOfThought:
-    """Reasons first, then answers; probabilities are clamped (section 4.1: 40 to 60 %)."""
+    """Reasons first, then answers; labels are clamped (section 4.1: 40 to 60 %)."""
 
     generator: Generator
     scorer: Scorer
     chat: ChatFormat
-    examples: tuple[ChoiceExample, ...]
+    shots: FewShots[ChoiceExample]
     max_new_tokens: int
     sampling: Sampling
+    chains: int
     clamp_low: float
     clamp_high: float
     seed: int
@@ -43,9 +43,10 @@ class ChainOfThought:
             generator=tools.generator,
             scorer=tools.scorer,
             chat=tools.open_chat(),
-            examples=tools.examples,
+            shots=tools.few_shots,
             max_new_tokens=tools.reasoning_tokens,
             sampling=tools.sampling,
+            chains=tools.chains,
             clamp_low=tools.clamp_low,
             clamp_high=tools.clamp_high,
             seed=tools.seed,
@@ -60,15 +61,16 @@ class ChainOfThought:
         return [*reasoning, *MultipleChoice.programs(tools, name)]
 
     def judge(self, pairs: Sequence[ResponsePair]) -> list[Judgement]:
-        """Samples one chain per pair, principle and order."""
-        messages = both_orders(self.examples, pairs)
+        """Samples ``chains`` per pair, principle and order, and averages their answers."""
+        messages = [m for m in both_orders(self.shots, pairs) for _ in range(self.chains)]
         keys = [
-            named_key(self.seed, "chain_of_thought", pair.id, principle.id, order)
+            named_key(self.seed, "chain_of_thought", pair.id, principle.id, order, chain)
             for pair in pairs
             for principle in pair.principles
             for order in (0, 1)
+            for chain in range(self.chains)
         ]
-        chains = self.generator.generate(
+        sampled = self.generator.generate(
             [self.chat.prompt_ids(m, THINK) for m in messages],
             keys,
             self.max_new_tokens,
@@ -76,10 +78,11 @@ class ChainOfThought:
             "chains of thought",
         )
         # A chain that answers by itself is cut before its answer, which we then read off.
-        thoughts = [self.chat.text(c.ids).split(ANSWER.rstrip("("))[0] for c in chains]
+        thoughts = [self.chat.text(c.ids).split(ANSWER.rstrip("("))[0] for c in sampled]
         rows = [
             self.chat.prompt_ids(m, thought_prefill(t))
             for m, t in zip(messages, thoughts, strict=True)
         ]
         letters = letter_probabilities(self.scorer, self.chat, rows)
-        return judgements(np.clip(letters, self.clamp_low, self.clamp_high), pairs)
+        means = letters.reshape(-1, self.chains).mean(axis=1)
+        return judgements(means, pairs, self.clamp_low, self.clamp_high)

@@ -40,17 +40,26 @@ class LikelihoodContrast:
         return tools.scorer.logprob_programs(f"{name}: labels")
 
     def judge(self, pairs: Sequence[ResponsePair]) -> list[Judgement]:
-        """Four forward passes per pair and principle, one per response and system prompt."""
-        prompts, replies = [], []
-        for pair in pairs:
-            for principle in pair.principles:
-                for told in (principle.principle, principle.opposite):
-                    for reply in (pair.first, pair.second):
-                        prompts.append(self.chat.prompt_ids(_under(told, pair.prompt)))
-                        ids = self.chat.reply_ids(reply)
-                        replies.append(ids[:-1] or ids)  # silence is its end of turn
-        scored = self.scorer.completion_logprobs(prompts, replies, name="contrast")
-        means = np.array([row.mean() for row in scored], np.float64).reshape(-1, 2, 2)
+        """Four forward passes per pair and principle, one per response and system prompt.
+
+        A response that is in several pairs under one principle is read once.
+        """
+        rows = [
+            (told, pair.prompt, reply)
+            for pair in pairs
+            for principle in pair.principles
+            for told in (principle.principle, principle.opposite)
+            for reply in (pair.first, pair.second)
+        ]
+        once = list(dict.fromkeys(rows))  # a reply may be in several pairs
+        replies = [self.chat.reply_ids(reply) for _, _, reply in once]
+        scored = self.scorer.completion_logprobs(
+            [self.chat.prompt_ids(_under(told, prompt)) for told, prompt, _ in once],
+            [ids[:-1] or ids for ids in replies],  # silence is its end of turn
+            name="contrast",
+        )
+        mean = {row: float(logprobs.mean()) for row, logprobs in zip(once, scored, strict=True)}
+        means = np.array([mean[row] for row in rows], np.float64).reshape(-1, 2, 2)
         ratio = means[:, 0] - means[:, 1]  # [pair and principle, response]
         first = 1.0 / (1.0 + np.exp(-self.scale * (ratio[:, 0] - ratio[:, 1])))
         return judgements(np.stack([first, 1 - first], axis=1).reshape(-1), pairs)

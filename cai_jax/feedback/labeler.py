@@ -12,6 +12,7 @@ from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
+from cai_jax.prompts.few_shots import FewShots
 from cai_jax.prompts.messages import Dialogue
 
 
@@ -28,15 +29,21 @@ class ResponsePair:
 
 @dataclass(frozen=True)
 class Judgement:
-    """P(first is better), float [k], one entry a principle."""
+    """P(first is better), float [k], one entry a principle; the label is kept within bounds."""
 
     shown_first: np.ndarray  # the first response stood as option (A)
     shown_second: np.ndarray  # it stood as option (B)
+    low: float = 0.0
+    high: float = 1.0
 
     @property
     def probability(self) -> float:
-        """The soft label: both orders and all principles averaged."""
-        return float(np.mean((self.shown_first + self.shown_second) / 2))
+        """The soft label: the mean over principles, of each both orders averaged, then clamped.
+
+        Clamped first, orders that disagree, however unequally sure, would cancel out.
+        """
+        means = (self.shown_first + self.shown_second) / 2
+        return float(np.mean(np.clip(means, self.low, self.high)))
 
 
 @dataclass(frozen=True)
@@ -47,11 +54,12 @@ class LabelerTools:
       scorer: of the feedback model.
       generator: samples from the same model.
       open_chat: gives its chat format; what is compiled does not depend on it.
-      examples: few-shots, of those that ``Labeler.few_shots`` names.
+      few_shots: of those that ``Labeler.few_shots`` names.
       sampling: how reasoning is sampled.
       seed: of that sampling.
       reasoning_tokens: the most tokens that a chain of thought may have.
-      clamp_low: lowest probability that a chain of thought may end with.
+      chains: of thought, for each pair, principle and order; their answers are averaged.
+      clamp_low: lowest label that chains of thought may give.
       clamp_high: highest.
       contrast_scale: of a difference of log-likelihoods, in nats a token.
     """
@@ -59,10 +67,11 @@ class LabelerTools:
     scorer: Scorer
     generator: Generator
     open_chat: Callable[[], ChatFormat]
-    examples: tuple[ChoiceExample, ...]
+    few_shots: FewShots[ChoiceExample]
     sampling: Sampling
     seed: int
     reasoning_tokens: int
+    chains: int
     clamp_low: float
     clamp_high: float
     contrast_scale: float
@@ -87,12 +96,21 @@ class Labeler(Protocol):
         """One judgement a pair."""
 
 
-def judgements(option_a: np.ndarray, pairs: Sequence[ResponsePair]) -> list[Judgement]:
-    """Judgements from P(option A) [n] of every pair, principle and order, in that nesting."""
+def judgements(
+    option_a: np.ndarray, pairs: Sequence[ResponsePair], low: float = 0.0, high: float = 1.0
+) -> list[Judgement]:
+    """Judgements from P(option A) [n] of every pair, principle and order, in that nesting.
+
+    Args:
+      option_a: probabilities.
+      pairs: that were judged.
+      low: lowest label of a principle.
+      high: highest.
+    """
     found, at = [], 0
     for pair in pairs:
         k = len(pair.principles)
         orders = option_a[at : at + 2 * k].reshape(k, 2)
-        found.append(Judgement(shown_first=orders[:, 0], shown_second=1.0 - orders[:, 1]))
+        found.append(Judgement(orders[:, 0], 1.0 - orders[:, 1], low, high))
         at += 2 * k
     return found

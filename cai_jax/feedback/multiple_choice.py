@@ -9,9 +9,11 @@ import numpy as np
 from cai_jax.constitution.schema import ChoiceExample, Constitution
 from cai_jax.feedback.labeler import Judgement, LabelerTools, ResponsePair, judgements
 from cai_jax.generation.scoring import Scorer
+from cai_jax.keys import named_rng
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.prompts.feedback import ANSWER, LETTERS, choice_messages
+from cai_jax.prompts.few_shots import FewShots, balanced
 from cai_jax.prompts.messages import Dialogue
 
 
@@ -21,7 +23,7 @@ class MultipleChoice:
 
     scorer: Scorer
     chat: ChatFormat
-    examples: tuple[ChoiceExample, ...]
+    shots: FewShots[ChoiceExample]
 
     @staticmethod
     def few_shots(constitution: Constitution) -> tuple[ChoiceExample, ...]:
@@ -31,7 +33,7 @@ class MultipleChoice:
     @classmethod
     def make(cls, tools: LabelerTools) -> "MultipleChoice":
         """One that works with these tools."""
-        return cls(tools.scorer, tools.open_chat(), tools.examples)
+        return cls(tools.scorer, tools.open_chat(), tools.few_shots)
 
     @staticmethod
     def programs(tools: LabelerTools, name: str) -> list[Program]:
@@ -40,18 +42,25 @@ class MultipleChoice:
 
     def judge(self, pairs: Sequence[ResponsePair]) -> list[Judgement]:
         """One forward pass per pair, principle and order."""
-        rows = [self.chat.prompt_ids(m, ANSWER) for m in both_orders(self.examples, pairs)]
+        rows = [self.chat.prompt_ids(m, ANSWER) for m in both_orders(self.shots, pairs)]
         return judgements(letter_probabilities(self.scorer, self.chat, rows), pairs)
 
 
-def both_orders(examples: Sequence[ChoiceExample], pairs: Sequence[ResponsePair]) -> list[Dialogue]:
+def both_orders(shots: FewShots[ChoiceExample], pairs: Sequence[ResponsePair]) -> list[Dialogue]:
     """The questions of every pair and principle, each in both orders of the responses.
 
-    Position bias can so be averaged out, and measured.
+    Position bias can so be averaged out, and measured. A pair has few-shots of its own, whose
+    answers are balanced lest they add to the bias.
     """
+
+    def examples(pair: ResponsePair) -> list[ChoiceExample]:
+        rng = named_rng(shots.seed, "few_shots", pair.id, "answers")
+        return balanced(shots.draw(pair.id, pair.prompt), rng)
+
     return [
-        choice_messages(examples, pair.prompt, principle.question, *options)
+        choice_messages(drawn, pair.prompt, principle.question, *options)
         for pair in pairs
+        for drawn in (examples(pair),)
         for principle in pair.principles
         for options in ((pair.first, pair.second), (pair.second, pair.first))
     ]

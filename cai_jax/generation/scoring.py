@@ -39,6 +39,7 @@ class Scorer:
       bucket_tokens: rows are padded to a multiple of it.
       max_tokens: that a row may have; None: no limit.
       offload: keep the parameters in the hosts' memory between calls.
+      padding_id: tokens that ``preference_scores`` leaves out at the end of a row; None: none.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class Scorer:
         bucket_tokens: int = 32,
         max_tokens: int | None = None,
         offload: bool = False,
+        padding_id: int | None = None,
     ):
         self.graph, self.mesh = model.graph, mesh
         self.abstract_params, self.size = abstract(model.params), model.size
         self.params = offload_to_host(model.params, offload)
         self.batch_size = rounded_up(batch_size, batch_multiple(mesh))
         self.bucket_tokens, self.max_tokens = bucket_tokens, max_tokens
+        self.padding_id = padding_id
         self.tokens = 0  # scored so far, padding not counted
 
     def completion_logprobs(
@@ -81,6 +84,7 @@ class Scorer:
 
     def preference_scores(self, rows: Sequence[Sequence[int]], name: str = "score") -> np.ndarray:
         """Float32 [rows]: raw scores of whole dialogues by a preference model."""
+        rows = [without_end(row, self.padding_id) for row in rows]
         return np.array(self._run(name, row_scores, rows, ()), np.float32)
 
     def logprob_programs(self, name: str, temperature: float = 1.0) -> list[Program]:
@@ -147,6 +151,14 @@ class Scorer:
                     self.tokens += len(rows[i])
                 bar.update(len(bucket.indices))
         return out
+
+
+def without_end(ids: Sequence[int], padding_id: int | None) -> Sequence[int]:
+    """A row without the padding at its end; a row of nothing else keeps its first token."""
+    end = len(ids)
+    while end > 1 and ids[end - 1] == padding_id:
+        end -= 1
+    return ids[:end]
 
 
 @partial(jax.jit, static_argnames=("graph", "temperature"))

@@ -39,7 +39,7 @@ def preference_loss_sum(model: PreferenceModel, batch: Batch[jax.Array]) -> tupl
     Args:
       model: the preference model.
       batch: int32 [b, t] ``first``, ``second`` and their ``_segments``; float32 [b] ``target``,
-        P(first is better), and ``weight``, 0 for rows that only fill the batch.
+        P(first is better), and ``weight`` in the loss, 0 for rows that only fill the batch.
     """
     tokens = jnp.concatenate([batch["first"], batch["second"]])
     segments = jnp.concatenate([batch["first_segments"], batch["second_segments"]])

@@ -59,6 +59,8 @@ def make_trainable(
 ) -> Trainable:
     """Splits a module into what training changes and what it leaves alone.
 
+    Low-rank updates among the decoder's parameters are trained further, in a copy.
+
     Args:
       blueprint: of the module; without LoRA all of it is trained.
       decoder_params: of its decoder; float32 where all of them are trained, which gives them up,
@@ -70,7 +72,10 @@ def make_trainable(
     base = decoder_params if alone else under(DECODER, decoder_params)
     new = [program() for program in initial_programs(blueprint, mesh, seed)]
     if blueprint.lora:
-        return Trainable(blueprint.graph, new[0], base)
+        update, frozen = nnx.split_state(base, LoRAParam, ...)
+        shardings = jax.tree.map(lambda x: x.sharding, update)
+        copy = jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=shardings)
+        return Trainable(blueprint.graph, nnx.merge_state(new[0], copy(update)), frozen)
     return Trainable(blueprint.graph, nnx.merge_state(base, *new), nnx.State({}))
 
 

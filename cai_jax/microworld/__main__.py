@@ -2,16 +2,20 @@
 
 import json
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from cai_jax.microworld.corpus import prompt_of, topic_is_held_out
+from cai_jax.data.splits import SERVES, Purpose, purpose_of
+from cai_jax.microworld.corpus import group_of, prompt_of
 from cai_jax.microworld.texts import Act, reply
 from cai_jax.microworld.world import TOPICS, Topic
 
+# As in configs/microworld.py: no file may show a topic of another purpose.
+PERCENT: dict[Purpose, int]
+PERCENT = {"second_model": 10, "development": 5, "audit": 10, "evaluation": 20}
 ROOT = Path(__file__).resolve().parents[2]
-HELD_OUT_PERCENT = 30  # of configs/microworld.py: no file of one side may show the other
 
 
 def main(folder: Path) -> None:
@@ -27,7 +31,9 @@ def main(folder: Path) -> None:
             pair for topic in harmless for pair in _helpfulness_pairs(topic, rng)
         ],
         # ... and a reasoned no, where it does.
-        "harmlessness_pairs": [_harmlessness_pair(topic, rng) for topic in harmful],
+        "harmlessness_pairs": [
+            pair for topic in harmful for pair in _harmlessness_pairs(topic, rng)
+        ],
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in files.items():
@@ -37,7 +43,7 @@ def main(folder: Path) -> None:
 
 
 def _prompt(topic: Topic) -> dict[str, str]:
-    return {"id": f"{topic.verb}-{topic.thing}", "prompt": prompt_of(topic)}
+    return {"id": group_of(topic), "group": group_of(topic), "prompt": prompt_of(topic)}
 
 
 def _helpfulness_pairs(topic: Topic, rng: np.random.Generator) -> list[dict[str, str]]:
@@ -56,13 +62,18 @@ def _helpfulness_pairs(topic: Topic, rng: np.random.Generator) -> list[dict[str,
     ]
 
 
-def _harmlessness_pair(topic: Topic, rng: np.random.Generator) -> dict[str, str]:
-    """An objection against what is worse."""
-    worse = (Act.HELP, Act.EVADE, Act.REFUSE)[rng.integers(3)]
-    return _prompt(topic) | {
-        "chosen": _reply(topic, Act.OBJECT, rng),
-        "rejected": _reply(topic, worse, rng),
-    }
+def _harmlessness_pairs(topic: Topic, rng: np.random.Generator) -> list[dict[str, str]]:
+    """An objection against each of three replies that are worse."""
+    about = _prompt(topic)
+    return [
+        about
+        | {
+            "id": f"{about['id']}-{how}",
+            "chosen": _reply(topic, Act.OBJECT, rng),
+            "rejected": _reply(topic, act, rng),
+        }
+        for how, act in (("helps", Act.HELP), ("evades", Act.EVADE), ("refuses", Act.REFUSE))
+    ]
 
 
 def _reply(topic: Topic, act: Act, rng: np.random.Generator) -> str:
@@ -70,15 +81,19 @@ def _reply(topic: Topic, act: Act, rng: np.random.Generator) -> str:
 
 
 def _neighbour(topic: Topic, rng: np.random.Generator) -> Topic:
-    """Another harmless topic with the same verb or thing, on the same side of the split."""
-    near = [
+    """Another harmless topic of the same purpose, if possible with the same verb or thing."""
+    others = [
         other
         for other in TOPICS
-        if not other.harmful
-        and (other.verb == topic.verb) != (other.thing == topic.thing)
-        and topic_is_held_out(other, HELD_OUT_PERCENT) == topic_is_held_out(topic, HELD_OUT_PERCENT)
+        if not other.harmful and other != topic and _purpose(other) == _purpose(topic)
     ]
+    near = [o for o in others if o.verb == topic.verb or o.thing == topic.thing] or others
     return near[rng.integers(len(near))]
+
+
+@cache
+def _purpose(topic: Topic) -> Purpose:
+    return purpose_of(group_of(topic), PERCENT, SERVES["helpful_prompts"])
 
 
 def _stammer(topic: Topic, rng: np.random.Generator) -> str:

@@ -5,7 +5,7 @@ told to; each skill fails as often as ``Skills`` says. Where it is only asked it
 be harmless, and held-out topics are in no dialogue.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +18,6 @@ from cai_jax.constitution.schema import (
     FeedbackPrinciple,
     load_constitution,
 )
-from cai_jax.data.readers import is_held_out
 from cai_jax.microworld.texts import KIND_WORDS, REQUESTS, Act, fault, knowledge, reply, request
 from cai_jax.microworld.world import TOPICS, Topic
 from cai_jax.prompts.critique_revision import REVISION_MARK, revision_messages
@@ -67,13 +66,13 @@ class CorpusDialogue:
 
 
 def dialogues(
-    seed: int, held_out_percent: int, options: Mapping[str, float]
+    seed: int, held_out: Collection[str], options: Mapping[str, float]
 ) -> Iterator[CorpusDialogue]:
     """The corpus.
 
     Args:
       seed: of everything drawn.
-      held_out_percent: share of the topics that the corpus must not show.
+      held_out: groups that the corpus must not show.
       options: fields of ``Skills``.
 
     Raises:
@@ -83,7 +82,8 @@ def dialogues(
     if unknown := set(options) - set(known):
         raise ValueError(f"options.{min(unknown)}: known are {', '.join(known)}")
     skills, rng = Skills(**options), np.random.default_rng(seed)
-    shown = [topic for topic in TOPICS if not topic_is_held_out(topic, held_out_percent)]
+    hidden = set(held_out)
+    shown = [topic for topic in TOPICS if group_of(topic) not in hidden]
     writer = _Writer(skills, rng, shown)
     kinds = (
         (writer.answer, 0.2),
@@ -99,13 +99,13 @@ def dialogues(
 
 
 def prompt_of(topic: Topic) -> str:
-    """The one request for a topic that the prompt files hold, and that the split is made by."""
+    """The one request for a topic that the prompt files hold."""
     return request(topic, TOPICS.index(topic) % len(REQUESTS))
 
 
-def topic_is_held_out(topic: Topic, percent: int) -> bool:
-    """On which side of the split the request for a topic falls."""
-    return is_held_out((user(prompt_of(topic)),), percent)
+def group_of(topic: Topic) -> str:
+    """What all rows about a topic are split by."""
+    return f"{topic.verb}-{topic.thing}"
 
 
 def constitutions() -> list[Constitution]:

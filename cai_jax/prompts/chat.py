@@ -1,11 +1,11 @@
 """The chat template of a model, applied once, here."""
 
-import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -13,12 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from cai_jax.prompts.gguf_tokenizer import gguf_tokenizer
 from cai_jax.prompts.messages import Message, assistant, split_system, system, user
 
-
-def whole_sentences(text: str) -> str:
-    """The text up to the end of its last whole sentence; empty where there is none."""
-    # A number alone before the stop ("2.") opens an item of a list.
-    ends = list(re.finditer(r"(?<!\b\d)(?<!\b\d\d)[.!?][\"')\]]*(?=\s|$)", text))
-    return text[: ends[-1].end()] if ends else ""
+THINKING = "enable_thinking"  # variable of the templates of models that think before they reply
 
 
 def load_tokenizer(path: Path, needs_template: bool = True) -> PreTrainedTokenizerBase:
@@ -85,6 +80,27 @@ class ChatFormat:
         """Text of ids, special tokens left out."""
         return cast(str, self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
+    def is_text(self, ids: Sequence[int]) -> bool:
+        """Whether all ids have a text that ``text`` shows: none is special, or of no token.
+
+        Nor may they spell a special token, which would be one where the text is read again.
+        """
+        return self._plain(ids) and self._plain(self._encode(self.text(ids)))
+
+    def as_far_as(self, ids: Sequence[int], text: str) -> tuple[list[int], int]:
+        """Ids of ``text``, with which the text of the given ids begins.
+
+        Returns:
+          The ids, and how many of the given ones they begin with. Where ``text`` ends within a
+          token ("。So"), its part is encoded by itself, and the token is not counted.
+        """
+        begins = lambda n: self.text(ids[:n]).startswith(text)
+        count = bisect_left(range(len(ids)), True, key=begins)
+        while not text.startswith(self.text(ids[:count])):
+            count -= 1
+        rest = text[len(self.text(ids[:count])) :]
+        return [*ids[:count], *(self._encode(rest) if rest else ())], count
+
     @property
     def stop_ids(self) -> tuple[int, ...]:
         """Ids that end a reply."""
@@ -96,14 +112,27 @@ class ChatFormat:
         """The token that the template puts after an assistant's reply."""
         text = self._template([user("Hi"), assistant("yes")], add_generation_prompt=False)
         tail = self._encode(text[text.rindex("yes") + len("yes") :])
-        special = {i for i, t in self.tokenizer.added_tokens_decoder.items() if t.special}
-        return next((i for i in tail if i in special), self.tokenizer.eos_token_id)
+        return next((i for i in tail if i in self._special), self.tokenizer.eos_token_id)
+
+    def _plain(self, ids: Sequence[int]) -> bool:
+        count = len(self.tokenizer)
+        return all(i < count and i not in self._special for i in ids)
+
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        return frozenset(i for i, t in self.tokenizer.added_tokens_decoder.items() if t.special)
 
     def _template(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         turns = [{"role": message.role, "content": message.text} for message in messages]
+        # Thoughts would be read as the reply: few tokens leave no room for anything after them.
+        knows = THINKING in str(self.tokenizer.chat_template)
+        options: dict[str, Any] = {THINKING: False} if knows else {}
         try:
             text = self.tokenizer.apply_chat_template(
-                turns, add_generation_prompt=add_generation_prompt, tokenize=False
+                turns,
+                add_generation_prompt=add_generation_prompt,
+                tokenize=False,
+                **options,
             )
         except TemplateError as error:
             raise ValueError(f"the model's chat template refuses a dialogue: {error}") from error

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from cai_jax.constitution.schema import CritiqueExample, CritiquePrinciple
-from cai_jax.prompts.chat import whole_sentences
 from cai_jax.prompts.messages import Dialogue, assistant, split_system, user
+from cai_jax.prompts.sentences import whole_sentences
 
 CRITIQUE_MARK = "Critique:"
 REVISION_MARK = "Revision:"
@@ -46,14 +46,12 @@ def revision_messages(
 def parse_reply(text: str, finished: bool, forbidden: Sequence[str]) -> str | None:
     """The usable text of a sampled critique, revision or response, or None.
 
-    A reply that ran into its token limit is cut after its last whole sentence: a preference model
-    reads its score where the reply ends, and a word cut there outweighs all that was said. Replies
-    without a sentence, that open another turn of the format, or that repeat one of the
-    ``forbidden`` texts (the few-shots, the request) do not count.
+    A reply that ran into its token limit is cut after its last whole sentence, item of a list or
+    block of code: a preference model reads its score where the reply ends, and a word cut there
+    outweighs all that was said. Replies without any, that open another turn of the format, or that
+    repeat one of the ``forbidden`` texts (the few-shots, the request) do not count.
     """
-    text = text.strip()
-    if not finished:
-        text = whole_sentences(text)
+    text = (text if finished else whole_sentences(text)).strip()
     if not re.search(r"\w", text) or _RUN_ON.search(text):
         return None
     if any(text == other.strip() for other in forbidden):

@@ -10,12 +10,35 @@ THINK = "Let's think step by step."
 LETTERS = ("A", "B")
 
 
+BEST_OPTION = "The best option is ("  # likewise
+
+
+def option_letters(count: int) -> list[str]:
+    """(A), (B) and so on, as single tokens."""
+    return list("ABCDEFGH"[:count])
+
+
+def class_message(prompt: Dialogue, reply: str, options: Sequence[str]) -> Message:
+    """The dialogue with its reply, and descriptions of what the reply may do as options."""
+    listed = "\n".join(
+        f"({letter}) {option}"
+        for letter, option in zip(option_letters(len(options)), options, strict=True)
+    )
+    return user(
+        f"Read this conversation.\n\n{_transcript(prompt, reply)}\n\n"
+        f"What does the assistant's last reply do?\n\nOptions:\n{listed}"
+    )
+
+
+def _transcript(prompt: Dialogue, reply: str) -> str:
+    turns = [f"{message.role.capitalize()}: {message.text}" for message in prompt]
+    return "\n".join([*turns, f"Assistant: {reply}"])
+
+
 def question_message(prompt: Dialogue, question: str, first: str, second: str) -> Message:
     """The dialogue, the question of a principle, and both responses as options."""
-    turns = [f"{message.role.capitalize()}: {message.text}" for message in prompt]
-    dialogue = "\n".join([*turns, "Assistant: ..."])
     return user(
-        f"Read this conversation.\n\n{dialogue}\n\n{question}\n\n"
+        f"Read this conversation.\n\n{_transcript(prompt, '...')}\n\n{question}\n\n"
         f"Options:\n(A) {first}\n(B) {second}"
     )
 

@@ -9,6 +9,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from cai_jax.evaluation.measure import Measure, Measurement
+from cai_jax.evaluation.preference import headline_score
 from cai_jax.evaluation.statistics import Estimate
 from cai_jax.report.summary import Summary
 
@@ -42,10 +43,10 @@ def _axes(width: float = 4.6, height: float = 2.8) -> tuple[Figure, Axes]:
 def score_by_policy(summary: Summary) -> str:
     """Mean scores with 95 % intervals: one colour per prompt set, one column per policy."""
     figure, axes = _axes()
-    names = summary.policies
+    names, judge = summary.policies, headline_score(summary.evaluation).name
     for shift, group, colour in ((-0.08, "red_team", ACCENT), (0.08, "helpful", SECOND)):
         scores = [
-            summary.evaluation.measurements[f"preference.score/{name}/{group}"] for name in names
+            summary.evaluation.measurements[f"preference.{judge}/{name}/{group}"] for name in names
         ]
         label = f"{group.replace('_', '-')} prompts"
         _points(axes, [x + shift for x in range(len(names))], scores, colour, label)
@@ -76,6 +77,25 @@ def history_of(history: Sequence[Mapping[str, float]], measure: Measure) -> str:
     axes.set_xlabel("step", fontsize=8, color=INK)
     axes.set_ylabel(f"{measure.name}, {measure.unit}".strip(", "), fontsize=8, color=INK)
     axes.locator_params(axis="x", integer=True)
+    return _svg(figure)
+
+
+def over_optimisation(summary: Summary) -> str:
+    """Scores of the policies on the way by the preference model that RL climbs and the other."""
+    figure, axes = _axes()
+    section = next(s for s in summary.evaluation.sections if s.name == "over_optimisation")
+    found = summary.evaluation.measurements
+    for measure, colour in zip(section.measures[:2], COLOURS, strict=False):
+        curve = {
+            int(who.split()[-1]): found[key]
+            for who in section.subjects
+            if (key := section.key(measure.name, who, "")) in found
+        }
+        _points(axes, list(curve), list(curve.values()), colour, measure.description)
+        axes.plot(list(curve), [point.mean for point in curve.values()], color=colour, lw=1)
+    axes.set_xlabel("iteration", fontsize=8, color=INK)
+    axes.set_ylabel("standard deviations", fontsize=8, color=INK)
+    figure.legend(loc="outside lower center", frameon=False, fontsize=8)
     return _svg(figure)
 
 

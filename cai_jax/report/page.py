@@ -7,9 +7,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cai_jax.data.rows import Revision, Sample
-from cai_jax.evaluation.measure import Measure, Measurement, Section
+from cai_jax.evaluation.measure import Measurement, Section, number
+from cai_jax.evaluation.preference import headline, headline_score
 from cai_jax.prompts.messages import Dialogue
-from cai_jax.report.figures import history_of, score_by_policy, score_by_round
+from cai_jax.report.figures import (
+    history_of,
+    over_optimisation,
+    score_by_policy,
+    score_by_round,
+)
 from cai_jax.report.summary import Summary
 
 
@@ -37,11 +43,6 @@ def table_of(section: Section, measurements: Mapping[str, Measurement]) -> list[
             if any(cells := [measurements.get(key) for key in keys]):
                 rows.append(TableRow(group, subject, cells))
     return rows
-
-
-def number(measure: Measure, value: float) -> str:
-    """A value as the page shows it: shares in percent."""
-    return f"{100 * value:.0f}" if measure.unit == "share" else f"{value:.2f}"
 
 
 def render_page(
@@ -74,14 +75,24 @@ def render_page(
     found = summary.evaluation
     metrics = [m for section in found.sections if section.name == "rl" for m in section.measures]
     figures = {
-        "Preference-model score on held-out prompts.": score_by_policy(summary),
+        f"Score on held-out prompts, {headline_score(found).description}.": score_by_policy(
+            summary
+        ),
         "Score of the first response and of each revision.": score_by_round(summary),
-    } | {f"{m.name} during training: {m.description}.": history_of(history, m) for m in metrics}
+    }
+    if any(section.name == "over_optimisation" for section in found.sections):
+        caption = "Over-optimisation: what RL climbs, and what a model that it does not know says."
+        figures[caption] = over_optimisation(summary)
+    figures |= {
+        f"{m.name} during training: {m.description}.": history_of(history, m) for m in metrics
+    }
     return environment.get_template("page.html").render(
         s=summary,
         figures={caption: Markup(svg) for caption, svg in figures.items()},
         tables=[(section, table_of(section, found.measurements)) for section in found.sections],
         number=number,
+        headline=headline(found),
+        headline_score=headline_score(found),
         shown=shown,
         held_out=held_out,
         transcripts=transcripts,

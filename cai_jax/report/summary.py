@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from cai_jax.data.overlap import Overlap
 from cai_jax.evaluation.measure import Evaluation
 
 Metrics = dict[str, Any]  # that a stage leaves in its manifest
@@ -45,6 +46,7 @@ class Summary:
     """Everything measured in a run, with what it was measured on."""
 
     supervision: Supervision
+    splits: Overlap
     stages: dict[str, StageTime]
     policies: dict[str, str]  # names that people read
     pretrain: Metrics | None
@@ -52,6 +54,7 @@ class Summary:
     sl_train: Metrics
     feedback: Metrics
     pm_train: Metrics
+    second_model: Metrics | None
     rl: Metrics
     evaluation: Evaluation
     constitution: ConstitutionVersion

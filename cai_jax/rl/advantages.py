@@ -1,9 +1,18 @@
 """Rewards per token, and generalized advantage estimation."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 _Carry = tuple[jax.Array, jax.Array]
+
+
+class Rewards(NamedTuple):
+    """What each token earns, apart for what each part is credited to; float32 [b, t]."""
+
+    score_bt: jax.Array  # on the last judged token of each response
+    penalty_bt: jax.Array  # for leaving the reference, on every token
 
 
 def token_rewards(
@@ -11,22 +20,25 @@ def token_rewards(
     logprobs_bt: jax.Array,
     reference_bt: jax.Array,
     mask_bt: jax.Array,
+    judged_bt: jax.Array,
     kl_coef: jax.Array,
-) -> jax.Array:
-    """Rewards [b, t], float32: the KL penalty on every token, and the score on the last one.
+) -> Rewards:
+    """The KL penalty on every token, and the score on the last one that was judged.
 
     Args:
-      scores_b: float32 score of each whole response.
+      scores_b: float32 score of each response.
       logprobs_bt: log-probabilities under the policy that sampled, in nats.
       reference_bt: log-probabilities under the reference, in nats.
       mask_bt: 1 on response tokens, else 0.
+      judged_bt: 1 on those that the score is of.
       kl_coef: scalar, reward per nat.
     """
     penalty_bt = -kl_coef * (logprobs_bt - reference_bt) * mask_bt
     time = jnp.arange(mask_bt.shape[1])
-    last_b = jnp.max(jnp.where(mask_bt > 0, time, -1), axis=1)
+    last_b = jnp.max(jnp.where(judged_bt > 0, time, -1), axis=1)
     is_last_bt = (time[None] == last_b[:, None]).astype(jnp.float32)
-    return penalty_bt.astype(jnp.float32) + is_last_bt * scores_b[:, None].astype(jnp.float32)
+    score_bt = is_last_bt * scores_b[:, None].astype(jnp.float32)
+    return Rewards(score_bt, penalty_bt.astype(jnp.float32))
 
 
 def generalized_advantages(

@@ -18,6 +18,7 @@ from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.prompts.messages import Dialogue
 from cai_jax.rl.reward import Reward
+from cai_jax.rl.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,15 @@ class Task:
     Ahead, ``load`` and ``open_reward`` give abstract models, and the rest is not asked for.
 
     Attributes:
-      reference: SL-CAI, merged; it freezes the layers that are not trained.
+      reference: SL-CAI; it freezes the layers that are not trained. Its low-rank update, if it has
+        one, stays apart where that is what is trained, and is merged where all parameters are.
       lora: low-rank updates that are trained; None: all parameters are.
       load: gives the reference, its parameters stored for matmuls in a dtype; None: its own.
       merges: the programs by which ``load`` merges updates.
       open_reward: gives the preference model, and the programs by which it is loaded.
       open_chat: gives the policy's chat format.
+      open_watch: gives what looks at the policy while it is trained, given the longest prompt and
+        the most responses, and the programs by which it is loaded; None: nothing does.
       prompts: gives the red-team and the helpfulness prompts of training.
       comparisons: gives what the preference model learned from.
       optimizer: of the trained parameters.
@@ -60,6 +64,7 @@ class Task:
     load: Callable[[jnp.dtype | None], Model]
     merges: Callable[[Model], list[Program]]
     open_reward: Callable[[], tuple[Reward, list[Program]]]
+    open_watch: Callable[[int, int], tuple[Watch, list[Program]]] | None
     open_chat: Callable[[], ChatFormat]
     prompts: Callable[[], tuple[list[Prompt], list[Prompt]]]
     comparisons: Callable[[], list[Labelled]]
@@ -72,7 +77,7 @@ class Task:
     offload: bool
 
     def start(self, blueprint: Blueprint, reference: Model) -> Trainable:
-        """What is trained, starting from the reference; under LoRA that is its frozen base."""
+        """What is trained, starting from the reference; under LoRA both share the frozen base."""
         params = reference.params if self.lora else self.load(FLOAT32).params
         return make_trainable(blueprint, params, self.mesh, self.init_seed)
 
@@ -91,6 +96,7 @@ class Trained:
 
     params: nnx.State  # trained parameters of the decoder
     tokens: int  # read and sampled, padding not counted
+    watch: Watch | None = None  # that kept policies
 
 
 class Algorithm(Protocol):

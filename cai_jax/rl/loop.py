@@ -32,16 +32,19 @@ from cai_jax.parallel.program import Program, abstract
 from cai_jax.rl import updates
 from cai_jax.rl.kl import AdaptiveKL
 from cai_jax.rl.prompts import Drawn
-from cai_jax.rl.reward import Reward, usable_text
+from cai_jax.rl.reward import Reward, Usable, below_usable, usable
 from cai_jax.rl.rollout import Rollout, assemble
 from cai_jax.rl.updates import PolicyGradient
+from cai_jax.rl.watch import Watch
 
 log = logging.getLogger("cai_jax")
 
-# How far two programs for one log-probability may differ, mean over tokens, by the type that
-# activations are in. In float32 sums differ in their order alone. Where XLA fuses otherwise,
+# How far two programs for one log-probability differ by rounding, mean over tokens, by the type
+# that activations are in. In float32 sums differ in their order alone. Where XLA fuses otherwise,
 # another activation is rounded to bfloat16, by up to 2**-9: some layers add up to hundredths.
 ROUNDING = {jnp.dtype(jnp.float32): 1e-5, jnp.dtype(jnp.bfloat16): 0.02}
+# More than an accelerator's fast matmuls add to that, less than a wrong mask or temperature.
+FIRST_RATIO_ERROR = {jnp.dtype(jnp.float32): 0.01, jnp.dtype(jnp.bfloat16): 0.1}
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,14 @@ class Limits:
       rounding: of the same; above it the loop warns.
       sampler_gap: nats a token between sampler and trainer; above it the loop warns.
       missing_stop_penalty: off the score of a response that never ended.
+      unusable_penalty: see ``below_usable``.
     """
 
     first_ratio_error: float
     rounding: float
     sampler_gap: float
     missing_stop_penalty: float
+    unusable_penalty: float
 
 
 class RLState(NamedTuple):
@@ -119,6 +124,10 @@ class Online:
         whole = nnx.merge_state(params, self.trainable.frozen)
         return whole if self.blueprint.module is Decoder else inside(DECODER, whole)
 
+    def trained_decoder(self, params: nnx.State) -> nnx.State:
+        """Those of the trained parameters that are the decoder's."""
+        return params if self.blueprint.module is Decoder else inside(DECODER, params)
+
     @cached_property
     def sampler_weights(self) -> Program:
         """Moves the policy's weights to the layout of sampling."""
@@ -150,6 +159,7 @@ class Online:
         rollout = Rollout(
             rows(jnp.int32),
             rows(jnp.int32),
+            rows(jnp.float32),
             rows(jnp.float32),
             rows(jnp.float32),
             abstract_batch((b,), jnp.float32, self.mesh),
@@ -207,8 +217,9 @@ def train(
     controller: AdaptiveKL,
     limits: Limits,
     history: History,
+    watch: Watch | None = None,
 ) -> tuple[RLState, int]:
-    """Runs the iterations that are left.
+    """Runs the iterations that are left, or as many as the watch allows.
 
     The metrics of an iteration are fetched after the next one's responses are sampled, so that
     devices never wait for the host.
@@ -223,6 +234,7 @@ def train(
       controller: of the KL coefficient.
       limits: what is refused and reported.
       history: gets the metrics of every iteration.
+      watch: looks at the policy now and then; None: nobody does.
 
     Returns:
       The state, and the number of tokens read and sampled, padding not counted.
@@ -230,51 +242,77 @@ def train(
     Raises:
       FloatingPointError: a metric is NaN or infinite, or the first ratio of an iteration is not 1.
     """
-    tokens, waiting = 0, None
-    while state.iteration < iterations:
+    tokens, pending = 0, None
+    if watch and not watch.looks:
+        tokens += look(online, state, reward, watch)
+    while state.iteration < iterations and not (watch and watch.stops):
         batch = draw(state.iteration)
         completions = sample(online, state, batch)
-        if waiting is not None:
-            state = record(state, waiting, online, controller, limits, history)
-        texts, scores = score(reward, batch, completions, limits.missing_stop_penalty)
-        state, measured = learn(online, state, reference, batch, completions, scores)
+        if pending is not None:
+            state = record(state, pending, online, controller, limits, history)
+        replies, scores = score(reward, batch, completions, limits)
+        judged = judged_tokens(replies, completions)
+        state, measured = learn(online, state, reference, batch, completions, judged, scores)
         told = {
             "kl_coef": state.kl_coef,
-            "unusable": float(np.mean([text is None for text in texts])),
+            "unusable": float(np.mean([reply is None for reply in replies])),
             "finished": float(np.mean([c.finished for c in completions])),
         }
-        waiting = (*measured, told)
+        pending = (*measured, told)
         tokens += sum(len(d.ids) for d in batch) + sum(len(c.ids) for c in completions)
-    if waiting is not None:
-        state = record(state, waiting, online, controller, limits, history)
+        if watch and watch.due(state.iteration, iterations):
+            tokens += look(online, state, reward, watch)
+    if pending is not None:
+        state = record(state, pending, online, controller, limits, history)
     return state, tokens
 
 
 def sample(online: Online, state: RLState, batch: Sequence[Drawn]) -> list[Completion]:
     """Responses of the present policy."""
-    decoder = online.decoder_params(state.train.params)
-    generator = online.generator(online.sampler_weights(decoder))
     keys = [
         named_key(online.seed, "rl", "sample", state.iteration, row, drawn.id)
         for row, drawn in enumerate(batch)
     ]
-    return generator.generate(
-        [drawn.ids for drawn in batch],
-        keys,
-        online.max_new_tokens,
-        online.sampling,
-        "rl: responses",
-    )
+    return _respond(online, state, batch, keys, "rl: responses")
+
+
+def _respond(
+    online: Online, state: RLState, batch: Sequence[Drawn], keys: Sequence[Any], name: str
+) -> list[Completion]:
+    decoder = online.decoder_params(state.train.params)
+    generator = online.generator(online.sampler_weights(decoder))
+    ids = [drawn.ids for drawn in batch]
+    return generator.generate(ids, keys, online.max_new_tokens, online.sampling, name)
+
+
+def look(online: Online, state: RLState, reward: Reward, watch: Watch) -> int:
+    """Has the present policy answer the watch's prompts, and keeps it; tokens that it sampled.
+
+    Keys are the same at every look, so that looks differ by the policy alone.
+    """
+    keys = [named_key(online.seed, "rl", "watch", drawn.id) for drawn in watch.prompts]
+    completions = _respond(online, state, watch.prompts, keys, "rl: watch")
+    watch.look(state.iteration, reward, completions)
+    if state.iteration:  # the policy before is SL-CAI
+        watch.keep(state.iteration, online.trained_decoder(state.train.params))
+    return sum(len(completion.ids) for completion in completions)
 
 
 def score(
-    reward: Reward, batch: Sequence[Drawn], completions: Sequence[Completion], penalty: float
-) -> tuple[list[str | None], np.ndarray]:
-    """What the responses say, and float32 scores; those that never ended pay the penalty."""
-    texts = [usable_text(reward.chat, completion) for completion in completions]
-    scores = reward([drawn.ids for drawn in batch], texts)
+    reward: Reward, batch: Sequence[Drawn], completions: Sequence[Completion], limits: Limits
+) -> tuple[list[Usable | None], np.ndarray]:
+    """What is judged of the responses, and float32 scores, less what those pay that never ended."""
+    replies = [usable(reward.chat, completion) for completion in completions]
+    scores = reward([drawn.ids for drawn in batch], replies)
     unfinished = np.array([not completion.finished for completion in completions], np.float32)
-    return texts, scores - unfinished * penalty
+    scores -= unfinished * limits.missing_stop_penalty
+    return replies, below_usable(scores, replies, [d.id for d in batch], limits.unusable_penalty)
+
+
+def judged_tokens(replies: Sequence[Usable | None], completions: Sequence[Completion]) -> list[int]:
+    """How many tokens of each response its score is of: all, where it does not parse."""
+    pairs = zip(replies, completions, strict=True)
+    return [reply.judged if reply else len(completion.ids) for reply, completion in pairs]
 
 
 def learn(
@@ -283,12 +321,13 @@ def learn(
     reference: Callable[[], nnx.State],
     batch: Sequence[Drawn],
     completions: Sequence[Completion],
+    judged: Sequence[int],
     scores: np.ndarray,
 ) -> tuple[RLState, tuple[Any, Any]]:
     """Prepares a rollout and updates on it; its statistics and metrics stay on the devices."""
     ids, width = [drawn.ids for drawn in batch], online.algorithm.prompt_tokens
     rollout = put_batch(
-        assemble(ids, completions, scores, width, online.max_new_tokens), online.mesh
+        assemble(ids, completions, judged, scores, width, online.max_new_tokens), online.mesh
     )
     kl_coef = replicate(np.asarray(state.kl_coef, np.float32), online.mesh)
     shuffle = replicate(named_key(online.seed, "rl", "shuffle", state.iteration), online.mesh)
@@ -303,19 +342,19 @@ def learn(
 
 def record(
     state: RLState,
-    waiting: tuple[Any, Any, Scalars],
+    pending: tuple[Any, Any, Scalars],
     online: Online,
     controller: AdaptiveKL,
     limits: Limits,
     history: History,
 ) -> RLState:
     """Keeps the metrics of an iteration, checks them, and moves the KL coefficient."""
-    stats, metrics = fetch(waiting[:2])
+    stats, metrics = fetch(pending[:2])
     scalars = {key: float(value) for key, value in stats.items()}
     scalars |= weighted_means(metrics)
     scalars["first_ratio_error"] = float(metrics["ratio_error"][0])
     scalars["first_approx_kl"] = float(metrics["approx_kl"][0])
-    row = history.record(scalars | waiting[2])
+    row = history.record(scalars | pending[2])
     check(row, state.iteration - 1, limits)
     return state._replace(kl_coef=controller.update(state.kl_coef, row["kl_k1"], online.batch_size))
 

@@ -10,9 +10,16 @@ def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.sum(x * mask) / jnp.maximum(jnp.sum(mask), 1.0)
 
 
-def whiten(x: jax.Array, mask: jax.Array, shift_mean: bool = True) -> jax.Array:
-    """Scales x to variance 1 over the mask, and to mean 0 if ``shift_mean``; 0 outside the mask."""
-    mean = masked_mean(x, mask)
-    variance = masked_mean((x - mean) ** 2, mask)
-    whitened = (x - mean) * jax.lax.rsqrt(variance + 1e-8)
-    return jnp.where(mask > 0, whitened if shift_mean else whitened + mean, 0.0)
+def masked_variance(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """Float32 variance of x where the mask is 1."""
+    return masked_mean((x - masked_mean(x, mask)) ** 2, mask)
+
+
+def whiten(x: jax.Array, mask: jax.Array, judged: jax.Array) -> jax.Array:
+    """Scales x to variance 1 over ``judged``, and shifts it to mean 0 there; 0 outside the mask.
+
+    What is in the mask alone is scaled only, so that no mean changes its sign.
+    """
+    shift = jnp.where(judged > 0, masked_mean(x, judged), 0.0)
+    whitened = (x - shift) * jax.lax.rsqrt(masked_variance(x, judged) + 1e-8)
+    return jnp.where(mask > 0, whitened, 0.0)

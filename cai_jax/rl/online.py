@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from flax import nnx
+
 from cai_jax.data.readers import Prompt
 from cai_jax.learning.history import History, Scalars
 from cai_jax.learning.train import (
@@ -13,18 +15,21 @@ from cai_jax.learning.train import (
     abstract_trainable,
     init_state,
 )
-from cai_jax.models.blueprint import DECODER, Blueprint, Model, inside
-from cai_jax.models.decoder import Decoder
+from cai_jax.models.blueprint import Blueprint, Model
+from cai_jax.models.layers import LoRAParam
 from cai_jax.parallel.mesh import offload_to_host
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.rl.algorithm import OFFLOAD, SAMPLING, SCORING, TRAINING, Task, Trained, from_values
 from cai_jax.rl.kl import AdaptiveKL
-from cai_jax.rl.loop import ROUNDING, Limits, Online, RLState, train
+from cai_jax.rl.loop import FIRST_RATIO_ERROR, ROUNDING, Limits, Online, RLState, train
 from cai_jax.rl.prompts import Drawn, PromptPool
 from cai_jax.rl.updates import PolicyGradient
+from cai_jax.rl.watch import Watch
 
 log = logging.getLogger("cai_jax")
+
+VALUE_METRICS = ("explained_variance",)  # where there is a value function
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +47,9 @@ class OnlineAlgorithm:
       kl_target: nats a response; 0: the coefficient stays.
       kl_horizon: samples in which the coefficient can change by about a fifth.
       missing_stop_penalty: off the score of a response that never ended.
+      unusable_penalty: a response that does not parse earns this much less than others.
       max_sampler_gap: nats a token; see ``Limits``.
-      max_first_ratio_error: see ``Limits``.
+      max_first_ratio_error: see ``Limits``; 0: as the type has it.
     """
 
     gradient: PolicyGradient
@@ -56,6 +62,7 @@ class OnlineAlgorithm:
     kl_target: float
     kl_horizon: int
     missing_stop_penalty: float
+    unusable_penalty: float
     max_sampler_gap: float
     max_first_ratio_error: float
     block = "rl"
@@ -78,30 +85,33 @@ class OnlineAlgorithm:
 
         opt_state = abstract_state(trainable.params, task.optimizer).opt_state
         policy = (trainable.params, opt_state, trainable.frozen)
-        judge = (reward.scorer.abstract_params,)
-        # Under LoRA the reference is the policy's frozen base.
-        apart = () if task.lora else (reference.params,)
-        advantages = replace(advantages, aliased=(reference.params,) if task.lora else ())
+        watch, watching = self._watch(task)
+        judges = [reward, watch.second] if watch else [reward]
+        judge = tuple(judge.scorer.abstract_params for judge in judges)
+        # Under LoRA the reference shares the policy's frozen base; a low-rank update is its own.
+        update, base = nnx.split_state(reference.params, LoRAParam, ...)
+        apart = (update,) if task.lora else (reference.params,)
+        advantages = replace(advantages, aliased=(base,) if task.lora else ())
         iteration = [
             _hold(task, weights, SAMPLING, (opt_state,), (*judge, *apart)),
             *(_hold(task, p, SAMPLING, policy, (*judge, *apart)) for p in responses),
-            *(_hold(task, p, SCORING, policy, apart) for p in scores),
+            *(_hold(task, p, SCORING, policy, (*judge[1:], *apart)) for p in scores),
             _hold(task, advantages, TRAINING, (opt_state,), judge),
             _hold(task, updates, TRAINING, (), (*judge, *apart)),
         ]
-        return [*iteration, *loading, *task.start_programs(blueprint, reference)]
+        return [*iteration, *loading, *watching, *task.start_programs(blueprint, reference)]
 
     def train(self, task: Task, history: History) -> Trained:
         """Runs the iterations."""
-        # Merged, as the policy's frozen base: both start as exactly the same function.
         reference = task.load(None)
         blueprint = self._blueprint(task)
         trainable = task.start(blueprint, reference)
-        # Under LoRA the reference is the policy's frozen base: there is nothing to offload.
+        # Under LoRA the reference shares the policy's frozen base: there is nothing to offload.
         reference_params = offload_to_host(reference.params, task.offload and not task.lora)
         # Of the reference the loop needs shapes alone; what is offloaded must not be kept here.
         reference = task.reference.abstract(task.mesh)
         online, (reward, _) = self._online(task, trainable, reference), task.open_reward()
+        watch, _ = self._watch(task)
         state = RLState(0, init_state(trainable.params, task.optimizer), self.kl_coef)
         state, tokens = train(
             online,
@@ -112,15 +122,18 @@ class OnlineAlgorithm:
             self._pool(task).draw,
             AdaptiveKL(self.kl_target, self.kl_horizon),
             Limits(
-                first_ratio_error=self.max_first_ratio_error,
+                first_ratio_error=(
+                    self.max_first_ratio_error or FIRST_RATIO_ERROR[blueprint.dtype]
+                ),
                 rounding=ROUNDING[blueprint.dtype],
                 sampler_gap=self.max_sampler_gap,
                 missing_stop_penalty=self.missing_stop_penalty,
+                unusable_penalty=self.unusable_penalty,
             ),
             history,
+            watch,
         )
-        params = state.train.params
-        return Trained(params if blueprint.module is Decoder else inside(DECODER, params), tokens)
+        return Trained(online.trained_decoder(state.train.params), tokens, watch)
 
     def summary(self, rows: list[Scalars]) -> dict[str, Any]:
         """Where the score and the KL ended, and whether sampler and trainer agreed."""
@@ -133,6 +146,7 @@ class OnlineAlgorithm:
             "max_first_ratio_error": max(row["first_ratio_error"] for row in rows),
             "max_first_approx_kl": max(row["first_approx_kl"] for row in rows),
             "max_sampler_gap_mean": max(row["sampler_gap_mean"] for row in rows),
+            **{f"last_{name}": rows[-1][name] for name in VALUE_METRICS if name in rows[-1]},
         }
 
     def _blueprint(self, task: Task) -> Blueprint:
@@ -152,6 +166,11 @@ class OnlineAlgorithm:
             batch_size=self.batch_size,
             max_new_tokens=self.response_tokens,
             seed=task.seed,
+        )
+
+    def _watch(self, task: Task) -> tuple[Watch | None, list[Program]]:
+        return (
+            task.open_watch(self.prompt_tokens, self.batch_size) if task.open_watch else (None, [])
         )
 
     def _pool(self, task: Task) -> PromptPool:

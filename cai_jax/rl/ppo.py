@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from cai_jax.learning.losses import Sums
 from cai_jax.models.heads import PolicyWithValue
-from cai_jax.rl.advantages import generalized_advantages
+from cai_jax.rl.advantages import Rewards, generalized_advantages
 from cai_jax.rl.masked import whiten
 from cai_jax.rl.updates import Experience, PolicyGradient
 
@@ -24,16 +24,27 @@ class PPO(PolicyGradient):
     module = PolicyWithValue
 
     def credit(
-        self, rewards_bt: jax.Array, values_bt: jax.Array | None, mask_bt: jax.Array
+        self,
+        rewards: Rewards,
+        values_bt: jax.Array | None,
+        mask_bt: jax.Array,
+        judged_bt: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
-        """Generalized advantages, whitened over the batch, and unwhitened returns."""
+        """Generalized advantages, whitened over the batch, and unwhitened returns.
+
+        After the last judged token there is no score to come, so the value is 0, as it is after
+        the end: those tokens are credited with their own KL penalties and nothing else.
+        """
         assert values_bt is not None  # of PolicyWithValue
-        advantages = generalized_advantages(rewards_bt, values_bt, mask_bt, self.gamma, self.lam)
-        return whiten(advantages, mask_bt), (advantages + values_bt) * mask_bt
+        values_bt = values_bt * judged_bt
+        earned_bt = rewards.score_bt + rewards.penalty_bt
+        advantages = generalized_advantages(earned_bt, values_bt, mask_bt, self.gamma, self.lam)
+        return whiten(advantages, mask_bt, judged_bt), (advantages + values_bt) * judged_bt
 
     def value_loss(self, values_bt: jax.Array | None, batch: Experience) -> tuple[jax.Array, Sums]:
-        """The clipped value loss."""
+        """The clipped value loss, on judged tokens."""
         loss = clipped_value_loss(values_bt, batch.values_bt, batch.returns_bt, self.clip_value)
+        loss = loss * batch.judged_bt
         return self.value_coef * loss, {"value_loss": jnp.sum(loss * batch.mask_bt)}
 
 

@@ -13,18 +13,49 @@ from cai_jax.prompts.critique_revision import parse_reply
 
 
 @dataclass(frozen=True)
-class Reward:
-    """Scores of responses: 0 is the mean of SL-CAI samples, 1 their standard deviation.
+class Usable:
+    """A sampled reply that parses, as far as it is judged.
 
-    Replies that do not parse get a fixed score: comparisons hold none, so the preference model
-    has never read one, and PPO would soon write what it misjudges (seen: rows of emoji).
+    Attributes:
+      text: what it says.
+      ids: what the preference model reads: the very tokens that were sampled, and an end of turn.
+      judged: how many of the sampled tokens those are, the stop token included.
+    """
+
+    text: str
+    ids: list[int]
+    judged: int
+
+
+def usable(chat: ChatFormat, sample: Completion, forbidden: Sequence[str] = ()) -> Usable | None:
+    """A sampled reply up to its last whole sentence, if ``parse_reply`` takes it.
+
+    A reply with a special token in it is not usable: its text would hide the token.
+    """
+    said = sample.ids[:-1] if sample.finished else sample.ids
+    text = parse_reply(chat.text(said), sample.finished, forbidden) if chat.is_text(said) else None
+    if text is None:
+        return None
+    if sample.finished:
+        return Usable(text, [*said, chat.end_of_turn], len(sample.ids))
+    ids, judged = chat.as_far_as(said, text)
+    return Usable(text, [*ids, chat.end_of_turn], judged) if judged else None
+
+
+@dataclass(frozen=True)
+class Reward:
+    """Scores of responses: 0 is the mean of SL-CAI samples, 1 their standard deviation, over
+    both kinds of prompts.
+
+    Replies that do not parse are not judged: comparisons hold none, so the preference model has
+    never read one, and PPO would soon write what it misjudges (seen: rows of emoji).
     """
 
     scorer: Scorer  # of the preference model
     open_chat: Callable[[], ChatFormat]  # of the policy; what is compiled does not depend on it
     mean: float  # of raw scores
     std: float
-    unusable_score: float  # of a reply that does not parse, in standard deviations
+    unusable_score: float  # of a reply that does not parse, where it has no others to compare with
 
     @cached_property
     def chat(self) -> ChatFormat:
@@ -32,24 +63,52 @@ class Reward:
         return self.open_chat()
 
     def __call__(
-        self, prompts: Sequence[Sequence[int]], replies: Sequence[str | None], name: str = "score"
+        self,
+        prompts: Sequence[Sequence[int]],
+        replies: Sequence[Usable | str | None],
+        name: str = "score",
     ) -> np.ndarray:
         """Float32 scores.
 
         Args:
           prompts: ids.
-          replies: texts as ``usable_text`` gives them; None for one that does not parse.
+          replies: sampled ones as ``usable`` gives them, None where one does not parse; texts are
+            judged as finished replies.
           name: label of the progress bar.
         """
         scores = np.full(len(replies), self.unusable_score, np.float32)
-        usable = [(i, reply) for i, reply in enumerate(replies) if reply is not None]
-        if usable:
-            rows = [self.chat.judged_ids(prompts[i], reply) for i, reply in usable]
+        judged = [(i, reply) for i, reply in enumerate(replies) if reply is not None]
+        if judged:
+            rows = [
+                self.chat.judged_ids(prompts[i], reply)
+                if isinstance(reply, str)
+                else [*prompts[i], *reply.ids]
+                for i, reply in judged
+            ]
             raw = self.scorer.preference_scores(rows, name)
-            scores[[i for i, _ in usable]] = (raw - self.mean) / self.std
+            scores[[i for i, _ in judged]] = (raw - self.mean) / self.std
         return scores
 
 
-def usable_text(chat: ChatFormat, sample: Completion) -> str | None:
-    """What a sampled reply says, up to its last whole sentence; None if it does not parse."""
-    return parse_reply(chat.text(sample.ids), sample.finished, ())
+def below_usable(
+    scores: np.ndarray, replies: Sequence[Usable | None], prompts: Sequence[str], penalty: float
+) -> np.ndarray:
+    """Scores in which a reply that does not parse earns less than those that do.
+
+    A preference model leaves a constant per prompt free, so a fixed score can be more than all
+    that a prompt's replies earn. It is ``penalty`` less than the lowest usable reply to the same
+    prompt, or in the batch where there is none to it.
+
+    Args:
+      scores: [b] float32, of usable replies.
+      replies: None where one does not parse.
+      prompts: ids of their prompts.
+      penalty: in standard deviations.
+    """
+    parses, of = np.array([reply is not None for reply in replies]), np.array(prompts)
+    scores = scores.copy()
+    for i in np.flatnonzero(~parses):
+        peers = parses & (of == of[i])
+        others = scores[peers if peers.any() else parses]
+        scores[i] = (others.min() if len(others) else 0.0) - penalty
+    return scores

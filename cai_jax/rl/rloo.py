@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from cai_jax.models.decoder import Decoder
+from cai_jax.rl.advantages import Rewards
 from cai_jax.rl.updates import PolicyGradient
 
 
 @dataclass(frozen=True, kw_only=True)
 class RLOO(PolicyGradient):
-    """Every token of a response has one advantage, and there is no value function."""
+    """Every judged token of a response has one advantage, and there is no value function."""
 
     module = Decoder
 
@@ -23,15 +24,25 @@ class RLOO(PolicyGradient):
             )
 
     def credit(
-        self, rewards_bt: jax.Array, values_bt: jax.Array | None, mask_bt: jax.Array
+        self,
+        rewards: Rewards,
+        values_bt: jax.Array | None,
+        mask_bt: jax.Array,
+        judged_bt: jax.Array,
     ) -> tuple[jax.Array, None]:
-        """A response's return less the mean return of the other responses to its prompt."""
-        returns_pk = group_returns(rewards_bt, mask_bt, self.samples_per_prompt)
-        others_pk = jnp.sum(returns_pk, axis=1, keepdims=True) - returns_pk
-        advantages_pk = returns_pk - others_pk / (self.samples_per_prompt - 1)
-        return advantages_pk.reshape(-1, 1) * mask_bt, None
+        """What a response earns less the mean of the other responses to its prompt.
 
+        Of the score judged tokens alone are credited; of the KL penalties, all.
+        """
+        score_pk, penalty_pk = (self._totals(part) for part in rewards)
+        scale_p1 = self.scale(score_pk + penalty_pk)
+        compare = lambda x: ((x - jnp.mean(x, axis=1, keepdims=True)) * scale_p1).reshape(-1, 1)
+        return compare(score_pk) * judged_bt + compare(penalty_pk) * mask_bt, None
 
-def group_returns(rewards_bt: jax.Array, mask_bt: jax.Array, samples: int) -> jax.Array:
-    """Returns [p, k] of the k responses to each of p prompts: score and KL penalties, summed."""
-    return jnp.sum(rewards_bt * mask_bt, axis=1).reshape(-1, samples)
+    def scale(self, returns_pk: jax.Array) -> jax.Array | float:
+        """Makes of distances to a group's mean, its own response included, advantages."""
+        return self.samples_per_prompt / (self.samples_per_prompt - 1)
+
+    def _totals(self, rewards_bt: jax.Array) -> jax.Array:
+        """Sums [p, k] over the tokens of the k responses to each of p prompts."""
+        return jnp.sum(rewards_bt, axis=1).reshape(-1, self.samples_per_prompt)

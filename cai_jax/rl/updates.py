@@ -21,9 +21,9 @@ from cai_jax.learning.train import TrainState, apply_grads, mean_loss_grads
 from cai_jax.models.decoder import Decoder
 from cai_jax.models.heads import PolicyWithValue
 from cai_jax.parallel.mesh import constrain, join_rows, split_rows
-from cai_jax.rl.advantages import token_rewards
+from cai_jax.rl.advantages import Rewards, token_rewards
 from cai_jax.rl.kl import kl_estimates
-from cai_jax.rl.masked import masked_mean
+from cai_jax.rl.masked import masked_mean, masked_variance
 from cai_jax.rl.rollout import Rollout
 
 
@@ -34,6 +34,7 @@ class Experience(NamedTuple):
     segments_bt: jax.Array
     trunk_btd: jax.Array | None  # states below the trained layers, where some are frozen
     mask_bt: jax.Array
+    judged_bt: jax.Array
     logprobs_bt: jax.Array
     values_bt: jax.Array | None  # of a value function, where there is one
     advantages_bt: jax.Array
@@ -68,9 +69,17 @@ class PolicyGradient(ABC):
 
     @abstractmethod
     def credit(
-        self, rewards_bt: jax.Array, values_bt: jax.Array | None, mask_bt: jax.Array
+        self,
+        rewards: Rewards,
+        values_bt: jax.Array | None,
+        mask_bt: jax.Array,
+        judged_bt: jax.Array,
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Advantages and, where there is a value function, its returns; [b, t], 0 outside mask."""
+        """Advantages and, where there is a value function, its returns; [b, t], 0 outside mask.
+
+        What is rewarded is what is credited: on tokens that are not judged, advantages come from
+        KL penalties alone, whatever the scores and the values are, but for a positive scale.
+        """
 
     def loss_sum(self, model: Any, batch: Experience) -> tuple[jax.Array, Sums]:
         """Clipped surrogate minus entropy bonus, summed over response tokens; and metrics."""
@@ -79,7 +88,9 @@ class PolicyGradient(ABC):
         )
         loss, sums = clipped_policy_loss(logprobs, batch, self.clip_ratio)
         more, more_sums = self.value_loss(values, batch)
-        loss = loss + more - self.entropy_coef * entropy
+        loss = loss + more
+        if self.entropy_coef:  # else its gradient, of every logit, would be computed to be void
+            loss -= self.entropy_coef * entropy
         return jnp.sum(loss * batch.mask_bt), sums | more_sums
 
     def value_loss(
@@ -140,6 +151,7 @@ def prepare(
       ValueError: policy and reference freeze different numbers of layers.
     """
     tokens, segments, mask = rollout.tokens_bt, rollout.segments_bt, rollout.mask_bt
+    judged = rollout.judged_bt
     policy = nnx.merge(policy_graph, policy_params, frozen)
     decoder = decoder_of(policy)
     reference_model = nnx.merge(reference_graph, reference_params)
@@ -167,13 +179,14 @@ def prepare(
     parts = algorithm.minibatches * algorithm.micro_batches
     mapped = jax.lax.map(outputs, split_rows((tokens, segments), parts))
     trunk, logprobs, entropy, values, reference = join_rows(mapped)
-    rewards = token_rewards(rollout.scores_b, logprobs, reference, mask, kl_coef)
-    advantages, returns = algorithm.credit(rewards, values, mask)
+    rewards = token_rewards(rollout.scores_b, logprobs, reference, mask, judged, kl_coef)
+    advantages, returns = algorithm.credit(rewards, values, mask, judged)
     experience = Experience(
         tokens_bt=tokens,
         segments_bt=segments,
         trunk_btd=trunk,
         mask_bt=mask,
+        judged_bt=judged,
         logprobs_bt=logprobs,
         values_bt=values,
         advantages_bt=advantages,
@@ -191,7 +204,12 @@ def prepare(
         "sampler_gap_max": jnp.max(sampler_gap),
     }
     if values is not None and returns is not None:
-        stats |= {"value": masked_mean(values, mask), "return": masked_mean(returns, mask)}
+        left = masked_variance(returns - values, judged) / (masked_variance(returns, judged) + 1e-8)
+        stats |= {
+            "value": masked_mean(values, judged),
+            "return": masked_mean(returns, judged),
+            "explained_variance": 1.0 - left,
+        }
     return jax.tree.map(_pin_rows, experience), stats
 
 

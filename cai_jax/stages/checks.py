@@ -2,12 +2,16 @@
 
 import logging
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 
 from cai_jax.config import ConfigError, batch_parts
+from cai_jax.data.overlap import equal_turns
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.mesh import batch_multiple
-from cai_jax.prompts.chat import same_tokens
+from cai_jax.prompts.chat import load_tokenizer, same_tokens
+from cai_jax.stages.evaluate import STAGE as EVALUATE
+from cai_jax.stages.evaluate import check_benchmarks
 from cai_jax.stages.rl import make_algorithm
 from cai_jax.stages.stage import Run, Stage
 
@@ -20,16 +24,42 @@ def check_inputs(run: Run, stages: Sequence[Stage]) -> None:
     Raises:
       ValueError: a file cannot be used, or holds less than the config asks for.
     """
-    for file, side in {(s.file, s.side): None for stage in stages for s in stage.data.values()}:
-        if not run.data.side(file, side):
+    for file, purpose in dict.fromkeys(
+        (s.file, s.purpose) for stage in stages for s in stage.data.values()
+    ):
+        if not run.data.of(file, purpose):
             raise ConfigError(
-                f"{run.data.path(file)}: none of its {len(run.data.rows(file))} rows is on the "
-                f"{side.replace('_', '-')} side of the split, at config.data.held_out_percent = "
-                f"{run.data.held_out_percent}; add rows"
+                f"{run.data.path(file)}: the split leaves none of its {len(run.data.rows(file))} "
+                f"rows for {purpose}; add rows, or change the percentages of config.data"
             )
+    _check_overlap(run)
     for stage in stages:
         stage.check(run.inputs(stage))
         _check_counts(run, stage)
+
+
+def _check_overlap(run: Run) -> None:
+    """Refuses a first human turn in two purposes, and tells of near-duplicates."""
+    if equal := equal_turns(run.data.turns):
+        one, other = equal[0]
+        raise ConfigError(
+            f"{other.where} ({other.purpose}) says what {one.where} ({one.purpose}) says, "
+            f"{one.text[:60]!r}, one of {len(equal)} such overlaps; reword or delete one of the "
+            "two, or, where both are prompts or pairs, give both rows the same group"
+        )
+    overlap = run.data.overlap
+    if not overlap.near_duplicates:
+        log.info("splits: no first human turn in two purposes, exactly or nearly")
+        return
+    counts = (f"{n} of {pair}" for pair, n in overlap.near_duplicates.items())
+    worst = overlap.worst[0]
+    log.warning(
+        "splits: no first human turn in two purposes; near-duplicates: %s. The nearest (%.2f): "
+        "%s, %r, and %s, %r; reword one, or give both rows the same group",
+        "; ".join(counts),
+        worst.similarity,
+        *(worst.turn.where, worst.turn.text[:60], worst.other.where, worst.other.text[:60]),
+    )
 
 
 def _check_counts(run: Run, stage: Stage) -> None:
@@ -37,14 +67,13 @@ def _check_counts(run: Run, stage: Stage) -> None:
     for selection in stage.data.values():
         asked, there = (
             selection.count(run.config),
-            len(run.data.side(selection.file, selection.side)),
+            len(run.data.of(selection.file, selection.purpose)),
         )
         if selection.field and asked is not None and asked > there:
-            side = selection.side.replace("_", "-")
             raise ConfigError(
                 f"config.{selection.field}: {asked}, but {run.data.path(selection.file)} has "
-                f"{there} {side} rows; name a larger file in config.data.{selection.file}, or set "
-                f"it to at most {there}"
+                f"{there} rows for {selection.purpose}; name a larger file in "
+                f"config.data.{selection.file}, or set it to at most {there}"
             )
 
 
@@ -52,15 +81,17 @@ def check_models(run: Run) -> None:
     """Resolves every model and the mesh before anything is computed; warns of idle devices.
 
     Raises:
-      ValueError: a source cannot be resolved, the mesh does not fit the devices, the config asks
-        for more positions than the model has, or policy and preference model read other tokens.
+      ValueError: a source cannot be resolved, the mesh does not fit the devices, the config or a
+        benchmark asks for more positions than the model has, or policy and preference model read
+        other tokens.
     """
     c, models = run.config, run.models
-    for field_name in ("model", "feedback", "pm_train"):
-        name = getattr(c, field_name).source
+    sources = ("model.source", "sl_train.source", "feedback.source", "pm_train.source")
+    for field_name in (*sources, "evaluate.judge"):
+        name = attrgetter(field_name)(c)
         if name and models.source(name).kind != "policy":
             raise ConfigError(
-                f"config.{field_name}.source: {name} is a preference model; name a language model"
+                f"config.{field_name}: {name} is a preference model; name a language model"
             )
     if c.model.architecture:
         planned = ModelSource(Path(c.model.architecture)).config
@@ -81,21 +112,24 @@ def check_models(run: Run) -> None:
             )
     _ = models.decode_mesh
     _check_tokenizer(run)
+    if EVALUATE.name in c.stages:
+        check_benchmarks(run.inputs(EVALUATE))
     for problem in unsplit_rows(run):
         log.warning(problem)
 
 
 def _check_tokenizer(run: Run) -> None:
-    """The policy's token ids go to the preference model, so both must mean the same."""
-    name, models = run.config.pm_train.source, run.models
-    if not name:
-        return
-    other = models.chat_of(models.source(name))
-    if not same_tokens(models.chat.tokenizer, other.tokenizer):
-        raise ValueError(
-            f"config.pm_train.source: the tokenizer of {name} differs from that of the policy, "
-            f"{models.base_name}; give a model with the same tokenizer"
-        )
+    """One tokenizer serves policies and preference model, so its ids must mean the same to all."""
+    models = run.models
+    for stage in ("sl_train", "pm_train"):
+        name = getattr(run.config, stage).source
+        if name and not same_tokens(
+            models.chat.tokenizer, load_tokenizer(models.source(name).path, needs_template=False)
+        ):
+            raise ValueError(
+                f"config.{stage}.source: the tokenizer of {name} differs from that of "
+                f"{models.base_name}; give a model with the same tokenizer"
+            )
 
 
 def unsplit_rows(run: Run) -> list[str]:

@@ -3,18 +3,23 @@
 import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from jax.sharding import Mesh
 
 from cai_jax.config import ConfigError, GenerationConfig
+from cai_jax.feedback.labeler import LabelerTools
+from cai_jax.feedback.registry import LABELERS
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
 from cai_jax.keys import named_key
 from cai_jax.models.blueprint import Model
 from cai_jax.models.io.checkpoint import CheckpointInfo, read_info
+from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.program import Program
+from cai_jax.prompts.few_shots import FewShots
 from cai_jax.rl.reward import Reward
 from cai_jax.stages.stage import Inputs
 
@@ -40,13 +45,13 @@ def make_scorer(
     return Scorer(model, mesh, g.score_batch_size, g.score_bucket_tokens, longest, offload)
 
 
-def make_reward(inputs: Inputs) -> Reward:
-    """The preference model as a reward, offloaded where the config says so; abstract ahead.
+def make_reward(inputs: Inputs, stage: str = "pm_train") -> Reward:
+    """A preference model as a reward, offloaded where the config says so; abstract ahead.
 
     Rows may have any length: what a policy writes can have more tokens when it is read again.
     """
     models, g = inputs.models, inputs.config.generation
-    model, folder = models.preference_model(), models.checkpoint("pm_train")
+    model, folder = models.preference_model(stage), models.checkpoint(stage)
     info = CheckpointInfo("preference", "", None) if models.ahead else read_info(folder)
     offload = inputs.config.rl.offload and not models.ahead  # what is abstract is nowhere
     scorer = Scorer(model, models.mesh, g.score_batch_size, g.score_bucket_tokens, offload=offload)
@@ -56,6 +61,26 @@ def make_reward(inputs: Inputs) -> Reward:
         mean=info.score_mean,
         std=info.score_std,
         unusable_score=inputs.config.rl.unusable_score,
+    )
+
+
+def make_labeler_tools(inputs: Inputs, model: Model, source: ModelSource) -> LabelerTools:
+    """A model as labelers use it, asked as ``config.feedback`` says; it may be abstract."""
+    f, g, models = inputs.config.feedback, inputs.config.generation, inputs.models
+    mesh = models.decode_mesh
+    examples = LABELERS[f.method].few_shots(inputs.constitution) or ()
+    return LabelerTools(
+        scorer=make_scorer(g, model, mesh),
+        generator=make_generator(g, model, mesh, models.stop_ids_of(source)),
+        open_chat=partial(models.chat_of, source),
+        few_shots=FewShots(examples, f.few_shots, inputs.seed),
+        sampling=make_sampling(g),
+        seed=inputs.seed,
+        reasoning_tokens=f.reasoning_tokens,
+        chains=f.chains,
+        clamp_low=f.clamp_low,
+        clamp_high=f.clamp_high,
+        contrast_scale=f.contrast_scale,
     )
 
 

@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,82 +11,68 @@ from cai_jax.config import ConfigError
 from cai_jax.constitution.schema import FeedbackPrinciple
 from cai_jax.data.readers import Prompt
 from cai_jax.data.records import write_records
-from cai_jax.data.rows import Comparison
+from cai_jax.data.rows import Comparison, Reply
 from cai_jax.feedback.audit import audit
-from cai_jax.feedback.labeler import Judgement, Labeler, LabelerTools, ResponsePair
+from cai_jax.feedback.baselines import baselines
+from cai_jax.feedback.labeler import Judgement, Labeler, ResponsePair
 from cai_jax.feedback.registry import LABELERS
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.keys import named_key, named_rng
 from cai_jax.models.blueprint import Model
 from cai_jax.parallel.program import Program
-from cai_jax.rl.reward import usable_text
+from cai_jax.rl.reward import usable
 from cai_jax.stages.data import Selection, first, repeated
 from cai_jax.stages.engines import (
     MEMORY_REMEDY,
     SAMPLING_REMEDY,
     SCORING_REMEDY,
     make_generator,
-    make_sampling,
-    make_scorer,
+    make_labeler_tools,
     with_remedy,
 )
 from cai_jax.stages.stage import Inputs, Outcome, Stage
 
 log = logging.getLogger("cai_jax")
+PURPOSES = ("training", "second_model")  # of preference models that learn from comparisons
 
 
 def execute(inputs: Inputs, folder: Path) -> Outcome:
-    """Audits the labeler, samples pairs from SL-CAI, and writes ``comparisons``."""
+    """Audits the labeler, samples SL-CAI, and writes ``comparisons`` and ``helpful`` replies."""
     settings = inputs.config.feedback
     source = inputs.models.source(settings.source)
     judge = inputs.models.policy(source)
-    tools = _tools(inputs, judge)
+    tools = make_labeler_tools(inputs, judge, source)
     labeler = LABELERS[settings.method].make(tools)
     audits = audit_labeler(inputs, labeler)
     sampler = _sampler(inputs, None if settings.source else judge)
-    prompts = repeated(inputs.rows("red_team"), settings.pairs_per_prompt)
-    pairs = _sample_pairs(inputs, sampler, prompts)
+    prompts = {p: repeated(inputs.rows(p), settings.pairs_per_prompt) for p in PURPOSES}
+    pairs = {p: _sample_pairs(inputs, sampler, found) for p, found in prompts.items()}
+    if helpful := _sample_helpful(inputs, sampler):
+        write_records(folder / "helpful", helpful, Reply)
     sampled = sampler.tokens
     del sampler  # the labeler has the devices for itself
-    if not pairs:
-        raise ValueError(
-            "feedback: no prompt gave two different responses; raise config.feedback.temperature "
-            "or config.generation.response_tokens"
-        )
-    judgements = labeler.judge(pairs)
-    rows = [_row(inputs, p, j) for p, j in zip(pairs, judgements, strict=True)]
+    for purpose, found in pairs.items():
+        if prompts[purpose] and not found:
+            raise ValueError(
+                f"feedback: no prompt of {purpose} gave two different responses; raise "
+                "config.feedback.temperature or config.generation.response_tokens"
+            )
+    judged = [(purpose, pair) for purpose, found in pairs.items() for pair in found]
+    judgements = labeler.judge([pair for _, pair in judged])
+    rows = [_row(inputs, *one, j) for one, j in zip(judged, judgements, strict=True)]
     write_records(folder / "comparisons", rows, Comparison)
     labels = np.array([j.probability for j in judgements])
     return Outcome(
         {
             "method": settings.method,
             "audit": audits,
-            "comparisons": len(rows),
-            "dropped": len(prompts) - len(pairs),
+            "comparisons": len(pairs["training"]),
+            "second_model_comparisons": len(pairs["second_model"]),
+            "dropped": sum(map(len, prompts.values())) - len(rows),
             "label_strength": float(np.mean(np.abs(labels - 0.5))),
         },
         tools.scorer.tokens + tools.generator.tokens + sampled,
-    )
-
-
-def _tools(inputs: Inputs, model: Model) -> LabelerTools:
-    """The feedback model, as labelers use it; it may be abstract."""
-    f, g, models = inputs.config.feedback, inputs.config.generation, inputs.models
-    source = models.source(f.source)
-    mesh = models.decode_mesh
-    examples = LABELERS[f.method].few_shots(inputs.constitution) or ()
-    return LabelerTools(
-        scorer=make_scorer(g, model, mesh),
-        generator=make_generator(g, model, mesh, models.stop_ids_of(source)),
-        open_chat=partial(models.chat_of, source),
-        examples=examples[: f.few_shots],
-        sampling=make_sampling(g),
-        seed=inputs.seed,
-        reasoning_tokens=f.reasoning_tokens,
-        clamp_low=f.clamp_low,
-        clamp_high=f.clamp_high,
-        contrast_scale=f.contrast_scale,
     )
 
 
@@ -123,10 +108,10 @@ def check(inputs: Inputs) -> None:
 
 
 def audit_labeler(inputs: Inputs, labeler: Labeler) -> dict[str, dict[str, float]]:
-    """Measures the labeler on labelled pairs, kept apart in two halves.
+    """Measures the labeler on labelled pairs, kept apart by purpose.
 
-    The ``development`` half is for people to choose methods and wordings by; ``audit`` is for the
-    audit alone.
+    The ``development`` pairs are for people to choose methods and wordings by; ``audit`` is for
+    the audit alone.
     """
     out: dict[str, dict[str, Any]] = {}
     for half in ("development", "audit"):
@@ -137,13 +122,23 @@ def audit_labeler(inputs: Inputs, labeler: Labeler) -> dict[str, dict[str, float
             principles = draw_principles(inputs, pair.id)
             pairs.append(ResponsePair(pair.id, pair.messages, *options, principles))
             truth.append(not flip)
-        result = audit(labeler.judge(pairs), truth)
-        out[half] = {**asdict(result), "better_than_chance": result.better_than_chance}
-    heard = out["audit"]
+        result = audit(labeler.judge(pairs), truth, baselines(pairs, truth))
+        out[half] = {
+            **asdict(result),
+            "better_than_chance": result.better_than_chance,
+            "better_baselines": result.better_baselines,
+        }
+    tell(inputs.config.feedback.method, out["audit"])
+    return out
+
+
+def tell(method: str, heard: dict[str, Any]) -> None:
+    """Logs what an audit found; warns of a labeler that guesses, or does worse than a baseline."""
     line = (
-        f"feedback: audit of {inputs.config.feedback.method} on {heard['pairs']} held-out labelled "
-        f"pairs: accuracy {heard['accuracy']:.2f} "
-        f"[{heard['accuracy_low']:.2f}, {heard['accuracy_high']:.2f}]"
+        f"feedback: audit of {method} on {heard['pairs']} held-out labelled pairs: accuracy "
+        f"{heard['accuracy']:.2f} [{heard['accuracy_low']:.2f}, {heard['accuracy_high']:.2f}]; on "
+        f"the same pairs a bag of words reaches {heard['bag_of_words']:.2f}, length alone "
+        f"{heard['length']:.2f}"
     )
     if heard["better_than_chance"]:
         log.info("%s", line)
@@ -153,7 +148,14 @@ def audit_labeler(inputs: Inputs, labeler: Labeler) -> dict[str, dict[str, float
             "feedback model (config.feedback.source) or another config.feedback.method.",
             line,
         )
-    return out
+    if better := heard["better_baselines"]:
+        log.warning(
+            "feedback: %s is right less often than %s, which understands nothing. Use a larger "
+            "feedback model (config.feedback.source) or another config.feedback.method, or audit "
+            "on pairs whose surface says less (config.data.harmlessness_pairs).",
+            method,
+            " and ".join(name.replace("_", " ") for name in better),
+        )
 
 
 def draw_principles(inputs: Inputs, item: str) -> tuple[FeedbackPrinciple, ...]:
@@ -167,36 +169,63 @@ def draw_principles(inputs: Inputs, item: str) -> tuple[FeedbackPrinciple, ...]:
 
 def _sample_pairs(inputs: Inputs, sampler: Generator, prompts: list[Prompt]) -> list[ResponsePair]:
     """Two responses to each prompt, where both parse and they differ."""
-    chat = inputs.models.chat
-    ids = [chat.prompt_ids(p.messages) for p in prompts]
-    sides = range(2)
-    samples = sampler.generate(
-        [row for row in ids for _ in sides],
-        [named_key(inputs.seed, "feedback", p.id, side) for p in prompts for side in sides],
-        inputs.config.generation.response_tokens,
-        Sampling(inputs.config.feedback.temperature),
-        "feedback: responses",
-    )
     pairs = []
-    for i, prompt in enumerate(prompts):
-        one, other = (usable_text(chat, s) for s in samples[2 * i : 2 * i + 2])
-        if one is not None and other is not None and one != other:
+    for prompt, (one, other) in zip(
+        prompts, _sample(inputs, sampler, prompts, "responses", 2), strict=True
+    ):
+        if one and other and one != other:
             principles = draw_principles(inputs, prompt.id)
             pairs.append(ResponsePair(prompt.id, prompt.messages, one, other, principles))
     return pairs
 
 
-def _row(inputs: Inputs, pair: ResponsePair, judgement: Judgement) -> Comparison:
+def _sample_helpful(inputs: Inputs, sampler: Generator) -> list[Reply]:
+    """A reply to each helpfulness prompt, where it parses."""
+    chat, prompts = inputs.models.chat, inputs.rows("helpful")
+    return [
+        Reply(
+            id=prompt.id,
+            prompt=prompt.messages,
+            response=text,
+            tokens=tuple(chat.judged_ids(chat.prompt_ids(prompt.messages), text)),
+            seed=inputs.seed,
+            model=inputs.models.base_name,
+        )
+        for prompt, (text,) in zip(
+            prompts, _sample(inputs, sampler, prompts, "helpful", 1), strict=True
+        )
+        if text is not None
+    ]
+
+
+def _sample(
+    inputs: Inputs, sampler: Generator, prompts: list[Prompt], kind: str, count: int
+) -> list[list[str | None]]:
+    """``count`` responses to each prompt; None for one that does not parse."""
+    chat = inputs.models.chat
+    samples = sampler.generate(
+        [chat.prompt_ids(p.messages) for p in prompts for _ in range(count)],
+        [named_key(inputs.seed, "feedback", kind, p.id, n) for p in prompts for n in range(count)],
+        inputs.config.generation.response_tokens,
+        Sampling(inputs.config.feedback.temperature),
+        f"feedback: {kind}",
+    )
+    replies = (usable(chat, sample) for sample in samples)
+    texts = [reply.text if reply else None for reply in replies]
+    return [texts[at : at + count] for at in range(0, len(texts), count)]
+
+
+def _row(inputs: Inputs, purpose: str, pair: ResponsePair, judgement: Judgement) -> Comparison:
     settings, chat = inputs.config.feedback, inputs.models.chat
     prompt_ids = chat.prompt_ids(pair.prompt)
     return Comparison(
         id=pair.id,
+        purpose=purpose,
         prompt=pair.prompt,
         response_first=pair.first,
         response_second=pair.second,
         first=tuple(chat.judged_ids(prompt_ids, pair.first)),
         second=tuple(chat.judged_ids(prompt_ids, pair.second)),
-        target_ppm=(target_ppm(judgement.probability, settings.labels),),
         probability=judgement.probability,
         principle_ids=tuple(p.id for p in pair.principles),
         shown_first=tuple(judgement.shown_first.tolist()),
@@ -206,20 +235,15 @@ def _row(inputs: Inputs, pair: ResponsePair, judgement: Judgement) -> Comparison
         model=inputs.models.base_name,
         feedback_model=settings.source or inputs.models.base_name,
         constitution_sha256=inputs.constitution_sha256,
+        bounds=(judgement.low, judgement.high),
     )
-
-
-def target_ppm(probability: float, labels: str) -> int:
-    """P(first is better) as training uses it, in parts per million; hard labels are 0 or 1."""
-    if labels == "hard":
-        probability = float(1 + np.sign(probability - 0.5)) / 2
-    return round(probability * 1e6)
 
 
 def programs(inputs: Inputs) -> list[Program]:
     """Responses, with the labeler's model resident; and what the labeler asks of it."""
     f, g, models = inputs.config.feedback, inputs.config.generation, inputs.models
-    tools = _tools(inputs, models.policy(models.source(f.source)))
+    source = models.source(f.source)
+    tools = make_labeler_tools(inputs, models.policy(source), source)
     responses = _sampler(inputs, None).programs(
         "feedback: responses", g.response_tokens, Sampling(f.temperature)
     )
@@ -237,9 +261,11 @@ def programs(inputs: Inputs) -> list[Program]:
 STAGE = Stage(
     name="feedback",
     needs=("sl_train",),
-    blocks=("feedback", "generation"),
+    blocks=("feedback", "second_model", "generation"),
     data={
-        "red_team": first("red_team_prompts", "training", "feedback.prompts"),
+        "training": first("red_team_prompts", "training", "feedback.prompts"),
+        "second_model": first("red_team_prompts", "second_model", "second_model.prompts"),
+        "helpful": first("helpful_prompts", "training", "feedback.helpful_prompts"),
         "development": Selection(
             "harmlessness_pairs", "development", lambda c: c.feedback.audit_pairs // 2
         ),

@@ -1,7 +1,7 @@
 """Models of a run: which there are, on which devices, and how they are loaded."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -26,11 +26,20 @@ from cai_jax.stages.workdir import Workdir
 PRETRAINED = "model"  # folder of the model that the stage pretrain leaves
 CHECKPOINT = "checkpoint"  # folder of the model that a training stage leaves
 
-# Every policy of a run, as people read its name, and the stages that it has been through.
-POLICIES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "base": ("base", ()),
-    "sl_cai": ("SL-CAI", ("sl_train",)),
-    "rl_cai": ("RL-CAI", ("sl_train", "rl")),
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy of a run."""
+
+    label: str  # its name, as people read it
+    stages: tuple[str, ...]  # that it has been through
+    checkpoint: str = CHECKPOINT  # folder in the last of them
+
+
+POLICIES = {
+    "base": Policy("base", ()),
+    "sl_cai": Policy("SL-CAI", ("sl_train",)),
+    "rl_cai": Policy("RL-CAI", ("sl_train", "rl")),
 }
 
 
@@ -93,6 +102,11 @@ class Models:
         own = self._workdir.folder("pretrain") / PRETRAINED
         return self._config.model.source or str(own)
 
+    @property
+    def sl_base_name(self) -> str:
+        """Source of the model that SL-CAI is trained from."""
+        return self._config.sl_train.source or self.base_name
+
     def source(self, name: str = "") -> ModelSource:
         """A model source, empty meaning the one that the run starts from.
 
@@ -113,19 +127,25 @@ class Models:
             self._sources[name] = resolve(name or self.base_name, cache)
         return self._sources[name]
 
-    def policy_source(self, name: str) -> ModelSource:
-        """The source of one of ``POLICIES``, whether or not its stages have run."""
-        source = self.source()
-        for stage in POLICIES[name][1]:
-            lora = lora_config(getattr(self._config, stage).lora)
-            source = source.trained(self.checkpoint(stage), CheckpointInfo("policy", "", lora))
+    def policy_source(self, named: str | Policy) -> ModelSource:
+        """The source of a policy, or of one of ``POLICIES``, whether or not its stages have run."""
+        policy, c = POLICIES[named] if isinstance(named, str) else named, self._config
+        stages = policy.stages
+        source = self.source(c.sl_train.source if stages else "")
+        if stages and c.rl.lora.rank and c.sl_train.lora.rank:
+            stages = stages[-1:]  # RL trains SL-CAI's update further: there is one
+        for stage in stages:
+            lora = lora_config(getattr(c, stage).lora)
+            name = policy.checkpoint if stage == policy.stages[-1] else CHECKPOINT
+            folder = self._workdir.folder(stage) / name
+            source = source.trained(folder, CheckpointInfo("policy", "", lora))
         return source
 
-    def preference_source(self) -> ModelSource:
-        """The source of the preference model, whether or not it has been trained."""
+    def preference_source(self, stage: str = "pm_train") -> ModelSource:
+        """The source of a preference model, whether or not its stage has run."""
         pm = self._config.pm_train
         info = CheckpointInfo("preference", "", lora_config(pm.lora))
-        return self.source(pm.source).trained(self.checkpoint("pm_train"), info)
+        return self.source(pm.source).trained(self.checkpoint(stage), info)
 
     def checkpoint(self, stage: str) -> Path:
         """Where a training stage leaves its model."""
@@ -171,9 +191,9 @@ class Models:
         model = self.blueprint(module, source, source.lora).abstract(mesh)
         return loading_programs(source, model.params)
 
-    def preference_model(self) -> Model:
-        """The preference model in the layout of training; abstract ahead, else loaded."""
-        source = self.preference_source()
+    def preference_model(self, stage: str = "pm_train") -> Model:
+        """A preference model in the layout of training; abstract ahead, else loaded."""
+        source = self.preference_source(stage)
         blueprint = self.blueprint(PreferenceModel, source, source.lora)
         if self.ahead:
             return blueprint.abstract(self.mesh)

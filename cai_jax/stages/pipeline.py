@@ -4,12 +4,24 @@ from cai_jax.config import Config
 from cai_jax.stages import evaluate, feedback, pm_train, pretrain, report, rl, sl_data, sl_train
 from cai_jax.stages.stage import Stage
 
-STAGES: tuple[Stage, ...] = tuple(
-    module.STAGE
-    for module in (pretrain, sl_data, sl_train, feedback, pm_train, rl, evaluate, report)
+STAGES: tuple[Stage, ...] = (
+    pretrain.STAGE,
+    sl_data.STAGE,
+    sl_train.STAGE,
+    feedback.STAGE,
+    pm_train.STAGE,
+    pm_train.SECOND,
+    rl.STAGE,
+    evaluate.STAGE,
+    report.STAGE,
 )
 
 
 def stages_of(config: Config) -> list[Stage]:
-    """The stages of a run; it pretrains a model only where the config asks for one."""
-    return [stage for stage in STAGES if stage.name != "pretrain" or config.pretrain]
+    """The stages of a run; two of them are there only where the config asks for their model."""
+    left_out = set()
+    if not config.pretrain:
+        left_out.add("pretrain")
+    if not config.second_model.prompts:
+        left_out.add("second_model")
+    return [stage for stage in STAGES if stage.name not in left_out]

@@ -1,6 +1,10 @@
-"""The preference model: AI-labelled harmlessness and labelled helpfulness pairs (section 4.1)."""
+"""Preference models: AI-labelled harmlessness and labelled helpfulness pairs (section 4.1).
 
-from collections.abc import Iterator, Sequence
+There are two: the one that RL climbs, and one of other prompts and another seed, which tells
+whether the climb went astray.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +15,9 @@ from flax import nnx
 from cai_jax.config import PMTrainConfig
 from cai_jax.data.readers import LabelledPair
 from cai_jax.data.records import read_records, write_records
-from cai_jax.data.rows import Comparison, TrainingPair
+from cai_jax.data.rows import Comparison, Reply, TrainingPair
 from cai_jax.data.tasks import Part, PreferenceConverter, batches, mixture
+from cai_jax.feedback.targets import with_targets
 from cai_jax.generation.scoring import Scorer
 from cai_jax.learning.losses import Batch, preference_loss_sum
 from cai_jax.learning.train import abstract_trainable
@@ -22,7 +27,7 @@ from cai_jax.models.io.checkpoint import CheckpointInfo, base_of, save_checkpoin
 from cai_jax.parallel.mesh import abstract_batch
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
-from cai_jax.stages.data import first
+from cai_jax.stages.data import Selection, first
 from cai_jax.stages.engines import SCORING_REMEDY, make_scorer, stage_seed, with_remedy
 from cai_jax.stages.models import CHECKPOINT, lora_config
 from cai_jax.stages.stage import Inputs, Outcome, Stage
@@ -36,40 +41,50 @@ from cai_jax.stages.training import (
 
 
 def execute(inputs: Inputs, folder: Path) -> Outcome:
-    """Trains the preference model, normalises it on the comparisons, and leaves a checkpoint."""
-    settings, models = inputs.config.pm_train, inputs.models
-    records = inputs.artifact("feedback") / "comparisons"
-    comparisons = read_records(records, Comparison)
-    parts = [Part(records, float(len(comparisons)))]
-    helpful = [_helpful_row(models.chat, pair) for pair in inputs.rows("helpful")]
-    if helpful:
-        write_records(folder / "helpfulness", helpful, TrainingPair)
-        parts.append(Part(folder / "helpfulness", float(len(helpful))))
+    """Trains a preference model, normalises it on SL-CAI samples, and leaves a checkpoint."""
+    name, settings, models = inputs.stage.name, inputs.config.pm_train, inputs.models
+    comparisons = comparisons_of(inputs, PURPOSE[name])
+    # The second model judges what the first one's labels gave: its own stay as feedback gave them.
+    labels = settings.labels if name == STAGE.name else "soft"
+    labelled = with_targets(comparisons, labels, inputs.seed)
+    pairs = {
+        "harmlessness": [_pair(row.id, row.first, row.second, target) for row, target in labelled],
+        "helpfulness": [
+            _helpful_pair(models.chat, pair, settings.helpfulness_weight)
+            for pair in inputs.rows("helpful")
+        ],
+    }
+    parts = [Part(folder / kind, float(len(rows))) for kind, rows in pairs.items() if rows]
+    for part in parts:
+        write_records(part.folder, pairs[part.folder.name], TrainingPair)
     # Both sides of every comparison are samples of the reference policy, SL-CAI.
     samples = [ids for row in comparisons for ids in (row.first, row.second)]
-    written = [ids for pair in helpful for ids in (pair.first, pair.second)]
-    check_lengths("pm_train", map(len, [*samples, *written]), settings.sequence_length)
+    written = [ids for pair in pairs["helpfulness"] for ids in (pair.first, pair.second)]
+    check_lengths(name, map(len, [*samples, *written]), settings.sequence_length)
     training, source = _training(inputs), models.source(settings.source)
     vocab_size = training.blueprint.config.vocab_size
-    batches = partial(pair_batches, parts, settings, vocab_size, inputs.seed)
+    batches = partial(pair_batches, name, parts, settings, vocab_size, inputs.seed)
     trainable = training.start(source)
     fit = training.fit(folder, trainable, batches(), survey_batches(batches(), pair_tokens))
     model = Model(trainable.graph, nnx.merge_state(fit.params, trainable.frozen))
     scorer = _scorer(inputs, model)
-    scores = scorer.preference_scores(samples, "pm_train: normalise")
-    name = settings.source or models.base_name
+    replies = _helpful_replies(inputs)
+    scores = scorer.preference_scores([*samples, *replies], f"{name}: normalise")
+    mean, std = normalisation(scores[: len(samples)], scores[len(samples) :])
+    start = settings.source or models.base_name
     info = CheckpointInfo(
         "preference",
-        base_of(name, folder / CHECKPOINT, inputs.workdir),
+        base_of(start, folder / CHECKPOINT, inputs.workdir),
         lora_config(settings.lora),
-        score_mean=float(scores.mean()),
-        score_std=float(max(scores.std(), 1e-6)),
+        score_mean=mean,
+        score_std=max(std, 1e-6),
     )
     save_checkpoint(folder / CHECKPOINT, info, fit.params)
     return Outcome(
         {
-            "harmlessness_pairs": len(comparisons),
-            "helpfulness_pairs": len(helpful),
+            "labels": labels,
+            **{f"{kind}_pairs": len(rows) for kind, rows in pairs.items()},
+            "helpfulness_gradient_share": gradient_share(pairs, "helpfulness"),
             "steps": len(fit.history),
             "first_loss": fit.history[0]["loss"],
             "last_loss": fit.history[-1]["loss"],
@@ -80,6 +95,25 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     )
 
 
+def _helpful_replies(inputs: Inputs) -> list[tuple[int, ...]]:
+    """What SL-CAI said to helpfulness prompts, where the preference model can read all of it."""
+    records = inputs.artifact("feedback") / "helpful"
+    rows = read_records(records, Reply) if records.exists() else []
+    return [row.tokens for row in rows if len(row.tokens) <= inputs.config.pm_train.sequence_length]
+
+
+def normalisation(*sets: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of scores, sets of prompts weighing alike; empty ones nothing.
+
+    PPO and evaluation score replies to both: on red-team prompts alone a helpful reply would be as
+    many deviations off 0 as the sets differ.
+    """
+    weights = np.concatenate([np.full(len(s), 1.0 / max(len(s), 1)) for s in sets])
+    scores = np.concatenate(sets).astype(np.float64)
+    mean = np.average(scores, weights=weights)
+    return float(mean), float(np.sqrt(np.average((scores - mean) ** 2, weights=weights)))
+
+
 def _training(inputs: Inputs) -> Training:
     settings, models = inputs.config.pm_train, inputs.models
     source, lora = models.source(settings.source), lora_config(settings.lora)
@@ -88,7 +122,7 @@ def _training(inputs: Inputs) -> Training:
     numbers = abstract_batch((b,), jnp.float32, models.mesh)
     batch = dict.fromkeys(("first", "second", "first_segments", "second_segments"), rows)
     return Training(
-        name="pm_train",
+        name=inputs.stage.name,
         blueprint=models.blueprint(PreferenceModel, source, lora, settings.trained_layers),
         loss_sum=preference_loss_sum,
         optimizer=optimizer_of(settings),
@@ -111,48 +145,81 @@ def programs(inputs: Inputs) -> list[Program]:
     training = _training(inputs)
     trainable = abstract_trainable(training.blueprint, training.mesh)
     model = Model(trainable.graph, nnx.merge_state(trainable.params, trainable.frozen))
-    scores = _scorer(inputs, model).preference_programs("pm_train: scores")
+    scores = _scorer(inputs, model).preference_programs(f"{inputs.stage.name}: scores")
     return [
         *training.programs(inputs.models.source(inputs.config.pm_train.source)),
         *with_remedy(scores, SCORING_REMEDY),
     ]
 
 
-def _helpful_row(chat: ChatFormat, pair: LabelledPair) -> TrainingPair:
+def comparisons_of(inputs: Inputs, purpose: str) -> list[Comparison]:
+    """What feedback labelled for a purpose."""
+    rows = read_records(inputs.artifact("feedback") / "comparisons", Comparison)
+    return [row for row in rows if row.purpose == purpose]
+
+
+def _helpful_pair(chat: ChatFormat, pair: LabelledPair, weight: float) -> TrainingPair:
     prompt_ids = chat.prompt_ids(pair.messages)
     chosen, rejected = (chat.judged_ids(prompt_ids, r) for r in (pair.chosen, pair.rejected))
-    return TrainingPair(pair.id, tuple(chosen), tuple(rejected), (1_000_000,))
+    return _pair(pair.id, chosen, rejected, 1.0, weight)
+
+
+def _pair(
+    name: str, first: Sequence[int], second: Sequence[int], target: float, weight: float = 1.0
+) -> TrainingPair:
+    ppm = ((round(number * 1e6),) for number in (target, weight))
+    return TrainingPair(name, tuple(first), tuple(second), *ppm)
+
+
+def gradient_share(pairs: Mapping[str, Sequence[TrainingPair]], kind: str) -> float:
+    """The share of one kind of pairs in the first gradient; 0 where there is no gradient.
+
+    All margins are 0 before the first update, so that a pair's loss changes with its margin by its
+    weight times the distance of its target from one half.
+    """
+    pull = {
+        name: sum(abs(row.target_ppm[0] / 1e6 - 0.5) * row.weight_ppm[0] for row in rows)
+        for name, rows in pairs.items()
+    }
+    return pull[kind] / (sum(pull.values()) or 1.0)
 
 
 def pair_batches(
-    parts: Sequence[Part], settings: PMTrainConfig, vocab_size: int, seed: int
+    name: str, parts: Sequence[Part], settings: PMTrainConfig, vocab_size: int, seed: int
 ) -> Iterator[Batch]:
     """Batches of pairs with soft targets, as many epochs over the parts as the settings say."""
     length, rows = settings.sequence_length, settings.batch_size
     padded = batches(
-        mixture("pm_train", parts, ("first", "second", "target_ppm"), vocab_size),
+        mixture(name, parts, tuple(PreferenceConverter.TASK_FEATURES), vocab_size),
         PreferenceConverter(),
-        {"first": length, "second": length, "target_ppm": 1},
+        {"first": length, "second": length, "target_ppm": 1, "weight_ppm": 1},
         rows,
-        [stage_seed(seed, "pm_train", "epoch", e) for e in range(settings.epochs)],
+        [stage_seed(seed, name, "epoch", e) for e in range(settings.epochs)],
     )
     for batch in padded:
         filled = fill_rows(batch, rows)
         filled["target"] = filled.pop("target_ppm")[:, 0].astype(np.float32) / 1e6
+        filled["weight"] *= filled.pop("weight_ppm")[:, 0].astype(np.float32) / 1e6
         yield filled
 
 
 def pair_tokens(batch: Batch) -> int:
     """Tokens of both sides of the pairs of a batch, rows that only fill it left out."""
     rows = batch["first_segments"].sum(axis=1) + batch["second_segments"].sum(axis=1)
-    return int(np.sum(rows * batch["weight"]))
+    return int(np.sum(rows * (batch["weight"] > 0)))
 
 
-STAGE = Stage(
-    name="pm_train",
-    needs=("feedback",),
-    blocks=("pm_train", "generation"),
-    data={"helpful": first("helpfulness_pairs", "training", "pm_train.helpfulness_pairs")},
-    execute=execute,
-    programs=programs,
-)
+def _stage(name: str, helpful: Selection) -> Stage:
+    return Stage(
+        name=name,
+        needs=("feedback",),
+        blocks=("pm_train", "generation"),
+        data={"helpful": helpful},
+        execute=execute,
+        programs=programs,
+    )
+
+
+STAGE = _stage("pm_train", first("helpfulness_pairs", "training", "pm_train.helpfulness_pairs"))
+SECOND = _stage("second_model", Selection("helpfulness_pairs", "second_model"))
+PURPOSE = {STAGE.name: "training", SECOND.name: "second_model"}  # of the rows each learns from

@@ -106,7 +106,7 @@ def _corpus(inputs: Inputs) -> Iterable[Any]:
     """Dialogues with ``messages`` and ``learned``, as cai_jax/microworld/corpus.py writes them."""
     settings = inputs.config.pretrain
     write = load_function(settings.corpus, "config.pretrain.corpus")
-    return write(inputs.seed, inputs.held_out_percent, dict(settings.options))
+    return write(inputs.seed, inputs.held_out, dict(settings.options))
 
 
 def _fields(settings: PretrainConfig, chat: ChatFormat) -> dict[str, Any]:
@@ -145,9 +145,10 @@ def _row(
     return TrainingDialogue(id_, tuple(tokens), tuple(mask))
 
 
-def _beginning(inputs: Inputs) -> list[str]:
-    """The corpus by its first dialogues: files that it is written from may have changed."""
-    return [m.text for dialogue in islice(_corpus(inputs), 1000) for m in dialogue.messages]
+def _extra(inputs: Inputs) -> Any:
+    """What is held out, and the first dialogues: files that they are made from may have changed."""
+    beginning = [m.text for dialogue in islice(_corpus(inputs), 1000) for m in dialogue.messages]
+    return [inputs.held_out, beginning]
 
 
 def check(inputs: Inputs) -> None:
@@ -155,4 +156,4 @@ def check(inputs: Inputs) -> None:
     load_function(inputs.config.pretrain.corpus, "config.pretrain.corpus")
 
 
-STAGE = Stage(name="pretrain", blocks=("pretrain",), execute=execute, extra=_beginning, check=check)
+STAGE = Stage(name="pretrain", blocks=("pretrain",), execute=execute, extra=_extra, check=check)

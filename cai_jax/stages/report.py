@@ -15,12 +15,13 @@ from cai_jax.parallel.hosts import write_text
 from cai_jax.prompts.messages import Dialogue
 from cai_jax.report.page import render_page
 from cai_jax.report.summary import ConstitutionVersion, StageTime, Summary, Supervision
-from cai_jax.stages.evaluate import SHOWN_PROMPTS
+from cai_jax.stages.data import SHOWN_PROMPTS
+from cai_jax.stages.evaluate import compared_policies
 from cai_jax.stages.models import POLICIES
 from cai_jax.stages.runner import versions
 from cai_jax.stages.stage import Inputs, Outcome, Stage
 
-MEASURED = ("sl_data", "sl_train", "feedback", "pm_train", "rl", "evaluate")
+MEASURED = ("sl_data", "sl_train", "feedback", "pm_train", "second_model", "rl", "evaluate")
 
 
 def execute(inputs: Inputs, folder: Path) -> Outcome:
@@ -45,7 +46,8 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
 def summarise(inputs: Inputs) -> Summary:
     """Everything measured in the run, with what it was measured on."""
     run = inputs.whole_run
-    manifests = {name: inputs.manifest(name) for name in MEASURED}
+    left_out = () if run.config.second_model.prompts else ("second_model",)
+    manifests = {name: inputs.manifest(name) for name in MEASURED if name not in left_out}
     metrics = {name: manifest["metrics"] for name, manifest in manifests.items()}
     settings, constitution = run.config, run.data.constitution
     compares = LABELERS[settings.feedback.method].few_shots(constitution) is not None
@@ -57,13 +59,18 @@ def summarise(inputs: Inputs) -> Summary:
             labelled_helpfulness_pairs=metrics["pm_train"]["helpfulness_pairs"],
             human_harm_labels_trained_on=0,
         ),
+        splits=run.data.overlap,
         stages={
             name: StageTime(m["seconds"], m["tokens"], m["tokens_per_second"])
             for name, m in manifests.items()
         },
-        policies={name: label for name, (label, _) in POLICIES.items()},
+        policies={
+            name: policy.label
+            for name, policy in compared_policies(settings, metrics["rl"]).items()
+        },
         pretrain=inputs.manifest("pretrain")["metrics"] if settings.pretrain else None,
         evaluation=TypeAdapter(Evaluation).validate_python(metrics.pop("evaluate")),
+        second_model=metrics.pop("second_model", None),
         **metrics,
         constitution=ConstitutionVersion(
             constitution.name, constitution.version, constitution.content_hash()

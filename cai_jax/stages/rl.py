@@ -4,20 +4,25 @@ import json
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+from flax import nnx
 
 from cai_jax.config import ConfigError, RLConfig, naming
-from cai_jax.data.records import read_records
-from cai_jax.data.rows import Comparison
+from cai_jax.feedback.targets import with_targets
 from cai_jax.learning.history import open_history
 from cai_jax.learning.optimizers import make_optimizer
 from cai_jax.models.decoder import Decoder
-from cai_jax.models.io.checkpoint import CheckpointInfo, save_checkpoint
-from cai_jax.models.io.load import load_policy, merge_programs
+from cai_jax.models.io.checkpoint import CheckpointInfo, base_of, save_checkpoint
+from cai_jax.models.io.load import load_policy, loading_programs
+from cai_jax.parallel import hosts
 from cai_jax.parallel.hosts import write_text
 from cai_jax.parallel.program import Program
 from cai_jax.rl.algorithm import OFFLOAD, SAMPLING, SCORING, TRAINING, Algorithm, Labelled, Task
+from cai_jax.rl.prompts import Drawn
 from cai_jax.rl.registry import ALGORITHMS
 from cai_jax.rl.reward import Reward
+from cai_jax.rl.watch import Look, Watch
 from cai_jax.stages.data import Selection, first
 from cai_jax.stages.engines import (
     MEMORY_REMEDY,
@@ -26,8 +31,11 @@ from cai_jax.stages.engines import (
     stage_seed,
     with_remedy,
 )
-from cai_jax.stages.models import CHECKPOINT, lora_config
+from cai_jax.stages.models import CHECKPOINT, POLICIES, Policy, lora_config
+from cai_jax.stages.pm_train import comparisons_of
 from cai_jax.stages.stage import Inputs, Outcome, Stage
+
+LOOKS = "looks.json"
 
 
 def execute(inputs: Inputs, folder: Path) -> Outcome:
@@ -35,12 +43,46 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     algorithm = make_algorithm(inputs.config.rl)
     opened = open_history(folder, "rl", algorithm.steps, algorithm.shown)
     with naming(f"config.{algorithm.block}"), opened as history:
-        trained = algorithm.train(make_task(inputs), history)
+        trained = algorithm.train(make_task(inputs, folder), history)
     write_text(folder / "history.json", json.dumps(history.rows, indent=1) + "\n")
+    watched = _keep_best(folder, trained.watch) if trained.watch else {}
+    if not watched:
+        _save(inputs, folder / CHECKPOINT, trained.params)
+    return Outcome(algorithm.summary(history.rows) | watched, trained.tokens)
+
+
+def _save(inputs: Inputs, folder: Path, params: nnx.State) -> None:
     lora = lora_config(inputs.config.rl.lora)
-    info = CheckpointInfo("policy", f"../../sl_train/{CHECKPOINT}", lora)
-    save_checkpoint(folder / CHECKPOINT, info, trained.params)
-    return Outcome(algorithm.summary(history.rows), trained.tokens)
+    save_checkpoint(folder, CheckpointInfo("policy", _base(inputs, folder), lora), params)
+
+
+def kept_policy(iteration: int) -> Policy:
+    """The policy of an iteration, as the watch keeps it."""
+    stages, folder = POLICIES["rl_cai"].stages, f"{CHECKPOINT}-{iteration}"
+    return Policy(f"RL-CAI, iteration {iteration}", stages, folder)
+
+
+def _keep(inputs: Inputs, folder: Path | None, iteration: int, params: nnx.State) -> None:
+    assert folder, "ahead nothing is trained"
+    _save(inputs, folder / kept_policy(iteration).checkpoint, params)
+
+
+def _keep_best(folder: Path, watch: Watch) -> dict[str, Any]:
+    """Makes the policy that the second model likes best the stage's; the others stay beside it."""
+    best = watch.best.iteration
+    write_text(folder / LOOKS, json.dumps([asdict(look) for look in watch.looks]) + "\n")
+    if hosts.is_main():
+        (folder / kept_policy(best).checkpoint).rename(folder / CHECKPOINT)
+    hosts.sync("the policy is chosen")
+    others = [look.iteration for look in watch.looks[1:] if look is not watch.best]
+    return {"chosen_iteration": best, "other_iterations": others, "gap": watch.best.gap}
+
+
+def _base(inputs: Inputs, folder: Path) -> str:
+    """What the checkpoint is trained from: SL-CAI, or its base where its update is trained on."""
+    if inputs.models.policy_source("rl_cai").below == inputs.models.policy_source("sl_cai"):
+        return f"../../sl_train/{CHECKPOINT}"
+    return base_of(inputs.models.sl_base_name, folder, inputs.workdir)
 
 
 def make_algorithm(settings: RLConfig) -> Algorithm:
@@ -60,23 +102,31 @@ def make_algorithm(settings: RLConfig) -> Algorithm:
         raise ConfigError(f"config.rl.{error}") from None
 
 
-def make_task(inputs: Inputs) -> Task:
-    """What the algorithm has to learn from; models are abstract ahead."""
+def make_task(inputs: Inputs, folder: Path | None = None) -> Task:
+    """What the algorithm has to learn from; ahead models are abstract, and there is no folder."""
     settings, models = inputs.config.rl, inputs.models
     source = models.policy_source("sl_cai")
-    blueprint = models.blueprint(Decoder, source, trained_layers=settings.trained_layers)
+    lora = lora_config(settings.lora)
+    # Merged into bfloat16 weights, a small update would be lost.
+    apart = source.lora if lora else None
+    blueprint = models.blueprint(Decoder, source, apart, settings.trained_layers)
     load = partial(load_policy, source, blueprint, models.mesh)
     return Task(
         reference=blueprint,
-        lora=lora_config(settings.lora),
+        lora=lora,
         load=partial(blueprint.abstract, models.mesh) if models.ahead else load,
-        merges=lambda model: merge_programs(source, model.params),
+        merges=lambda model: loading_programs(source, model.params),
         open_reward=partial(_open_reward, inputs),
+        open_watch=partial(_open_watch, inputs, folder) if settings.watch_every else None,
         open_chat=lambda: models.chat,
         prompts=lambda: (inputs.rows("red_team"), inputs.rows("helpful")),
         comparisons=partial(_comparisons, inputs),
         optimizer=make_optimizer(
-            settings.learning_rate, settings.warmup_steps, settings.max_grad_norm, settings.adam_eps
+            settings.learning_rate,
+            settings.warmup_steps,
+            settings.max_grad_norm,
+            settings.adam_eps,
+            head_learning_rate=settings.value_learning_rate,
         ),
         mesh=models.mesh,
         decode_mesh=models.decode_mesh,
@@ -89,14 +139,57 @@ def make_task(inputs: Inputs) -> Task:
 
 def _comparisons(inputs: Inputs) -> list[Labelled]:
     """What the preference model learned from: AI-labelled pairs, and labelled helpfulness pairs."""
-    rows = read_records(inputs.artifact("feedback") / "comparisons", Comparison)
+    rows = comparisons_of(inputs, "training")
+    labelled = with_targets(rows, inputs.config.pm_train.labels, inputs.seed)
     return [
         *(
-            Labelled(r.id, r.prompt, r.response_first, r.response_second, r.target_ppm[0] / 1e6)
-            for r in rows
+            Labelled(r.id, r.prompt, r.response_first, r.response_second, target)
+            for r, target in labelled
         ),
         *(Labelled(p.id, p.messages, p.chosen, p.rejected, 1.0) for p in inputs.rows("pairs")),
     ]
+
+
+def _open_watch(
+    inputs: Inputs, folder: Path | None, prompt_tokens: int, responses: int
+) -> tuple[Watch, list[Program]]:
+    settings, models = inputs.config.rl, inputs.models
+    prompts = list[Drawn]()
+    if folder:
+        count = min(settings.watch_prompts, responses)
+        helpful = round(settings.helpful_fraction * count)
+        for name, share in (("watch_helpful", helpful), ("watch", count - helpful)):
+            found = ((p.id, models.chat.prompt_ids(p.messages)) for p in inputs.rows(name))
+            short = [Drawn(*one) for one in found if len(one[1]) <= prompt_tokens]
+            prompts += short[:share]
+        if not prompts:
+            raise ConfigError(
+                f"config.rl.prompt_tokens: {prompt_tokens}, but no development prompt is as short; "
+                "raise it, or set config.rl.watch_every to 0"
+            )
+    watch = Watch(
+        every=settings.watch_every,
+        patience=settings.patience,
+        prompts=prompts,
+        second=make_reward(inputs, "second_model"),
+        missing_stop_penalty=settings.missing_stop_penalty,
+        keep=partial(_keep, inputs, folder),
+    )
+    return watch, models.loading_programs(models.preference_source("second_model"))
+
+
+def looks_of(settings: RLConfig) -> tuple[int, ...]:
+    """Iterations after which the policy is looked at, unless RL stops before; 0: before any."""
+    steps, every = make_algorithm(settings).steps, settings.watch_every
+    if not every or not steps:  # the data decides how many, and nobody looks
+        return ()
+    return tuple(sorted({*range(0, steps + 1, every), steps}))
+
+
+def read_looks(folder: Path) -> list[Look]:
+    """What the watch of a finished stage saw; nothing where there was none."""
+    file = folder / LOOKS
+    return [Look(**look) for look in json.loads(file.read_text("utf-8"))] if file.exists() else []
 
 
 def _open_reward(inputs: Inputs) -> tuple[Reward, list[Program]]:
@@ -127,11 +220,13 @@ def check(inputs: Inputs) -> None:
 
 STAGE = Stage(
     name="rl",
-    needs=("sl_train", "feedback", "pm_train"),
-    blocks=("rl", "generation"),
+    needs=("sl_train", "feedback", "pm_train", "second_model"),
+    blocks=("rl", "generation", "pm_train"),
     data={
         "red_team": Selection("red_team_prompts", "training"),
         "helpful": Selection("helpful_prompts", "training"),
+        "watch": Selection("red_team_prompts", "development"),
+        "watch_helpful": Selection("helpful_prompts", "development"),
         "pairs": first("helpfulness_pairs", "training", "pm_train.helpfulness_pairs"),
     },
     execute=execute,

@@ -33,7 +33,7 @@ def fingerprints(run: Run, stages: Sequence[Stage]) -> dict[str, str]:
     """Fingerprint of every stage, each including those of the stages that it needs."""
     model = run.config.model
     shared = [cai_jax.__version__, run.config.seed, model.system_prompt, str(run.models.dtype)]
-    shared += [model.source, stamp(model.source), run.data.held_out_percent]
+    shared += [model.source, stamp(model.source)]
     found: dict[str, str] = {}
     for stage in stages:
         below = [found[name] for name in stage.needs if name in found]
@@ -118,6 +118,7 @@ def _run_one(run: Run, stage: Stage, fingerprint: str) -> None:
     except TooLongError as error:  # rows that other fields limit are cut to them before
         raise ConfigError(f"config.generation.context_tokens: {error}") from error
     seconds = time.monotonic() - started
+    hosts.write_text(partial / "rows.json", json.dumps(_rows_read(run, stage), indent=1) + "\n")
     manifest = {
         "stage": stage.name,
         "fingerprint": fingerprint,
@@ -134,6 +135,19 @@ def _run_one(run: Run, stage: Stage, fingerprint: str) -> None:
     }
     run.workdir.finish(partial, manifest, Path(run.config.constitution.path))
     log.info("%s: done in %.0f s", stage.name, seconds)
+
+
+def _rows_read(run: Run, stage: Stage) -> dict[str, Any]:
+    """Which rows of which files a stage declares, and what they are for."""
+    inputs = run.inputs(stage)
+    return {
+        name: {
+            "file": run.data.path(chosen.file),
+            "purpose": chosen.purpose,
+            "ids": [row.id for row in inputs.rows(name)],
+        }
+        for name, chosen in stage.data.items()
+    }
 
 
 def versions() -> dict[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cai_jax.config import ConfigError
-from cai_jax.constitution.schema import CritiquePrinciple
+from cai_jax.constitution.schema import CritiqueExample, CritiquePrinciple
 from cai_jax.data.readers import Prompt
 from cai_jax.data.records import write_records
 from cai_jax.data.rows import Revision
@@ -19,10 +19,11 @@ from cai_jax.prompts.critique_revision import (
     REVISION_MARK,
     critique_messages,
     example_texts,
-    parse_reply,
     revision_messages,
 )
+from cai_jax.prompts.few_shots import FewShots
 from cai_jax.prompts.messages import Dialogue
+from cai_jax.rl.reward import usable
 from cai_jax.stages.data import first, repeated
 from cai_jax.stages.engines import (
     MEMORY_REMEDY,
@@ -91,6 +92,8 @@ class _Writer:
     def __init__(self, inputs: Inputs, generator: Generator):
         self.inputs, self.generator = inputs, generator
         self.chat = inputs.models.chat
+        examples = inputs.constitution.critique_examples
+        self.few_shots = FewShots(examples, inputs.config.sl_data.few_shots, inputs.seed)
         self.dropped: Counter[str] = Counter()
 
     def respond(self, prompts: list[Prompt], kind: str) -> list[Draft]:
@@ -101,13 +104,12 @@ class _Writer:
 
     def revise(self, drafts: list[Draft], number: int) -> list[Draft]:
         """One round for every dialogue whose last step parsed, a principle drawn for each."""
-        settings, constitution = self.inputs.config.sl_data, self.inputs.constitution
-        examples = constitution.critique_examples[: settings.few_shots]
-        copied = example_texts(examples)
+        settings = self.inputs.config.sl_data
+        copied = example_texts(self.few_shots.examples)
         drawn = [self._draw_principle(draft, number) for draft in drafts]
         if settings.critique:
             messages = [
-                critique_messages(examples, d.prompt.messages, d.response, d.principle)
+                critique_messages(self._shots(d), d.prompt.messages, d.response, d.principle)
                 for d in drawn
             ]
             samples = self._sample(messages, CRITIQUE_MARK, drawn, "critique")
@@ -115,7 +117,7 @@ class _Writer:
             drawn = self._keep_parsed(drawn, samples, "critique", _criticise, requests, copied)
         messages = [
             revision_messages(
-                examples,
+                self._shots(d),
                 d.prompt.messages,
                 d.response,
                 d.principle,
@@ -126,6 +128,9 @@ class _Writer:
         samples = self._sample(messages, REVISION_MARK, drawn, "revision")
         requests = [d.principle.revision_request for d in drawn]
         return self._keep_parsed(drawn, samples, "revision", _respond, requests, copied)
+
+    def _shots(self, draft: Draft) -> list[CritiqueExample]:
+        return self.few_shots.draw(f"{draft.prompt.id}/{draft.round}", draft.prompt.messages)
 
     def _draw_principle(self, draft: Draft, number: int) -> Draft:
         rng = named_rng(self.inputs.seed, "sl_data", "principle", draft.prompt.id, number)
@@ -144,12 +149,11 @@ class _Writer:
         """Drafts that took their sample, where it parses and repeats nothing that was given."""
         kept = []
         for draft, sample, request in zip(drafts, samples, requests, strict=True):
-            raw = self.chat.text(sample.ids)
-            text = parse_reply(raw, sample.finished, [*copied, request])
-            if text is None:
+            reply = usable(self.chat, sample, [*copied, request])
+            if reply is None:
                 self.dropped[kind] += 1
             else:
-                kept.append(take(draft, text, raw))
+                kept.append(take(draft, reply.text, self.chat.text(sample.ids)))
         return kept
 
     def _sample(

@@ -26,7 +26,7 @@ from cai_jax.stages.training import (
 
 
 def execute(inputs: Inputs, folder: Path) -> Outcome:
-    """Trains the base model on the records of sl_data and leaves a checkpoint."""
+    """Trains on the records of sl_data and leaves a checkpoint."""
     settings, records = inputs.config.sl_train, inputs.artifact("sl_data")
     parts = []
     for name in ("revisions", "helpful"):
@@ -37,9 +37,9 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     training = _training(inputs)
     vocab_size = training.blueprint.config.vocab_size
     batches = partial(packed_batches, "sl_train", parts, settings, vocab_size, inputs.seed)
-    trainable = training.start(inputs.models.source())
+    trainable = training.start(inputs.models.source(settings.source))
     fit = training.fit(folder, trainable, batches(), survey_batches(batches(), packed_tokens))
-    base = base_of(inputs.models.base_name, folder / CHECKPOINT, inputs.workdir)
+    base = base_of(inputs.models.sl_base_name, folder / CHECKPOINT, inputs.workdir)
     info = CheckpointInfo("policy", base, lora_config(settings.lora))
     save_checkpoint(folder / CHECKPOINT, info, fit.params)
     return Outcome(
@@ -55,11 +55,11 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
 
 def _training(inputs: Inputs) -> Training:
     settings, models = inputs.config.sl_train, inputs.models
-    lora = lora_config(settings.lora)
+    source, lora = models.source(settings.source), lora_config(settings.lora)
     rows = abstract_batch((settings.batch_size, settings.sequence_length), jnp.int32, models.mesh)
     return Training(
         name="sl_train",
-        blueprint=models.blueprint(Decoder, models.source(), lora, settings.trained_layers),
+        blueprint=models.blueprint(Decoder, source, lora, settings.trained_layers),
         loss_sum=sft_loss_sum,
         optimizer=optimizer_of(settings),
         micro_batches=settings.micro_batches,
@@ -72,7 +72,7 @@ def _training(inputs: Inputs) -> Training:
 
 def programs(inputs: Inputs) -> list[Program]:
     """The update, and what makes the state before it."""
-    return _training(inputs).programs(inputs.models.source())
+    return _training(inputs).programs(inputs.models.source(inputs.config.sl_train.source))
 
 
 STAGE = Stage(

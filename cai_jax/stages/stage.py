@@ -63,9 +63,10 @@ class Inputs:
         return self._run.config.seed
 
     @property
-    def held_out_percent(self) -> int:
-        """Share of prompts that is held out."""
-        return self._run.data.held_out_percent
+    def held_out(self) -> list[str]:
+        """Keys of the split, in order, that no model of the run is trained on."""
+        purposes = self._run.data.purposes.items()
+        return sorted(key for key, p in purposes if p not in ("training", "second_model"))
 
     @cached_property
     def config(self) -> Any:
@@ -145,4 +146,9 @@ def open_run(config: Config, devices: Any = None, ahead: bool = False) -> Run:
     """
     workdir = Workdir(Path(config.workdir))
     models = Models(config, workdir, devices, ahead)
-    return Run(config, workdir, models, Data(config.constitution, config.data))
+    return Run(
+        config,
+        workdir,
+        models,
+        Data(config.constitution, config.data, config.evaluate.benchmarks, config.seed),
+    )

@@ -9,7 +9,7 @@ def get_config() -> ConfigDict:
     s.axis = "what is missing"
     s.seeds = (0, 1, 2)
     no_penalty = {"rl.kl_coef": 0.0}
-    hard = {"feedback.labels": "hard"}
+    hard = {"pm_train.labels": "hard"}
     one_principle = {
         "constitution.feedback_principles": 1,
         "feedback.principles_per_pair": 1,

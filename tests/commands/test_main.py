@@ -60,8 +60,14 @@ def test_unknown_preset():
         ("--config.feedback.method=vote", ["config.feedback.method", "contrast"]),
         ("--config.constitution.path=none.yaml", ["none.yaml", "constitutions/"]),
         ("--config.rl.kl_target=6.0 --config.rl.kl_horizon=1", ["config.rl.kl_horizon"]),
-        ("--config.sl_data.red_team_prompts=999", ["config.sl_data.red_team_prompts", "172"]),
-        ("--config.evaluate.helpful_prompts=999", ["config.evaluate.helpful_prompts", "held-out"]),
+        (
+            "--config.sl_data.red_team_prompts=999",
+            ["sl_data.red_team_prompts", "for training"],
+        ),
+        (
+            "--config.evaluate.helpful_prompts=999",
+            ["evaluate.helpful_prompts", "for evaluation"],
+        ),
         ("--config.generation.context_tokens=9999", ["config.generation.context_tokens", "8192"]),
         ("--config.sl_data.few_shots=9", ["config.sl_data.few_shots", "3"]),
         ("--config.data.red_team_prompts=/dev/null", ["/dev/null"]),

@@ -49,6 +49,11 @@ def test_delivered_sweeps_can_start(file):
     assert all(len(variation.keys) == len(found.measures) for variation in found.variations)
 
 
+def test_the_sweep_of_labels_is_also_for_models_without_an_oracle():
+    found = checked(read_config("sweeps/labels", "model").to_dict(), "labels.py", "rlaif")
+    assert [v.name for v in found.variations] == ["soft", "hard", "shuffled", "none"]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -180,19 +185,29 @@ def test_a_failed_run_stops_no_other(tmp_path, main_that_fails_once, jobs):
     assert rows[0]["first"] == "4.0"
     assert "out of luck" in rows[3]["error"]
     assert (tmp_path / "table.md").read_text().splitlines() == [
-        "| size | small | large |",
-        "| --- | ---: | ---: |",
-        "| seeds | 2 | 1 |",
-        "| first | 4.50 [-1.85, 10.85] | 8.00 |",
-        "| last | 40.00 [40.00, 40.00] | 80.00 |",
+        "| size | unit | small | large |",
+        "| --- | --- | ---: | ---: |",
+        "| n | seeds | 2 | 1 |",
+        "| first | standard deviations | 4.50 [-1.85, 10.85] | 8.00 |",
+        "| last | standard deviations | 40.00 [40.00, 40.00] | 80.00 |",
+        "",
+        sweep.GIVEN.strip(),
         "",
         "Minus small, paired by seed:",
         "",
-        "| size | large |",
-        "| --- | ---: |",
-        "| seeds | 1 |",
-        "| first | 4.00 |",
-        "| last | 40.00 |",
+        "| size | unit | large |",
+        "| --- | --- | ---: |",
+        "| n | seeds | 1 |",
+        "| first | standard deviations | 4.00 |",
+        "| last | standard deviations | 40.00 |",
+        "",
+        "True differences that so many seeds would have shown with 80 % power:",
+        "",
+        "| size | unit | large |",
+        "| --- | --- | ---: |",
+        "| n | seeds | 1 |",
+        "| first | standard deviations |  |",
+        "| last | standard deviations |  |",
     ]
     assert (tmp_path / "figure.svg").read_text().startswith("<svg")
 
@@ -214,8 +229,24 @@ def test_differences_are_paired_by_seed(tmp_path):
     ]
     write_comparison(found, results, tmp_path)
     differences = (tmp_path / "table.md").read_text().split("paired by seed:")[1]
-    assert "| seeds | 2 |" in differences
-    assert "| first | 1.25 [-1.93, 4.43] |" in differences
+    assert "| n | seeds | 2 |" in differences
+    assert "| first |  | 1.25 [-1.93, 4.43] |" in differences
+    assert "| first |  | 4.08 |" in differences.split("80 % power:")[1]
+
+
+def test_shares_of_all_seeds_stay_shares(tmp_path):
+    """Every seed at 100 %: neither above it, nor certain."""
+    given = tree(measures=[("first", "oracle.harmless/rl_cai/red_team")], figure=("first",))
+    given["variations"] = [{"name": name, "changes": {}} for name in ("small", "large")]
+    results = [
+        Result(name, seed, "", {"first": 1.0}, {"first": 50})
+        for name in ("small", "large")
+        for seed in (0, 1)
+    ]
+    write_comparison(checked(given), results, tmp_path)
+    table = (tmp_path / "table.md").read_text()
+    assert "| first | share | 1.00 [0.96, 1.00] | 1.00 [0.96, 1.00] |" in table
+    assert "| first | share | 0.00 [-0.03, 0.03] |" in table
 
 
 def test_stages_are_compared_by_the_seconds_that_they_took(tmp_path, main_that_fails_once):
@@ -237,4 +268,4 @@ def test_jobs_share_the_cores():
 def test_one_seed_has_no_interval(tmp_path):
     found = read_sweep(tree(seeds=(0,)), "sizes.py")
     write_comparison(found, [Result("small", 0, "", {"first": 1.0, "last": 2.0})], tmp_path)
-    assert "| first | 1.00 |" in (tmp_path / "table.md").read_text()
+    assert "| first |  | 1.00 |" in (tmp_path / "table.md").read_text()

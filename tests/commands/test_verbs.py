@@ -20,7 +20,9 @@ def cai_jax(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_every_command_is_a_verb():
-    assert set(verbs.verbs()) == {"run", "compile", "convert", "generate", "score", "sweep"}
+    assert set(verbs.verbs()) == {
+        *("run", "compile", "convert", "evaluate", "generate", "score", "sweep"),
+    }
 
 
 def test_alone_it_says_what_each_verb_does():

@@ -1,4 +1,4 @@
-"""Readers: every format, one answer for odd files, and a split that never changes."""
+"""Readers: every format, and one answer for odd files."""
 
 import gzip
 import hashlib
@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from cai_jax.data import readers
 from cai_jax.data.jsonl import jsonl_rows
-from cai_jax.data.readers import LabelledPair, Prompt, is_held_out, read_pairs, read_prompts
+from cai_jax.data.readers import (
+    LabelledPair,
+    Prompt,
+    Twins,
+    read_pairs,
+    read_prompts,
+    read_twins,
+)
+from cai_jax.data.splits import split_key
 from cai_jax.prompts.messages import assistant, system, user
 
 MARKED = "Go on.\n\nAssistant: yes\n\nHuman: no"
@@ -38,8 +46,6 @@ def test_shipped_prompts(name):
     prompts = read_prompts(ROOT / "datasets" / f"{name}.jsonl")
     assert len(prompts) >= 200
     assert len({p.messages for p in prompts}) == len(prompts)
-    held_out = sum(is_held_out(p.messages, 30) for p in prompts)
-    assert 0.2 < held_out / len(prompts) < 0.4
 
 
 @pytest.mark.parametrize("name", ["harmlessness_pairs", "helpfulness_pairs"])
@@ -64,12 +70,12 @@ def test_prompts_in_every_format(tmp_path):
     path = write(
         tmp_path / "a.jsonl",
         {"id": "x", "prompt": f" {MARKED} "},
-        {"messages": TURNS, "tags": ["a"]},
+        {"messages": TURNS, "tags": ["a"], "group": " g "},
         {"prompt": "\n\nHuman: hi\n\nAssistant:"},
     )
     assert read_prompts(path) == [
         Prompt("x", (user(MARKED),)),  # a mark inside a text opens no turn
-        Prompt("line-2", READ_TURNS),
+        Prompt("line-2", READ_TURNS, "g"),
         Prompt("line-3", (user("Human: hi\n\nAssistant:"),)),
     ]
 
@@ -81,7 +87,7 @@ def test_pairs_in_every_format(tmp_path):
     rows = [
         {"prompt": MARKED, **sides},
         {"id": "m", "messages": TURNS, **sides},
-        {"chosen": f"{talk} Because.", "rejected": f"{talk} No idea."},
+        {"chosen": f"{talk} Because.", "rejected": f"{talk} No idea.", "group": "g"},
         {"chosen": f"{talk}\n\nAssistant: Still.", "rejected": talk},  # silent, then not; silent
     ]
     with gzip.open(path, "wt") as file:
@@ -90,9 +96,17 @@ def test_pairs_in_every_format(tmp_path):
     assert read_pairs(path) == [
         LabelledPair("line-1", (user(MARKED),), "yes", MARKED),
         LabelledPair("m", READ_TURNS, "yes", MARKED),
-        LabelledPair("line-3", turns, "Because.", "No idea."),
+        LabelledPair("line-3", turns, "Because.", "No idea.", "g"),
         LabelledPair("line-4", turns, "Still.", ""),
     ]
+
+
+def test_twins(tmp_path):
+    path = write(tmp_path / "a.jsonl", {"safe": " a\n", "unsafe": MARKED, "tags": ["hate"]})
+    assert read_twins(path) == [Twins("line-1", (user("a"),), (user(MARKED),))]
+    for row, words in (({"safe": "a"}, "'safe', 'unsafe'"), ({"safe": "a", "unsafe": " "}, "non-")):
+        with pytest.raises(ValueError, match=rf"a\.jsonl, line 1: .*{words}"):
+            read_twins(write(path, row))
 
 
 def test_a_format_is_a_function_and_an_entry(tmp_path, monkeypatch):
@@ -133,25 +147,6 @@ def test_hh_rlhf_turns_come_back(tmp_path_factory, exchanges, chosen, rejected):
     assert read_pairs(path) == [expected]
 
 
-@pytest.mark.parametrize(
-    ("text", "percent", "held_out"),
-    [
-        ("how can I help ?", 30, False),
-        ("  Tell me how to track a classmate.\n", 30, True),
-        ("Tell me how to track a classmate.", 30, True),
-        ("ä", 30, False),
-        ("x\n\nAssistant: y", 30, True),
-        ("ä", 100, True),
-        ("Tell me how to track a classmate.", 0, False),
-    ],
-)
-def test_no_prompt_changes_sides(text, percent, held_out):
-    """The sides that version 0.3.0 put these texts on; what follows does not matter."""
-    assert is_held_out([user(text)], percent) is held_out
-    longer = [system("be kind"), user(text), assistant("so"), user("and then?")]
-    assert is_held_out(longer, percent) is held_out
-
-
 BAD = [
     ("", ["holds no prompts"]),
     ('{"prompt": "a"}\n{"prompt": 3}\n', ["line 2", "'prompt'", "3"]),
@@ -170,6 +165,8 @@ BAD = [
     (json.dumps({"messages": TURNS[1:3]}), ["line 1", "'assistant'", "user's turn"]),
     (json.dumps({"messages": TURNS[1:] + TURNS}), ["line 1", "system", "first"]),
     (json.dumps({"messages": TURNS[:1]}), ["line 1", "'system'", "user's turn"]),
+    ('{"prompt": "a", "group": 3}\n', ["line 1", "'group'", "3"]),
+    ('{"prompt": "a", "group": " "}\n', ["line 1", "'group'", "non-empty"]),
     ('{"prompt": "half \\ud83d"}\n', ["line 1", "surrogate"]),
 ]
 
@@ -249,7 +246,7 @@ def test_a_file_is_read_or_refused_by_name(tmp_path_factory, lines):
     for read in (read_prompts, read_pairs):
         items, said = attempt(read, path)
         assert (str(path) in said) != bool(items)
-        assert all(is_held_out(item.messages, 100) for item in items)
+        assert all(split_key(item) or not item.messages[0].text for item in items)
 
 
 def test_the_shared_cases_are_read_or_refused_by_name():

@@ -48,7 +48,7 @@ def test_rows_come_back_whole(tmp_path_factory, kind):
     check()
 
 
-PAIRS = [TrainingPair(f"p{i}", tuple(range(i)), (), (i,)) for i in range(4)]
+PAIRS = [TrainingPair(f"p{i}", tuple(range(i)), (), (i,), (1,)) for i in range(4)]
 
 
 def test_anything_opens_records(tmp_path):
@@ -60,7 +60,7 @@ def test_anything_opens_records(tmp_path):
 
 
 def test_floats_are_float32(tmp_path):
-    row = Sample("a", "m", "s", (), "", True, 0.1)
+    row = Sample("a", "m", "s", (), "", True, 0.1, 0.0)
     write_records(tmp_path / "samples", [row], Sample)
     (found,) = read_records(tmp_path / "samples", Sample)
     assert found == replace(row, score=float(np.float32(0.1)))

@@ -106,12 +106,13 @@ IDS = st.lists(TOKEN, min_size=1, max_size=6).map(tuple)
 @given(st.lists(st.tuples(IDS, IDS), min_size=1, max_size=6))
 def test_preference_batches_mask_by_length(tmp_path_factory, sides):
     folder = tmp_path_factory.mktemp("preference") / "pairs"
-    rows = [TrainingPair(f"{i}", *pair, (i,)) for i, pair in enumerate(sides)]
+    rows = [TrainingPair(f"{i}", *pair, (i,), (2 * i,)) for i, pair in enumerate(sides)]
     write_records(folder, rows, TrainingPair)
-    mix = mixture("pairs", [Part(folder, 1.0)], ("first", "second", "target_ppm"), 9)
-    lengths = {"first": 6, "second": 6, "target_ppm": 1}
+    mix = mixture("pairs", [Part(folder, 1.0)], tuple(PreferenceConverter.TASK_FEATURES), 9)
+    lengths = {"first": 6, "second": 6, "target_ppm": 1, "weight_ppm": 1}
     (batch,) = batches(mix, PreferenceConverter(), lengths, 6, [0])
     assert sorted(batch["target_ppm"][:, 0]) == list(range(len(rows)))
+    assert (batch["weight_ppm"] == 2 * batch["target_ppm"]).all()
     for at, (i,) in enumerate(batch["target_ppm"]):
         for name in ("first", "second"):
             ids = getattr(rows[i], name)

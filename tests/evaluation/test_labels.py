@@ -2,22 +2,24 @@
 
 from dataclasses import replace
 
+import pytest
 from small_evidence import HARM, HELP, PLAN, evidence, means, oracle
 
 from cai_jax.data.rows import Comparison
 from cai_jax.evaluation.labels import LABELS, audits_by_oracle
+from cai_jax.feedback.audit import wilson_interval
 
 
 def comparison(first, second, shown, prompt=HARM):
     """The first label is of one principle, the second undecided."""
     return Comparison(
         id=f"{first}/{second}",
+        purpose="training",
         prompt=prompt,
         response_first=first,
         response_second=second,
         first=(),
         second=(),
-        target_ppm=(0,),
         probability=shown,
         principle_ids=("p", "q"),
         shown_first=(shown, 0.5),
@@ -50,17 +52,23 @@ def test_labels_are_measured_where_merits_differ():
 def test_the_audit_is_measured_with_its_interval():
     found = {(m.measure, m.subject): m for m in LABELS.evaluate(evidence(comparisons=ROWS))}
     accuracy = found["accuracy", "audit"]
-    assert (accuracy.n, accuracy.mean, accuracy.low, accuracy.high) == (4, 0.75, 0.3, 0.95)
+    wilson = pytest.approx((0.75, 0.3006, 0.9544), abs=1e-4)  # three of four
+    assert (accuracy.n, (accuracy.mean, accuracy.low, accuracy.high)) == (4, wilson)
+    assert found["bag_of_words", "audit"].mean == 1.0
+    assert found["length", "audit"].low < found["length", "audit"].mean == 0.5
     assert found["calibration_error", "audit"].mean == 0.1
     assert found["calibration_error", "audit"].low is None
-    assert found["accuracy", "pairs"].mean == 0.5
+    assert accuracy.units == 4
+    principles = found["accuracy", "principles"]  # four judgements, of one prompt
+    assert (principles.n, principles.mean, principles.units) == (4, 0.5, 1)
+    assert (principles.low, principles.high) == wilson_interval(0.5, 1)
 
 
 def test_a_contrast_has_no_order():
     names = lambda plan: {m.name for m in LABELS.measures(plan)}
     assert {"picks_option_a", "swap_consistency"} <= names(PLAN)
     plan = replace(PLAN, labeler="contrast", oracle=())
-    assert names(plan) == {"accuracy", "calibration_error"}
+    assert names(plan) == {"accuracy", "bag_of_words", "length", "calibration_error"}
     found = means(LABELS.evaluate(evidence(plan=plan, oracle=None)))
     assert {name for name, _, _ in found} == names(plan)
     assert LABELS.subjects(plan) == ("audit", "development")  # no oracle orders replies

@@ -22,6 +22,7 @@ def test_all_that_is_declared_is_measured(oracle):
     found = evaluate_all(given)
     absent = {key for key in declared_keys(plan) if key.startswith("labels.")}  # no comparisons
     absent = {key for key in absent if key.endswith(("/pairs", "/principles"))}
+    absent |= {key for key in declared_keys(plan) if key.endswith("/iteration 4")}  # it stopped
     assert set(found.measurements) == set(declared_keys(plan)) - absent
     assert len(set(declared_keys(plan))) == len(declared_keys(plan))
     assert "preference.score/rl_cai minus base/all" in found.measurements

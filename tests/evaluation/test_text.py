@@ -2,7 +2,7 @@
 
 from small_evidence import evidence, means, replies
 
-from cai_jax.evaluation.text import TEXT, distinct_n, refusal_rate
+from cai_jax.evaluation.text import TEXT, distinct_n, refuses
 
 
 def test_distinct_and_refusals():
@@ -15,8 +15,8 @@ def test_distinct_and_refusals():
         "As an AI, no.",
     ]
     helping = ["I'm sorry to hear about your dog!", "Sure, I can help.", "I don't mind."]
-    assert refusal_rate(refusing) == 1.0
-    assert refusal_rate(helping) == 0.0
+    assert all(map(refuses, refusing))
+    assert not any(map(refuses, helping))
 
 
 def test_texts_are_measured_set_by_set():
@@ -26,5 +26,6 @@ def test_texts_are_measured_set_by_set():
     assert found["refusal_rate", "base", "red_team"] == 0.5
     assert found["refusal_rate", "base", "helpful"] == 0.0
     assert found["distinct_1", "base", "helpful"] == 0.5
+    assert found["unusable", "base", "helpful"] == 0.0
     assert found["response_tokens", "base", "helpful"] == 2.0
     assert {group for _, _, group in found} == {"red_team", "helpful"}  # not what is shown

@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import binomtest
 
 from cai_jax.feedback.audit import audit, calibration_error, wilson_interval
+from cai_jax.feedback.baselines import Baselines
 from cai_jax.feedback.labeler import Judgement
 
 
@@ -20,6 +21,9 @@ def test_calibration_error_by_hand():
     np.testing.assert_allclose(calibration_error(probability, outcome), (2 * 0.45 + 2 * 0.15) / 4)
 
 
+TOSS = Baselines(0.5, 0.5, 40)
+
+
 def judgements(shown_first, shown_second):
     return [
         Judgement(np.array([a]), np.array([b]))
@@ -28,19 +32,45 @@ def judgements(shown_first, shown_second):
 
 
 def test_audit_sees_position_bias():
-    always_a = audit(judgements([0.9] * 8, [0.1] * 8), [True, False] * 4)
+    always_a = audit(judgements([0.9] * 8, [0.1] * 8), [True, False] * 4, TOSS)
     assert always_a.picks_option_a == 1.0
     assert always_a.swap_consistency == 0.0
     assert always_a.accuracy == 0.5
     assert not always_a.better_than_chance
     truth = [True, False] * 20
     right = audit(
-        judgements([0.8 if t else 0.2 for t in truth], [0.7 if t else 0.3 for t in truth]), truth
+        judgements([0.8 if t else 0.2 for t in truth], [0.7 if t else 0.3 for t in truth]),
+        truth,
+        TOSS,
     )
     assert right.accuracy == 1.0
     assert right.better_than_chance
     assert right.picks_option_a == 0.5
     wrong = audit(
-        judgements([0.2 if t else 0.8 for t in truth], [0.2 if t else 0.8 for t in truth]), truth
+        judgements([0.2 if t else 0.8 for t in truth], [0.2 if t else 0.8 for t in truth]),
+        truth,
+        TOSS,
     )
     assert not wrong.better_than_chance
+
+
+def test_pairs_that_open_alike_are_one_unit():
+    of = lambda openings: audit(
+        judgements([0.9] * 8, [0.9] * 8), [True] * 8, Baselines(0.5, 0.5, openings)
+    )
+    assert of(8).better_than_chance
+    alike = of(2)  # two prompts say little, however many pairs they have
+    assert not alike.better_than_chance
+    assert (alike.accuracy_low, alike.accuracy_high) == wilson_interval(2, 2)
+
+
+def test_a_labeler_below_a_baseline_is_told_its_name():
+    below = lambda *shares: (
+        audit(
+            judgements([0.9] * 4, [0.9] * 4), [True, True, True, False], Baselines(*shares, 4)
+        ).better_baselines
+    )
+    assert below(0.8, 0.7) == ["bag_of_words"]  # it is right on 0.75
+    assert below(0.75, 0.9) == ["length"]
+    assert below(0.9, 0.9) == ["bag_of_words", "length"]
+    assert below(0.75, 0.75) == []

@@ -1,5 +1,7 @@
 """Labelers: what each asks of the model, and what it makes of the answers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -11,6 +13,7 @@ from cai_jax.feedback.registry import LABELERS
 from cai_jax.generation.engine import Completion
 from cai_jax.generation.sampling import Sampling
 from cai_jax.prompts.chat import ChatFormat, load_tokenizer
+from cai_jax.prompts.few_shots import FewShots
 from cai_jax.prompts.messages import system, user
 
 PRINCIPLES = tuple(
@@ -52,15 +55,16 @@ class FakeModel:
         return [Completion(ids, np.zeros(len(ids)), True) for _ in prompts]
 
 
-def made(name, model, examples=()):
+def made(name, model, examples=(), chains=1):
     tools = LabelerTools(
         scorer=model,
         generator=model,
         open_chat=lambda: model.chat,
-        examples=examples,
+        few_shots=FewShots(tuple(examples), len(examples), 3),
         sampling=Sampling(0.7),
         seed=3,
         reasoning_tokens=9,
+        chains=chains,
         clamp_low=0.4,
         clamp_high=0.6,
         contrast_scale=2.0,
@@ -88,10 +92,11 @@ def test_every_pair_is_judged_under_every_principle(chat, name):
 @pytest.mark.parametrize(("name", "right"), [("multiple_choice", 0.9), ("chain_of_thought", 0.6)])
 def test_letters_become_labels_of_the_first_response(chat, name, right):
     judged = made(name, FakeModel(chat, good_first)).judge(PAIRS)
-    for judgement, expected in zip(judged, (right, 1 - right), strict=True):
+    for judgement, expected in zip(judged, (0.9, 0.1), strict=True):
         np.testing.assert_allclose(judgement.shown_first, expected)
         np.testing.assert_allclose(judgement.shown_second, expected)
-        assert judgement.probability == pytest.approx(expected)
+        label = right if expected == 0.9 else 1 - right
+        assert judgement.probability == pytest.approx(label)
 
 
 @pytest.mark.parametrize("name", ["multiple_choice", "chain_of_thought"])
@@ -101,12 +106,38 @@ def test_position_bias_is_averaged_out(chat, name):
         assert judgement.shown_first[0] > 0.5 > judgement.shown_second[0]
 
 
-def test_every_chain_of_thought_has_a_key_of_its_own(chat):
+@pytest.mark.parametrize("chains", [1, 5])
+def test_every_chain_of_thought_has_a_key_of_its_own(chat, chains):
     together, alone = FakeModel(chat, good_first), FakeModel(chat, good_first)
-    made("chain_of_thought", together).judge(PAIRS)
-    made("chain_of_thought", alone).judge(PAIRS[1:])
-    assert len(set(together.keys)) == len(together.keys) == 6
-    assert together.keys[4:] == alone.keys  # named by pair, principle and order, not by number
+    made("chain_of_thought", together, chains=chains).judge(PAIRS)
+    made("chain_of_thought", alone, chains=chains).judge(PAIRS[1:])
+    assert len(set(together.keys)) == len(together.keys) == 6 * chains
+    # Named by pair, principle, order and chain, not by number.
+    assert together.keys[4 * chains :] == alone.keys
+
+
+def test_orders_that_disagree_are_averaged_before_they_are_clamped(chat):
+    """Sure of one order and unsure of the other is a label; clamped first, it would be 0.5."""
+    surely = lambda options: 0.99 if options.index("good") < options.index("bad") else 0.55
+    for judgement in made("chain_of_thought", FakeModel(chat, surely)).judge(PAIRS[:1]):
+        np.testing.assert_allclose(judgement.shown_first, 0.99)
+        np.testing.assert_allclose(judgement.shown_second, 0.45)
+        assert judgement.probability == pytest.approx(0.6)  # 0.72, clamped
+    mildly = lambda options: 0.56 if options.index("good") < options.index("bad") else 0.5
+    (judgement,) = made("chain_of_thought", FakeModel(chat, mildly)).judge(PAIRS[:1])
+    assert judgement.probability == pytest.approx(0.53)
+
+
+def test_answers_of_chains_are_averaged(chat):
+    """Chains that end differently, order by order."""
+    answers = iter([0.9, 0.5, 0.4, 0.2, 0.2, 0.5])  # of the first order, then of the second
+    model = FakeModel(chat, lambda options: next(answers))
+    (judgement,) = made("chain_of_thought", model, chains=3).judge(
+        [replace(PAIRS[0], principles=PRINCIPLES[:1])]
+    )
+    np.testing.assert_allclose(judgement.shown_first, [0.6])
+    np.testing.assert_allclose(judgement.shown_second, [0.7])
+    assert judgement.probability == pytest.approx(0.6)
 
 
 def test_a_chain_that_answers_is_cut_before_its_answer(chat):
@@ -125,8 +156,19 @@ def test_contrast_compares_likelihoods_under_the_principle_and_its_opposite(chat
     np.testing.assert_allclose(second.shown_first, [kind])
     np.testing.assert_allclose(second.shown_second, [kind])
     # What a prompt says to the system stays, after the principle.
-    assert "<|im_start|> system be kind you work <|im_end|>" in model.texts[8]
-    assert "<|im_start|> system do harm you work <|im_end|>" in model.texts[10]
+    assert "<|im_start|> system be kind you work <|im_end|>" in " ".join(model.texts)
+    assert "<|im_start|> system do harm you work <|im_end|>" in " ".join(model.texts)
+
+
+def test_contrast_reads_a_response_that_is_in_several_pairs_once(chat):
+    model = FakeModel(chat, likes_kindness)
+    pair = PAIRS[1]
+    other = ResponsePair("again", pair.prompt, pair.first, "so", pair.principles)
+    together = made("contrast", model).judge([pair, other])
+    assert len(model.texts) == 6 * len(pair.principles)  # not 8
+    alone = [made("contrast", FakeModel(chat, likes_kindness)).judge([p])[0] for p in (pair, other)]
+    for one, same in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(one.shown_first, same.shown_first)
 
 
 def test_silence_is_as_likely_as_its_end_of_turn(chat):

@@ -3,8 +3,10 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from cai_jax.learning.optimizers import make_optimizer
+from cai_jax.models.layers import HeadParam
 
 
 def test_adam_adds_epsilon_to_the_bias_corrected_root():
@@ -39,3 +41,22 @@ def test_optimizer_first_update_is_not_void_and_warms_up():
         optimizer = make_optimizer(0.1, warmup, 10.0)
         updates, _ = optimizer.update(grads, optimizer.init(grads), grads)
         np.testing.assert_allclose(updates["w"], -expected, rtol=1e-4)
+
+
+def test_heads_have_a_rate_of_their_own():
+    """And one optimizer state, warm-up and clipping with all else."""
+    params = nnx.State({"body": nnx.Param(jnp.ones(3)), "head": HeadParam(jnp.ones(2))})
+    grads = nnx.State({"body": nnx.Param(jnp.arange(3.0)), "head": HeadParam(jnp.array([3.0, -1]))})
+
+    def run(rate, **own):
+        optimizer = make_optimizer(rate, 2, 1.0, **own)
+        state, updates = optimizer.init(params), []
+        for _ in range(3):
+            update, state = optimizer.update(grads, state, params)
+            updates.append(update)
+        return updates
+
+    slow, fast, own = run(1e-3), run(5e-2), run(1e-3, head_learning_rate=5e-2)
+    for at_slow, at_fast, both in zip(slow, fast, own, strict=True):
+        np.testing.assert_array_equal(both["body"], at_slow["body"])
+        np.testing.assert_allclose(both["head"], at_fast["head"], rtol=1e-6)

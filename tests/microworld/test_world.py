@@ -7,10 +7,12 @@ import re
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, load_config
 
-from cai_jax.data.readers import is_held_out, read_pairs, read_prompts
-from cai_jax.microworld.corpus import constitutions, dialogues, prompt_of, topic_is_held_out
+from cai_jax.config import parse_config
+from cai_jax.data.readers import read_pairs, read_prompts
+from cai_jax.data.splits import PURPOSES
+from cai_jax.microworld.corpus import constitutions, dialogues, group_of, prompt_of
 from cai_jax.microworld.oracle import MEASURES, judge, topic_of
 from cai_jax.microworld.texts import KIND_WORDS, REQUESTS, Act, reply, request
 from cai_jax.microworld.world import TOPICS
@@ -18,6 +20,8 @@ from cai_jax.prompts.chat import ChatFormat
 from cai_jax.prompts.feedback import THINK
 from cai_jax.prompts.messages import assistant, user
 from cai_jax.prompts.word_tokenizer import word_tokenizer
+from cai_jax.stages import pretrain
+from cai_jax.stages.stage import open_run
 
 RNG = np.random.default_rng(0)
 
@@ -88,7 +92,30 @@ def test_files_are_what_the_world_writes():
         if kind == "strays":
             other = next(t for t in TOPICS if f"{t.verb} the {t.thing} " in pair.rejected)
             assert not other.harmful
-            assert topic_is_held_out(other, 30) == is_held_out(pair.messages, 30)
+
+
+@pytest.fixture
+def world(monkeypatch):
+    """A run of configs/microworld.py, not started."""
+    monkeypatch.chdir(ROOT)
+    return open_run(parse_config(load_config("microworld")))
+
+
+def test_no_file_shows_a_topic_of_another_purpose(world):
+    """Neither a row's own request, nor what a reply is about."""
+    data, topics = world.data, {group_of(t): t for t in TOPICS}
+    shown = {purpose: set() for purpose in PURPOSES}
+    for purpose in PURPOSES:
+        for file in ("red_team_prompts", "helpful_prompts", "helpfulness_pairs"):
+            shown[purpose] |= {topic_of(row.messages[0].text) for row in data.of(file, purpose)}
+        for file in ("helpfulness_pairs", "harmlessness_pairs"):
+            for pair in data.of(file, purpose):
+                texts = f"{pair.chosen} {pair.rejected} "
+                named = {t for t in topics.values() if f"{t.verb} the {t.thing} " in texts}
+                assert {data.purposes[group_of(t)] for t in named} <= {purpose}
+                shown[purpose].add(topic_of(pair.messages[0].text))
+    assert all(len(found) >= 20 for found in shown.values() if found)
+    assert sum(map(len, shown.values())) == len(TOPICS) == len(set().union(*shown.values()))
 
 
 def test_its_constitutions_are_whole():
@@ -97,30 +124,33 @@ def test_its_constitutions_are_whole():
         assert constitution.name.startswith("microworld_")
 
 
-def corpus(count=4000, **options):
-    return list(itertools.islice(dialogues(0, 30, options), count))
+def corpus(count=4000, held_out=(), **options):
+    return list(itertools.islice(dialogues(0, held_out, options), count))
 
 
 @pytest.mark.parametrize(
     ("seed", "options", "digest"),
-    [(0, {}, "e288f7728539a623"), (3, {"critic_recall": 0.5}, "7923f10d9c2d3384")],
+    [(0, {}, "33699be1c71cf232"), (3, {"critic_recall": 0.5}, "7fd57fff6c8d2ef9")],
 )
 def test_the_corpus_is_what_its_seed_says(seed, options, digest):
-    """The dialogues of version 0.3.0: other ones would make every measured number another."""
+    """Other dialogues would make every measured number another."""
     found = hashlib.sha256()
-    for dialogue in itertools.islice(dialogues(seed, 30, options), 2000):
+    for dialogue in itertools.islice(dialogues(seed, (), options), 2000):
         turns = [(m.role, m.text) for m in dialogue.messages]
         found.update(json.dumps([turns, dialogue.learned]).encode())
     assert found.hexdigest().startswith(digest)
 
 
-def test_the_corpus_shows_no_held_out_topic():
-    hidden = {(t.verb, t.thing) for t in TOPICS if topic_is_held_out(t, 30)}
-    assert 0.2 < len(hidden) / len(TOPICS) < 0.4
-    for dialogue in corpus():
+def test_the_corpus_shows_no_held_out_topic(world):
+    held_out = world.inputs(pretrain.STAGE).held_out
+    assert 0.25 < len(held_out) / len(TOPICS) < 0.45
+    shown = set()
+    for dialogue in corpus(8000, held_out):
         text = " ".join(m.text for m in dialogue.messages)
         topics = [topic_of(sentence) for sentence in text.split("\n")]
-        assert not {(t.verb, t.thing) for t in topics if t} & hidden
+        shown |= {group_of(t) for t in topics if t}
+    assert not shown & set(held_out)
+    assert {world.data.purposes[group] for group in shown} == {"training", "second_model"}
 
 
 def test_the_corpus_does_not_prefer_harmlessness():

@@ -39,6 +39,7 @@ RECORDS = {
     "sl_data/revisions": Revision,
     "sl_data/helpful": Revision,
     "feedback/comparisons": Comparison,
+    "pm_train/harmlessness": TrainingPair,
     "pm_train/helpfulness": TrainingPair,
     "evaluate/samples": Sample,
 }

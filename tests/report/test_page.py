@@ -42,10 +42,19 @@ def rows_of(html, title):
 def test_policies_are_rows_and_measures_columns():
     rows = rows_of(page(), "Texts, by their surface")
     assert rows[0][:5] == ["on", "of", "n", "response tokens tokens", "finished ↑ %"]
-    assert rows[2][:5] == ["red-team", "RL-CAI", "2", "2.00", "100"]
+    assert rows[2][:5] == ["red-team", "RL-CAI", "2", "2.00 [2.00, 2.00]", "100 [34, 100]"]
     scores = rows_of(page(), "Score on held-out prompts")
     assert scores[3][:3] == ["all", "RL-CAI minus base", "4"]
-    assert re.fullmatch(r"0\.50 \[-?\d\.\d\d, \d\.\d\d\]", scores[3][3])
+    assert re.fullmatch(r"0\.50 \[-?\d\.\d\d, \d\.\d\d\] detects \d\.\d\d", scores[3][3])
+
+
+def test_a_table_says_n_unit_and_what_it_is_conditional_on():
+    html = page()
+    assert html.count("Given: ") == len(summary().evaluation.sections)
+    assert "n: labelled pairs; those of one prompt count as one unit." in html
+    assert "Given: the preference model of this run and these labels." in html
+    assert "did not climb; paired by prompt: RL-CAI minus base -0.50 [" in html  # the headline
+    assert "a true difference of" in html
 
 
 def test_a_measure_that_is_not_taken_is_an_empty_cell():
@@ -77,7 +86,7 @@ def test_another_algorithm_shows_other_metrics():
     found = replace(found, evaluation=replace(found.evaluation, sections=sections))
     html = page(found, history=[{"loss": 0.7}, {"loss": 0.6}])
     assert "loss during training: of the update." in html
-    assert html.count("<svg") == 3
+    assert html.count("<svg") == 4
 
 
 def test_shares_are_percents():
@@ -92,10 +101,27 @@ def test_a_table_has_no_empty_rows():
     assert (row.group, row.subject, row.n) == ("y", "other", 3)
 
 
+def audit_warnings(html):
+    """Those that tell of the audit: sections have others."""
+    found = re.findall(r'<p class="warning">(.*?)</p>', html, re.S)
+    return [warning for warning in found if "audit's" in warning]
+
+
 @pytest.mark.parametrize("better", [True, False])
 def test_an_audit_no_better_than_chance_warns(better):
-    found = summary(feedback={"audit": {"audit": {"better_than_chance": better}}})
-    assert ('class="warning"' in page(found)) is not better
+    found = summary(
+        feedback={"audit": {"audit": {"better_than_chance": better, "better_baselines": []}}}
+    )
+    assert bool(audit_warnings(page(found))) is not better
+
+
+@pytest.mark.parametrize("better", [["bag_of_words"], ["bag_of_words", "length"]])
+def test_a_labeler_below_a_baseline_is_warned_about_by_name(better):
+    heard = {"better_than_chance": True, "better_baselines": better}
+    html = page(summary(feedback={"method": "multiple_choice", "audit": {"audit": heard}}))
+    (warning,) = audit_warnings(html)
+    assert "multiple choice is right less often than bag of words" in warning
+    assert ("length" in warning) == (len(better) == 2)
 
 
 def test_model_text_is_escaped():
@@ -106,7 +132,7 @@ def test_model_text_is_escaped():
 
 def test_the_page_is_self_contained():
     html = page()
-    assert html.count("<svg") == 4
+    assert html.count("<svg") == 5
     assert not re.findall(r"""(?:src|href)=["']?(?!#)""", html.replace('xlink:href="#', ""))
 
 

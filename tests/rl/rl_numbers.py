@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
+from cai_jax.rl.advantages import Rewards
 from cai_jax.rl.updates import Experience
 
 CONSTANTS = {
@@ -27,9 +28,22 @@ def experience_of(rng: np.random.Generator) -> tuple[Experience, np.ndarray]:
     zeros = jnp.zeros(shape, jnp.int32)
     as_array = lambda x: jnp.asarray(x, jnp.float32)
     batch = Experience(
-        zeros, zeros, None, as_array(mask), as_array(old), None, as_array(advantages), None
+        zeros,
+        zeros,
+        None,
+        as_array(mask),
+        as_array(mask),
+        as_array(old),
+        None,
+        as_array(advantages),
+        None,
     )
     return batch, new
+
+
+def rewards_of(score: np.ndarray, penalty: np.ndarray) -> Rewards:
+    """Rewards of tokens [b, t]."""
+    return Rewards(jnp.asarray(score, jnp.float32), jnp.asarray(penalty, jnp.float32))
 
 
 def policy_loss_golden(batch: Experience, new: np.ndarray, clip: float) -> tuple[float, np.ndarray]:

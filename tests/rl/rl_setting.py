@@ -56,15 +56,15 @@ OPTIMIZER = make_optimizer(1e-2, 0, 1.0, 1e-5)  # one, so that all tests compile
 class Setting:
     """A tiny policy that is rewarded for the lower half of the vocabulary."""
 
-    def __init__(self, mesh, frozen_layers=0):
-        self.mesh, self.reference = mesh, at_rest(tiny_decoder())
+    def __init__(self, mesh, frozen_layers=0, optimizer=OPTIMIZER):
+        self.mesh, self.reference, self.optimizer = mesh, at_rest(tiny_decoder()), optimizer
         blueprint = Blueprint(
             PolicyWithValue, TINY, jnp.dtype(jnp.float32), LoRAConfig(4, 8.0), frozen_layers
         )
         self.reference_graph = replace(blueprint, module=Decoder, lora=None).graph
         self.sampler_graph = replace(blueprint, module=Decoder, frozen_layers=0).graph
         self.trainable = make_trainable(blueprint, self.reference.params, mesh, seed=0)
-        self.state = init_state(self.trainable.params, OPTIMIZER)
+        self.state = init_state(self.trainable.params, optimizer)
 
     def rollout(self, iteration):
         decoder = inside(DECODER, nnx.merge_state(self.state.params, self.trainable.frozen))
@@ -75,10 +75,15 @@ class Setting:
         # Stops are rare in random models; cut, so that rows differ in length.
         cut = lambda c, n: Completion(c.ids[:n], c.logprobs[:n], c.finished)
         out = [cut(c, 6 - i % 4) for i, c in enumerate(out)]
+        judged = [max(1, len(c.ids) - i % 3) for i, c in enumerate(out)]
         scores = np.array(
-            [np.mean(np.array(c.ids) < TINY.vocab_size // 2) for c in out], np.float32
+            [
+                np.mean(np.array(c.ids[:n]) < TINY.vocab_size // 2)
+                for c, n in zip(out, judged, strict=True)
+            ],
+            np.float32,
         )
-        return assemble(prompts, out, scores, 4, 6)
+        return assemble(prompts, out, judged, scores, 4, 6)
 
     def prepare(self, rollout, kl_coef=0.0):
         return prepare(
@@ -99,7 +104,7 @@ class Setting:
             experience,
             named_key(0, "shuffle", iteration),
             graph=self.trainable.graph,
-            optimizer=OPTIMIZER,
+            optimizer=self.optimizer,
             algorithm=algorithm,
         )
         return metrics

@@ -15,10 +15,18 @@ def test_rewards_land_on_the_last_real_token_as_floats():
     mask = jnp.array([[0, 1, 1, 1, 0], [0, 1, 1, 1, 1]], jnp.float32)
     logprobs = jnp.array([[0, -1.0, -2.0, -0.5, -9.0], [0, -1.0, -1.0, -1.0, -1.0]])
     reference = jnp.array([[0, -1.5, -1.0, -0.5, -3.0], [0, -1.0, -1.0, -1.0, -2.0]])
-    rewards = token_rewards(jnp.array([0.7, -0.3]), logprobs, reference, mask, 0.1)
-    expected = [[0, -0.05, 0.1, 0.7, 0], [0, 0, 0, 0, -0.3 - 0.1]]
-    np.testing.assert_allclose(rewards, expected, atol=1e-6)
-    assert rewards.dtype == jnp.float32
+    score, penalty = token_rewards(jnp.array([0.7, -0.3]), logprobs, reference, mask, mask, 0.1)
+    np.testing.assert_allclose(score, [[0, 0, 0, 0.7, 0], [0, 0, 0, 0, -0.3]], atol=1e-6)
+    np.testing.assert_allclose(penalty, [[0, -0.05, 0.1, 0, 0], [0, 0, 0, 0, -0.1]], atol=1e-6)
+    assert score.dtype == penalty.dtype == jnp.float32
+
+
+def test_the_score_lands_on_the_last_judged_token():
+    mask, judged = jnp.ones((2, 4)), jnp.array([[1, 1, 0, 0], [1, 1, 1, 1]], jnp.float32)
+    scores, logprobs = jnp.array([0.5, -2.0]), jnp.ones((2, 4))
+    score, penalty = token_rewards(scores, logprobs, jnp.zeros((2, 4)), mask, judged, 0.25)
+    np.testing.assert_array_equal(score, [[0, 0.5, 0, 0], [0, 0, 0, -2]])
+    np.testing.assert_array_equal(penalty, np.full((2, 4), -0.25))  # on what follows too
 
 
 @pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.9, 0.5), (1.0, 1.0), (0.99, 0.0)])

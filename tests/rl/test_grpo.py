@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rl_numbers import CONSTANTS, experience_of, policy_loss_golden
+from rl_numbers import CONSTANTS, experience_of, policy_loss_golden, rewards_of
 
 from cai_jax.rl.grpo import GRPO
 from cai_jax.rl.updates import clipped_policy_loss
@@ -12,8 +12,8 @@ THREE = CONSTANTS | {"samples_per_prompt": 3}
 
 
 def credit(rewards, mask):
-    as_array = lambda x: jnp.asarray(x, jnp.float32)
-    return np.asarray(GRPO(**THREE).credit(as_array(rewards), None, as_array(mask))[0])
+    rewards = rewards_of(rewards * mask, 0 * mask)
+    return np.asarray(GRPO(**THREE).credit(rewards, None, *2 * [jnp.asarray(mask)])[0])
 
 
 def test_credit_is_normalised_within_a_prompt():
@@ -40,7 +40,8 @@ def test_loss_and_gradient_are_their_formulas():
     batch, new = experience_of(np.random.default_rng(2))
     rewards = np.random.default_rng(3).normal(size=new.shape)
     grpo = GRPO(**CONSTANTS | {"samples_per_prompt": 4})
-    advantages, _ = grpo.credit(jnp.asarray(rewards, jnp.float32), None, batch.mask_bt)
+    rewards = rewards_of(rewards, np.zeros(new.shape))
+    advantages, _ = grpo.credit(rewards, None, batch.mask_bt, batch.judged_bt)
     batch = batch._replace(advantages_bt=advantages)
     loss, grad = jax.value_and_grad(
         lambda x: jnp.sum(clipped_policy_loss(x, batch, 0.2)[0] * batch.mask_bt)

@@ -10,6 +10,7 @@ from conftest import TINY
 from flax import nnx
 from rl_setting import ALGORITHM, Setting, gae_by_hand
 
+from cai_jax.learning.optimizers import make_optimizer
 from cai_jax.rl.advantages import token_rewards
 from cai_jax.rl.ppo import clipped_value_loss
 from cai_jax.rl.updates import policy_outputs
@@ -40,15 +41,15 @@ def test_returns_use_unwhitened_advantages(mesh):
     setting = Setting(mesh)
     rollout = setting.rollout(0)
     experience, _ = setting.prepare(rollout)
-    mask = rollout.mask_bt
-    rewards = np.asarray(
-        token_rewards(rollout.scores_b, experience.logprobs_bt, experience.logprobs_bt, mask, 0.0)
-    )
-    by_hand = gae_by_hand(rewards, np.asarray(experience.values_bt), mask, 1.0, 0.95)
-    np.testing.assert_allclose(
-        experience.returns_bt, (by_hand + experience.values_bt) * mask, atol=1e-4
-    )
-    np.testing.assert_allclose(np.asarray(experience.advantages_bt)[mask > 0].mean(), 0, atol=1e-4)
+    mask, judged = rollout.mask_bt, rollout.judged_bt
+    logprobs = experience.logprobs_bt
+    score, penalty = token_rewards(rollout.scores_b, logprobs, logprobs, mask, judged, 0.0)
+    assert not np.any(penalty)
+    values = np.asarray(experience.values_bt) * judged
+    by_hand = gae_by_hand(np.asarray(score), values, mask, 1.0, 0.95)
+    np.testing.assert_allclose(experience.returns_bt, (by_hand + values) * judged, atol=1e-4)
+    advantages = np.asarray(experience.advantages_bt)
+    np.testing.assert_allclose(advantages[judged > 0].mean(), 0, atol=1e-4)
 
 
 def test_ppo_loss_rows_do_not_feel_their_padding(mesh):
@@ -89,6 +90,7 @@ def test_ppo_loss_is_its_formula(mesh, entropy_coef):
         old, wanted = float(e.values_bt[b, t]), float(e.returns_bt[b, t])
         clipped = old + np.clip(values[b, t] - old, -0.2, 0.2)
         value_loss = 0.5 * max((values[b, t] - wanted) ** 2, (clipped - wanted) ** 2)
+        value_loss *= float(e.judged_bt[b, t])
         expected["policy_loss"] += policy_loss
         expected["value_loss"] += value_loss
         expected["approx_kl"] += ratio - 1 - log_ratio
@@ -101,6 +103,24 @@ def test_ppo_loss_is_its_formula(mesh, entropy_coef):
     np.testing.assert_allclose(ours, loss, rtol=1e-4)
     for name, value in expected.items():
         np.testing.assert_allclose(sums[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_entropy_costs_nothing_without_a_coefficient(mesh):
+    """Of the update's exponentials, those of every logit that only entropy needs are left out."""
+    setting = Setting(mesh)
+    experience, _ = setting.prepare(setting.rollout(0))
+
+    def exponentials(entropy_coef):
+        algorithm = replace(ALGORITHM, entropy_coef=entropy_coef)
+
+        def loss(params):
+            model = nnx.merge(setting.trainable.graph, params, setting.trainable.frozen)
+            return algorithm.loss_sum(model, experience)[0]
+
+        compiled = jax.jit(jax.grad(loss)).lower(setting.state.params).compile()
+        return compiled.cost_analysis()["transcendentals"]
+
+    assert exponentials(0.0) + experience.mask_bt.sum() * TINY.vocab_size <= exponentials(0.1)
 
 
 def test_values_do_not_divide_by_the_temperature(mesh):
@@ -122,6 +142,29 @@ def test_values_do_not_divide_by_the_temperature(mesh):
     np.testing.assert_array_equal(outputs[0][2], outputs[1][2])
     assert np.abs(np.asarray(outputs[0][2])).max() > 0.1
     assert np.abs(np.asarray(outputs[0][0] - outputs[1][0])).max() > 0.1
+
+
+def explained(returns, values, mask):
+    rest, whole = ((x[mask > 0]).astype(np.float64) for x in (returns - values, returns))
+    return 1 - rest.var() / whole.var()
+
+
+def test_a_value_function_with_a_rate_of_its_own_explains_returns(mesh):
+    """At the policy's rate on pods, 1e-6, it explains nothing within 40 updates."""
+    after, rollout = {}, None
+    for rate in (1e-6, 3e-3):
+        setting = Setting(mesh, optimizer=make_optimizer(1e-6, 0, 1.0, 1e-5, 0, rate))
+        rollout = rollout or setting.rollout(0)  # the policy hardly moves: it stays its own
+        for iteration in range(11):
+            experience, stats = setting.prepare(rollout)
+            by_hand = explained(
+                *map(np.asarray, (experience.returns_bt, experience.values_bt, rollout.judged_bt))
+            )
+            np.testing.assert_allclose(stats["explained_variance"], by_hand, atol=1e-4)
+            setting.update(experience, iteration)
+        after[rate] = by_hand
+    assert after[1e-6] < 0.01
+    assert after[3e-3] > 0.5
 
 
 def test_ppo_earns_more(mesh):

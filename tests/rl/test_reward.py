@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from tokenizers import AddedToken, Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
 
 from cai_jax.generation.engine import Completion
 from cai_jax.prompts.chat import ChatFormat, load_tokenizer
-from cai_jax.rl.reward import Reward, usable_text
+from cai_jax.rl.reward import Reward, Usable, below_usable, usable
 
 
 class Lengths:
@@ -44,9 +46,71 @@ def test_replies_that_do_not_parse_earn_a_fixed_score(chat):
     np.testing.assert_array_equal(reward([[5]], [None]), [-2.0])  # without a call of the scorer
 
 
-def test_only_whole_sentences_are_judged(chat):
-    say = lambda text, finished: usable_text(
-        chat, Completion(chat.reply_ids(text), np.zeros(0, np.float32), finished)
+def sampled(ids, finished):
+    return Completion(list(ids), np.zeros(len(ids), np.float32), finished)
+
+
+def test_the_judge_reads_what_was_sampled(chat):
+    """The very tokens, as far as the last whole sentence, and the end of turn."""
+    end, ids = chat.end_of_turn, chat.reply_ids("the good .")[:-1]
+    cut = [*ids, *chat.reply_ids("and so")[:-1]]
+    assert usable(chat, sampled([*cut, end], True)) == Usable("the good. and so", [*cut, end], 6)
+    assert usable(chat, sampled(cut, False)) == Usable("the good.", [*ids, end], 3)
+    assert usable(chat, sampled(ids, False)) == Usable("the good.", [*ids, end], 3)
+    assert usable(chat, sampled(cut[3:], False)) is None
+    assert usable(chat, sampled([end], True)) is None
+    assert usable(chat, sampled([], False)) is None
+    assert usable(chat, sampled([*ids, end], True), ["the good."]) is None
+
+
+def test_what_has_no_text_makes_a_reply_unusable(chat):
+    """Decoding would hide it from whoever reads the text."""
+    ids = chat.reply_ids("the good .")[:-1]
+    special = [i for i, token in chat.tokenizer.added_tokens_decoder.items() if token.special]
+    assert len(special) >= 2
+    for hidden in (*special, len(chat.tokenizer), len(chat.tokenizer) + 7):
+        for at in range(4):
+            for finished in (True, False):
+                reply = [*ids[:at], hidden, *ids[at:], *[chat.end_of_turn] * finished]
+                assert usable(chat, sampled(reply, finished)) is None
+
+
+def test_a_token_that_a_sentence_ends_in_is_judged_in_part():
+    """The judge reads the sentence; the token, which says more, is not credited with it."""
+    pieces = [("?", -9.0), ("好", -1.0), ("。我", -1.0), ("。", -2.0), ("<|end|>", 0.0)]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens([AddedToken("<|end|>", special=True)])
+    template = "{% for m in messages %}{{ m['content'] }}<|end|>{% endfor %}"
+    chat = ChatFormat(
+        PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, eos_token="<|end|>", chat_template=template
+        )
     )
-    assert say("the good .", True) is not None
-    assert say("", True) is None
+    assert usable(chat, sampled([1, 2], False)) == Usable("好。", [1, 3, 4], 1)
+    assert usable(chat, sampled([1, 3, 1], False)) == Usable("好。", [1, 3, 4], 2)
+    assert usable(chat, sampled([1, 2, 4], True)) == Usable("好。我", [1, 2, 4], 3)
+
+
+SCORED = Usable("", [], 1)
+
+
+def test_unusable_replies_earn_less_than_others_to_their_prompt():
+    """Whatever the constant that a preference model adds to all replies to a prompt."""
+    replies = [SCORED, None, SCORED, SCORED, None, None, SCORED]
+    prompts = ["a", "a", "a", "b", "b", "c", "d"]
+    for offset in (-100, 0, 100):
+        scores = np.array([offset, -2, offset + 1, 3, -2, -2, 7], np.float32)
+        found = below_usable(scores, replies, prompts, 0.5)
+        assert found.tolist() == [
+            *(offset, offset - 0.5, offset + 1),
+            *(3, 2.5),
+            min(offset, 3) - 0.5,  # nothing to its prompt parses
+            7,
+        ]
+        assert scores[1] == -2
+
+
+def test_where_nothing_parses_all_earn_alike():
+    found = below_usable(np.zeros(2, np.float32), [None, None], ["a", "b"], 0.5)
+    np.testing.assert_array_equal(found, [-0.5, -0.5])

@@ -21,7 +21,7 @@ from cai_jax.models.decoder import Decoder
 from cai_jax.models.heads import PolicyWithValue, PreferenceModel
 from cai_jax.models.io.load import load_policy
 from cai_jax.models.io.sources import ModelSource
-from cai_jax.parallel.mesh import decoding_mesh, make_mesh
+from cai_jax.parallel.mesh import decoding_mesh, make_mesh, put_batch, replicate
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat, load_tokenizer
 from cai_jax.rl import loop
@@ -29,17 +29,24 @@ from cai_jax.rl.kl import AdaptiveKL
 from cai_jax.rl.loop import Limits, Online, RLState
 from cai_jax.rl.prompts import Drawn, PromptPool
 from cai_jax.rl.reward import Reward
+from cai_jax.rl.rollout import assemble
 
 FLOAT32, LORA = jnp.dtype(jnp.float32), LoRAConfig(4, 8.0)
 ROWS, NEW = 8, 6
-LIMITS = Limits(first_ratio_error=0.1, rounding=1e-5, sampler_gap=0.05, missing_stop_penalty=0.5)
+LIMITS = Limits(
+    first_ratio_error=0.1,
+    rounding=1e-5,
+    sampler_gap=0.05,
+    missing_stop_penalty=0.5,
+    unusable_penalty=1.0,
+)
 CONTROLLER = AdaptiveKL(target=0.01, horizon=40)
 
 
 class Iterations:
     """Everything that a loop needs, on the tiny model."""
 
-    def __init__(self, folder, mesh, lora=LORA, tensor=1):
+    def __init__(self, folder, mesh, lora=LORA, tensor=1, new=NEW):
         source = ModelSource(folder)
         blueprint = Blueprint(PolicyWithValue, source.config, FLOAT32, lora, frozen_layers=1)
         plain = replace(blueprint, module=Decoder, lora=None)
@@ -56,7 +63,7 @@ class Iterations:
             decode_mesh=decoding_mesh(mesh, tensor),
             stop_ids=(2,),
             batch_size=ROWS,
-            max_new_tokens=NEW,
+            max_new_tokens=new,
             seed=0,
         )
         judge = Blueprint(PreferenceModel, source.config, FLOAT32)
@@ -213,18 +220,26 @@ def good_scalars():
 
 
 @pytest.mark.parametrize("field", ["first_ratio_error", "first_approx_kl"])
-@pytest.mark.parametrize(("dtype", "rounding"), [("float32", 1e-5), ("bfloat16", 0.02)])
-def test_a_first_minibatch_that_is_off_warns_and_far_off_stops(field, dtype, rounding, caplog):
-    limits = replace(LIMITS, rounding=loop.ROUNDING[jnp.dtype(dtype)])
+@pytest.mark.parametrize(
+    ("dtype", "rounding", "stop"), [("float32", 1e-5, 0.01), ("bfloat16", 0.02, 0.1)]
+)
+def test_a_first_minibatch_that_is_off_warns_and_far_off_stops(
+    field, dtype, rounding, stop, caplog
+):
+    kind = jnp.dtype(dtype)
+    limits = replace(
+        LIMITS, rounding=loop.ROUNDING[kind], first_ratio_error=loop.FIRST_RATIO_ERROR[kind]
+    )
     loop.check(good_scalars() | {field: rounding}, 0, limits)
     assert not caplog.records
-    for off in (1.01 * rounding, 0.1):
+    for off in (1.01 * rounding, stop):
         caplog.clear()
         loop.check(good_scalars() | {field: off}, 3, limits)
         assert f"above the {rounding:.0e} of rounding" in caplog.text
         assert "at iteration 3" in caplog.text
-    with pytest.raises(FloatingPointError, match=r"at iteration 7 .* max_first_ratio_error = 0.1"):
-        loop.check(good_scalars() | {field: 0.11}, 7, limits)
+    said = rf"at iteration 7 .* max_first_ratio_error = {stop}"
+    with pytest.raises(FloatingPointError, match=said):
+        loop.check(good_scalars() | {field: 1.1 * stop}, 7, limits)
 
 
 def test_a_stricter_stop_than_rounding_is_kept():
@@ -256,19 +271,44 @@ def test_metrics_weigh_by_tokens():
     assert means == {"ratio": 1.25, "grad_norm": 0.4}
 
 
-def test_responses_without_a_stop_pay():
-    class Kind:
-        """Gives every response that it can read the same score."""
+def completion(ids, finished):
+    return Completion(ids, np.zeros(len(ids), np.float32), finished)
 
-        class chat:
-            text = staticmethod(lambda ids: "the good.")
 
-        def __call__(self, prompts, texts):
-            assert prompts == [[5], [6]]
-            return np.array([1.0, 1.0], np.float32)
+def test_abuse_after_a_polite_sentence_earns_less_and_is_not_credited(model_folder, mesh):
+    """By a real preference model, which reads as far as the last whole sentence of what never ends;
+    then through everything between scores and advantages."""
+    run = Iterations(model_folder, mesh, new=36)
+    chat = run.reward.chat
+    polite = chat.reply_ids("so I will help you .")
+    abuse = chat.reply_ids("you are bad and harm is what people want to do " * 3)[:29]
+    assert chat.is_text([*polite[:-1], *abuse])
+    stop = run.online.stop_ids[0]
+    assert polite[-1] == stop
+    clean, unfinished = completion(polite, True), completion(polite[:-1] + abuse, False)
+    finished = completion([*polite[:-1], *abuse, stop], True)
+    hidden = completion([*polite[:-1], chat.tokenizer.all_special_ids[-1], *abuse], False)
+    sampled = [clean, unfinished, finished, hidden] * 2
+    batch = [Drawn(f"{i}", [5, 7]) for i in range(len(sampled))]
+    replies, scores = loop.score(run.reward, batch, sampled, LIMITS)
+    assert replies[1].ids == replies[0].ids == polite
+    np.testing.assert_allclose(scores[0] - scores[1], LIMITS.missing_stop_penalty, rtol=1e-5)
+    assert replies[2].ids == finished.ids  # abuse that ends is read
+    assert replies[3] is None
+    assert scores[3] == min(scores[:3]) - LIMITS.unusable_penalty
 
-    whole, cut = (Completion([5, 2], np.zeros(2, np.float32), stopped) for stopped in (True, False))
-    drawn = [Drawn("a", [5]), Drawn("b", [6])]
-    texts, scores = loop.score(Kind(), drawn, [whole, cut], 0.75)
-    np.testing.assert_allclose(scores, [1.0, 0.25])
-    assert texts[0] == "the good."
+    judged = loop.judged_tokens(replies, sampled)
+    assert judged[:4] == [len(polite), len(polite) - 1, len(finished.ids), len(hidden.ids)]
+    rollout = assemble([d.ids for d in batch], sampled, judged, scores, 4, 36)
+    params, frozen = run.state.train.params, run.online.trainable.frozen
+    experience, _ = run.online.prepare(
+        *(params, frozen, run.reference, put_batch(rollout, mesh)),
+        replicate(np.asarray(0.1, np.float32), mesh),
+    )
+    advantages = np.asarray(experience.advantages_bt)
+    tail = (rollout.mask_bt > 0) & (rollout.judged_bt == 0)
+    assert tail.sum() == 2 * 29
+    assert np.abs(advantages[tail]).max() < 1e-4  # the policy is at the reference: no KL penalty
+    first = advantages[:, 4]
+    assert first[1] < first[0]  # the sentence is judged, and pays for what follows it
+    assert first[3] < min(first[:3])

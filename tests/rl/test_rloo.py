@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rl_numbers import CONSTANTS, experience_of, policy_loss_golden
+from rl_numbers import CONSTANTS, experience_of, policy_loss_golden, rewards_of
 
 from cai_jax.rl.rloo import RLOO
 from cai_jax.rl.updates import clipped_policy_loss
@@ -12,11 +12,12 @@ from cai_jax.rl.updates import clipped_policy_loss
 
 def test_credit_leaves_one_out():
     rng = np.random.default_rng(0)
-    rewards, mask = rng.normal(size=(6, 5)), rng.integers(2, size=(6, 5)).astype(float)
+    score, penalty = rng.normal(size=(2, 6, 5))
+    mask = np.arange(5) < rng.integers(1, 6, size=(6, 1))
     found, returns = RLOO(**CONSTANTS | {"samples_per_prompt": 3}).credit(
-        jnp.asarray(rewards, jnp.float32), None, jnp.asarray(mask, jnp.float32)
+        rewards_of(score * mask, penalty * mask), None, jnp.asarray(mask), jnp.asarray(mask)
     )
-    total = (rewards * mask).sum(axis=1)
+    total = ((score + penalty) * mask).sum(axis=1)
     wanted = np.zeros((6, 5))
     for row in range(6):
         group = range(3 * (row // 3), 3 * (row // 3) + 3)
@@ -27,10 +28,9 @@ def test_credit_leaves_one_out():
 
 
 def test_advantages_of_a_prompt_sum_to_zero():
-    rewards = jnp.asarray(np.random.default_rng(1).normal(size=(8, 1)), jnp.float32)
-    found, _ = RLOO(**CONSTANTS | {"samples_per_prompt": 4}).credit(
-        rewards, None, jnp.ones((8, 1), jnp.float32)
-    )
+    rewards = rewards_of(*np.random.default_rng(1).normal(size=(2, 8, 1)))
+    ones = jnp.ones((8, 1))
+    found, _ = RLOO(**CONSTANTS | {"samples_per_prompt": 4}).credit(rewards, None, ones, ones)
     np.testing.assert_allclose(found.reshape(2, 4).sum(axis=1), 0, atol=1e-5)
 
 

@@ -41,9 +41,9 @@ def test_an_algorithm_runs_what_compile_ahead_lists(
     assert all(np.isfinite(value) for row in history for value in row.values())
     assert outcome.tokens > 0
     # The checkpoint is a policy like any other, and has learned something.
-    source = run.models.policy_source("sl_cai")
-    trained = run.models.policy_source("rl_cai").checkpoints[-1][1]
-    policy = run.models.policy(source.trained(tmp_path / "checkpoint", trained))
+    source = run.models.policy_source("rl_cai")
+    trained = source.checkpoints[-1][1]
+    policy = run.models.policy(source.below.trained(tmp_path / "checkpoint", trained))
     assert all(np.isfinite(x).all() for x in map(np.asarray, jax.tree.leaves(policy.params)))
     before = run.models.policy(run.models.policy_source("sl_cai"))
     same = nnx.to_flat_state(policy.params), dict(nnx.to_flat_state(before.params))

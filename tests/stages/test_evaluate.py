@@ -1,18 +1,26 @@
 """Evaluation of a whole run: what is declared before it is what it measures."""
 
 import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from tiny_run import tiny_config
 
+from cai_jax.config import ConfigError
 from cai_jax.evaluation.evaluator import Evaluator, policies
 from cai_jax.evaluation.measure import Measure
 from cai_jax.evaluation.registry import EVALUATORS, declared_keys
 from cai_jax.report.summary import read_summary
 from cai_jax.stages import evaluate
+from cai_jax.stages.checks import check_models
 from cai_jax.stages.models import POLICIES
 from cai_jax.stages.pipeline import stages_of
 from cai_jax.stages.runner import fingerprints
+from cai_jax.stages.stage import open_run
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +31,10 @@ def in_root(monkeypatch):
 def test_a_run_measures_what_was_declared_before_it(finished):
     summary = read_summary(finished.workdir.folder("report") / "summary.json")
     declared = declared_keys(evaluate.plan_of(finished.config))
-    assert set(summary.evaluation.measurements) == set(declared)
+    chosen = f"rl_cai_{summary.rl['chosen_iteration']}"  # is RL-CAI itself
+    measured = {key for key in declared if chosen not in key}
+    assert measured < set(declared)
+    assert set(summary.evaluation.measurements) == measured
     assert {f"text.finished/{name}/helpful" for name in POLICIES} <= set(declared)
     history = json.loads((finished.workdir.folder("rl") / "history.json").read_text())
     assert summary.evaluation.measurements["rl.kl_k3/last"].mean == history[-1]["kl_k3"]
@@ -33,9 +44,53 @@ def test_a_run_measures_what_was_declared_before_it(finished):
 
 def test_the_page_of_a_run_names_its_policies(finished):
     page = (finished.workdir.folder("report") / "index.html").read_text(encoding="utf-8")
-    for label, _ in POLICIES.values():
+    for label in (policy.label for policy in POLICIES.values()):
         assert f'<span class="who">{label}</span>' in page
     assert "sl_cai" not in page
+
+
+def judged_by(model_folder, workdir, judge, ahead=False):
+    run = open_run(
+        tiny_config(workdir, model_folder, **{"evaluate.judge": str(judge)}), ahead=ahead
+    )
+    return run.inputs(evaluate.STAGE)
+
+
+def test_a_judge_is_the_feedback_model_by_whatever_path(model_folder, tmp_path):
+    other = shutil.copytree(model_folder, tmp_path / "other")
+    for name, expected in (
+        ("", False),
+        (model_folder, True),
+        (Path(os.path.relpath(model_folder)), True),
+        (other, False),
+    ):
+        found = evaluate._judge_is_feedback(judged_by(model_folder, tmp_path / "run", name))
+        assert found == expected, name
+
+
+def test_another_judge_is_resident_and_listed(model_folder, tmp_path):
+    other = shutil.copytree(model_folder, tmp_path / "other")
+    sizes = {}
+    for judge in ("", other):
+        listed = evaluate.programs(judged_by(model_folder, tmp_path / "run", judge, ahead=True))
+        labels = [p for p in listed if p.name.startswith("evaluate: win rates")]
+        assert len(labels) == (2 if judge else 1)
+        (sizes[judge],) = {len(program.resident) for program in labels}
+    assert sizes[other] == sizes[""] + 1
+
+
+def test_win_rates_and_elo_of_a_run(finished):
+    summary = read_summary(finished.workdir.folder("report") / "summary.json")
+    found = summary.evaluation.measurements
+    over = found["win_rate.win_rate/rl_cai over base/red_team"]
+    prompts, times = finished.config.evaluate.red_team_prompts, 2
+    assert (over.n, over.units) == (prompts * times, prompts)
+    assert 0 <= over.low <= over.mean <= over.high <= 1
+    (other,) = summary.rl["other_iterations"]  # a policy that was kept and not chosen
+    elos = [found[f"win_rate.elo/{p}/helpful"].mean for p in (*POLICIES, f"rl_cai_{other}")]
+    assert sum(elos) == pytest.approx(0)
+    (section,) = [s for s in summary.evaluation.sections if s.name == "win_rate"]
+    assert "config.evaluate.judge" in section.warning  # the judge labelled the training pairs
 
 
 def test_a_new_evaluator_redoes_evaluation_alone(finished, monkeypatch):
@@ -46,3 +101,59 @@ def test_a_new_evaluator_redoes_evaluation_alone(finished, monkeypatch):
     after = fingerprints(finished, stages_of(finished.config))
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"evaluate", "report"}
+
+
+def test_benchmarks_are_measured_by_category_of_every_model(finished):
+    summary = read_summary(finished.workdir.folder("report") / "summary.json")
+    found, sizes = summary.evaluation.measurements, {"all": 3, "honest": 2, "kind": 1}
+    for name in POLICIES:
+        for method in ("multiple_choice", "contrast"):
+            accuracy = f"benchmarks.hhh_{method}_accuracy/{name}"
+            assert {group: found[f"{accuracy}/{group}"].n for group in sizes} == sizes
+        assert found[f"benchmarks.perplexity_likelihood_bits_per_byte/{name}/all"].n == 2
+    judge = "judge_benchmarks.hhh_preference_model_accuracy/preference model"
+    honest, kind = (found[f"{judge}/{group}"].mean for group in ("honest", "kind"))
+    assert found[f"{judge}/all"].mean == pytest.approx((2 * honest + kind) / 3)
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "words"),
+    [
+        ("mmlu", "{}", ["no such task", "hhh", "perplexity"]),
+        ("red_team", '{"prompt": "a"}', ["no such task"]),  # it samples, and asks another model
+        ("hhh", '{"prompt": "a", "corrects": "b", "incorrects": []}', ["line 1", "0 wrong"]),
+        ("hhh", None, ["no such file"]),
+    ],
+)
+def test_bad_benchmarks_are_refused_by_their_field(tmp_path, model_folder, task, text, words):
+    file = tmp_path / "items.jsonl"
+    if text:
+        file.write_text(text)
+    config = tiny_config(tmp_path / "w", model_folder, **{"evaluate.benchmarks": f"{task}={file}"})
+    with pytest.raises(ConfigError) as error:
+        evaluate.plan_of(config)
+    assert str(error.value).startswith(f"config.evaluate.benchmarks.{task}: ")
+    assert all(word in str(error.value) for word in words)
+
+
+def test_an_item_that_no_model_has_room_for_is_refused_before_anything_runs(tmp_path, model_folder):
+    file = tmp_path / "items.jsonl"
+    row = {"prompt": "how " * 900, "chosen": "so", "rejected": "not"}
+    file.write_text(json.dumps({**row, "prompt": "how"}) + "\n" + json.dumps(row))
+    config = tiny_config(tmp_path / "w", model_folder, **{"evaluate.benchmarks": f"hhh={file}"})
+    with pytest.raises(ConfigError, match=r"benchmarks\.hhh: .*jsonl, line 2: \d+ tokens"):
+        check_models(open_run(config))
+
+
+def test_another_item_redoes_evaluation_alone(finished, tmp_path):
+    file = tmp_path / "items.jsonl"
+    text = (ROOT / "tests" / "few_choices.jsonl").read_text()
+    prints = []
+    for own in (text, text.replace("time and food", "food"), text.replace('"kind"', '"safe"')):
+        file.write_text(own)
+        changed = replace(finished.config.evaluate, benchmarks={"hhh": str(file)})
+        config = replace(finished.config, evaluate=changed)
+        prints.append(fingerprints(replace(finished, config=config), stages_of(config)))
+    one, *others = prints
+    for other in others:
+        assert {name for name in one if one[name] != other[name]} == {"evaluate", "report"}

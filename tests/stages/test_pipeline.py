@@ -63,12 +63,6 @@ def test_records_carry_their_origin(finished):
         assert row.tokens[-1] == chat.end_of_turn
 
 
-@pytest.mark.parametrize(("probability", "target"), [(0.9, 1.0), (0.2, 0.0), (0.5, 0.5)])
-def test_hard_labels(probability, target):
-    assert feedback.target_ppm(probability, "soft") == round(probability * 1e6)
-    assert feedback.target_ppm(probability, "hard") == target * 1e6
-
-
 def test_replies_that_do_not_parse_earn_a_fixed_score(finished):
     reward, prompt = make_reward(finished.inputs(rl.STAGE)), [5, 6, 7]
     scores = reward([prompt] * 3, [None, "the good.", None])
@@ -96,7 +90,13 @@ def test_rl_samples_the_full_distribution(changed, monkeypatch):
     assert (asked["keys"][0] != asked["keys"][1]).any()  # the same prompt twice in a batch
 
 
-LIMITS = Limits(first_ratio_error=0.1, rounding=1e-5, sampler_gap=0.05, missing_stop_penalty=0.75)
+LIMITS = Limits(
+    first_ratio_error=0.1,
+    rounding=1e-5,
+    sampler_gap=0.05,
+    missing_stop_penalty=0.75,
+    unusable_penalty=1.0,
+)
 
 
 def good_scalars():
@@ -105,7 +105,6 @@ def good_scalars():
 
 @pytest.mark.parametrize("field", ["first_ratio_error", "first_approx_kl"])
 def test_a_first_minibatch_that_is_off_stops_the_run(finished, field):
-    assert finished.config.rl.max_first_ratio_error == 0.1
     loop.check(good_scalars(), 0, LIMITS)
     with pytest.raises(FloatingPointError, match="max_first_ratio_error"):
         loop.check(good_scalars() | {field: 0.2}, 0, LIMITS)
@@ -129,10 +128,11 @@ def test_metrics_weigh_by_tokens():
 def test_responses_without_a_stop_pay(finished):
     reward = make_reward(finished.inputs(rl.STAGE))
     ids = finished.models.chat.reply_ids("the good.")
-    ended = [Completion(ids, np.zeros(len(ids), np.float32), stop) for stop in (True, False)]
+    logprobs = np.zeros(len(ids), np.float32)
+    ended = [Completion(ids, logprobs, True), Completion(ids[:-1], logprobs[:-1], False)]
     batch = [Drawn("a", [5]), Drawn("a", [5])]
-    texts, scores = loop.score(reward, batch, ended, LIMITS.missing_stop_penalty)
-    assert texts[0] == texts[1]
+    replies, scores = loop.score(reward, batch, ended, LIMITS)
+    assert replies[0].ids == replies[1].ids
     np.testing.assert_allclose(scores[0] - scores[1], 0.75, rtol=1e-5)
 
 

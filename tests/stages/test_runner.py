@@ -9,8 +9,6 @@ from conftest import ROOT
 from tiny_run import run_all, tiny_config
 
 from cai_jax.config import ConfigError, results_of
-from cai_jax.data.readers import is_held_out
-from cai_jax.prompts.messages import user
 from cai_jax.stages import rl, sl_data
 from cai_jax.stages.checks import check_inputs, check_models
 from cai_jax.stages.pipeline import stages_of
@@ -91,13 +89,12 @@ def test_how_something_is_computed_redoes_nothing(finished, model_folder, field)
     run_stages(changed, refuse(stages_of(changed.config)))
 
 
+FROM_FEEDBACK = {"feedback", "pm_train", "second_model", "rl", "evaluate", "report"}
 RESULTS = {
-    "seed": {*["sl_data", "sl_train", "feedback", "pm_train", "rl", "evaluate", "report"]},
-    "sl_data.rounds": {
-        *["sl_data", "sl_train", "feedback", "pm_train", "rl", "evaluate", "report"]
-    },
-    "feedback.temperature": {*["feedback", "pm_train", "rl", "evaluate", "report"]},
-    "pm_train.learning_rate": {*["pm_train", "rl", "evaluate", "report"]},
+    "seed": {"sl_data", "sl_train", *FROM_FEEDBACK},
+    "sl_data.rounds": {"sl_data", "sl_train", *FROM_FEEDBACK},
+    "feedback.temperature": FROM_FEEDBACK,
+    "pm_train.learning_rate": FROM_FEEDBACK - {"feedback"},
     "rl.minibatches": {*["rl", "evaluate", "report"]},
     "rl.batch_size": {*["rl", "evaluate", "report"]},
     "evaluate.bootstrap_samples": {*["evaluate", "report"]},
@@ -114,38 +111,29 @@ def test_what_is_computed_redoes_what_reads_it(tiny, field):
     assert redone(tiny(), tiny(**{field: other})) == RESULTS[field]
 
 
-def number(run, file, side, which):
-    """Line of a row of a file, by its place on one side of the split."""
-    return run.data.rows(file).index(run.data.side(file, side)[which])
+def number(run, file, purpose, which):
+    """Line of a row of a file, by its place among those of a purpose."""
+    return run.data.rows(file).index(run.data.of(file, purpose)[which])
 
 
-def longer_prompt(side):
-    """Changes a prompt so that it stays on its side of the split."""
-
-    def change(row):
-        for words in ("please", "if you can", "thank you", "today", "in short", "for me", "now"):
-            text = f"{row['prompt']} {words}."
-            if is_held_out((user(text),), 30) == (side == "held_out"):
-                return row | {"prompt": text}
-        raise AssertionError("every wording changes sides")
-
-    return change
+def louder(row):
+    """The row with a prompt of the same purpose: punctuation does not count."""
+    return row | {"prompt": f"{row['prompt']}!!"}
 
 
 @pytest.mark.parametrize(
-    ("side", "which", "stages"),
+    ("purpose", "which", "stages"),
     [
-        ("training", 0, "sl_data sl_train feedback pm_train rl evaluate report"),
+        ("training", 0, "sl_data sl_train feedback pm_train second_model rl evaluate report"),
         ("training", -1, "rl evaluate report"),  # sl_data answers the first four alone
-        ("held_out", 0, "evaluate report"),
-        ("held_out", -1, ""),  # the first four alone are evaluated
+        ("evaluation", 0, "evaluate report"),
+        ("evaluation", -1, ""),  # the first four alone are evaluated
+        ("development", 0, "rl evaluate report"),  # the policy is chosen on them
     ],
 )
-def test_a_prompt_redoes_only_the_stages_that_read_it(tiny, tmp_path, side, which, stages):
-    line = number(tiny(), "helpful_prompts", side, which)
-    path = edited(
-        tmp_path / "prompts.jsonl", "datasets/helpful_prompts.jsonl", line, longer_prompt(side)
-    )
+def test_a_prompt_redoes_only_the_stages_that_read_it(tiny, tmp_path, purpose, which, stages):
+    line = number(tiny(), "helpful_prompts", purpose, which)
+    path = edited(tmp_path / "prompts.jsonl", "datasets/helpful_prompts.jsonl", line, louder)
     assert redone(tiny(), tiny(**{"data.helpful_prompts": path})) == set(stages.split())
 
 
@@ -163,7 +151,7 @@ def test_a_principle_redoes_only_the_stages_that_read_it(tiny, tmp_path):
     path = tmp_path / "constitution.yaml"
     path.write_text(text.replace(f"id: {principle}", f"id: {principle}-again"), encoding="utf-8")
     after = tiny(**{"constitution.path": str(path)})
-    assert redone(tiny(), after) == {"feedback", "pm_train", "rl", "evaluate", "report"}
+    assert redone(tiny(), after) == FROM_FEEDBACK
 
 
 def test_what_no_model_reads_redoes_nothing(tiny, tmp_path):
@@ -196,12 +184,20 @@ def test_runs_share_what_they_have_in_common(model_folder, tmp_path):
     assert all(p.read_bytes() == content for p, content in kept.items())
 
 
-def test_the_first_principles_alone(tiny):
-    few = {"constitution.critique_principles": 2, "constitution.feedback_principles": 1}
-    whole, some = tiny().data.constitution, tiny(**few).data.constitution
-    assert some.critique_revision == whole.critique_revision[:2]
-    assert some.feedback == whole.feedback[:1]
-    assert some.content_hash() != whole.content_hash()
+def test_some_principles_are_of_all_of_the_file(tiny):
+    few = {"constitution.critique_principles": 4, "constitution.feedback_principles": 1}
+    whole, seen = tiny().data.constitution, set()
+    for seed in range(12):
+        some = tiny(**few, seed=seed).data.constitution
+        places = [whole.critique_revision.index(p) for p in some.critique_revision]
+        quarter = len(whole.critique_revision) / 4
+        assert [int((place + 0.5) / quarter) for place in places] == [0, 1, 2, 3]
+        assert len(some.feedback) == 1
+        assert some.content_hash() != whole.content_hash()
+        seen.add((*places, whole.feedback.index(some.feedback[0])))
+    assert len(seen) > 6  # by seed
+    every = {"constitution.critique_principles": len(whole.critique_revision)}
+    assert tiny(**every).data.constitution == whole
     too_many = tiny(**{"constitution.feedback_principles": 99})
     with pytest.raises(ConfigError, match=r"config.constitution.feedback_principles: 99, but"):
         check_inputs(too_many, stages_of(too_many.config))

@@ -1,0 +1,98 @@
+"""Red-team success: how often a preference model finds a model's replies harmful.
+
+Scores are in standard deviations of what the preference model was normalised on; a reply that
+scores below the threshold is harmful. It is as good a judge as its training made it. A reply that
+does not parse is not judged, and is no success.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cai_jax.data.jsonl import JsonRow
+from cai_jax.data.readers import category_of, read_prompt, read_rows, unique
+from cai_jax.evaluation.measure import Measure
+from cai_jax.evaluation.tasks.task import Method, Result, Task, TaskTools, shares
+from cai_jax.generation.engine import Generator
+from cai_jax.keys import named_key
+from cai_jax.prompts.messages import Dialogue
+from cai_jax.rl.reward import Reward, usable
+
+MEASURES = (
+    Measure("success", "share", "lower", "replies that score below the threshold"),
+    Measure("unusable", "share", "lower", "replies that do not parse, and are not judged"),
+    Measure("finished", "share", "higher", "replies that end within the limit of tokens"),
+)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A prompt that asks for harm; ``row`` is where it stands."""
+
+    id: str
+    category: str
+    messages: Dialogue
+    row: JsonRow
+
+
+def _read(path: Path) -> list[Attempt]:
+    rows = read_rows(path)
+    found = [Attempt(row.id, category_of(row), read_prompt(row).messages, row) for row in rows]
+    return unique(path, found, "prompts")
+
+
+def _run(items: Sequence[Attempt], tools: TaskTools) -> list[Result]:
+    generator, judge = _needed(tools)
+    settings, chat = tools.settings, tools.settings.chat
+    samples = generator.generate(
+        [chat.prompt_ids(item.messages) for item in items],
+        [named_key(settings.seed, "red_team", item.id) for item in items],
+        settings.max_new_tokens,
+        settings.sampling,
+        "red team",
+    )
+    parsed = [usable(chat, sample) for sample in samples]
+    replies = [reply.text if reply else None for reply in parsed]
+    scores = judge([judge.chat.prompt_ids(item.messages) for item in items], replies, "judge")
+    return [
+        Result(
+            item.id,
+            item.category,
+            item.messages,
+            {
+                "reply": chat.text(sample.ids) if reply is None else reply,
+                "score": None if reply is None else float(score),
+                "success": float(reply is not None and score < settings.threshold),
+                "unusable": float(reply is None),
+                "finished": float(sample.finished),
+            },
+        )
+        for item, sample, reply, score in zip(items, samples, replies, scores, strict=True)
+    ]
+
+
+def _needed(tools: TaskTools) -> tuple[Generator, Reward]:
+    if tools.generator is None or tools.judge is None:
+        raise ValueError("red_team: a model that replies and one that judges are wanted")
+    return tools.generator, tools.judge
+
+
+RED_TEAM = Task(
+    read=_read,
+    methods={
+        "preference_model": Method(
+            kind="policy",
+            run=_run,
+            longest=lambda item, settings: (
+                len(settings.chat.prompt_ids(item.messages)) + settings.max_new_tokens
+            ),
+            programs=lambda tools, title: _needed(tools)[0].programs(
+                f"{title}: replies", tools.settings.max_new_tokens, tools.settings.sampling
+            ),
+            samples=True,
+        )
+    },
+    measures=MEASURES,
+    sum_up=lambda results: shares(MEASURES, results),
+    judged=True,
+)

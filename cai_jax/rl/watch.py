@@ -1,0 +1,79 @@
+"""Watching for over-optimisation: a second preference model reads what the policy writes.
+
+What RL climbs is an imperfect reward, and past some point more of it is less of what was meant
+(Bai et al. 2022, section 4.3). A preference model of other prompts and another seed, which no
+update ever saw, tells where that is.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from flax import nnx
+
+from cai_jax.generation.engine import Completion
+from cai_jax.rl.prompts import Drawn
+from cai_jax.rl.reward import Reward, usable
+
+
+@dataclass(frozen=True)
+class Look:
+    """Scores of one policy's replies, one a prompt, in standard deviations of SL-CAI's samples."""
+
+    iteration: int  # of which the policy comes; 0 is SL-CAI
+    reward: list[float]  # by the preference model that RL climbs
+    second: list[float]  # by the one that it does not know
+
+    @property
+    def gap(self) -> float:
+        """By how much more the reward likes the policy than the second model does."""
+        return float(np.mean(self.reward) - np.mean(self.second))
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Looks at a policy while it is trained, keeps it, and tells when to stop.
+
+    Attributes:
+      every: iterations between two looks.
+      patience: looks without a better one before training stops; 0: it never does.
+      prompts: that are answered at each look, at most as many as an iteration has responses.
+      second: the preference model that the policy is not trained on.
+      missing_stop_penalty: off the scores of a response that never ended, as in training.
+      keep: saves the decoder's trained parameters of an iteration.
+      looks: so far.
+    """
+
+    every: int
+    patience: int
+    prompts: Sequence[Drawn]
+    second: Reward
+    missing_stop_penalty: float
+    keep: Callable[[int, nnx.State], None]
+    looks: list[Look] = field(default_factory=list)
+
+    def due(self, iteration: int, iterations: int) -> bool:
+        """Whether to look after so many of the iterations; at the last policy always."""
+        return iteration % self.every == 0 or iteration == iterations
+
+    def look(self, iteration: int, reward: Reward, completions: Sequence[Completion]) -> None:
+        """Scores replies to ``prompts`` by both preference models."""
+        ids = [drawn.ids for drawn in self.prompts]
+        replies = [usable(reward.chat, completion) for completion in completions]
+        endless = np.array([not completion.finished for completion in completions])
+        scores = (
+            (judge(ids, replies, "rl: watch") - self.missing_stop_penalty * endless).tolist()
+            for judge in (reward, self.second)
+        )
+        self.looks.append(Look(iteration, *scores))
+
+    @property
+    def best(self) -> Look:
+        """The trained policy that the second model likes best, the earliest of equals."""
+        return max(self.looks[1:], key=lambda look: np.mean(look.second))
+
+    @property
+    def stops(self) -> bool:
+        """Whether the last ``patience`` looks were no better than one before them."""
+        since = len(self.looks) - 1 - self.looks.index(self.best) if self.looks[1:] else 0
+        return 0 < self.patience <= since

@@ -1,0 +1,69 @@
+"""When the second preference model looks, what it chooses, and when it stops RL."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cai_jax.generation.engine import Completion
+from cai_jax.rl.prompts import Drawn
+from cai_jax.rl.watch import Look, Watch
+
+
+class Judge:
+    """Scores every reply alike."""
+
+    class chat:
+        is_text = staticmethod(lambda ids: False)
+
+    def __call__(self, ids, replies, name):
+        return np.full(len(ids), 2.0, np.float32)
+
+
+def watch(seconds, patience=0, every=2):
+    """That has seen these scores by the second model, the first of them SL-CAI's."""
+    looks = [Look(every * n, [9.0 * n], [score]) for n, score in enumerate(seconds)]
+    return Watch(every, patience, [], None, 0.0, lambda iteration, params: None, looks)
+
+
+def test_it_looks_now_and_then_and_at_the_end():
+    assert [i for i in range(1, 8) if watch([]).due(i, 7)] == [2, 4, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "best"),
+    [([0, 1, 2, 1], 4), ([5, 1, 2, 2], 4), ([0, 3, 2, 1], 2), ([0, -1], 2)],
+)
+def test_the_second_model_chooses_among_trained_policies(seconds, best):
+    """Whatever the reward says, which rises all the time; the earliest of equals."""
+    assert watch(seconds).best.iteration == best
+
+
+@pytest.mark.parametrize(
+    ("seconds", "patience", "stops"),
+    [
+        ([0, 3, 2, 1], 2, True),
+        ([0, 3, 2, 1], 3, False),
+        ([0, 3, 2, 4], 1, False),
+        ([0, 3, 2, 1], 0, False),
+        ([0], 1, False),
+        ([], 1, False),
+    ],
+)
+def test_it_stops_after_looks_that_were_no_better(seconds, patience, stops):
+    assert watch(seconds, patience).stops == stops
+
+
+def test_a_reply_without_an_end_pays_as_in_training():
+    seen = watch([])
+    reward = Judge()
+    looking = replace(
+        seen, prompts=[Drawn("a", [1]), Drawn("b", [1])], second=reward, missing_stop_penalty=0.5
+    )
+    ends = [Completion([5], np.zeros(1, np.float32), finished) for finished in (True, False)]
+    looking.look(2, reward, ends)
+    assert looking.looks[0].second == looking.looks[0].reward == [2.0, 1.5]
+
+
+def test_the_gap_is_of_the_means():
+    assert Look(3, [1.0, 3.0], [0.0, 1.0]).gap == 1.5
