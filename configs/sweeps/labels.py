@@ -6,12 +6,13 @@
 Shuffled labels are those of other pairs; with none, the preference model learns from the labelled
 helpfulness pairs alone. What RL-CAI has beyond these two is what AI feedback contributed. The
 second preference model judges all alike: it always learns from AI labels as they are. So it must
-not choose the policy here, which would be AI feedback by another way: the last one is taken.
+not choose the policy here, which would be AI feedback by another way: the last one is taken. In the
+microworld SL-CAI has one round of revisions: after four, hardly any harm is left for RL to unlearn.
 """
 
 from ml_collections import ConfigDict
 
-LAST_POLICY = {"rl.watch_every": 0}
+LAST_POLICY, ONE_ROUND = {"rl.watch_every": 0}, {"sl_data.rounds": 1}
 
 
 def get_config(world: str = "microworld") -> ConfigDict:
@@ -21,13 +22,9 @@ def get_config(world: str = "microworld") -> ConfigDict:
     s.title = "Kinds of feedback labels"
     s.axis = "labels"
     s.seeds = (0, 1, 2)
-    s.variations = [
-        dict(name="soft", changes=LAST_POLICY),
-        *(
-            dict(name=kind, changes={"pm_train.labels": kind, **LAST_POLICY})
-            for kind in ("hard", "shuffled", "none")
-        ),
-    ]
+    shared = LAST_POLICY if world == "model" else LAST_POLICY | ONE_ROUND
+    kinds = ("soft", "hard", "shuffled", "none")
+    s.variations = [dict(name=k, changes={"pm_train.labels": k, **shared}) for k in kinds]
     # Keys of measurements in report/summary.json.
     s.measures = [
         ("audit accuracy", "labels.accuracy/audit"),
@@ -49,11 +46,11 @@ def get_config(world: str = "microworld") -> ConfigDict:
     s.variations += [
         dict(
             name="soft, one principle a pair",
-            changes={"feedback.principles_per_pair": 1, **LAST_POLICY},
+            changes={"feedback.principles_per_pair": 1, **shared},
         ),
         dict(
             name="chain of thought, clamped",
-            changes={"feedback.method": "chain_of_thought", **LAST_POLICY},
+            changes={"feedback.method": "chain_of_thought", **shared},
         ),
     ]
     s.measures += [
