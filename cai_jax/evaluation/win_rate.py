@@ -153,7 +153,7 @@ def _ratings(plan: Plan, group: str, here: list[Match]) -> Iterator[Measurement]
         yield Measurement(ELO.name, subject, group, n, elo, low, high, len(set(unit)))
 
 
-def _told_by(
+def _win_rates_by(
     title: str,
     judge: Callable[[Tools], Judge | None],
     measures: Callable[[Plan], tuple[Measure, ...]],
@@ -181,26 +181,28 @@ def _told_by(
     )
 
 
-SAME = (
+TRAINED_ON = (
     "{} is the feedback model whose labels the policies learned from: it shows whether they "
     "learned them, not whether they are better. {}"
 )
-WIN_RATES = _told_by(
+WIN_RATES = _win_rates_by(
     "Win rates and Elo by the feedback model",
     lambda tools: tools.judge,
     lambda plan: MEASURES,
-    lambda plan: SAME.format(
+    lambda plan: TRAINED_ON.format(
         "The judge of these win rates",
         "See those of the other judge."
         if plan.other_judge
         else "Name another model beside it in config.evaluate.judge.",
     ),
 )
-JUDGE_WIN_RATES = _told_by(
+JUDGE_WIN_RATES = _win_rates_by(
     "Win rates and Elo by another judge",
     lambda tools: tools.other_judge,
     lambda plan: MEASURES if plan.other_judge else (),
     lambda plan: (
-        SAME.format("config.evaluate.judge", "Name another.") if plan.judge_is_feedback else ""
+        TRAINED_ON.format("config.evaluate.judge", "Name another.")
+        if plan.judge_is_feedback
+        else ""
     ),
 )

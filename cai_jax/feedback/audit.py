@@ -15,7 +15,7 @@ class Audit:
     """How a labeler does on pairs of which the better response is known."""
 
     pairs: int
-    openings: int  # of their prompts: units of the intervals, as if those of one were all alike
+    openings: int  # distinct first turns: the units of the intervals, for pairs of one are alike
     accuracy: float  # a probability of exactly one half counts as half right
     accuracy_low: float  # 95 % Wilson interval
     accuracy_high: float

@@ -25,7 +25,7 @@ class Baselines:
 
     bag_of_words: float  # it sees how often a response has each word and sign
     length: float  # it sees how many characters
-    openings: int  # of prompts, all different: pairs that open alike are not independent
+    openings: int  # distinct first turns of the pairs: those that open alike are not independent
 
 
 def baselines(pairs: Sequence[ResponsePair], first_is_better: Sequence[bool]) -> Baselines:

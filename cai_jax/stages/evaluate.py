@@ -280,8 +280,9 @@ def _judge(inputs: Inputs, base: Model, source: ModelSource) -> Judge:
 
 def _judge_sources(inputs: Inputs) -> list[ModelSource]:
     """The feedback model, and the other judge where the config names one."""
-    names = [inputs.config.feedback.source, inputs.config.evaluate.judge]
-    return [inputs.models.source(name) for name in names[: 1 + bool(names[1])]]
+    c, models = inputs.config, inputs.models
+    other = [models.source(c.evaluate.judge)] if c.evaluate.judge else []
+    return [models.source(c.feedback.source), *other]
 
 
 def _judge_is_feedback(inputs: Inputs) -> bool:
@@ -351,10 +352,9 @@ def programs(inputs: Inputs) -> list[Program]:
     if tools.reply_judge and inputs.config.feedback.source:
         preference += models.loading_programs(models.source(inputs.config.feedback.source))
     residents: tuple[Any, ...] = (base.params,)
-    for judge, source in zip(
-        (tools.judge, tools.other_judge), _judge_sources(inputs), strict=False
-    ):
-        if judge and source != models.source():
+    judges = [judge for judge in (tools.judge, tools.other_judge) if judge]
+    for judge, source in zip(judges, _judge_sources(inputs), strict=True):
+        if source != models.source():
             loading += models.loading_programs(source)
             residents += (judge.tools.scorer.abstract_params,)
     held = partial(_with_resident, inputs, residents, params)

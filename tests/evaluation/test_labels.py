@@ -59,6 +59,7 @@ def test_the_audit_is_measured_with_its_interval():
     assert found["calibration_error", "audit"].mean == 0.1
     assert found["calibration_error", "audit"].low is None
     assert accuracy.units == 4
+    assert found["accuracy", "pairs"].mean == 0.5
     principles = found["accuracy", "principles"]  # four judgements, of one prompt
     assert (principles.n, principles.mean, principles.units) == (4, 0.5, 1)
     assert (principles.low, principles.high) == wilson_interval(0.5, 1)
