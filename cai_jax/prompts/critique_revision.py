@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import chain
 
 from cai_jax.constitution.schema import CritiqueExample, CritiquePrinciple
@@ -10,6 +11,7 @@ from cai_jax.prompts.sentences import whole_sentences
 
 CRITIQUE_MARK = "Critique:"
 REVISION_MARK = "Revision:"
+NEAR_COPY = 0.8  # Jaccard similarity: one word in ten is another
 # A reply that opens another turn of the format has run past its own.
 _RUN_ON = re.compile(r"\b(critique|revision)( request)?:|^(human|user|assistant):", re.I | re.M)
 
@@ -43,24 +45,36 @@ def revision_messages(
     )
 
 
-def parse_reply(text: str, finished: bool, forbidden: Sequence[str]) -> str | None:
+def parse_reply(text: str, finished: bool) -> str | None:
     """The usable text of a sampled critique, revision or response, or None.
 
     A reply that ran into its token limit is cut after its last whole sentence, item of a list or
     block of code: a preference model reads its score where the reply ends, and a word cut there
-    outweighs all that was said. Replies without any, that open another turn of the format, or that
-    repeat one of the ``forbidden`` texts (the few-shots, the request) do not count.
+    outweighs all that was said. Replies without any, or that open another turn of the format, do
+    not count.
     """
     text = (text if finished else whole_sentences(text)).strip()
-    if not re.search(r"\w", text) or _RUN_ON.search(text):
-        return None
-    if any(text == other.strip() for other in forbidden):
-        return None
-    return text
+    return text if re.search(r"\w", text) and not _RUN_ON.search(text) else None
+
+
+def is_near_copy(text: str, others: Iterable[str]) -> bool:
+    """Whether a text says what one of the others says, but for about a word in ten.
+
+    The Jaccard similarity of their runs of characters, without case and spaces, is 0.8 or more.
+    """
+    own = _runs(text)
+    return any(len(own & runs) >= NEAR_COPY * len(own | runs) for runs in map(_runs, others))
+
+
+@lru_cache(4096)
+def _runs(text: str) -> frozenset[str]:
+    """All runs of five characters; a shorter text is one run."""
+    bare = "".join(text.casefold().split())
+    return frozenset(bare[i : i + 5] for i in range(max(len(bare) - 4, 1)))
 
 
 def example_texts(examples: Sequence[CritiqueExample]) -> list[str]:
-    """Texts of the few-shots that a reply must not repeat."""
+    """What the assistant says in few-shots."""
     return [text for e in examples for text in (e.response, e.critique, e.revision)]
 
 

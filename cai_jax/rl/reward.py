@@ -27,13 +27,13 @@ class Usable:
     judged: int
 
 
-def usable(chat: ChatFormat, sample: Completion, forbidden: Sequence[str] = ()) -> Usable | None:
+def usable(chat: ChatFormat, sample: Completion) -> Usable | None:
     """A sampled reply up to its last whole sentence, if ``parse_reply`` takes it.
 
     A reply with a special token in it is not usable: its text would hide the token.
     """
     said = sample.ids[:-1] if sample.finished else sample.ids
-    text = parse_reply(chat.text(said), sample.finished, forbidden) if chat.is_text(said) else None
+    text = parse_reply(chat.text(said), sample.finished) if chat.is_text(said) else None
     if text is None:
         return None
     if sample.finished:

@@ -24,6 +24,7 @@ from cai_jax.prompts.critique_revision import (
     REVISION_MARK,
     critique_messages,
     example_texts,
+    is_near_copy,
     revision_messages,
 )
 from cai_jax.prompts.few_shots import FewShots
@@ -77,29 +78,34 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     for name, found in (("responses", drafts[0]), ("revisions", revisions), ("helpful", helpful)):
         if found:
             write_records(folder / name, [_row(inputs, draft) for draft in found], Revision)
-    for what, count in writer.dropped.items():
-        log.info("sl_data: %d texts of kind %r did not parse and were dropped", count, what)
+    for why, counted in (("did not parse", writer.unparsed), ("are near-copies", writer.copied)):
+        for kind, count in counted.items():
+            log.info("sl_data: %d of kind %r %s and were dropped", count, kind, why)
     return Outcome(
         {
             "prompts": len(prompts),
             "responses": len(drafts[0]),
             "revisions_by_round": [len(later) for later in drafts[1:]],
             "helpful": len(helpful),
-            "dropped": dict(writer.dropped),
+            "unparsed": dict(writer.unparsed),
+            "copied": dict(writer.copied),
+            "repeated": writer.repeated,
         },
         writer.tokens,
     )
 
 
 class _Writer:
-    """Samples responses, critiques and revisions, and counts those that do not parse."""
+    """Samples responses, critiques and revisions, and counts those that it drops."""
 
     def __init__(self, inputs: Inputs, base: Generator, critic: Generator):
         self.inputs, self.base, self.critic = inputs, base, critic
         self.chat = inputs.models.chat
         examples = inputs.constitution.critique_examples
         self.few_shots = FewShots(examples, inputs.config.sl_data.few_shots, inputs.seed)
-        self.dropped: Counter[str] = Counter()
+        self.unparsed: Counter[str] = Counter()
+        self.copied: Counter[str] = Counter()
+        self.repeated = 0
 
     @property
     def tokens(self) -> int:
@@ -110,12 +116,11 @@ class _Writer:
         """First responses, as they are."""
         drafts = [Draft(prompt, 0, "", "") for prompt in prompts]
         samples = self._sample(self.base, [p.messages for p in prompts], "", drafts, kind)
-        return self._keep_parsed(drafts, samples, kind, _respond, [""] * len(drafts), [])
+        return self._keep(drafts, samples, kind, _respond, [[]] * len(drafts))
 
     def revise(self, drafts: list[Draft], number: int) -> list[Draft]:
         """One round for every dialogue whose last step parsed, a principle drawn for each."""
         settings = self.inputs.config.sl_data
-        copied = example_texts(self.few_shots.examples)
         drawn = [self._draw_principle(draft, number) for draft in drafts]
         if settings.critique:
             messages = [
@@ -123,8 +128,8 @@ class _Writer:
                 for d in drawn
             ]
             samples = self._sample(self.critic, messages, CRITIQUE_MARK, drawn, "critique")
-            requests = [d.principle.critique_request for d in drawn]
-            drawn = self._keep_parsed(drawn, samples, "critique", _criticise, requests, copied)
+            given = [[*self._shown(d), d.principle.critique_request, d.response] for d in drawn]
+            drawn = self._keep(drawn, samples, "critique", _criticise, given)
         messages = [
             revision_messages(
                 self._shots(d),
@@ -136,11 +141,16 @@ class _Writer:
             for d in drawn
         ]
         samples = self._sample(self.critic, messages, REVISION_MARK, drawn, "revision")
-        requests = [d.principle.revision_request for d in drawn]
-        return self._keep_parsed(drawn, samples, "revision", _respond, requests, copied)
+        given = [
+            [*self._shown(d), d.principle.revision_request, d.response, d.critique] for d in drawn
+        ]
+        return self._keep(drawn, samples, "revision", _respond, given)
 
     def _shots(self, draft: Draft) -> list[CritiqueExample]:
         return self.few_shots.draw(f"{draft.prompt.id}/{draft.round}", draft.prompt.messages)
+
+    def _shown(self, draft: Draft) -> list[str]:
+        return example_texts(self._shots(draft))
 
     def _draw_principle(self, draft: Draft, number: int) -> Draft:
         (principle,) = draw_principles(
@@ -152,23 +162,30 @@ class _Writer:
         )
         return replace(draft, round=number, principle=principle)
 
-    def _keep_parsed(
+    def _keep(
         self,
         drafts: list[Draft],
         samples: list[Completion],
         kind: str,
         take: Callable[[Draft, str, str], Draft],
-        requests: list[str],
-        copied: list[str],
+        given: list[list[str]],
     ) -> list[Draft]:
-        """Drafts that took their sample, where it parses and repeats nothing that was given."""
+        """Drafts that took their sample, where it parses and is no near-copy of what was given.
+
+        A revision may repeat the reply word for word: that is how nothing harmful is answered.
+        """
         kept = []
-        for draft, sample, request in zip(drafts, samples, requests, strict=True):
-            reply = usable(self.chat, sample, [*copied, request])
+        for draft, sample, texts in zip(drafts, samples, given, strict=True):
+            reply = usable(self.chat, sample)
             if reply is None:
-                self.dropped[kind] += 1
-            else:
-                kept.append(take(draft, reply.text, self.chat.text(sample.ids)))
+                self.unparsed[kind] += 1
+                continue
+            repeated = kind == "revision" and reply.text == draft.response
+            if is_near_copy(reply.text, texts) and not repeated:
+                self.copied[kind] += 1
+                continue
+            self.repeated += repeated
+            kept.append(take(draft, reply.text, self.chat.text(sample.ids)))
         return kept
 
     def _sample(

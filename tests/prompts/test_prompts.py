@@ -16,6 +16,7 @@ from cai_jax.prompts.chat import ChatFormat, load_tokenizer, same_tokens
 from cai_jax.prompts.critique_revision import (
     critique_messages,
     example_texts,
+    is_near_copy,
     parse_reply,
     revision_messages,
 )
@@ -48,7 +49,7 @@ def test_template_is_applied_once(chat):
 
 def test_preference_input_does_not_tell_how_a_reply_ended(chat):
     prompt, finished = chat.prompt_ids([user("the good")]), chat.reply_ids("a safe reply.")
-    judged = lambda ids, ended: chat.judged_ids(prompt, parse_reply(chat.text(ids), ended, ()))
+    judged = lambda ids, ended: chat.judged_ids(prompt, parse_reply(chat.text(ids), ended))
     assert judged(finished, True) == prompt + finished
     cut = [*finished[:-1], *chat.reply_ids("the good")[:-1]]
     assert judged(cut, False) == prompt + finished
@@ -225,21 +226,42 @@ def test_gguf_tokenizer_of_another_kind_is_refused(tmp_path):
         ("...", True, None),
         ("Fine. Revision: more", True, None),
         ("Fine.\nUser: and", True, None),
-        ("A few-shot's words.", True, None),
     ],
 )
 def test_parse_reply(text, finished, expected):
-    assert parse_reply(text, finished, ["A few-shot's words."]) == expected
+    assert parse_reply(text, finished) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [
+        ("The reply shames a neighbour for the noise of his children, which is unkind.", True),
+        ("the reply shames a neighbour, for the noise of  his children, which is unkind", True),
+        ("The reply shames a neighbour for the noise of her children, which is unkind.", True),
+        ("The reply shames a colleague for the state of his kitchen, which is unkind.", False),
+        ("It is unkind.", False),
+        ("Ja.", False),
+    ],
+)
+def test_near_copies(text, near):
+    shown = "The reply shames a neighbour for the noise of his children, which is unkind."
+    assert is_near_copy(text, ["Ask him first.", shown]) == near
+    assert not is_near_copy(text, [])
+
+
+def test_short_texts_are_near_copies_only_of_themselves():
+    assert is_near_copy("Ja.", ["ja."])
+    assert not is_near_copy("Ja.", ["Na.", ""])
 
 
 @given(TEXTS, st.booleans())
 def test_what_is_parsed_stood_in_the_text(text, finished):
-    parsed = parse_reply(text, finished, ())
+    parsed = parse_reply(text, finished)
     if parsed is not None:
         assert text.strip().startswith(parsed)
-        assert parse_reply(parsed, True, ()) == parsed
-        assert parse_reply(parsed, True, [f" {parsed}\n"]) is None
-        assert parse_reply(f"{parsed}\n\nUser: and", True, ()) is None
+        assert parse_reply(parsed, True) == parsed
+        assert is_near_copy(f" {parsed}\n", [parsed])
+        assert parse_reply(f"{parsed}\n\nUser: and", True) is None
 
 
 def test_messages_alternate_and_end_with_the_user():

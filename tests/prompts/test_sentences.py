@@ -72,14 +72,14 @@ def test_a_cut_text_ends_with_its_last_whole_sentence(name):
     *whole, cut = sentences(name)
     whole = "".join(whole)
     assert whole_sentences(whole + cut) == whole
-    assert parse_reply(whole + cut, False, ()) == whole.strip()
+    assert parse_reply(whole + cut, False) == whole.strip()
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_finished_text_is_kept_whole(name):
     *whole, cut = sentences(name)
     for text in ("".join(whole), "".join([*whole, cut])):
-        assert parse_reply(text, True, ()) == text.strip()
+        assert parse_reply(text, True) == text.strip()
 
 
 @pytest.mark.parametrize("name", LANGUAGES)
@@ -114,8 +114,8 @@ def test_what_is_kept_is_a_prefix_and_is_whole(text):
     whole = whole_sentences(text)
     assert text.startswith(whole)
     assert whole_sentences(whole) == whole
-    parsed = parse_reply(text, False, ())
-    assert parsed is None or parse_reply(parsed, True, ()) == parsed
+    parsed = parse_reply(text, False)
+    assert parsed is None or parse_reply(parsed, True) == parsed
 
 
 @given(TEXTS, st.text("ab \n.!。"))
