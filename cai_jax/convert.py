@@ -5,7 +5,7 @@ python -m cai_jax.convert --from=runs/rlaif/rl/checkpoint --to=exported
 A policy becomes a causal language model, a preference model a sequence classifier with one label;
 both with config, tokenizer, chat template and a model card. ``--nomerge`` writes the last low-rank
 update as a PEFT adapter; the model that it was trained from stands in FOLDER/base, unless it is a
-Hugging Face repository or folder itself.
+Hugging Face repository or folder itself, or ``--base`` names the repository that has it.
 """
 
 import json
@@ -36,11 +36,14 @@ DTYPE = flags.DEFINE_enum(
 )
 SHARD_GIB = flags.DEFINE_float("shard_gib", 5.0, "largest file of weights", lower_bound=1e-9)
 MERGE = flags.DEFINE_bool("merge", True, "merge low-rank updates; --nomerge: a PEFT adapter")
+BASE = flags.DEFINE_string("base", "", "with --nomerge: ORG/NAME that PEFT loads the adapter on")
 
 
 def main() -> None:
     """Converts, into a hidden folder first: what stands under --to is whole."""
     to = Path(TO.value)
+    if BASE.value and MERGE.value:
+        raise ValueError("--base: of an adapter; add --nomerge")
     if to.exists():
         raise ValueError(f"--to: {to} exists; name a new folder")
     source = open_source(FROM.value)
@@ -121,8 +124,12 @@ def _write_adapter(source: ModelSource, folder: Path, to: Path) -> None:
         )
     update = load_update(source, make_mesh())
     tensors = adapter_tensors(update, source.family.names, source.path)
+    if DTYPE.value != "source":
+        tensors = {name: value.astype(jnp.dtype(DTYPE.value)) for name, value in tensors.items()}
     policy = info.kind == "policy"
-    if policy and info.base.startswith("hf:"):
+    if BASE.value:
+        base = BASE.value
+    elif policy and info.base.startswith("hf:"):
         base = info.base.removeprefix("hf:")
     elif policy and len(source.checkpoints) == 1 and source.path.is_dir():
         base = str(source.path.resolve())
@@ -147,7 +154,9 @@ def _card(source: ModelSource) -> str:
     lines += [f"{kind}, converted by cai_jax from `{FROM.value}`.", ""]
     lines += [f"- pretrained model: `{source.path.name}`"]
     lines += [f"- trained on top of it: `{folder}`" for folder, _ in source.checkpoints]
-    if not MERGE.value:
+    if BASE.value:
+        lines += [f"- a PEFT adapter of `{BASE.value}`"]
+    elif not MERGE.value:
         lines += [
             "- a PEFT adapter: adapter_config.json names its base by path; once the folder has "
             "moved, load the base yourself and hand both to `PeftModel.from_pretrained`"

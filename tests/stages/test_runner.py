@@ -10,6 +10,8 @@ from tiny_run import run_all, tiny_config
 
 from cai_jax.config import ConfigError, results_of
 from cai_jax.data.readers import Prompt
+from cai_jax.models.io import sources
+from cai_jax.models.io.sources import stamp
 from cai_jax.prompts.messages import user
 from cai_jax.stages import rl, sl_data
 from cai_jax.stages.checks import check_inputs, check_models
@@ -228,12 +230,23 @@ def test_a_replaced_model_is_another_model(finished, model_folder):
     stages = stages_of(finished.config)
     before = fingerprints(open_run(finished.config), stages)
     file = model_folder / "model.safetensors"
-    status = file.stat()
-    os.utime(file, ns=(0, 0))
+    held = file.read_bytes()
+    file.write_bytes(held[:-1] + bytes([held[-1] ^ 1]))
     after = fingerprints(open_run(finished.config), stages)
-    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    file.write_bytes(held)  # a clone: what it holds is the same, at another time
     assert all(before[stage.name] != after[stage.name] for stage in stages)
     assert fingerprints(open_run(finished.config), stages) == before
+
+
+def test_a_large_file_is_known_by_when_it_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "SMALL_FILE", 3)
+    for name in ("large", "small"):
+        (tmp_path / name).write_text("x" * (4 if name == "large" else 3))
+    large, small = stamp(str(tmp_path))
+    for name in ("large", "small"):
+        os.utime(tmp_path / name, ns=(0, 0))
+    assert stamp(str(tmp_path)) == [("large", 4, "0"), small]
+    assert large != ("large", 4, "0")
 
 
 def test_a_stage_without_what_it_needs_is_refused(tiny):

