@@ -171,7 +171,7 @@ class DataConfig:
     second_model_percent: int = _share("second_model", 10, "for a second preference model")
     development_percent: int = _share("development", 10, "to choose methods and wordings by")
     audit_percent: int = _share("audit", 20, "for the audit of the feedback model alone")
-    evaluation_percent: int = _share("evaluation", 12, "for the comparison of policies alone")
+    evaluation_percent: int = _share("evaluation", 7, "for the comparison of policies alone")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -229,8 +229,8 @@ class WarmUpConfig:
     trained_layers: Natural = setting(0, "the last ones; 0: all")
     batch_size: Count = setting(4, "packed rows an update")
     micro_batches: Count = execution(1, "parts of a batch, computed one after another")
-    sequence_length: Length = setting(384, "tokens a packed row")
-    learning_rate: Positive = setting(5e-4, "after the warm-up")
+    sequence_length: Length = setting(512, "tokens a packed row")
+    learning_rate: Positive = setting(1e-3, "after the warm-up")
     warmup_steps: Natural = setting(10, "updates until the full learning rate")
     max_grad_norm: Positive = setting(1.0, "longer gradients are clipped to this norm")
 

@@ -2,7 +2,10 @@
 
     python -m cai_jax.main --config=configs/rlaif.py             # laptop: SmolLM2-135M, two cores
     python -m cai_jax.main --config=configs/rlaif.py:smoke       # every stage, tiny sizes
+    python -m cai_jax.main --config=configs/rlaif.py:small       # one GPU, or a patient CPU: 0.5B
+    python -m cai_jax.main --config=configs/rlaif.py:colab       # one TPU of Colab: 1.5B
 
+    python -m cai_jax.compile --config=configs/rlaif.py:colab --topology=v5e:1x1
     python -m cai_jax.compile --config=configs/rlaif.py:smollm2-1.7b --topology=v5e:4x4
     python -m cai_jax.compile --config=configs/rlaif.py:llama3-8b --topology=v5e:8x16
     python -m cai_jax.compile --config=configs/rlaif.py:llama3-70b --topology=v5p:4x4x8
@@ -20,6 +23,8 @@ def get_config(preset: str = "laptop") -> ConfigDict:
     presets = {
         "laptop": laptop,
         "smoke": smoke,
+        "small": small,
+        "colab": colab,
         "smollm2-1.7b": smollm2_1_7b,
         "llama3-8b": llama3_8b,
         "llama3-70b": llama3_70b,
@@ -31,12 +36,12 @@ def get_config(preset: str = "laptop") -> ConfigDict:
 
 
 def laptop() -> ConfigDict:
-    """The defaults, and a word to the model: left to itself, it ends one reply of three in time."""
-    c = ConfigDict()
+    """The defaults, and an adapter that knows the form, for few-shots confuse so small a model."""
+    c = _briefly()
     c.workdir = "runs/rlaif"
-    c.model = dict(
-        system_prompt="You are a helpful assistant. Answer briefly, in one or two sentences."
-    )
+    c.warm_up = dict(source="adapters/smollm2-135m-instruct")
+    c.generation = dict(critique_tokens=48)
+    c.sl_data = dict(few_shots=0, draw_by_tag=16.0)
     return c
 
 
@@ -53,6 +58,41 @@ def smoke() -> ConfigDict:
     c.evaluate = dict(red_team_prompts=4, helpful_prompts=4, labelled_pairs=4)
     c.evaluate.update(twins=2, judged_replies=2)
     c.report = dict(transcripts=4)
+    return c
+
+
+def small() -> ConfigDict:
+    """Qwen2.5-0.5B-Instruct, which learns the form before it criticises."""
+    c = _briefly()
+    c.workdir = "runs/small"
+    c.model.source = "hf:Qwen/Qwen2.5-0.5B-Instruct"
+    c.warm_up = dict(epochs=2, learning_rate=5e-4)
+    c.generation.critique_tokens = 48
+    c.sl_data = dict(few_shots=0, draw_by_tag=16.0, red_team_prompts=96, helpful_prompts=48)
+    c.feedback = dict(prompts=96, helpful_prompts=48)
+    c.pm_train = dict(helpfulness_pairs=96)
+    c.second_model = dict(prompts=40)
+    c.rl = dict(iterations=20, learning_rate=1e-3)
+    return c
+
+
+def colab() -> ConfigDict:
+    """Qwen2.5-1.5B-Instruct with low-rank updates, on one chip of 16 GiB, v5e:1x1."""
+    c = _briefly()
+    c.workdir = "runs/colab"
+    c.model.update(
+        source="hf:Qwen/Qwen2.5-1.5B-Instruct",
+        compute_dtype="bfloat16",
+        architecture="configs/models/qwen2.5-1.5b-instruct",
+    )
+    c.generation = dict(batch_size=64, score_batch_size=32, critique_tokens=64, context_tokens=1536)
+    c.sl_data = dict(few_shots=3, draw_by_tag=16.0, red_team_prompts=200, helpful_prompts=120)
+    c.sl_train = dict(batch_size=16, micro_batches=4, sequence_length=512)
+    c.feedback = dict(few_shots=3, prompts=200, helpful_prompts=120, principles_per_pair=2)
+    c.pm_train = dict(helpfulness_pairs=150, batch_size=16, micro_batches=2)
+    c.second_model = dict(prompts=40)
+    c.rl = dict(iterations=40, batch_size=64, micro_batches=2, learning_rate=5e-4, watch_every=5)
+    c.evaluate = dict(samples_per_prompt=4, twins=60, judged_replies=60)
     return c
 
 
@@ -97,6 +137,16 @@ def paper() -> ConfigDict:
     c.sl_train.update(batch_size=1024, micro_batches=8, sequence_length=1024)
     c.feedback.prompts = 182_831
     c.pm_train.helpfulness_pairs = 135_296
+    return c
+
+
+def _briefly() -> ConfigDict:
+    """A word to the model: left to itself, the smallest ends one reply of three in time."""
+    c = ConfigDict()
+    c.model = dict(
+        system_prompt="You are a helpful assistant. Answer briefly, in one or two sentences."
+    )
+    c.generation = dict()
     return c
 
 

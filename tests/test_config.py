@@ -214,7 +214,7 @@ def test_stages_are_in_the_order_in_which_they_run():
 def test_fields_that_change_how_and_not_what():
     config = parse_config(load_config("microworld"))
     results = {re.sub(r"(options)\..*", r"\1", name) for name in flat(results_of(config))}
-    trained = ("pretrain", "sl_train", "pm_train", "rl")
+    trained = ("pretrain", "warm_up", "sl_train", "pm_train", "rl")
     sizes = ("batch_size", "score_batch_size", "prompt_bucket_tokens", "score_bucket_tokens")
     assert set(FIELDS) - results == {
         *("workdir", "stages", "rerun_changed", "stage_store", "rl.offload"),

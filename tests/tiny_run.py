@@ -27,6 +27,7 @@ TINY_RUN = {  # changes to configs/rlaif.py:smoke
     "evaluate.kept_policies": True,
     "evaluate.benchmarks": f"hhh={TESTS}/few_choices.jsonl,perplexity={TESTS}/few_texts.jsonl",
     "seed": 3,
+    "warm_up.source": "",
     # Of a random model's replies, few parse.
     "sl_data.red_team_prompts": 16,
     "sl_data.helpful_prompts": 12,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cai_jax.config import ConfigError, batch_parts
 from cai_jax.data.overlap import equal_turns
+from cai_jax.models.io.load import load_update
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.mesh import batch_multiple
 from cai_jax.prompts.chat import load_tokenizer, same_tokens
@@ -110,12 +111,28 @@ def check_models(run: Run) -> None:
                 f"config.{field_name}: {length}, but {models.base_name} was made for {positions} "
                 "tokens; lower it"
             )
-    _ = models.decode_mesh, models.critic_source
+    _ = models.decode_mesh
+    _check_critic(run)
     _check_tokenizer(run)
     if EVALUATE.name in c.stages:
         check_benchmarks(run.inputs(EVALUATE))
     for problem in unsplit_rows(run):
         log.warning(problem)
+
+
+def _check_critic(run: Run) -> None:
+    """Reads the adapter that the config names, so that one of another model stops the run here."""
+    models, named = run.models, run.config.warm_up.source
+    source = models.critic_source
+    if not named:
+        return
+    try:
+        load_update(source, models.mesh)
+    except ValueError as error:
+        raise ConfigError(
+            f"config.warm_up.source: {error}. Is it an adapter of {models.base_name}? Empty the "
+            "field, or train one with config.warm_up.epochs"
+        ) from error
 
 
 def _check_tokenizer(run: Run) -> None:

@@ -108,6 +108,7 @@ def test_tokenizers_that_differ(tmp_path):
     done = run_main(
         f"--config.workdir={tmp_path / 'run'}",
         f"--config.model.source={policy}",
+        "--config.warm_up.source=",
         f"--config.pm_train.source={other}",
     )
     assert_refused(done, "config.pm_train.source", str(other), "same tokenizer")

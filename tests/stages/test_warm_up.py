@@ -10,7 +10,7 @@ from cai_jax.data.records import read_records
 from cai_jax.data.rows import Comparison, Revision, TrainingDialogue
 from cai_jax.models.io.checkpoint import read_info
 from cai_jax.prompts.messages import user
-from cai_jax.stages.checks import check_inputs
+from cai_jax.stages.checks import check_inputs, check_models
 from cai_jax.stages.pipeline import stages_of
 from cai_jax.stages.runner import fingerprints, run_stages
 from cai_jax.stages.stage import open_run
@@ -103,6 +103,15 @@ def test_a_folder_that_is_no_adapter_is_refused_by_its_field(tmp_path, model_fol
     run = open_run(tiny_config(tmp_path, model_folder, **{"warm_up.source": str(model_folder)}))
     with pytest.raises(ConfigError, match=r"config\.warm_up\.source: .*adapter_config\.json"):
         _ = run.models.critic_source
+
+
+def test_an_adapter_of_another_model_is_refused_before_anything_runs(
+    tmp_path, model_folder, in_root
+):
+    shipped = "adapters/smollm2-135m-instruct"
+    run = open_run(tiny_config(tmp_path, model_folder, **{"warm_up.source": shipped}))
+    with pytest.raises(ConfigError, match=r"warm_up\.source: .*safetensors.*Empty the field"):
+        check_models(run)
 
 
 def test_another_demonstration_redoes_what_the_critic_says(tmp_path, model_folder, in_root):
