@@ -11,7 +11,7 @@ from cai_jax.prompts.sentences import whole_sentences
 
 CRITIQUE_MARK = "Critique:"
 REVISION_MARK = "Revision:"
-NEAR_COPY = 0.8  # Jaccard similarity: one word in ten is another
+NEAR_COPY = 0.8  # Jaccard similarity
 # A reply that opens another turn of the format has run past its own.
 _RUN_ON = re.compile(r"\b(critique|revision)( request)?:|^(human|user|assistant):", re.I | re.M)
 
@@ -58,9 +58,10 @@ def parse_reply(text: str, finished: bool) -> str | None:
 
 
 def is_near_copy(text: str, others: Iterable[str]) -> bool:
-    """Whether a text says what one of the others says, but for about a word in ten.
+    """Whether a text is one of the others, but for a word or two in some thirty.
 
     The Jaccard similarity of their runs of characters, without case and spaces, is 0.8 or more.
+    What keeps three sentences of four is no near-copy: a careful revision does that.
     """
     own = _runs(text)
     return any(len(own & runs) >= NEAR_COPY * len(own | runs) for runs in map(_runs, others))
