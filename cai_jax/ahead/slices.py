@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from importlib import util
+from typing import Any
 
 import jax
 from jax.experimental import topologies
@@ -21,7 +22,9 @@ def topology_devices(name: str, slices: int) -> list[jax.Device]:
     """
     if util.find_spec("libtpu") is None:
         raise ValueError("libtpu is not installed; pip install -e '.[tpu]'")
-    more: dict[str, int | str] = {"num_slices": slices} if slices > 1 else {}
+    more: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
+    if name.endswith(":1x1"):  # a host has four chips unless told otherwise
+        more["chips_per_host_bounds"] = (1, 1, 1)
     if name.startswith("v4:"):
         more["chip_config_name"] = "megacore"  # both cores of a chip as one device
     try:

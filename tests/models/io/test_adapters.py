@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import ROOT
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
@@ -128,3 +129,15 @@ def test_a_bad_file_of_tensors_is_refused_by_name(adapter, tmp_path, mesh, chang
 def test_the_base_is_beside_the_adapter_or_a_repository(tmp_path, named, found):
     (tmp_path / "base").mkdir()
     assert _base_of_adapter(tmp_path, named) == found.format(folder=tmp_path)
+
+
+def test_the_shipped_adapter_is_small_and_says_what_it_learned_from():
+    folder = ROOT / "adapters" / "smollm2-135m-instruct"
+    info = read_adapter_info(folder)
+    assert (info.kind, info.base) == ("policy", "HuggingFaceTB/SmolLM2-135M-Instruct")
+    assert (folder / TENSORS_FILE).stat().st_size < 6e6
+    tensors = load_file(folder / TENSORS_FILE)
+    assert len(tensors) == 30 * 7 * 2
+    assert all(np.isfinite(value.astype(np.float32)).all() for value in tensors.values())
+    shown = (ROOT / "datasets" / "demonstrations.jsonl").read_text(encoding="utf-8").splitlines()
+    assert f"{len(shown)} demonstrations" in (folder / "README.md").read_text(encoding="utf-8")
