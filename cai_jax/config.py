@@ -171,7 +171,7 @@ class DataConfig:
     second_model_percent: int = _share("second_model", 10, "for a second preference model")
     development_percent: int = _share("development", 10, "to choose methods and wordings by")
     audit_percent: int = _share("audit", 20, "for the audit of the feedback model alone")
-    evaluation_percent: int = _share("evaluation", 7, "for the comparison of policies alone")
+    evaluation_percent: int = _share("evaluation", 6, "for the comparison of policies alone")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
