@@ -4,8 +4,8 @@
 
 The critic labels the comparisons too, those of the second preference model among them, so scores of
 the two variations are on two scales. What is compared is how revisions stand to first replies, and
-policies to base, by each run's own second model; and what no model judges: labelled pairs, refusals,
-and answers to twins.
+policies to base, by each run's own second model; and what no model judges: labelled pairs and
+refusals.
 """
 
 from ml_collections import ConfigDict
