@@ -55,5 +55,5 @@ def overview(command: str, known: dict[str, Path]) -> str:
     lines = [f"{command} VERB [--FLAG=VALUE ...]; {command} VERB --help lists the flags", ""]
     for verb, file in known.items():
         said = ast.get_docstring(ast.parse(file.read_text("utf-8"))) or ""
-        lines.append(f"  {verb:12}{said.partition(chr(10))[0]}")
+        lines.append(f"  {verb:14}{said.partition(chr(10))[0]}")
     return "\n".join(lines)
