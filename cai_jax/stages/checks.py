@@ -122,12 +122,12 @@ def check_models(run: Run) -> None:
 
 def _check_critic(run: Run) -> None:
     """Reads the adapter that the config names, so that one of another model stops the run here."""
-    models, named = run.models, run.config.warm_up.source
-    source = models.critic_source
-    if not named:
+    models = run.models
+    if not run.config.warm_up.source:
         return
+    critic = models.critic_source
     try:
-        load_update(source, models.mesh)
+        load_update(critic, models.mesh)
     except ValueError as error:
         raise ConfigError(
             f"config.warm_up.source: {error}. Is it an adapter of {models.base_name}? Empty the "

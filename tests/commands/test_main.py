@@ -127,6 +127,7 @@ def test_workdir_of_another_config(tmp_path, there, words):
     done = run_main(
         f"--config.workdir={tmp_path}",
         f"--config.model.source={write_tiny_model(tmp_path / 'model')}",
+        "--config.warm_up.source=",
     )
     assert_refused(done, str(tmp_path), *words, "rerun_changed")
 

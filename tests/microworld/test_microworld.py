@@ -21,12 +21,13 @@ from cai_jax.stages.checks import check_inputs, check_models
 from cai_jax.stages.pipeline import stages_of
 from cai_jax.stages.runner import run_stages
 from cai_jax.stages.stage import open_run
+from cai_jax.stages.training import dialogue_row
 
 
 def test_what_is_learned_is_what_the_assistant_says():
     dialogue = next(d for d in dialogues(0, (), {}) if len(d.messages) == 6)
     chat = ChatFormat(word_tokenizer(m.text for m in dialogue.messages))
-    row = pretrain._row(chat, "0", dialogue.messages, dialogue.learned)
+    row = dialogue_row(chat, "0", dialogue.messages, dialogue.learned)
     learned = [t for t, m in zip(row.tokens, row.loss_mask, strict=True) if m]
     turns = [dialogue.messages[i].text for i in (3, 5)]
     assert learned == [t for turn in turns for t in chat.reply_ids(turn)]

@@ -60,7 +60,6 @@ def test_the_judge_reads_what_was_sampled(chat):
     assert usable(chat, sampled(cut[3:], False)) is None
     assert usable(chat, sampled([end], True)) is None
     assert usable(chat, sampled([], False)) is None
-    assert usable(chat, sampled([*ids, end], True), ["the good."]) is None
 
 
 def test_what_has_no_text_makes_a_reply_unusable(chat):

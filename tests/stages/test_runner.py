@@ -257,7 +257,8 @@ def test_a_stage_without_what_it_needs_is_refused(tiny):
 
 @pytest.mark.parametrize(("factor", "least", "most"), [(1.0, 0.0, 0.2), (1000.0, 0.95, 1.0)])
 def test_principles_are_drawn_by_tag_where_the_config_says_so(tiny, factor, least, most):
-    writer = sl_data._Writer(tiny(**{"sl_data.draw_by_tag": factor}).inputs(sl_data.STAGE), None)
+    inputs = tiny(**{"sl_data.draw_by_tag": factor}).inputs(sl_data.STAGE)
+    writer = sl_data._Writer(inputs, None, None)
     drafts = [
         sl_data.Draft(Prompt(f"p{i}", (user("How?"),), tags=("drugs",)), 0, "", "")
         for i in range(100)

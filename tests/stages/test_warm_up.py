@@ -20,7 +20,7 @@ ASK = (user("how"),)
 REVISED = RevisionDemonstration("r", ASK, "bad way", "what is bad ?", "the way", "so ?", "good way")
 UNTIL_FEEDBACK = ("warm_up", "sl_data", "sl_train", "feedback")
 # Of a random model's replies, few parse.
-MORE = {"sl_data.red_team_prompts": 16, "feedback.prompts": 12, "second_model.prompts": 12}
+MORE = {"sl_data.red_team_prompts": 16, "feedback.prompts": 16, "second_model.prompts": 32}
 CHOSEN = ChoiceDemonstration("c", ASK, "who is kind ?", "harm", "help", "B", "harm is not kind .")
 
 
