@@ -8,10 +8,11 @@ NOT = {
 }
 OTHERS = 2  # words in which texts may differ beside the negation that makes them contrary
 _CONTRARIES = """
-more less, most least, always never, always seldom, long short, longer shorter, long brief, every no
-all none, before after, may must, must cannot, allow forbid, allow refuse, accept refuse, keep remove
-include omit, include exclude, encourage discourage, share withhold, with without, formal informal
-early late, first last, strict lenient, better worse, high low, increase decrease, public private
+more less, most least, always never, always seldom, long short, longer shorter, long brief
+all none, every no, before after, may must, must cannot, allow forbid, allow refuse, accept refuse
+keep remove, include omit, include exclude, encourage discourage, share withhold, with without
+formal informal, early late, first last, strict lenient, better worse, high low
+increase decrease, public private
 """
 CONTRARIES = {frozenset(pair.split()) for pair in re.split("[,\n]", _CONTRARIES)}
 

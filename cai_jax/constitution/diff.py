@@ -41,7 +41,7 @@ def differences(old: Constitution, new: Constitution) -> list[Difference]:
 
 
 def as_text(found: Sequence[Difference]) -> str:
-    """The differences as lines: + added, - removed, ~ changed; words as ``word_changes`` has them."""
+    """The differences as lines: + is added, - removed, ~ changed (see ``word_changes``)."""
     lines = [] if any(difference.part != "about" for difference in found) else [ALIKE]
     part = ""
     for difference in found:

@@ -252,17 +252,14 @@ def decide(
       statements: ids, of those voted on and of others.
       least: share of every group, smoothed, that a statement is chosen with.
     """
-    decisions, nothing = {}, np.full(len(groups), np.nan)
+    nobody = np.full(len(groups), np.nan)
+    columns = dict(zip(ballot.statements, ballot.values.T, strict=True))
+    decisions = {}
     for id_ in statements:
-        voted = id_ in ballot.statements
-        column = (
-            ballot.values[:, ballot.statements.index(id_)]
-            if voted
-            else np.full(len(groups), np.nan)
-        )
-        by_group = tuple(_share(column[groups == group]) for group in range(groups.max() + 1))
-        chosen = not voted or min(share.smoothed for share in by_group) >= least
-        decisions[id_] = Decision(chosen, _share(column), by_group, least)
+        votes = columns.get(id_, nobody)
+        by_group = tuple(_share(votes[groups == group]) for group in range(groups.max() + 1))
+        chosen = id_ not in columns or min(share.smoothed for share in by_group) >= least
+        decisions[id_] = Decision(chosen, _share(votes), by_group, least)
     return decisions
 
 

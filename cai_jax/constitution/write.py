@@ -37,7 +37,7 @@ def _without(entry: dict[str, Any], field: str, default: object) -> dict[str, An
 
 
 class _Dumper(yaml.SafeDumper):
-    """Indents lists of entries, keeps words on one line, and gives long texts lines of their own."""
+    """Indents lists of entries, keeps words on one line, gives long texts lines of their own."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)
