@@ -1,6 +1,6 @@
 """What a merge did and why, in Markdown, for the people whose texts and votes went into it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,6 @@ from cai_jax.constitution.merge import (
     EXAMPLES,
     PRINCIPLES,
     Entry,
-    Joined,
-    Member,
     Merge,
     orphans,
     texts_of,
@@ -78,7 +76,7 @@ def _conflicts(found: Merge, decisions: Mapping[str, Decision]) -> Iterator[str]
         yield f"\n{number}. {conflict.why}"
         for id_, member in zip(conflict.ids, conflict.members, strict=True):
             fate = _fate(decisions[id_]) if id_ in decisions else "in"
-            yield f"    - `{id_}` ({_origin(member)}), {fate}: {_text(member.entry)}"
+            yield f"    - `{id_}` ({member.origin}), {fate}: {_text(member.entry)}"
 
 
 def _joined(found: Merge) -> Iterator[str]:
@@ -93,13 +91,15 @@ def _joined(found: Merge) -> Iterator[str]:
     )
     for entry in joined:
         kept, *others = entry.members
-        yield f"\n- `{entry.id}`, kept as {_origin(kept)} has it"
+        yield f"\n- `{entry.id}`, as {kept.origin} has it"
         for member in others:
             before, after = texts_of(kept.entry), texts_of(member.entry)
-            yield f"    - {_origin(member)}, `{member.entry.id}`"
-            for field, text in before.items():
-                same = text == after[field]
-                yield f"        - {field}: {'the same' if same else word_changes(text, after[field])}"
+            changed = {
+                f: word_changes(before[f], after[f]) for f in before if before[f] != after[f]
+            }
+            same = "" if changed else ": word for word the same"
+            yield f"    - {member.origin}, `{member.entry.id}`{same}"
+            yield from (f"        - {field}: {words}" for field, words in changed.items())
 
 
 def _renamed(found: Merge) -> Iterator[str]:
@@ -108,7 +108,7 @@ def _renamed(found: Merge) -> Iterator[str]:
         yield f"\n## Ids that several files gave to different things: {len(renamed)} renamed\n"
         yield "Each has the name of its constitution behind it.\n"
         yield from (
-            f"- `{entry.members[0].entry.id}` of {_origin(entry.members[0])} is `{entry.id}`"
+            f"- `{entry.members[0].entry.id}` of {entry.members[0].origin} is `{entry.id}`"
             for entry in renamed
         )
 
@@ -179,10 +179,9 @@ def _principles(found: Merge, result: Constitution) -> Iterator[str]:
     entries = {joined.id: joined for joined in found.entries}
     for part in PRINCIPLES:
         for principle in getattr(result, part):
-            origins = map(_origin, entries[principle.id].members)
-            authors = ", ".join(authors_of(principle))
-            origin = ", ".join(dict.fromkeys(origins))
-            yield _row(f"`{principle.id}`", authors, origin, f"{principle.weight:g}")
+            origins = dict.fromkeys(member.origin for member in entries[principle.id].members)
+            authors, weight = ", ".join(authors_of(principle)), f"{principle.weight:g}"
+            yield _row(f"`{principle.id}`", authors, ", ".join(origins), weight)
 
 
 def _fate(decision: Decision) -> str:
@@ -202,10 +201,6 @@ def _text(entry: Entry) -> str:
     """What an entry asks for, in its own words."""
     texts = texts_of(entry)
     return texts.get("prompt") or texts.get(ASKED_FOR) or texts["critique_request"]
-
-
-def _origin(member: Member) -> str:
-    return member.origin
 
 
 def _count(number: int, thing: str) -> str:

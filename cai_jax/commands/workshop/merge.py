@@ -53,7 +53,7 @@ def main(paths: list[Path]) -> None:
     sources = [Source(load_constitution(path), w) for path, w in zip(paths, weights, strict=True)]
     found = merge(sources)
     vote = _vote(found, Path(VOTES.value)) if VOTES.value else None
-    result = merged_constitution(found, out.stem, vote and vote.decisions)
+    result = merged_constitution(found, out.stem, vote.decisions if vote else None)
     write_whole(out, to_yaml(result))
     write_whole(out.with_suffix(".md"), report(found, result, vote))
     _say(found, result, vote)
