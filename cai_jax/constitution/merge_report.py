@@ -38,11 +38,10 @@ def report(found: Merge, result: Constitution, vote: Vote | None = None) -> str:
       result: the merged constitution.
       vote: what it follows from, if anything was voted on.
     """
-    decisions = vote.decisions if vote else {}
     parts = [
         f"# How {result.name} was merged\n",
         *_sources(found, result),
-        *_conflicts(found, decisions),
+        *_conflicts(found, result),
         *_joined(found),
         *_renamed(found),
         *(_votes(found, vote) if vote else ()),
@@ -64,8 +63,9 @@ def _about(c: Constitution, weight: str) -> str:
     return _row(c.name, c.version, ", ".join(c.authors), weight, str(principles), str(shots))
 
 
-def _conflicts(found: Merge, decisions: Mapping[str, Decision]) -> Iterator[str]:
-    yield f"\n## For people to decide: {len(found.conflicts)} conflicts\n"
+def _conflicts(found: Merge, result: Constitution) -> Iterator[str]:
+    left = {entry.id for part in (*PRINCIPLES, *EXAMPLES) for entry in getattr(result, part)}
+    yield f"\n## For people to decide: {_count(len(found.conflicts), 'conflict')}\n"
     yield (
         "Entries that contradict each other by their wording. None was settled here: both stay, "
         "unless votes left one out. Change or cut one of each two in the merged file."
@@ -75,8 +75,8 @@ def _conflicts(found: Merge, decisions: Mapping[str, Decision]) -> Iterator[str]
     for number, conflict in enumerate(found.conflicts, 1):
         yield f"\n{number}. {conflict.why}"
         for id_, member in zip(conflict.ids, conflict.members, strict=True):
-            fate = _fate(decisions[id_]) if id_ in decisions else "in"
-            yield f"    - `{id_}` ({member.origin}), {fate}: {_text(member.entry)}"
+            fate = "in" if id_ in left else "left out by votes"
+            yield f"    - `{id_}` of {member.origin}, {fate}: {_text(member.entry)}"
 
 
 def _joined(found: Merge) -> Iterator[str]:
@@ -144,7 +144,7 @@ def _votes(found: Merge, vote: Vote) -> Iterator[str]:
         decision = decisions[joined.id]
         yield _row(
             f"`{joined.id}`: {_text(joined.entry)}",
-            _fate(decision),
+            "in" if decision.chosen else "out",
             _share(decision.everyone),
             *map(_share, decision.groups),
             f"{decision.agreement:.2f}",
@@ -152,8 +152,8 @@ def _votes(found: Merge, vote: Vote) -> Iterator[str]:
         )
     lost = orphans(found, {id_ for id_, decision in decisions.items() if not decision.chosen})
     if lost:
-        yield "\nFew-shots that ask what only principles that are out ask are left out too: "
-        yield ", ".join(f"`{joined.id}`" for joined in lost) + "."
+        ids = ", ".join(f"`{joined.id}`" for joined in lost)
+        yield f"\nFew-shots that ask what only principles that are out ask are left out too: {ids}."
 
 
 def _why(decision: Decision, names: str) -> str:
@@ -184,10 +184,6 @@ def _principles(found: Merge, result: Constitution) -> Iterator[str]:
             yield _row(f"`{principle.id}`", authors, ", ".join(origins), weight)
 
 
-def _fate(decision: Decision) -> str:
-    return "in" if decision.chosen else "out"
-
-
 def _share(share: Share) -> str:
     if not share.votes:
         return "no votes"
@@ -200,7 +196,9 @@ def _share(share: Share) -> str:
 def _text(entry: Entry) -> str:
     """What an entry asks for, in its own words."""
     texts = texts_of(entry)
-    return texts.get("prompt") or texts.get(ASKED_FOR) or texts["critique_request"]
+    if "prompt" in texts:
+        return texts["prompt"]
+    return texts.get(ASKED_FOR) or f"{texts['critique_request']} {texts['revision_request']}"
 
 
 def _count(number: int, thing: str) -> str:
