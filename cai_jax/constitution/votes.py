@@ -20,6 +20,7 @@ from scipy.stats import binomtest
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.naive_bayes import MultinomialNB
+from threadpoolctl import threadpool_limits
 
 from cai_jax.constitution.schema import ConstitutionError
 from cai_jax.constitution.similarity import plain
@@ -200,7 +201,8 @@ def opinion_groups(values: np.ndarray) -> np.ndarray:
       values: see ``Ballot``.
     """
     most = max(1, min(MOST_GROUPS, len(values) // LEAST_PEOPLE))
-    best = min((_grouped(values, k) for k in range(1, most + 1)), key=lambda g: _bic(values, g))
+    with threadpool_limits(1):  # so few numbers are slower, and no surer, on many threads
+        best = min((_grouped(values, k) for k in range(1, most + 1)), key=lambda g: _bic(values, g))
     firsts = np.unique(best, return_index=True)[1]
     order = np.lexsort((firsts, -np.bincount(best)))
     return np.argsort(order)[best]
