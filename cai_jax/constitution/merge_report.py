@@ -22,21 +22,21 @@ GROUP_NAMES = "ABCDEF"
 
 
 @dataclass(frozen=True)
-class Vote:
-    """What came of the votes: who is in which group, and what was decided."""
+class Poll:
+    """Votes, who is in which group, and what was decided."""
 
     ballot: Ballot
     groups: np.ndarray  # of the participants
     decisions: Mapping[str, Decision]
 
 
-def report(found: Merge, result: Constitution, vote: Vote | None = None) -> str:
+def report(found: Merge, result: Constitution, poll: Poll | None = None) -> str:
     """The report of a merge.
 
     Args:
       found: what was joined, and what is in conflict.
       result: the merged constitution.
-      vote: what it follows from, if anything was voted on.
+      poll: what it follows from, if anything was voted on.
     """
     parts = [
         f"# How {result.name} was merged\n",
@@ -44,7 +44,7 @@ def report(found: Merge, result: Constitution, vote: Vote | None = None) -> str:
         *_conflicts(found, result),
         *_joined(found),
         *_renamed(found),
-        *(_votes(found, vote) if vote else ()),
+        *(_votes(found, poll) if poll else ()),
         *_principles(found, result),
     ]
     return "\n".join(parts) + "\n"
@@ -113,9 +113,9 @@ def _renamed(found: Merge) -> Iterator[str]:
         )
 
 
-def _votes(found: Merge, vote: Vote) -> Iterator[str]:
-    ballot, decisions = vote.ballot, vote.decisions
-    sizes = np.bincount(vote.groups)
+def _votes(found: Merge, poll: Poll) -> Iterator[str]:
+    ballot, decisions = poll.ballot, poll.decisions
+    sizes = np.bincount(poll.groups)
     cast = int(np.sum(~np.isnan(ballot.values)))
     names = GROUP_NAMES[: len(sizes)]
     least = next(iter(decisions.values())).least

@@ -200,19 +200,21 @@ def opinion_groups(values: np.ndarray) -> np.ndarray:
     Args:
       values: see ``Ballot``.
     """
-    most = max(1, min(MOST_GROUPS, len(values) // LEAST_PEOPLE))
+    imputed = np.nan_to_num(values - np.nanmean(values, axis=0))
+    different = len(np.unique(imputed, axis=0))
+    most = max(1, min(MOST_GROUPS, len(values) // LEAST_PEOPLE, different))
     with threadpool_limits(1):  # so few numbers are slower, and no surer, on many threads
-        best = min((_grouped(values, k) for k in range(1, most + 1)), key=lambda g: _bic(values, g))
+        tried = [_grouped(values, imputed, k) for k in range(1, most + 1)]
+    best = min(tried, key=lambda groups: _bic(values, groups))
     firsts = np.unique(best, return_index=True)[1]
     order = np.lexsort((firsts, -np.bincount(best)))
     return np.argsort(order)[best]
 
 
-def _grouped(values: np.ndarray, k: int) -> np.ndarray:
+def _grouped(values: np.ndarray, imputed: np.ndarray, k: int) -> np.ndarray:
     """People in at most k groups."""
     if k == 1:
         return np.zeros(len(values), int)
-    imputed = np.nan_to_num(values - np.nanmean(values, axis=0))
     reduced = PCA(min(k, *values.shape), random_state=0).fit_transform(imputed)
     groups = KMeans(k, n_init=10, random_state=0).fit_predict(reduced)
     votes = np.nan_to_num(np.hstack([values, 1 - values]))  # for it and against it, half of a pass

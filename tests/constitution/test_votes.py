@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
@@ -69,6 +69,7 @@ def test_few_people_are_one_group():
         assert not opinion_groups(np.eye(people, 12)).any()
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 99), st.integers(1, 30), st.integers(1, 6))
 def test_any_votes_have_groups(seed, people, columns):
     rng = np.random.default_rng(seed)

@@ -24,7 +24,7 @@ from cai_jax.constitution.merge import (
     merged_constitution,
     statements,
 )
-from cai_jax.constitution.merge_report import Vote, report
+from cai_jax.constitution.merge_report import Poll, report
 from cai_jax.constitution.schema import Constitution, load_constitution
 from cai_jax.constitution.votes import LEAST, count_votes, decide, opinion_groups, read_votes
 from cai_jax.constitution.write import to_yaml
@@ -52,11 +52,11 @@ def main(paths: list[Path]) -> None:
         weights = _weights(len(paths))
     sources = [Source(load_constitution(path), w) for path, w in zip(paths, weights, strict=True)]
     found = merge(sources)
-    vote = _vote(found, Path(VOTES.value)) if VOTES.value else None
-    result = merged_constitution(found, out.stem, vote.decisions if vote else None)
+    poll = _poll(found, Path(VOTES.value)) if VOTES.value else None
+    result = merged_constitution(found, out.stem, poll.decisions if poll else None)
     write_whole(out, to_yaml(result))
-    write_whole(out.with_suffix(".md"), report(found, result, vote))
-    _say(found, result, vote)
+    write_whole(out.with_suffix(".md"), report(found, result, poll))
+    _say(found, result, poll)
 
 
 def _weights(count: int) -> list[float]:
@@ -75,22 +75,22 @@ def _weights(count: int) -> list[float]:
     return weights
 
 
-def _vote(found: Merge, path: Path) -> Vote:
+def _poll(found: Merge, path: Path) -> Poll:
     ballot = count_votes(read_votes(path), statements(found))
     groups = opinion_groups(ballot.values)
     ids = [joined.id for joined in found.of(*PRINCIPLES)]
-    return Vote(ballot, groups, decide(ballot, groups, ids, AGREEMENT.value))
+    return Poll(ballot, groups, decide(ballot, groups, ids, AGREEMENT.value))
 
 
-def _say(found: Merge, result: Constitution, vote: Vote | None) -> None:
+def _say(found: Merge, result: Constitution, poll: Poll | None) -> None:
     joined = sum(len(entry.members) > 1 for entry in found.entries)
     out = Path(OUT.value)
     kept = sum(len(getattr(result, part)) for part in PRINCIPLES)
     print(f"{out}: {kept} principles, {joined} of the entries joined of near-duplicates")
-    if vote:
-        number = int(vote.groups.max()) + 1
-        left = sum(not decision.chosen for decision in vote.decisions.values())
-        print(f"votes: {len(vote.groups)} participants in {number} groups; {left} principles out")
+    if poll:
+        number = int(poll.groups.max()) + 1
+        left = sum(not decision.chosen for decision in poll.decisions.values())
+        print(f"votes: {len(poll.groups)} participants in {number} groups; {left} principles out")
     for conflict in found.conflicts:
         print(f"conflict, for people to decide: {' and '.join(conflict.ids)}: {conflict.why}")
     print(f"{out.with_suffix('.md')}: the report")
