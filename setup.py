@@ -39,7 +39,8 @@ setup(
         "matplotlib>=3.9",  # figures of the report
         "rensa>=0.5",  # MinHash, for near-duplicates across the split
         "scipy>=1.13",  # intervals
-        "scikit-learn>=1.5",  # what words and lengths alone tell of labelled pairs
+        "scikit-learn>=1.5",  # what words and lengths alone tell of labelled pairs; opinion groups
+        "threadpoolctl>=3.1",  # scikit-learn's own: how many threads it takes
         "tqdm>=4.66",  # progress bars
     ],
     extras_require={

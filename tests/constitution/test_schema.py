@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 from minimal_constitution import MINIMAL
 
-from cai_jax.constitution.schema import ConstitutionError, load_constitution
+from cai_jax.constitution.schema import ConstitutionError, authors_of, load_constitution
 from cai_jax.data.jsonl import jsonl_rows
 from cai_jax.data.overlap import FEW_SHOTS, Turn, overlap_of
 from cai_jax.data.readers import read_prompt
@@ -141,6 +141,8 @@ def test_hash_covers_texts_and_not_comments(tmp_path):
         ("answer: A", "answer: C", ["line 20", "answer", "A or B"]),
         ("question: Which is kinder?", "question: ''", ["line 15", "question", "empty"]),
         ("authors: [us]", "authors: [us", ["not valid YAML", "line"]),
+        ("author: us", "author: []", ["line 7", "critique_revision[0].author", "at least one"]),
+        ("author: us", "author: {a: b}", ["line 7", "must be a text"]),
         ("name: tiny", "- tiny", ["not valid YAML"]),
         *(
             (
@@ -177,6 +179,19 @@ def test_a_weight_is_one_unless_it_is_given(tmp_path):
     assert (found.critique_revision[0].weight, found.feedback[0].weight) == (1.0, 2.5)
     path.write_text(MINIMAL, encoding="utf-8")
     assert load_constitution(path).content_hash() != found.content_hash()  # draws differ
+
+
+def test_a_principle_may_have_several_authors(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(MINIMAL, encoding="utf-8")
+    one = load_constitution(path)
+    path.write_text(MINIMAL.replace("author: us", "author: [us]"), encoding="utf-8")
+    assert load_constitution(path).content_hash() == one.content_hash()
+    path.write_text(MINIMAL.replace("author: us", "author: [us, them]", 1), encoding="utf-8")
+    two = load_constitution(path)
+    assert authors_of(two.critique_revision[0]) == ("us", "them")
+    assert authors_of(two.feedback[0]) == ("us",)
+    assert two.content_hash() != one.content_hash()
 
 
 def test_missing_empty_and_binary_files(tmp_path):
