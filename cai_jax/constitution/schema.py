@@ -123,8 +123,8 @@ class Located:
     Attributes:
       path: of the file.
       constitution: that it holds.
-      lines: of each field that it names, from 1, by the entry's id and the field's name. Fields of
-        the file itself, such as authors, have ``""`` for an id.
+      lines: where the value of each field begins, from 1, by the entry's id and the field's name.
+        Fields of the file itself, such as authors, have ``""`` for an id.
     """
 
     path: Path
