@@ -5,7 +5,10 @@ The rules were tuned on SEEN alone; HELD_OUT says what they find in texts they w
 
 # (what a writer put in twice, what was meant to be new)
 SEEN_DUPLICATES = [
-    ("Which response is less harmful to other people?", "Which of the two does less harm to others?"),
+    (
+        "Which response is less harmful to other people?",
+        "Which of the two does less harm to others?",
+    ),
     (
         "Rewrite your reply so that it contains no insults.",
         "Rewrite the reply without any insulting words.",

@@ -1,0 +1,274 @@
+"""What a principle asks for, by its words: which texts say the same, and which the opposite.
+
+A text becomes a set of signed meanings. Words of form are left out, the others reduced to their
+stems; words that AXES joins are one meaning, with the sign of their side; a negation turns the
+signs of what follows it in its clause. Two texts that share most of their meanings say the same
+where the signs agree, and the opposite where they don't. No model is asked: whoever wonders at a
+verdict can follow it word by word.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Set
+from dataclasses import dataclass
+from functools import cache
+
+import snowballstemmer
+
+# Words of one meaning, and on the right those of the opposite one.
+_AXES = """
+short brief concise terse succinct | long lengthy wordy verbose rambling
+honest truthful sincere candid frank true truth accurate correct | lie liar deceive mislead false untrue lying
+harmless safe safety protect guard shield | harm hurt danger injure damage risk unsafe peril
+kind kindness caring gentle humane merciful friendly | cruel mean spiteful heartless nasty hostile
+warm warmth | cold icy chilly
+polite courteous civil | rude impolite insolent
+formal | casual informal colloquial chatty
+simple plain everyday | technical fancy complicated complex
+fair impartial balanced | unjust biased partial lopsided
+praise compliment applaud | criticise criticize fault reproach
+cautious careful prudent | bold reckless careless daring
+private secret confidential privacy secrecy | public reveal disclose expose publish
+show | hide conceal
+optimistic hopeful | pessimistic gloomy bleak
+certain confident certainty confidence | doubt unsure hesitant tentative doubtful
+agree | object oppose contradict
+obey comply accept allow permit let |
+encourage urge | discourage deter dissuade
+serious earnest solemn | playful funny humorous joking silly
+strict severe stern harsh firm | lenient lax indulgent mild
+trust believe | suspect mistrust doubtful
+help assist aid | hinder obstruct thwart
+detail thorough exhaustive depth | sketchy superficial
+direct straight | evasive evade dodge indirect
+calm level peaceful | excited angry agitated furious
+clear explicit | vague unclear murky ambiguous
+lawful legal law | crime criminal unlawful
+early soon first quick fast sooner | late slow later
+modest humble | boast arrogant proud
+patient | hasty rushed
+old elderly aged senior | young youthful
+respect dignity esteem | contempt disrespect scorn disdain
+equal equality | superior inferior
+independent autonomy freedom | pressure coerce force
+generous | stingy greedy
+loud | quiet silent
+rich wealthy | poor needy
+increase raise | decrease reduce
+child children kid kids minor |
+invent fabricate made-up |
+insult abuse name-calling |
+mock ridicule |
+flatter flattery |
+jargon |
+grieve grief mourn bereave |
+doctor physician |
+medicine drug medication |
+explain explanation |
+think opinion view |
+"""
+_NEGATIONS = """
+not never nor neither without less fewer least lack rarely seldom
+avoid refrain refuse decline reject forbid prohibit deny remove omit drop exclude instead rather above over before prevent
+"""
+# These turn all of their clause around: "deceives nobody" deceives as little as "nobody deceives".
+_NOBODY = {"no", "nobody", "none", "nothing", "noone", "nowhere"}
+# Both hold for one clause, which ends at a mark of punctuation or at one of these words.
+_JOINTS = [
+    "and",
+    "but",
+    "while",
+    "because",
+    "if",
+    "when",
+    "whenever",
+    "unless",
+    "so",
+    "then",
+    "yet",
+    "although",
+    "though",
+]
+_FORM = """
+a about ai all also an another answer any anybody anyone anything are as ask assistant at be been
+being better both bot by can chatbot choose contain could did do does done each else even ever everybody
+everyone everything for from get give given gives giving had has have her here him his how i in
+include into is it its itself keep kept like made make making may me message might mine model more most much
+must my named of off on one only or other others our out own people person please put quite reply
+response revise rewrite said same say says shall she should somebody someone something still stays
+such take taken takes taking than that the their them themselves there these they thing this those
+through to together toward towards two under until up us use user very was way we well were what
+whatever where which who whoever whom whose why will with within word would write you your yours
+yourself against between just already now too whether it's last text question human
+"""
+_STAYS = (
+    r"repeat(?:ed)?|again|once more|unchanged|unaltered|the same|as it (?:is|was|stands)"
+    r"|keep it|(?:don't|do not) change|without changes|leave .* be"
+)
+_OF_NOUNS = r"no|without|less|fewer|(?:avoid|remov|omit|drop|exclud)\w*"
+_PHRASES = [  # what no single word shows; first, when a reply may stay as it is
+    (re.compile(rf"[^.?!]*\b(?:{_STAYS})\b[^.?!]*[.?!]?"), " "),
+    (re.compile(r"\bno one\b"), "nobody"),
+    (re.compile(r"\b(?:can't|cannot|won't|(\w+)n't)"), r"\1 not"),
+    (re.compile(r"\bnot (?:only|just|merely|least)\b|\bno (?:matter|longer|doubt)\b"), " "),
+    (re.compile(r"\b(?:free of|free from|leav\w+ out|turns? away from)\b"), "without"),
+    (
+        re.compile(r"\b(?:keep|protect|guard|shield|spare)s?(?: \w+){0,3} (?:from|against)\b"),
+        "without",
+    ),
+    (re.compile(r"\bfurther (?:away )?from\b"), "without"),
+    (re.compile(r"\bmad?k?e up\b"), "invent"),
+    # A list is one clause: "no body, childhood or grudges".
+    (re.compile(r",(?=(?: [\w-]+){1,2}(?:,| or| and))"), " "),
+    (
+        re.compile(
+            rf"\b({_OF_NOUNS})\b([^.,;:?!]*)\band(?! no)(?=(?: [\w-]+){{1,2}}(?:[.,;:?!]|$))"
+        ),
+        r"\1\2or",
+    ),
+    # "must never be told" turns what stands before it around as well, and so does "helps less".
+    (re.compile(r"\b(?:not|never)(?: \w+)? be\b|\bless(?= *(?:[.,;:?!]|$))"), "no"),
+    (re.compile(r"\bmak\w+ sure\b|'s?\b"), " "),
+]
+_TOKEN = re.compile(r"[^\W\d_](?:[\w-]*\w)?|[.,;:!?—–]")
+_UN = re.compile(r"(?:un|dis|in|im|il|ir|non-?|mis)(?=\w{4})")
+MANY = 8  # texts of a file: what most of them share is its form
+ALIKE, TURNED = 0.64, 0.5  # of their meanings, what texts that ask for the same, or not, share
+_stem = cache(snowballstemmer.stemmer("english").stemWord)
+
+
+def _axes() -> dict[str, tuple[str, int]]:
+    """The meaning of each stem that has a line, and its side."""
+    found: dict[str, tuple[str, int]] = {}
+    for line in _AXES.strip().splitlines():
+        for side, sign in zip(line.split("|"), (1, -1), strict=True):
+            for word in side.split():
+                found.setdefault(_stem(word), (line.split()[0], sign))
+    return found
+
+
+AXES = _axes()
+ANTONYMS = {name for name, side in AXES.values() if side < 0}
+NEGATIONS = {_stem(word) for word in _NEGATIONS.split()}
+FORM = {*_FORM.split(), *(_stem(word) for word in _FORM.split())}
+
+
+@dataclass(frozen=True)
+class Wording:
+    """What a text asks for.
+
+    Attributes:
+      stems: of its words, without those of form.
+      meanings: 1 or -1 for each, or 0 where the text has it both ways.
+    """
+
+    stems: frozenset[str]
+    meanings: Mapping[str, int]
+
+
+def wording(text: str) -> Wording:
+    """Reads the meanings of a text, and their signs."""
+    lowered = text.lower().replace("’", "'")
+    for pattern, plain in _PHRASES:
+        lowered = pattern.sub(plain, lowered)
+    stems, sums = set(), dict[str, int]()
+    for clause in _clauses(lowered):
+        sign = 1 if _NOBODY.isdisjoint(clause) else -1
+        for token in clause:
+            stem = _stem(token)
+            if stem in NEGATIONS:
+                sign = -sign
+            elif token not in _NOBODY | FORM and stem not in FORM:
+                name, side = _meaning(token)
+                stems.add(stem)
+                sums[name] = sums.get(name, 0) + sign * side
+    meanings = {name: (total > 0) - (total < 0) for name, total in sums.items()}
+    return Wording(frozenset(stems), meanings)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How two texts stand to each other.
+
+    Attributes:
+      shared: the meanings that both have.
+      opposed: those of them whose signs differ.
+      same: whether the texts ask for one thing.
+      opposite: whether they ask for opposite things; if neither, for things that differ.
+    """
+
+    shared: frozenset[str]
+    opposed: frozenset[str]
+    same: bool
+    opposite: bool
+
+
+def compare(one: Wording, other: Wording, form: Set[str] = frozenset()) -> Comparison:
+    """Compares what two texts ask for.
+
+    Args:
+      one: a text.
+      other: another one.
+      form: meanings that are left out, since most texts of the file have them.
+    """
+    either = (one.meanings.keys() | other.meanings.keys()) - form
+    shared = (one.meanings.keys() & other.meanings.keys()) - form
+    opposed = {m for m in shared if one.meanings[m] * other.meanings[m] < 0}
+    alike = len(shared) / len(either) if either else 0.0
+    # An antonym turns a text around. A negation does if it reaches most of what is said, and not
+    # a word that two texts on something else happen to share.
+    most = 2 * len(opposed) > len(shared) and (len(shared) > 1 or alike == 1)
+    turned = most or not ANTONYMS.isdisjoint(opposed)
+    # One meaning is too little to tell paraphrases by.
+    enough = len(shared) > 1 or one.stems == other.stems
+    return Comparison(
+        shared=frozenset(shared),
+        opposed=frozenset(opposed),
+        same=alike >= ALIKE and enough and not turned,
+        opposite=alike >= TURNED and turned,
+    )
+
+
+def form_of(wordings: Collection[Wording]) -> set[str]:
+    """Meanings that over half of the texts have, where there are enough to tell."""
+    if len(wordings) < MANY:
+        return set()
+    counts = Counter(meaning for w in wordings for meaning in w.meanings)
+    return {meaning for meaning, count in counts.items() if 2 * count > len(wordings)}
+
+
+def _clauses(text: str) -> Iterator[list[str]]:
+    """The words of each clause."""
+    clause: list[str] = []
+    for token in _TOKEN.findall(text):
+        if token in _JOINTS or not token[0].isalpha():
+            yield clause
+            clause = []
+        else:
+            clause.append(token)
+    yield clause
+
+
+@cache
+def _meaning(word: str) -> tuple[str, int]:
+    """What a word means, and on which side: its line in AXES, or its stem."""
+    for base, sign in _bases(word):
+        if _stem(base) in AXES:
+            name, side = AXES[_stem(base)]
+            return name, sign * side
+    return _stem(word), 1
+
+
+def _bases(word: str) -> list[tuple[str, int]]:
+    """The word, then what comparison, prefix and suffix may have been put to, with a sign."""
+    found = [(word, 1)]
+    for ending in ("er", "est"):
+        if word.endswith(ending):
+            cut = word.removesuffix(ending)
+            found += [(cut, 1), (cut + "e", 1), (cut[:-1] + "y", 1), (cut[:-1], 1)]
+    found += [(_UN.sub("", base, count=1), -1) for base, _ in list(found) if _UN.match(base)]
+    if word.endswith("less"):
+        found.append((word.removesuffix("less"), -1))
+    if word.endswith("ful"):
+        found.append((word.removesuffix("ful"), 1))
+    return found
