@@ -19,11 +19,12 @@ import yaml
 class CritiquePrinciple:
     """A principle of the supervised stage: a request for a critique, and one for a revision.
 
-    ``weight`` says how often it is drawn, beside the others.
+    ``weight`` says how often it is drawn, beside the others. ``author`` is a text, and the list of
+    them where there are several (see ``authors_of``).
     """
 
     id: str
-    author: str
+    author: str | tuple[str, ...]
     tags: tuple[str, ...]
     critique_request: str
     revision_request: str
@@ -36,16 +37,22 @@ class FeedbackPrinciple:
 
     ``question`` asks which of two responses is better. ``principle`` and ``opposite`` are system
     prompts for an assistant that follows the principle and for one that violates it. ``weight``
-    says how often it is drawn, beside the others.
+    says how often it is drawn, beside the others; ``author`` as above.
     """
 
     id: str
-    author: str
+    author: str | tuple[str, ...]
     tags: tuple[str, ...]
     question: str
     principle: str
     opposite: str
     weight: float = 1.0
+
+
+def authors_of(principle: CritiquePrinciple | FeedbackPrinciple) -> tuple[str, ...]:
+    """Whoever wrote a principle: one author, or several."""
+    author = principle.author
+    return (author,) if isinstance(author, str) else author
 
 
 @dataclass(frozen=True)
@@ -218,7 +225,7 @@ class _Reader:
         names = {f.name for f in fields(kind)} - without
         found = self.mapping(node, where, names - {"weight"}, names & {"weight"})
         readers: dict[str, Callable[[yaml.Node, str], Any]]
-        readers = {"tags": self.texts, "weight": self.weight}
+        readers = {"tags": self.texts, "weight": self.weight, "author": self.author}
         values: dict[str, Any] = {
             name: readers.get(name, self.text)(value, f"{where}.{name}")
             for name, value in found.items()
@@ -265,6 +272,13 @@ class _Reader:
         if not isinstance(node, yaml.SequenceNode) or not node.value:
             self.fail(node, where, "must be a list with at least one text")
         return tuple(self.text(item, f"{where}[{i}]") for i, item in enumerate(node.value))
+
+    def author(self, node: yaml.Node, where: str) -> str | tuple[str, ...]:
+        """One alone is a text however it is written, so that the hash is the same."""
+        if not isinstance(node, yaml.SequenceNode):
+            return self.text(node, where)
+        found = self.texts(node, where)
+        return found if len(found) > 1 else found[0]
 
     def weight(self, node: yaml.Node, where: str) -> float:
         low, high = WEIGHTS
