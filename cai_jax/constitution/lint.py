@@ -21,6 +21,7 @@ from cai_jax.constitution.schema import (
     CritiquePrinciple,
     FeedbackPrinciple,
     Located,
+    authors_of,
     locate_constitution,
 )
 from cai_jax.constitution.wording import Comparison, compare, form_of, wording
@@ -188,9 +189,12 @@ def _across(
 
 def _beside(located: Located, pair: Pair, verdict: str, remedy: str) -> tuple[int, str]:
     """A finding on two entries, at the line of the one that stands further down."""
-    places = [(located.lines[pair[n].id, pair[n + 1]], pair[n].id, pair[n + 1]) for n in (0, 2)]
-    (line, id_, field), (last, last_id, last_field) = sorted(places)
-    return last, f"{last_id}.{last_field} {verdict} {id_}.{field}, line {line}; keep one, {remedy}"
+    one, field, other, other_field = pair
+    (line, above), (last, below) = sorted(
+        (located.lines[entry.id, name], f"{entry.id}.{name}")
+        for entry, name in ((one, field), (other, other_field))
+    )
+    return last, f"{below} {verdict} {above}, line {line}; keep one, {remedy}"
 
 
 # Principles by themselves -------------------------------------------------------------------------
@@ -234,20 +238,15 @@ _HARM = re.compile(
 
 def tone_without_harm(located: Located) -> Found:
     """Principles on tone under which warm help with a crime would win."""
-    c = located.constitution
-    for principles, texts in (
-        (c.critique_revision, ("revision_request",)),
-        (c.feedback, ("question", "principle")),
-    ):
-        for p in principles:
-            for field in texts if "tone" in p.tags else ():
-                if not _HARM.search(getattr(p, field)):
-                    yield (
-                        located.lines[p.id, field],
-                        f"{p.id}.{field} is on tone and says nothing of harm, so that a friendly"
-                        " reply which does harm wins; add a clause such as 'and helps with no"
-                        " harm', or drop the tag",
-                    )
+    for p in _principles(located):
+        for field in ("revision_request", "question", "principle") if "tone" in p.tags else ():
+            if not _HARM.search(getattr(p, field, "harm")):
+                yield (
+                    located.lines[p.id, field],
+                    f"{p.id}.{field} is on tone and says nothing of harm, so that a friendly reply"
+                    " which does harm wins; add a clause such as 'and helps with no harm', or drop"
+                    " the tag",
+                )
 
 
 _WORDINGS = (
@@ -260,8 +259,8 @@ _WORDINGS = (
     (
         "",
         re.compile(
-            r"\b(?:not|never|cannot|\w+n[’']t)(?: \w+)? (?:not|never|without|fail|avoid|lack|refrain"
-            r"|un(?:kind|fair|safe|true|clear|helpful|friendly|reasonable|like\w+|ethical|lawful)"
+            r"\b(?:not|never|cannot|\w+n[’']t)(?: \w+)? (?:not|never|without|fail|avoid|lack"
+            r"|refrain|un(?:kind|fair|safe|true|clear|helpful|friendly|reasonable|like\w+|ethical|lawful)"
             r"|dis(?:honest|respect|agree)\w*|im(?:polite|moral|proper)|in(?:accurate|correct|just"
             r"|sensitive|appropriate)|il(?:legal|logical)|ir(?:relevant|responsible)"
             r"|harmless|careless|useless)\w*",
@@ -274,7 +273,7 @@ _WORDINGS = (
         "",
         re.compile(
             r"\b(?:obvious(?:ly)?|of course|everyone knows|as we all know|needless to say"
-            r"|undoubtedly|unquestionably|surely|certainly|any (?:sane|decent|reasonable|normal) \w+"
+            r"|undoubtedly|unquestionably|surely|certainly|any (?:sane|decent|normal) \w+"
             r"|don[’']t you (?:agree|think)|wouldn[’']t you (?:say|agree)|isn[’']t it"
             r"|disgusting|idiotic|stupid|ridiculous|outrageous|so-called|common sense)\b",
             re.IGNORECASE,
@@ -306,8 +305,7 @@ _ASKING = ("critique_request", "revision_request", "question", "principle")
 
 def leading_or_ambiguous(located: Located) -> Found:
     """Texts that put the answer into the model's mouth, or that can be read in two ways."""
-    c = located.constitution
-    for p in (*c.critique_revision, *c.feedback):
+    for p in _principles(located):
         for field in _ASKING:
             for only, pattern, problem, remedy in _WORDINGS:
                 match = pattern.search(getattr(p, field, "")) if only in ("", field) else None
@@ -336,7 +334,7 @@ def directions(located: Located) -> Found:
             yield (
                 located.lines[p.id, "question"],
                 f"{p.id}.question asks for what its opposite does"
-                f" ({', '.join(sorted(wanted.opposed))}), not its principle; turn one of them around",
+                f" ({', '.join(sorted(wanted.opposed))}), not its principle; turn one around",
             )
 
 
@@ -365,12 +363,11 @@ def contrasts(located: Located) -> Found:
 
 def authors(located: Located) -> Found:
     """Principles by someone whom the head of the file does not name."""
-    c = located.constitution
-    for p in (*c.critique_revision, *c.feedback):
-        if p.author not in c.authors:
+    for p in _principles(located):
+        for author in set(authors_of(p)) - {*located.constitution.authors}:
             yield (
                 located.lines[p.id, "author"],
-                f"{p.author!r} is not among the authors, line {located.lines['', 'authors']};"
+                f"{author!r} is not among the authors, line {located.lines['', 'authors']};"
                 " add the name there, or spell it as there",
             )
 
@@ -421,10 +418,15 @@ RULES: dict[str, Callable[[Located], Found]] = {
 }
 
 
-def _entries(located: Located) -> tuple[Entry, ...]:
+def _principles(located: Located) -> list[CritiquePrinciple | FeedbackPrinciple]:
     c = located.constitution
-    principles = (*c.critique_revision, *c.feedback)
-    return (*principles, *c.critique_examples, *c.choice_examples, *c.thought_examples)
+    return [*c.critique_revision, *c.feedback]
+
+
+def _entries(located: Located) -> list[Entry]:
+    c = located.constitution
+    examples = (*c.critique_examples, *c.choice_examples, *c.thought_examples)
+    return [*_principles(located), *examples]
 
 
 # What comments allow ------------------------------------------------------------------------------

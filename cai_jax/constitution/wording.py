@@ -18,7 +18,7 @@ import snowballstemmer
 # Words of one meaning, and on the right those of the opposite one.
 _AXES = """
 short brief concise terse succinct | long lengthy wordy verbose rambling
-honest truthful sincere candid frank true truth accurate correct | lie liar deceive mislead false untrue lying
+honest truthful sincere candid frank true truth accurate correct | lie lying deceive mislead false
 harmless safe safety protect guard shield | harm hurt danger injure damage risk unsafe peril
 kind kindness caring gentle humane merciful friendly | cruel mean spiteful heartless nasty hostile
 warm warmth | cold icy chilly
@@ -29,13 +29,29 @@ fair impartial balanced | unjust biased partial lopsided
 praise compliment applaud | criticise criticize fault reproach
 cautious careful prudent | bold reckless careless daring
 private secret confidential privacy secrecy | public reveal disclose expose publish
-show | hide conceal
+show share | hide conceal
 optimistic hopeful | pessimistic gloomy bleak
 certain confident certainty confidence | doubt unsure hesitant tentative doubtful
 agree | object oppose contradict
 obey comply accept allow permit let |
 encourage urge | discourage deter dissuade
 serious earnest solemn | playful funny humorous joking silly
+maximise maximize | minimise minimize
+expand lengthen | shorten condense
+specific concrete | general abstract
+neutral objective | partisan opinionated subjective
+optional voluntary | mandatory compulsory
+remember | forget
+retain store | delete discard erase
+hard difficult | easy effortless
+large big | small little tiny
+strong | weak
+strengthen tighten | weaken loosen
+defend | attack
+love | hate
+modern progressive | traditional conservative
+religious | secular
+beginner novice layperson | expert specialist
 strict severe stern harsh firm | lenient lax indulgent mild
 trust believe | suspect mistrust doubtful
 help assist aid | hinder obstruct thwart
@@ -65,70 +81,60 @@ grieve grief mourn bereave |
 doctor physician |
 medicine drug medication |
 explain explanation |
+decide decision choice |
+treat treatment |
+weigh weight |
+thief thieves theft steal |
 think opinion view |
 """
 _NEGATIONS = """
 not never nor neither without less fewer least lack rarely seldom
-avoid refrain refuse decline reject forbid prohibit deny remove omit drop exclude instead rather above over before prevent
+avoid refrain refuse decline reject forbid prohibit deny remove omit drop exclude prevent
+instead rather above over before
 """
 # These turn all of their clause around: "deceives nobody" deceives as little as "nobody deceives".
 _NOBODY = {"no", "nobody", "none", "nothing", "noone", "nowhere"}
 # Both hold for one clause, which ends at a mark of punctuation or at one of these words.
-_JOINTS = [
-    "and",
-    "but",
-    "while",
-    "because",
-    "if",
-    "when",
-    "whenever",
-    "unless",
-    "so",
-    "then",
-    "yet",
-    "although",
-    "though",
-]
+_JOINTS = """
+and but while because if when whenever unless so then yet although though
+"""
 _FORM = """
-a about ai all also an another answer any anybody anyone anything are as ask assistant at be been
-being better both bot by can chatbot choose contain could did do does done each else even ever everybody
-everyone everything for from get give given gives giving had has have her here him his how i in
-include into is it its itself keep kept like made make making may me message might mine model more most much
-must my named of off on one only or other others our out own people person please put quite reply
-response revise rewrite said same say says shall she should somebody someone something still stays
-such take taken takes taking than that the their them themselves there these they thing this those
-through to together toward towards two under until up us use user very was way we well were what
-whatever where which who whoever whom whose why will with within word would write you your yours
-yourself against between just already now too whether it's last text question human
+a about against ai all already also an another answer any anybody anyone anything are as ask
+assistant at be been being better between bot both by can chatbot choose contain could did do does
+done each else even ever everybody everyone everything for from get give given gives giving had
+has have her here him his how human i in include into is it it's its itself just keep kept last
+like made make making may me message might mine model more most much must my named now of off on
+one only or other others our out own people person please put question quite reply response revise
+rewrite said same say says shall she should somebody someone something stays still such take taken
+takes taking text than that the their them themselves there these they thing this those through to
+together too toward towards two under until up us use user very was way we well were what whatever
+where whether which who whoever whom whose why will with within word would write you your yours
+yourself
 """
 _STAYS = (
     r"repeat(?:ed)?|again|once more|unchanged|unaltered|the same|as it (?:is|was|stands)"
     r"|keep it|(?:don't|do not) change|without changes|leave .* be"
 )
 _OF_NOUNS = r"no|without|less|fewer|(?:avoid|remov|omit|drop|exclud)\w*"
-_PHRASES = [  # what no single word shows; first, when a reply may stay as it is
+_KEEPS = r"keep|protect|guard|shield|spare"
+_TAIL = r"(?=(?: [\w-]+){1,2}(?:[.,;:?!]|$))"  # one or two words, and the clause is over
+_PHRASES = [  # what no single word shows
+    # Where a revision request says when a reply may stay as it is, it asks for nothing.
     (re.compile(rf"[^.?!]*\b(?:{_STAYS})\b[^.?!]*[.?!]?"), " "),
     (re.compile(r"\bno one\b"), "nobody"),
     (re.compile(r"\b(?:can't|cannot|won't|(\w+)n't)"), r"\1 not"),
     (re.compile(r"\bnot (?:only|just|merely|least)\b|\bno (?:matter|longer|doubt)\b"), " "),
+    (re.compile(r"\bmak\w+ sure\b|'s?\b"), " "),
+    (re.compile(r"\b(?:mak\w+|made) up\b"), "invent"),
     (re.compile(r"\b(?:free of|free from|leav\w+ out|turns? away from)\b"), "without"),
-    (
-        re.compile(r"\b(?:keep|protect|guard|shield|spare)s?(?: \w+){0,3} (?:from|against)\b"),
-        "without",
-    ),
+    (re.compile(rf"\b(?:{_KEEPS})s?(?: \w+){{0,3}} (?:from|against)\b"), "without"),
+    (re.compile(r"\b(prefer\w*)\b([^.,;:?!]*?) to\b"), r"\1\2 over"),
     (re.compile(r"\bfurther (?:away )?from\b"), "without"),
-    (re.compile(r"\bmad?k?e up\b"), "invent"),
-    # A list is one clause: "no body, childhood or grudges".
-    (re.compile(r",(?=(?: [\w-]+){1,2}(?:,| or| and))"), " "),
-    (
-        re.compile(
-            rf"\b({_OF_NOUNS})\b([^.,;:?!]*)\band(?! no)(?=(?: [\w-]+){{1,2}}(?:[.,;:?!]|$))"
-        ),
-        r"\1\2or",
-    ),
     # "must never be told" turns what stands before it around as well, and so does "helps less".
     (re.compile(r"\b(?:not|never)(?: \w+)? be\b|\bless(?= *(?:[.,;:?!]|$))"), "no"),
-    (re.compile(r"\bmak\w+ sure\b|'s?\b"), " "),
+    # A list is one clause: "no body, childhood or grudges".
+    (re.compile(r",(?=(?: [\w-]+){1,2}(?:,| or| and))"), " "),
+    (re.compile(rf"\b({_OF_NOUNS})\b([^.,;:?!]*)\band(?! no){_TAIL}"), r"\1\2or"),
 ]
 _TOKEN = re.compile(r"[^\W\d_](?:[\w-]*\w)?|[.,;:!?—–]")
 _UN = re.compile(r"(?:un|dis|in|im|il|ir|non-?|mis)(?=\w{4})")
@@ -149,6 +155,7 @@ def _axes() -> dict[str, tuple[str, int]]:
 
 AXES = _axes()
 ANTONYMS = {name for name, side in AXES.values() if side < 0}
+JOINTS = set(_JOINTS.split())
 NEGATIONS = {_stem(word) for word in _NEGATIONS.split()}
 FORM = {*_FORM.split(), *(_stem(word) for word in _FORM.split())}
 
@@ -160,10 +167,12 @@ class Wording:
     Attributes:
       stems: of its words, without those of form.
       meanings: 1 or -1 for each, or 0 where the text has it both ways.
+      denied: the meanings that stand next to a negation: what it denies first of all.
     """
 
     stems: frozenset[str]
     meanings: Mapping[str, int]
+    denied: frozenset[str]
 
 
 def wording(text: str) -> Wording:
@@ -171,19 +180,22 @@ def wording(text: str) -> Wording:
     lowered = text.lower().replace("’", "'")
     for pattern, plain in _PHRASES:
         lowered = pattern.sub(plain, lowered)
-    stems, sums = set(), dict[str, int]()
+    stems, denied, sums = set(), set(), dict[str, int]()
     for clause in _clauses(lowered):
         sign = 1 if _NOBODY.isdisjoint(clause) else -1
+        after_negation = False
         for token in clause:
             stem = _stem(token)
             if stem in NEGATIONS:
-                sign = -sign
+                sign, after_negation = -sign, True
             elif token not in _NOBODY | FORM and stem not in FORM:
-                name, side = _meaning(token)
+                meaning, side = _meaning(token)
+                sums[meaning] = sums.get(meaning, 0) + sign * side
                 stems.add(stem)
-                sums[name] = sums.get(name, 0) + sign * side
+                denied |= {meaning} if after_negation else set()
+                after_negation = False
     meanings = {name: (total > 0) - (total < 0) for name, total in sums.items()}
-    return Wording(frozenset(stems), meanings)
+    return Wording(frozenset(stems), meanings, frozenset(denied))
 
 
 @dataclass(frozen=True)
@@ -215,16 +227,18 @@ def compare(one: Wording, other: Wording, form: Set[str] = frozenset()) -> Compa
     shared = (one.meanings.keys() & other.meanings.keys()) - form
     opposed = {m for m in shared if one.meanings[m] * other.meanings[m] < 0}
     alike = len(shared) / len(either) if either else 0.0
-    # An antonym turns a text around. A negation does if it reaches most of what is said, and not
-    # a word that two texts on something else happen to share.
+    # An antonym turns a text around. A negation does if it reaches most of what is said, and first
+    # of all something that both texts speak of.
+    denied = one.denied | other.denied
     most = 2 * len(opposed) > len(shared) and (len(shared) > 1 or alike == 1)
-    turned = most or not ANTONYMS.isdisjoint(opposed)
+    negated = most and not (denied and denied.isdisjoint(opposed))
+    turned = negated or not ANTONYMS.isdisjoint(opposed)
     # One meaning is too little to tell paraphrases by.
     enough = len(shared) > 1 or one.stems == other.stems
     return Comparison(
         shared=frozenset(shared),
         opposed=frozenset(opposed),
-        same=alike >= ALIKE and enough and not turned,
+        same=alike >= ALIKE and enough and not turned and 2 * len(opposed) < len(shared),
         opposite=alike >= TURNED and turned,
     )
 
@@ -241,7 +255,7 @@ def _clauses(text: str) -> Iterator[list[str]]:
     """The words of each clause."""
     clause: list[str] = []
     for token in _TOKEN.findall(text):
-        if token in _JOINTS or not token[0].isalpha():
+        if token in JOINTS or not token[0].isalpha():
             yield clause
             clause = []
         else:
