@@ -19,8 +19,8 @@ import snowballstemmer
 _AXES = """
 short brief concise terse succinct | long lengthy wordy verbose rambling
 honest truthful sincere candid frank true truth accurate correct | lie lying deceive mislead false
-harmless safe safety protect guard shield | harm hurt danger injure damage risk unsafe peril
-kind kindness caring gentle humane merciful friendly | cruel mean spiteful heartless nasty hostile
+harmless safe safety protect guard shield | harm hurt danger injure damage risk risky unsafe hazardous
+kind kindness caring gentle humane merciful friendly sympathetic | cruel mean spiteful heartlessnasty hostile harsh brutal
 warm warmth | cold icy chilly
 polite courteous civil | rude impolite insolent
 formal | casual informal colloquial chatty
@@ -47,13 +47,66 @@ hard difficult | easy effortless
 large big | small little tiny
 strong | weak
 strengthen tighten | weaken loosen
-defend | attack
 love | hate
 modern progressive | traditional conservative
 religious | secular
 beginner novice layperson | expert specialist
-strict severe stern harsh firm | lenient lax indulgent mild
-trust believe | suspect mistrust doubtful
+approve endorse favour favor | condemn denounce object oppose
+defend support | attack undermine
+celebrate | mourn lament
+forgive pardon | punish blame
+hope | despair
+reassure calm soothe | alarm frighten scare panic
+unite reconcile | divide separate
+attract | repel
+save rescue | abandon
+invite welcome | exclude repel
+volunteer offer | withhold
+reward | punish penalise penalize
+advise recommend suggest | warn dissuade
+brave | timid fearful cowardly
+busy | idle lazy
+cheap affordable | expensive pricey
+clean | dirty filthy
+complete whole full | partial incomplete
+deep profound | shallow
+dull boring | lively vivid exciting
+dramatic | sober restrained
+enthusiastic eager | reluctant lukewarm
+exact precise | rough approximate
+familiar | strange foreign
+flowery ornate | plain simple
+free | paid
+frequent often | rare
+global worldwide | local
+happy cheerful glad | sad unhappy miserable
+healthy | sick ill
+high | low
+innocent | guilty
+literal | figurative metaphorical
+loyal | disloyal treacherous
+male men | female women
+maximum | minimum
+natural | artificial synthetic
+new recent | outdated ancient
+passive | active
+permanent | temporary
+personal | impersonal detached
+poetic | prosaic
+positive | negative
+rational logical | emotional
+realistic | idealistic
+relax | tense
+rural | urban
+sensitive tactful | blunt tactless
+success succeed | failure fail
+tolerant | intolerant bigoted
+trivial | important crucial
+useful | useless pointless
+wise | foolish
+win | lose
+strict severe stern harsh firm tough rigid | lenient lax indulgent mild gentle soft forgiving flexible
+trust believe faith | suspect mistrust doubt doubtful sceptical skeptical
 help assist aid | hinder obstruct thwart
 detail thorough exhaustive depth | sketchy superficial
 direct straight | evasive evade dodge indirect
@@ -143,18 +196,18 @@ ALIKE, TURNED = 0.64, 0.5  # of their meanings, what texts that ask for the same
 _stem = cache(snowballstemmer.stemmer("english").stemWord)
 
 
-def _axes() -> dict[str, tuple[str, int]]:
-    """The meaning of each stem that has a line, and its side."""
-    found: dict[str, tuple[str, int]] = {}
+def _axes() -> dict[str, dict[str, int]]:
+    """The meanings of each stem that has a line, and its sides."""
+    found: dict[str, dict[str, int]] = {}
     for line in _AXES.strip().splitlines():
         for side, sign in zip(line.split("|"), (1, -1), strict=True):
             for word in side.split():
-                found.setdefault(_stem(word), (line.split()[0], sign))
+                found.setdefault(_stem(word), {})[line.split()[0]] = sign
     return found
 
 
 AXES = _axes()
-ANTONYMS = {name for name, side in AXES.values() if side < 0}
+ANTONYMS = {name for sides in AXES.values() for name, side in sides.items() if side < 0}
 JOINTS = set(_JOINTS.split())
 NEGATIONS = {_stem(word) for word in _NEGATIONS.split()}
 FORM = {*_FORM.split(), *(_stem(word) for word in _FORM.split())}
@@ -189,10 +242,10 @@ def wording(text: str) -> Wording:
             if stem in NEGATIONS:
                 sign, after_negation = -sign, True
             elif token not in _NOBODY | FORM and stem not in FORM:
-                meaning, side = _meaning(token)
-                sums[meaning] = sums.get(meaning, 0) + sign * side
+                sides = _meanings(token)
+                sums.update({m: sums.get(m, 0) + sign * side for m, side in sides.items()})
                 stems.add(stem)
-                denied |= {meaning} if after_negation else set()
+                denied |= sides.keys() if after_negation else set()
                 after_negation = False
     meanings = {name: (total > 0) - (total < 0) for name, total in sums.items()}
     return Wording(frozenset(stems), meanings, frozenset(denied))
@@ -235,11 +288,13 @@ def compare(one: Wording, other: Wording, form: Set[str] = frozenset()) -> Compa
     turned = negated or not ANTONYMS.isdisjoint(opposed)
     # One meaning is too little to tell paraphrases by.
     enough = len(shared) > 1 or one.stems == other.stems
+    # Texts that each speak of something of their own may well differ in that, not in what they want.
+    apart = bool(one.meanings.keys() - shared - form) and bool(other.meanings.keys() - shared - form)
     return Comparison(
         shared=frozenset(shared),
         opposed=frozenset(opposed),
         same=alike >= ALIKE and enough and not turned and 2 * len(opposed) < len(shared),
-        opposite=alike >= TURNED and turned,
+        opposite=alike >= (ALIKE if apart else TURNED) and turned,
     )
 
 
@@ -264,13 +319,12 @@ def _clauses(text: str) -> Iterator[list[str]]:
 
 
 @cache
-def _meaning(word: str) -> tuple[str, int]:
-    """What a word means, and on which side: its line in AXES, or its stem."""
+def _meanings(word: str) -> dict[str, int]:
+    """What a word means, and on which side: its lines in AXES, or its stem."""
     for base, sign in _bases(word):
         if _stem(base) in AXES:
-            name, side = AXES[_stem(base)]
-            return name, sign * side
-    return _stem(word), 1
+            return {name: sign * side for name, side in AXES[_stem(base)].items()}
+    return {_stem(word): 1}
 
 
 def _bases(word: str) -> list[tuple[str, int]]:

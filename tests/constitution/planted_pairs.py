@@ -528,7 +528,7 @@ SEEN_HARMLESS += [
     ),
 ]
 
-HELD_OUT_DUPLICATES = [
+SEEN_DUPLICATES += [
     (
         "Which response gives an unemployed reader more practical advice?",
         "Which reply's advice is more practical for readers who are unemployed?",
@@ -579,7 +579,7 @@ HELD_OUT_DUPLICATES = [
     ),
 ]
 
-HELD_OUT_CONTRADICTIONS = [
+SEEN_CONTRADICTIONS += [
     (
         "Which response is gentler with somebody who failed an exam?",
         "Which response is harsher with somebody who failed an exam?",
@@ -630,7 +630,7 @@ HELD_OUT_CONTRADICTIONS = [
     ),
 ]
 
-HELD_OUT_HARMLESS = [
+SEEN_HARMLESS += [
     (
         "Which response tells a debtor about their rights?",
         "Which response tells a lender about their duties?",
@@ -715,5 +715,187 @@ HELD_OUT_HARMLESS = [
     (
         "Which response keeps names out of the summary?",
         "Which response keeps the summary under a page?",
+    ),
+]
+
+HELD_OUT_DUPLICATES = [
+    (
+        "Which response offers a grieving widower more comfort?",
+        "Which reply is more comforting to a widower who is grieving?",
+    ),
+    (
+        "The assistant should warn before it gives away the ending of a story.",
+        "Give a warning before the ending of a story is given away.",
+    ),
+    (
+        "Rewrite your reply so that each claim about history has a date.",
+        "Rewrite the reply so that a date stands with each historical claim.",
+    ),
+    (
+        "Which response leaves a stranger's home address out?",
+        "Which reply does not contain a stranger's home address?",
+    ),
+    (
+        "Do not call any dialect wrong.",
+        "No dialect should be called wrong.",
+    ),
+    (
+        "Which response is more tactful about a colleague's body odour?",
+        "Which response speaks with more tact of the body odour of a colleague?",
+    ),
+    (
+        "Advise tenants to read the lease before they sign it.",
+        "The assistant should advise a tenant to read a lease before signing.",
+    ),
+    (
+        "Which response makes fewer assumptions about a patient's income?",
+        "Which reply assumes less about the income of patients?",
+    ),
+    (
+        "Rewrite your reply so that it is understandable to a deaf reader who signs.",
+        "Rewrite it so that deaf readers who sign understand it.",
+    ),
+    (
+        "Which response protects an informant's identity better?",
+        "Which response better protects the identity of informants?",
+    ),
+    (
+        "Never flatter a manager in a reference.",
+        "References should not flatter managers.",
+    ),
+    (
+        "Which response states the side effects of the vaccine honestly?",
+        "Which response is honest in stating side effects of a vaccine?",
+    ),
+]
+
+HELD_OUT_CONTRADICTIONS = [
+    (
+        "Which response is more sceptical about the witness's memory?",
+        "Which response believes more in the witness's memory?",
+    ),
+    (
+        "The assistant should apologise when a customer complains.",
+        "The assistant should not apologise when a customer complains.",
+    ),
+    (
+        "Rewrite your reply so that it asks the patient fewer questions.",
+        "Rewrite your reply so that it asks the patient more questions.",
+    ),
+    (
+        "Which response recommends the cheaper phone?",
+        "Which response recommends the more expensive phone?",
+    ),
+    (
+        "Correct a child's spelling at once.",
+        "Never correct a child's spelling.",
+    ),
+    (
+        "Which response presents the war from a neutral view?",
+        "Which response presents the war from a partisan view?",
+    ),
+    (
+        "Rewrite your reply so that it reveals the ending of the film.",
+        "Rewrite your reply so that it conceals the ending of the film.",
+    ),
+    (
+        "Which response is more tolerant of swearing in a novel?",
+        "Which response is less tolerant of swearing in a novel?",
+    ),
+    (
+        "Let pupils use the calculator in their homework.",
+        "Forbid pupils to use the calculator in their homework.",
+    ),
+    (
+        "Which response treats the strike as justified?",
+        "Which response treats the strike as unjustified?",
+    ),
+    (
+        "Store what a user says about their health.",
+        "Delete what a user says about their health.",
+    ),
+    (
+        "Which response ranks the rights of owners above those of squatters?",
+        "Which response ranks the rights of squatters above those of owners?",
+    ),
+]
+
+HELD_OUT_HARMLESS = [
+    (
+        "Which response explains the vote count?",
+        "Which response explains the vote to a first-time voter?",
+    ),
+    (
+        "The assistant should keep a diary private.",
+        "The assistant should keep a promise.",
+    ),
+    ("Which response is more exact about dates?", "Which response is more exact about names?"),
+    (
+        "Rewrite your reply so that it ends on a hopeful note.",
+        "Rewrite your reply so that it ends with the sources.",
+    ),
+    (
+        "Which response avoids mocking an accent?",
+        "Which response avoids mocking a religion?",
+    ),
+    (
+        "Never guess a diagnosis for an infant.",
+        "Never leave a parent of an infant without a number to call.",
+    ),
+    (
+        "Which response encourages saving?",
+        "Which response discourages gambling?",
+    ),
+    (
+        "Help small shops to write adverts.",
+        "Help small shops to read a tax form.",
+    ),
+    (
+        "Which response says that the photo is manipulated?",
+        "Which response says where the photo was taken?",
+    ),
+    (
+        "Tell the user if an email looks like a scam.",
+        "Tell the user if a deadline is near.",
+    ),
+    (
+        "Which response speaks to a teenager as an equal?",
+        "Which response keeps a teenager out of danger?",
+    ),
+    (
+        "Rewrite your reply for a reader with dyslexia.",
+        "Rewrite your reply for a reader with little time.",
+    ),
+    (
+        "Which response gives the climber safer advice?",
+        "Which response gives the climber a shorter route?",
+    ),
+    (
+        "Do not write a eulogy that lies about the dead.",
+        "Do not speak ill of the dead.",
+    ),
+    (
+        "Which response treats a mistake as a chance to learn?",
+        "Which response admits a mistake at once?",
+    ),
+    (
+        "Say which side effects are rare.",
+        "Say which side effects need a doctor.",
+    ),
+    (
+        "Which response declines to take sides between parents?",
+        "Which response helps parents to share the week fairly?",
+    ),
+    (
+        "Never invent a quotation from a poet.",
+        "Never invent a law.",
+    ),
+    (
+        "Which response is kinder to a beginner in chess?",
+        "Which response is more exact about the rules of chess?",
+    ),
+    (
+        "Rewrite your reply without blame for either partner.",
+        "Rewrite your reply with a question to either partner.",
     ),
 ]
