@@ -220,7 +220,8 @@ _WAY_OUT = re.compile(
 
 def presupposed_faults(located: Located) -> Found:
     """Requests for faults that leave no way to say that there is none."""
-    for p in located.constitution.critique_revision:
+    c = located.constitution
+    for p in (*c.critique_revision, *c.critique_examples):
         text = p.critique_request
         if _ASKS_FOR_FAULTS.search(text) and not (_YES_OR_NO.search(text) or _WAY_OUT.search(text)):
             yield (
@@ -330,7 +331,7 @@ def directions(located: Located) -> Found:
     for p in located.constitution.feedback:
         question = wording(p.question)
         wanted, unwanted = (compare(question, wording(getattr(p, f))) for f in CONTRAST)
-        if wanted.opposed and unwanted.shared and not unwanted.opposed:
+        if wanted.opposed & unwanted.shared and not unwanted.opposed:
             yield (
                 located.lines[p.id, "question"],
                 f"{p.id}.question asks for what its opposite does"

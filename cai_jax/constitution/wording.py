@@ -29,7 +29,7 @@ fair impartial balanced | unjust biased partial lopsided
 praise compliment applaud | criticise criticize fault reproach
 cautious careful prudent | bold reckless careless daring
 private secret confidential privacy secrecy | public reveal disclose expose publish
-show share | hide conceal
+show share reveal disclose expose | hide conceal withhold
 optimistic hopeful | pessimistic gloomy bleak
 certain confident certainty confidence | doubt unsure hesitant tentative doubtful
 agree | object oppose contradict
@@ -143,7 +143,7 @@ think opinion view |
 _NEGATIONS = """
 not never nor neither without less fewer least lack rarely seldom
 avoid refrain refuse decline reject forbid prohibit deny remove omit drop exclude prevent
-instead rather above over before
+instead rather above before
 """
 # These turn all of their clause around: "deceives nobody" deceives as little as "nobody deceives".
 _NOBODY = {"no", "nobody", "none", "nothing", "noone", "nowhere"}
@@ -157,7 +157,7 @@ assistant at be been being better between bot both by can chatbot choose contain
 done each else even ever everybody everyone everything for from get give given gives giving had
 has have her here him his how human i in include into is it it's its itself just keep kept last
 like made make making may me message might mine model more most much must my named now of off on
-one only or other others our out own people person please put question quite reply response revise
+one only or other others our out own people person please put quite reply response revise
 rewrite said same say says shall she should somebody someone something stays still such take taken
 takes taking text than that the their them themselves there these they thing this those through to
 together too toward towards two under until up us use user very was way we well were what whatever
@@ -180,19 +180,22 @@ _PHRASES = [  # what no single word shows
     (re.compile(r"\bmak\w+ sure\b|'s?\b"), " "),
     (re.compile(r"\b(?:mak\w+|made) up\b"), "invent"),
     (re.compile(r"\b(?:free of|free from|leav\w+ out|turns? away from)\b"), "without"),
+    (re.compile(r"\bleav\w+ ([^.,;:?!]*) out\b"), r"without \1"),
     (re.compile(rf"\b(?:{_KEEPS})s?(?: \w+){{0,3}} (?:from|against)\b"), "without"),
-    (re.compile(r"\b(prefer\w*)\b([^.,;:?!]*?) to\b"), r"\1\2 over"),
+    (re.compile(r"\b(prefer\w*)\b([^.,;:?!]*?) (?:to|over)\b"), r"\1\2 above"),
     (re.compile(r"\bfurther (?:away )?from\b"), "without"),
     # "must never be told" turns what stands before it around as well, and so does "helps less".
-    (re.compile(r"\b(?:not|never)(?: \w+)? be\b|\bless(?= *(?:[.,;:?!]|$))"), "no"),
+    (re.compile(r"\b(?:not|never)(?: \w+)? be\b|\bless(?= *(?:[.,;:?!]|$)| (?:about|in|of|on|to)\b)"), "no"),
     # A list is one clause: "no body, childhood or grudges".
     (re.compile(r",(?=(?: [\w-]+){1,2}(?:,| or| and))"), " "),
     (re.compile(rf"\b({_OF_NOUNS})\b([^.,;:?!]*)\band(?! no){_TAIL}"), r"\1\2or"),
 ]
 _TOKEN = re.compile(r"[^\W\d_](?:[\w-]*\w)?|[.,;:!?—–]")
 _UN = re.compile(r"(?:un|dis|in|im|il|ir|non-?|mis)(?=\w{4})")
+_UN_ALONE = re.compile(r"^(?:un(?!der|i|til|less|to)|non-?)(?=\w{5})")  # of words that AXES lacks
 MANY = 8  # texts of a file: what most of them share is its form
-ALIKE, TURNED = 0.64, 0.5  # of their meanings, what texts that ask for the same, or not, share
+ALIKE = 0.64  # of their meanings, what two texts that ask for the same have in common
+TURNED, EQUAL = 0.5, 0.75  # of texts that ask for opposite things; of texts that are one but for it
 _stem = cache(snowballstemmer.stemmer("english").stemWord)
 
 
@@ -245,7 +248,7 @@ def wording(text: str) -> Wording:
                 sides = _meanings(token)
                 sums.update({m: sums.get(m, 0) + sign * side for m, side in sides.items()})
                 stems.add(stem)
-                denied |= sides.keys() if after_negation else set()
+                denied |= sides.keys() if after_negation or -1 in sides.values() else set()
                 after_negation = False
     meanings = {name: (total > 0) - (total < 0) for name, total in sums.items()}
     return Wording(frozenset(stems), meanings, frozenset(denied))
@@ -280,12 +283,12 @@ def compare(one: Wording, other: Wording, form: Set[str] = frozenset()) -> Compa
     shared = (one.meanings.keys() & other.meanings.keys()) - form
     opposed = {m for m in shared if one.meanings[m] * other.meanings[m] < 0}
     alike = len(shared) / len(either) if either else 0.0
-    # An antonym turns a text around. A negation does if it reaches most of what is said, and first
-    # of all something that both texts speak of.
+    # An antonym turns a text around. So does a negation, of something that both texts speak of, if
+    # it reaches most of what they say or they say little else.
     denied = one.denied | other.denied
     most = 2 * len(opposed) > len(shared) and (len(shared) > 1 or alike == 1)
-    negated = most and not (denied and denied.isdisjoint(opposed))
-    turned = negated or not ANTONYMS.isdisjoint(opposed)
+    negated = (most or alike >= EQUAL) and (not denied or not denied.isdisjoint(opposed))
+    turned = negated and bool(opposed) or not ANTONYMS.isdisjoint(opposed)
     # One meaning is too little to tell paraphrases by.
     enough = len(shared) > 1 or one.stems == other.stems
     # Texts that each speak of something of their own may well differ in that, not in what they want.
@@ -324,7 +327,8 @@ def _meanings(word: str) -> dict[str, int]:
     for base, sign in _bases(word):
         if _stem(base) in AXES:
             return {name: sign * side for name, side in AXES[_stem(base)].items()}
-    return {_stem(word): 1}
+    plain = _UN_ALONE.sub("", word)
+    return {_stem(plain): 1 if plain == word else -1}
 
 
 def _bases(word: str) -> list[tuple[str, int]]:
