@@ -185,7 +185,12 @@ _PHRASES = [  # what no single word shows
     (re.compile(r"\b(prefer\w*)\b([^.,;:?!]*?) (?:to|over)\b"), r"\1\2 above"),
     (re.compile(r"\bfurther (?:away )?from\b"), "without"),
     # "must never be told" turns what stands before it around as well, and so does "helps less".
-    (re.compile(r"\b(?:not|never)(?: \w+)? be\b|\bless(?= *(?:[.,;:?!]|$)| (?:about|in|of|on|to)\b)"), "no"),
+    (
+        re.compile(
+            r"\b(?:not|never)(?: \w+)? be\b|\bless(?= *(?:[.,;:?!]|$)| (?:about|in|of|on|to)\b)"
+        ),
+        "no",
+    ),
     # A list is one clause: "no body, childhood or grudges".
     (re.compile(r",(?=(?: [\w-]+){1,2}(?:,| or| and))"), " "),
     (re.compile(rf"\b({_OF_NOUNS})\b([^.,;:?!]*)\band(?! no){_TAIL}"), r"\1\2or"),
@@ -288,11 +293,13 @@ def compare(one: Wording, other: Wording, form: Set[str] = frozenset()) -> Compa
     denied = one.denied | other.denied
     most = 2 * len(opposed) > len(shared) and (len(shared) > 1 or alike == 1)
     negated = (most or alike >= EQUAL) and (not denied or not denied.isdisjoint(opposed))
-    turned = negated and bool(opposed) or not ANTONYMS.isdisjoint(opposed)
+    turned = (negated and bool(opposed)) or not ANTONYMS.isdisjoint(opposed)
     # One meaning is too little to tell paraphrases by.
     enough = len(shared) > 1 or one.stems == other.stems
     # Texts that each speak of something of their own may well differ in that, not in what they want.
-    apart = bool(one.meanings.keys() - shared - form) and bool(other.meanings.keys() - shared - form)
+    apart = bool(one.meanings.keys() - shared - form) and bool(
+        other.meanings.keys() - shared - form
+    )
     return Comparison(
         shared=frozenset(shared),
         opposed=frozenset(opposed),
