@@ -71,9 +71,9 @@ def import_text(paths: Sequence[Path], name: str, author: str) -> str:
       ValueError: something in a file cannot be read; the message names its line.
     """
     items = [item for path in paths for item in _items(path)]
-    rules, requests, questions = (
-        [item for item in items if isinstance(item, kind)] for kind in (Rule, Requests, Question)
-    )
+    rules = [item for item in items if isinstance(item, Rule)]
+    requests = [item for item in items if isinstance(item, Requests)]
+    questions = [item for item in items if isinstance(item, Question)]
     if not (rules or requests or questions):
         raise ValueError(f"{', '.join(map(str, paths))}: no principle in there")
     critiques = [*map(_rule_critique, rules), *map(_requests_critique, requests)]
@@ -95,7 +95,7 @@ def import_text(paths: Sequence[Path], name: str, author: str) -> str:
         "critique_revision": _entries(critiques, author, ids),
         "feedback": _entries(feedback, author, ids),
     }
-    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=98)
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=94)
 
 
 # Wording templates --------------------------------------------------------------------------------
@@ -125,7 +125,9 @@ def _rule_feedback(rule: Rule) -> Draft:
         you = "You are an assistant that makes sure"
         wanted, unwanted = f"{you} {conduct.wanted('to ')}.", f"{you} {conduct.unwanted('to ')}."
     else:
-        asked = f"An assistant is asked to keep to this: “{rule.text}” Which response does so more?"
+        asked = (
+            f"An assistant is asked to keep to this: “{rule.text}” Which response does so better?"
+        )
         wanted = f"You are an assistant that keeps to this: “{rule.text}”"
         unwanted = f"You are an assistant that goes against this: “{rule.text}”"
     return rule.id, rule.tags, {"question": asked, "principle": wanted, "opposite": unwanted}
@@ -179,8 +181,9 @@ class _Conduct:
 
 
 _SHOULD = re.compile(
-    r"(?:the |an? |our |this )?(?:ai assistant|assistant|ai|model|chatbot|you|it) (?:should|must|shall"
-    r"|ought to|has to|have to|needs? to) (?:always )?(?P<no>not |never )?(?P<phrase>.+)",
+    r"(?:the |an? |our |this )?(?:ai assistant|assistant|ai|model|chatbot|you|it)"
+    r" (?:should|must|shall|ought to|has to|have to|needs? to)"
+    r" (?:always )?(?P<no>not |never )?(?P<phrase>.+)",
     re.IGNORECASE,
 )
 _COMMAND = re.compile(
@@ -267,7 +270,7 @@ def _list_item(path: Path, item: SyntaxTreeNode, tags: tuple[str, ...]) -> Item:
         )
     text = " ".join(_inline(node.children[0], where) for node in item.children)
     # "**Honesty**: The assistant ..." names its principle.
-    named = re.match(r"(\*\*|__)(.+?)(?::\1|\1:)\s+\S", item.children[0].content) if text else None
+    named = re.match(r"(\*\*|__)(.+?)(?::\1|\1:)\s+\S", item.children[0].children[0].content)
     if named:
         text = text.removeprefix(named[2]).lstrip(": ")
     said = _sentence(text, where)
@@ -377,9 +380,9 @@ def _slug(text: str, where: str) -> str:
 
 
 _SAYS_LITTLE = """
-a ai all always an and any are assistant be by chatbot choose do does for from has in is it its model
-must never not of on or please replies reply response responses should than that the their to user
-users which who with you your
+a ai all always an and any are as assistant be by chatbot choose do does for from has in is it its
+model must never not of on or please possible replies reply response responses should than that the
+their to user users which who with you your
 """
 
 
