@@ -221,7 +221,9 @@ _WAY_OUT = re.compile(
 def presupposed_faults(located: Located) -> Found:
     """Requests for faults that leave no way to say that there is none."""
     c = located.constitution
-    for p in (*c.critique_revision, *c.critique_examples):
+    critical: list[CritiquePrinciple | CritiqueExample]
+    critical = [*c.critique_revision, *c.critique_examples]
+    for p in critical:
         text = p.critique_request
         if _ASKS_FOR_FAULTS.search(text) and not (_YES_OR_NO.search(text) or _WAY_OUT.search(text)):
             yield (
@@ -426,8 +428,8 @@ def _principles(located: Located) -> list[CritiquePrinciple | FeedbackPrinciple]
 
 def _entries(located: Located) -> list[Entry]:
     c = located.constitution
-    examples = (*c.critique_examples, *c.choice_examples, *c.thought_examples)
-    return [*_principles(located), *examples]
+    shots: list[Entry] = [*c.critique_examples, *c.choice_examples, *c.thought_examples]
+    return [*_principles(located), *shots]
 
 
 # What comments allow ------------------------------------------------------------------------------

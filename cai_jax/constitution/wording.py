@@ -15,155 +15,8 @@ from functools import cache
 
 import snowballstemmer
 
-# Words of one meaning, and on the right those of the opposite one.
-_AXES = """
-short brief concise terse succinct | long lengthy wordy verbose rambling
-honest truthful sincere candid frank true truth accurate correct | lie lying deceive mislead false
-harmless safe safety protect guard shield | harm hurt danger injure damage risk risky unsafe hazardous
-kind kindness caring gentle humane merciful friendly sympathetic | cruel mean spiteful heartlessnasty hostile harsh brutal
-warm warmth | cold icy chilly
-polite courteous civil | rude impolite insolent
-formal | casual informal colloquial chatty
-simple plain everyday | technical fancy complicated complex
-fair impartial balanced | unjust biased partial lopsided
-praise compliment applaud | criticise criticize fault reproach
-cautious careful prudent | bold reckless careless daring
-private secret confidential privacy secrecy | public reveal disclose expose publish
-show share reveal disclose expose | hide conceal withhold
-optimistic hopeful | pessimistic gloomy bleak
-certain confident certainty confidence | doubt unsure hesitant tentative doubtful
-agree | object oppose contradict
-obey comply accept allow permit let |
-encourage urge | discourage deter dissuade
-serious earnest solemn | playful funny humorous joking silly
-maximise maximize | minimise minimize
-expand lengthen | shorten condense
-specific concrete | general abstract
-neutral objective | partisan opinionated subjective
-optional voluntary | mandatory compulsory
-remember | forget
-retain store | delete discard erase
-hard difficult | easy effortless
-large big | small little tiny
-strong | weak
-strengthen tighten | weaken loosen
-love | hate
-modern progressive | traditional conservative
-religious | secular
-beginner novice layperson | expert specialist
-approve endorse favour favor | condemn denounce object oppose
-defend support | attack undermine
-celebrate | mourn lament
-forgive pardon | punish blame
-hope | despair
-reassure calm soothe | alarm frighten scare panic
-unite reconcile | divide separate
-attract | repel
-save rescue | abandon
-invite welcome | exclude repel
-volunteer offer | withhold
-reward | punish penalise penalize
-advise recommend suggest | warn dissuade
-brave | timid fearful cowardly
-busy | idle lazy
-cheap affordable | expensive pricey
-clean | dirty filthy
-complete whole full | partial incomplete
-deep profound | shallow
-dull boring | lively vivid exciting
-dramatic | sober restrained
-enthusiastic eager | reluctant lukewarm
-exact precise | rough approximate
-familiar | strange foreign
-flowery ornate | plain simple
-free | paid
-frequent often | rare
-global worldwide | local
-happy cheerful glad | sad unhappy miserable
-healthy | sick ill
-high | low
-innocent | guilty
-literal | figurative metaphorical
-loyal | disloyal treacherous
-male men | female women
-maximum | minimum
-natural | artificial synthetic
-new recent | outdated ancient
-passive | active
-permanent | temporary
-personal | impersonal detached
-poetic | prosaic
-positive | negative
-rational logical | emotional
-realistic | idealistic
-relax | tense
-rural | urban
-sensitive tactful | blunt tactless
-success succeed | failure fail
-tolerant | intolerant bigoted
-trivial | important crucial
-useful | useless pointless
-wise | foolish
-win | lose
-strict severe stern harsh firm tough rigid | lenient lax indulgent mild gentle soft forgiving flexible
-trust believe faith | suspect mistrust doubt doubtful sceptical skeptical
-help assist aid | hinder obstruct thwart
-detail thorough exhaustive depth | sketchy superficial
-direct straight | evasive evade dodge indirect
-calm level peaceful | excited angry agitated furious
-clear explicit | vague unclear murky ambiguous
-lawful legal law | crime criminal unlawful
-early soon first quick fast sooner | late slow later
-modest humble | boast arrogant proud
-patient | hasty rushed
-old elderly aged senior | young youthful
-respect dignity esteem | contempt disrespect scorn disdain
-equal equality | superior inferior
-independent autonomy freedom | pressure coerce force
-generous | stingy greedy
-loud | quiet silent
-rich wealthy | poor needy
-increase raise | decrease reduce
-child children kid kids minor |
-invent fabricate made-up |
-insult abuse name-calling |
-mock ridicule |
-flatter flattery |
-jargon |
-grieve grief mourn bereave |
-doctor physician |
-medicine drug medication |
-explain explanation |
-decide decision choice |
-treat treatment |
-weigh weight |
-thief thieves theft steal |
-think opinion view |
-"""
-_NEGATIONS = """
-not never nor neither without less fewer least lack rarely seldom
-avoid refrain refuse decline reject forbid prohibit deny remove omit drop exclude prevent
-instead rather above before
-"""
-# These turn all of their clause around: "deceives nobody" deceives as little as "nobody deceives".
-_NOBODY = {"no", "nobody", "none", "nothing", "noone", "nowhere"}
-# Both hold for one clause, which ends at a mark of punctuation or at one of these words.
-_JOINTS = """
-and but while because if when whenever unless so then yet although though
-"""
-_FORM = """
-a about against ai all already also an another answer any anybody anyone anything are as ask
-assistant at be been being better between bot both by can chatbot choose contain could did do does
-done each else even ever everybody everyone everything for from get give given gives giving had
-has have her here him his how human i in include into is it it's its itself just keep kept last
-like made make making may me message might mine model more most much must my named now of off on
-one only or other others our out own people person please put quite reply response revise
-rewrite said same say says shall she should somebody someone something stays still such take taken
-takes taking text than that the their them themselves there these they thing this those through to
-together too toward towards two under until up us use user very was way we well were what whatever
-where whether which who whoever whom whose why will with within word would write you your yours
-yourself
-"""
+from cai_jax.constitution.words import AXES, FORM, JOINTS, NEGATIONS, NOBODY
+
 _STAYS = (
     r"repeat(?:ed)?|again|once more|unchanged|unaltered|the same|as it (?:is|was|stands)"
     r"|keep it|(?:don't|do not) change|without changes|leave .* be"
@@ -204,21 +57,21 @@ TURNED, EQUAL = 0.5, 0.75  # of texts that ask for opposite things; of texts tha
 _stem = cache(snowballstemmer.stemmer("english").stemWord)
 
 
-def _axes() -> dict[str, dict[str, int]]:
-    """The meanings of each stem that has a line, and its sides."""
+def _sides() -> dict[str, dict[str, int]]:
+    """The lines of AXES that have a stem, by their first words, and its side on each."""
     found: dict[str, dict[str, int]] = {}
-    for line in _AXES.strip().splitlines():
+    for line in AXES.strip().splitlines():
         for side, sign in zip(line.split("|"), (1, -1), strict=True):
             for word in side.split():
                 found.setdefault(_stem(word), {})[line.split()[0]] = sign
     return found
 
 
-AXES = _axes()
-ANTONYMS = {name for sides in AXES.values() for name, side in sides.items() if side < 0}
-JOINTS = set(_JOINTS.split())
-NEGATIONS = {_stem(word) for word in _NEGATIONS.split()}
-FORM = {*_FORM.split(), *(_stem(word) for word in _FORM.split())}
+_SIDES = _sides()
+_ANTONYMS = {name for sides in _SIDES.values() for name, side in sides.items() if side < 0}
+_JOINTS, _NOBODY = set(JOINTS.split()), set(NOBODY.split())
+_NEGATIONS = {_stem(word) for word in NEGATIONS.split()}
+_IGNORED = {*NOBODY.split(), *FORM.split(), *(_stem(word) for word in FORM.split())}
 
 
 @dataclass(frozen=True)
@@ -241,15 +94,15 @@ def wording(text: str) -> Wording:
     lowered = text.lower().replace("’", "'")
     for pattern, plain in _PHRASES:
         lowered = pattern.sub(plain, lowered)
-    stems, denied, sums = set(), set(), dict[str, int]()
+    stems, denied, sums = set[str](), set[str](), dict[str, int]()
     for clause in _clauses(lowered):
         sign = 1 if _NOBODY.isdisjoint(clause) else -1
         after_negation = False
         for token in clause:
             stem = _stem(token)
-            if stem in NEGATIONS:
+            if stem in _NEGATIONS:
                 sign, after_negation = -sign, True
-            elif token not in _NOBODY | FORM and stem not in FORM:
+            elif token not in _IGNORED and stem not in _IGNORED:
                 sides = _meanings(token)
                 sums.update({m: sums.get(m, 0) + sign * side for m, side in sides.items()})
                 stems.add(stem)
@@ -293,13 +146,12 @@ def compare(one: Wording, other: Wording, form: Set[str] = frozenset()) -> Compa
     denied = one.denied | other.denied
     most = 2 * len(opposed) > len(shared) and (len(shared) > 1 or alike == 1)
     negated = (most or alike >= EQUAL) and (not denied or not denied.isdisjoint(opposed))
-    turned = (negated and bool(opposed)) or not ANTONYMS.isdisjoint(opposed)
+    turned = (negated and bool(opposed)) or not _ANTONYMS.isdisjoint(opposed)
     # One meaning is too little to tell paraphrases by.
     enough = len(shared) > 1 or one.stems == other.stems
-    # Texts that each speak of something of their own may well differ in that, not in what they want.
-    apart = bool(one.meanings.keys() - shared - form) and bool(
-        other.meanings.keys() - shared - form
-    )
+    # Texts that each speak of something of their own may differ in that, not in what they want.
+    own = either - shared
+    apart = not own.isdisjoint(one.meanings) and not own.isdisjoint(other.meanings)
     return Comparison(
         shared=frozenset(shared),
         opposed=frozenset(opposed),
@@ -320,7 +172,7 @@ def _clauses(text: str) -> Iterator[list[str]]:
     """The words of each clause."""
     clause: list[str] = []
     for token in _TOKEN.findall(text):
-        if token in JOINTS or not token[0].isalpha():
+        if token in _JOINTS or not token[0].isalpha():
             yield clause
             clause = []
         else:
@@ -332,8 +184,8 @@ def _clauses(text: str) -> Iterator[list[str]]:
 def _meanings(word: str) -> dict[str, int]:
     """What a word means, and on which side: its lines in AXES, or its stem."""
     for base, sign in _bases(word):
-        if _stem(base) in AXES:
-            return {name: sign * side for name, side in AXES[_stem(base)].items()}
+        if _stem(base) in _SIDES:
+            return {name: sign * side for name, side in _SIDES[_stem(base)].items()}
     plain = _UN_ALONE.sub("", word)
     return {_stem(plain): 1 if plain == word else -1}
 
