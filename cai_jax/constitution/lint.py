@@ -167,11 +167,12 @@ def _opposite(compared: Iterator[tuple[Entry, Entry, Comparison]], field: str) -
 
 
 def _turned(principles: Sequence[FeedbackPrinciple]) -> Iterator[Pair]:
-    """Principles that say what another's opposite says."""
+    """Principles that say what another's opposite says, and not what its principle says too."""
     wanted, unwanted = ([wording(getattr(p, f)) for p in principles] for f in CONTRAST)
     form = form_of(wanted) & form_of(unwanted)
     for i, j in permutations(range(len(principles)), 2):
-        if compare(wanted[i], unwanted[j], form).same:
+        one, other = (compare(wanted[i], texts[j], form) for texts in (unwanted, wanted))
+        if one.same and not other.same:
             yield principles[i], "principle", principles[j], "opposite"
 
 

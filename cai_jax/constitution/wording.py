@@ -32,18 +32,15 @@ _PHRASES = [  # what no single word shows
     (re.compile(r"\bnot (?:only|just|merely|least)\b|\bno (?:matter|longer|doubt)\b"), " "),
     (re.compile(r"\bmak\w+ sure\b|'s?\b"), " "),
     (re.compile(r"\b(?:mak\w+|made) up\b"), "invent"),
+    (re.compile(r"\bin place of\b"), "instead"),
     (re.compile(r"\b(?:free of|free from|leav\w+ out|turns? away from)\b"), "without"),
     (re.compile(r"\bleav\w+ ([^.,;:?!]*) out\b"), r"without \1"),
     (re.compile(rf"\b(?:{_KEEPS})s?(?: \w+){{0,3}} (?:from|against)\b"), "without"),
     (re.compile(r"\b(prefer\w*)\b([^.,;:?!]*?) (?:to|over)\b"), r"\1\2 above"),
     (re.compile(r"\bfurther (?:away )?from\b"), "without"),
     # "must never be told" turns what stands before it around as well, and so does "helps less".
-    (
-        re.compile(
-            r"\b(?:not|never)(?: \w+)? be\b|\bless(?= *(?:[.,;:?!]|$)| (?:about|in|of|on|to)\b)"
-        ),
-        "no",
-    ),
+    (re.compile(r"\b(?:not|never)(?: \w+)? be\b"), "no"),
+    (re.compile(r"\bless(?= *(?:[.,;:?!]|$)| (?:about|in|of|on|to)\b)"), "no"),
     # A list is one clause: "no body, childhood or grudges".
     (re.compile(r",(?=(?: [\w-]+){1,2}(?:,| or| and))"), " "),
     (re.compile(rf"\b({_OF_NOUNS})\b([^.,;:?!]*)\band(?! no){_TAIL}"), r"\1\2or"),

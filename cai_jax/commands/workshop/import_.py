@@ -34,10 +34,10 @@ def main(files: Sequence[Path]) -> None:
     text = import_text(files, NAME.value or out.stem, AUTHOR.value)
     out.write_text(text, encoding="utf-8")
     made = load_constitution(out)
-    parts = (
-        f"{len(made.critique_revision)} critique principles and {len(made.feedback)} of feedback"
+    print(
+        f"{out}: {len(made.critique_revision)} principles of critique, {len(made.feedback)} of"
+        " feedback. Go over the texts that templates wrote, above all the opposites."
     )
-    print(f"{out}: {parts}. Go over the texts that templates wrote, first the opposites.")
     findings = lint(out).findings
     if findings:
         print(f"lint has {len(findings)} findings:", *findings, sep="\n")
