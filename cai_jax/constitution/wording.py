@@ -134,10 +134,12 @@ def compare(one: Wording, other: Wording, form: Set[str] = frozenset()) -> Compa
       other: another one.
       form: meanings that are left out, since most texts of the file have them.
     """
-    either = (one.meanings.keys() | other.meanings.keys()) - form
     shared = (one.meanings.keys() & other.meanings.keys()) - form
+    either = (one.meanings.keys() | other.meanings.keys()) - form
     opposed = {m for m in shared if one.meanings[m] * other.meanings[m] < 0}
-    alike = len(shared) / len(either) if either else 0.0
+    if not shared or len(shared) < TURNED * len(either):
+        return Comparison(frozenset(shared), frozenset(opposed), False, False)
+    alike = len(shared) / len(either)
     # An antonym turns a text around. So does a negation, of something that both texts speak of, if
     # it reaches most of what they say or they say little else.
     denied = one.denied | other.denied

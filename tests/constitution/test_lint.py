@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planted_pairs import CONTRADICTIONS, DUPLICATES, MAY_STAND
 
+from cai_jax.commands.workshop.lint import main
 from cai_jax.constitution.imports import import_text
 from cai_jax.constitution.lint import RULES, lint
 from cai_jax.constitution.wording import compare, wording
@@ -31,7 +32,7 @@ critique_revision:
     author: Bo
     tags: [facts]
     critique_request: Is a source missing in your last reply? Say which, or that none is.
-    revision_request: Rewrite your reply so that its sources are named.
+    revision_request: Rewrite your reply so that its sources are cited.
 feedback:
   - id: calmer
     author: Ana
@@ -42,9 +43,9 @@ feedback:
   - id: sourced
     author: Bo
     tags: [facts]
-    question: Which response names its sources?
-    principle: You are a librarian who names every source.
-    opposite: You are a gossip who names no source.
+    question: Which response cites its sources?
+    principle: You are a librarian who cites every source.
+    opposite: You are a gossip who cites no source.
 few_shots:
   critique_revision:
     - id: shot
@@ -52,7 +53,7 @@ few_shots:
       response: In 1931.
       critique_request: Is a source missing in your last reply? Say which, or that none is.
       critique: The year has no source.
-      revision_request: Rewrite your reply so that its sources are named.
+      revision_request: Rewrite your reply so that its sources are cited.
       revision: In 1931, as the plate on its pillar says.
   multiple_choice:
     - {id: one, prompt: "How high is it?", question: "Which is calmer?", option_a: Ask.,
@@ -73,12 +74,12 @@ MALFORMED = [
     ("- id: calm\n", "- id: ''\n", 6, "schema", "id is empty; write a text"),
     ("- id: sources\n", "- id: calm\n", 11, "schema", "taken by line 6; choose another"),
     ("tags: [facts]\n    critique", "tags: facts\n    critique", 13, "schema", "must be a list"),
-    ("    question: Which response names", "    ask: Which", 22, "schema", "ask is not a field"),
-    ("    opposite: You are a gossip who names no source.\n", "", 22, "schema", "lacks 'opposite'"),
-    ("tags: [facts]\n    q", "tags: [facts]\n    weight: 0\n    q", 25, "schema", "from 0.001"),
-    ("answer: A}", "answer: C}", 38, "schema", "answer must be A or B"),
-    ("answer: A}", "answer: A, weight: 2}", 38, "schema", "weight is not a field here"),
-    ("few_shots:", "few_shots: none\nshots:", 28, "schema", "shots is not a field here"),
+    ("    question: Which response cites", "    ask: Which", 26, "schema", "ask is not a field"),
+    ("    opposite: You are a gossip who cites no source.\n", "", 23, "schema", "lacks 'opposite'"),
+    ("tags: [facts]\n    q", "tags: [facts]\n    weight: 0\n    q", 26, "schema", "from 0.001"),
+    ("answer: A}", "answer: C}", 40, "schema", "answer must be A or B"),
+    ("answer: A}", "answer: A, weight: 2}", 40, "schema", "weight is not a field here"),
+    ("few_shots:", "few_shots: none\nshots:", 30, "schema", "shots is not a field here"),
     ("feedback:\n", "feedback:\n  - calmer\n", 17, "schema", "must be a mapping of fields"),
     (
         "    critique_request: Does your last reply shout? Quote it, or say that it is calm.\n",
@@ -99,50 +100,48 @@ MALFORMED = [
         "spell",
     ),
     (
-        "Which response names its sources?",
-        "Which response names its sources and/or its authors?",
+        "Which response cites its sources?",
+        "Which response cites its sources and/or its authors?",
         *(26, "wording", "asks two things at once (and/or); ask one"),
     ),
-    ("names its sources?", "names its sources? Is it short?", 26, "wording", "asks two things"),
-    ("names its sources?", "is worse at naming sources?", 26, "wording", "ask for the better one"),
-    ("Which response names", "Why does option (A) name", 26, "wording", "ask which of both"),
+    ("cites its sources?", "cites its sources? Is it short?", 26, "wording", "asks two things"),
+    ("cites its sources?", "is worse at naming sources?", 26, "wording", "ask for the better one"),
+    ("Which response cites", "Why does option (A) cite", 26, "wording", "ask which of both"),
     (
-        "so that its sources are named.\nfeed",
+        "so that its sources are cited.\nfeed",
         "so that it is not unclear about its sources.\nfeed",
         *(15, "wording", "double negation (not unclear); say what is wanted instead"),
     ),
     (
-        "You are a librarian who names",
-        "You are obviously a librarian who names",
+        "You are a librarian who cites",
+        "You are obviously a librarian who cites",
         *(27, "wording", "leads the model (obviously); drop the word"),
     ),
-    ("Which response names its sources?", "Sourced?", 26, "length", "has 1 words; write 3 to 40"),
-    ("In 1931.", "In 1931. " * 80, 32, "length", "has 160 words; write 0 to 150"),
-    ("a gossip who names no", "a librarian who names every", 28, "contrast", "is its principle"),
-    ("You are a gossip who names no source.", "Gossip!", 28, "length", "write 3 to 40"),
+    ("Which response cites its sources?", "Sourced?", 26, "length", "has 1 words; write 3 to 40"),
+    ("In 1931.", "In 1931. " * 80, 33, "length", "has 160 words; write 0 to 150"),
+    ("a gossip who cites no", "a librarian who cites every", 28, "contrast", "is its principle"),
+    ("You are a gossip who cites no source.", "Gossip!", 28, "length", "write 3 to 40"),
     (
-        "You are a gossip who names no source.",
+        "You are a gossip who cites no source.",
         "Rumors rule whatever this bot blurts out.",
         *(28, "contrast", "keep the frame, and turn the conduct around"),
     ),
     (
-        "Which response names its sources?",
-        "Which response names no source?",
-        *(26, "direction", "what its opposite does (sourc), not its principle; turn one around"),
+        "Which response cites its sources?",
+        "Which response cites no source?",
+        *(
+            26,
+            "direction",
+            "what its opposite does (cite, sourc), not its principle; turn",
+        ),
     ),
     (
         "tags: [facts]\n    critique",
         "tags: [facts]\n    weight: 0.01\n    critique",
         *(14, "weight", "is drawn 0.99% of the time"),
     ),
-    (
-        "answer: A}",
-        "answer: B}",
-        38,
-        "answer-balance",
-        "A 0 times and B 2 times; swap the options of 1",
-    ),
-    ("Who paid for the ferry?", "How high is it?", 40, "near-duplicate", "one.prompt, line 38"),
+    ("answer: A}", "answer: B}", 40, "answer-balance", "B 2 times; swap the options of 1"),
+    ("Who paid for the ferry?", "How high is it?", 41, "near-duplicate", "one.prompt, line 39"),
     ("name: clean", "# lint-allow lenth: short\nname: clean", 1, "allowance", "'lenth' is no rule"),
     ("name: clean", "# lint-allow length:\nname: clean", 1, "allowance", "says not why; write"),
     (
@@ -218,14 +217,14 @@ def test_principles_that_may_stand_are_not_flagged(tmp_path):
 
 
 def test_a_principle_that_is_anothers_opposite_is_a_contradiction(tmp_path):
-    text = CLEAN.replace("a librarian who names every source", "an angry assistant that does harm")
+    text = CLEAN.replace("a librarian who cites every source", "an angry assistant that does harm")
     found = [f for f in findings(tmp_path, text) if f.rule == "contradiction"]
     assert [f.line for f in found] == [27]
     assert "sourced.principle asks for the opposite of calmer" in found[0].message
 
 
 def test_feedback_that_goes_against_a_revision_is_a_contradiction(tmp_path):
-    text = CLEAN.replace("its sources are named", "its sources are not named")
+    text = CLEAN.replace("its sources are cited", "its sources are not cited")
     assert any(
         f.rule == "contradiction" and "sources.revision_request" in f.message
         for f in findings(tmp_path, text)
@@ -233,13 +232,12 @@ def test_feedback_that_goes_against_a_revision_is_a_contradiction(tmp_path):
 
 
 def test_a_comment_allows_a_finding_in_its_place_alone(tmp_path):
-    short = CLEAN.replace("Which response names its sources?", "Sourced?")
+    short = CLEAN.replace("Which response cites its sources?", "Sourced?")
     (found,) = findings(tmp_path, short)
     allowed = "    # lint-allow length: it is a word that all of us know.\n"
     assert findings(tmp_path, short.replace("    question: S", f"{allowed}    question: S")) == ()
-    elsewhere = findings(
-        tmp_path, short.replace("    opposite: You", f"{allowed}    opposite: You")
-    )
+    gossip = "    opposite: You are a gossip"
+    elsewhere = findings(tmp_path, short.replace(gossip, f"{allowed}{gossip}"))
     assert [f.rule for f in elsewhere] == [found.rule, "allowance"]
     assert findings(tmp_path, f"{allowed.strip()}\n{short}") == ()
 
@@ -251,11 +249,8 @@ def test_order_of_the_principles_does_not_matter(tmp_path):
         for f in findings(tmp_path, text)
         if f.rule in ("contradiction", "near-duplicate")
     }
-    named = {
-        f"{n}-{side}": text for n, p in enumerate(DUPLICATES[:20]) for side, text in zip("xy", p)
-    }
-    found = []
-    for order in (named, dict(reversed(named.items()))):
+    texts, found = named(DUPLICATES[:20]), []
+    for order in (texts, dict(reversed(texts.items()))):
         (tmp_path / "pairs.json").write_text(json.dumps(order), encoding="utf-8")
         found.append(pairs(import_text([tmp_path / "pairs.json"], "pairs", "us")))
     assert found[0] == found[1]
@@ -276,10 +271,14 @@ def test_the_command_finds_the_shipped_files_clean():
     assert re.match(rf"{len(SHIPPED)} files, \d+ principles: nothing to change", line)
 
 
-def test_the_command_names_what_it_finds_and_fails(tmp_path):
+def test_what_is_found_is_printed_and_fails(tmp_path, capsys):
     path = tmp_path / "it.yaml"
     path.write_text(CLEAN.replace("answer: A}", "answer: C}"), encoding="utf-8")
-    command = [sys.executable, "-m", "cai_jax.constitution", "lint", str(SHIPPED[0]), str(path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stdout == (f"{path}:38: schema: multiple_choice[0].answer must be A or B\n")
+    with pytest.raises(SystemExit) as ended:
+        main([SHIPPED[0], path])
+    assert ended.value.code == 1
+    assert capsys.readouterr().out == (
+        f"{path}:40: schema: multiple_choice[0].answer must be A or B\n"
+    )
+    with pytest.raises(ValueError, match="lint which file"):
+        main([])
