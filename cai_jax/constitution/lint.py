@@ -287,7 +287,9 @@ _WORDINGS = (
     ),
     (
         "question",
-        re.compile(r"\bworse\b|\bworst\b", re.IGNORECASE),
+        re.compile(
+            r"\bwhich (?:\w+ ){1,4}wors[et]\b|\bwors[et] (?:of|one|response|reply)\b", re.IGNORECASE
+        ),
         "asks for the worse response",
         "ask for the better one: its answer is the label",
     ),
