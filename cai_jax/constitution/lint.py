@@ -9,13 +9,12 @@ It holds for the field below it or, if it is not indented, for the whole file.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import combinations, permutations, product
 from pathlib import Path
 
+from cai_jax.constitution.pairs import Entry, Pair, contradictions, near_duplicates
 from cai_jax.constitution.schema import (
-    ChoiceExample,
     ConstitutionError,
     CritiqueExample,
     CritiquePrinciple,
@@ -24,9 +23,8 @@ from cai_jax.constitution.schema import (
     authors_of,
     locate_constitution,
 )
-from cai_jax.constitution.wording import Comparison, compare, form_of, wording
+from cai_jax.constitution.wording import compare, wording
 
-Entry = CritiquePrinciple | FeedbackPrinciple | CritiqueExample | ChoiceExample
 CONTRAST = ("principle", "opposite")
 SHORTEST = 3  # words
 LONGEST = {  # words; a model of few parameters loses the thread of more
@@ -105,95 +103,23 @@ def lint(path: Path) -> Linted:
 # Principles beside each other ---------------------------------------------------------------------
 
 
-def contradictions(located: Located) -> Found:
+def contradicting(located: Located) -> Found:
     """Two principles that ask for opposite things."""
-    for conflict in _conflicts(located):
-        yield _beside(located, conflict, "asks for the opposite of", "or say when each holds")
+    for pair in contradictions(located.constitution):
+        yield _beside(located, pair, "asks for the opposite of", "or say when each holds")
 
 
-def near_duplicates(located: Located) -> Found:
-    """Two principles, or two few-shots, that say the same in nearly the same words."""
-    c = located.constitution
-    told = {frozenset((one.id, other.id)) for one, _, other, _ in _conflicts(located)}
-    for entries, field, least in (
-        (c.critique_revision, "critique_request", 1),
-        # The critique says what is revised; alone, a revision request must say much to be the same.
-        (c.critique_revision, "revision_request", 3),
-        (c.feedback, "question", 1),
-        (c.feedback, "principle", 1),
-        (c.critique_examples, "prompt", 1),
-        ((*c.choice_examples, *c.thought_examples), "prompt", 1),
-    ):
-        for one, other, found in _compared(entries, field):
-            pair = frozenset((one.id, other.id))
-            if found.same and len(found.shared) >= least and pair not in told:
-                told.add(pair)
-                pair_of_fields = (one, field, other, field)
-                yield _beside(
-                    located, pair_of_fields, "says the same as", "and give it more weight"
-                )
-
-
-Pair = tuple[Entry, str, Entry, str]  # an entry and its field, and another one and its
-
-
-def _conflicts(located: Located) -> Iterator[Pair]:
-    """Pairs of principles that ask for opposite things, each once, by the fields that show it."""
-    c = located.constitution
-    told = set()
-    for pair in (
-        *_opposite(_compared(c.critique_revision, "revision_request"), "revision_request"),
-        *_opposite(_compared(c.feedback, "question"), "question"),
-        *_opposite(_compared(c.feedback, "principle"), "principle"),
-        *_turned(c.feedback),
-        *_across(c.critique_revision, c.feedback),
-    ):
-        ids = frozenset((pair[0].id, pair[2].id))
-        if ids not in told:
-            told.add(ids)
-            yield pair
-
-
-def _compared(entries: Sequence[Entry], field: str) -> Iterator[tuple[Entry, Entry, Comparison]]:
-    """Every pair of entries, and how its texts of a field stand to each other."""
-    read = [wording(getattr(entry, field)) for entry in entries]
-    form = form_of(read)
-    for i, j in combinations(range(len(entries)), 2):
-        yield entries[i], entries[j], compare(read[i], read[j], form)
-
-
-def _opposite(compared: Iterator[tuple[Entry, Entry, Comparison]], field: str) -> Iterator[Pair]:
-    return ((one, field, other, field) for one, other, found in compared if found.opposite)
-
-
-def _turned(principles: Sequence[FeedbackPrinciple]) -> Iterator[Pair]:
-    """Principles that say what another's opposite says, and not what its principle says too."""
-    wanted, unwanted = ([wording(getattr(p, f)) for p in principles] for f in CONTRAST)
-    form = form_of(wanted) & form_of(unwanted)
-    for i, j in permutations(range(len(principles)), 2):
-        one, other = (compare(wanted[i], texts[j], form) for texts in (unwanted, wanted))
-        if one.same and not other.same:
-            yield principles[i], "principle", principles[j], "opposite"
-
-
-def _across(
-    critiques: Sequence[CritiquePrinciple], feedback: Sequence[FeedbackPrinciple]
-) -> Iterator[Pair]:
-    """Revisions that go against what the feedback prefers."""
-    asked = [wording(p.revision_request) for p in critiques]
-    preferred = [wording(p.question) for p in feedback]
-    form = form_of(asked) & form_of(preferred)
-    for (i, one), (j, other) in product(enumerate(asked), enumerate(preferred)):
-        if compare(one, other, form).opposite:
-            yield critiques[i], "revision_request", feedback[j], "question"
+def near_duplicate(located: Located) -> Found:
+    """Two principles, or two few-shots, that say the same in other words."""
+    for pair in near_duplicates(located.constitution):
+        yield _beside(located, pair, "says the same as", "and give it more weight")
 
 
 def _beside(located: Located, pair: Pair, verdict: str, remedy: str) -> tuple[int, str]:
     """A finding on two entries, at the line of the one that stands further down."""
-    one, field, other, other_field = pair
     (line, above), (last, below) = sorted(
-        (located.lines[entry.id, name], f"{entry.id}.{name}")
-        for entry, name in ((one, field), (other, other_field))
+        (located.lines[entry.id, field], f"{entry.id}.{field}")
+        for entry, field in ((pair.one, pair.field), (pair.other, pair.other_field))
     )
     return last, f"{below} {verdict} {above}, line {line}; keep one, {remedy}"
 
@@ -410,8 +336,8 @@ def answers(located: Located) -> Found:
 
 
 RULES: dict[str, Callable[[Located], Found]] = {
-    "near-duplicate": near_duplicates,
-    "contradiction": contradictions,
+    "near-duplicate": near_duplicate,
+    "contradiction": contradicting,
     "presupposed-fault": presupposed_faults,
     "tone-without-harm": tone_without_harm,
     "wording": leading_or_ambiguous,

@@ -86,6 +86,7 @@ class Wording:
     denied: frozenset[str]
 
 
+@cache
 def wording(text: str) -> Wording:
     """Reads the meanings of a text, and their signs."""
     lowered = text.lower().replace("’", "'")
