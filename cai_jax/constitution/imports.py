@@ -9,14 +9,15 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import yaml
 from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
+
+from cai_jax.constitution.schema import Constitution, CritiquePrinciple, FeedbackPrinciple
 
 UNTAGGED = "imported"
 
@@ -59,8 +60,8 @@ class Remark:
 Item = Rule | Requests | Question | Remark
 
 
-def import_text(paths: Sequence[Path], name: str, author: str) -> str:
-    """The YAML text of a constitution with all that the files hold, in their order.
+def import_constitution(paths: Sequence[Path], name: str, author: str) -> Constitution:
+    """A constitution with all that the files hold, in their order.
 
     Args:
       paths: files whose names end with .json, .txt or .md.
@@ -81,89 +82,112 @@ def import_text(paths: Sequence[Path], name: str, author: str) -> str:
     # A constitution has both parts; a part that no file has is made out of the other.
     critiques = critiques or [_question_critique(question) for question in questions]
     feedback = feedback or [_requests_feedback(asked) for asked in requests]
-    remarks = " ".join(item.text for item in items if isinstance(item, Remark))
     ids: set[str] = set()
-    document = {
-        "name": name,
-        "version": "0.1",
-        "description": _Folded(
-            f"{remarks} Imported from {' and '.join(path.name for path in paths)}. Templates"
-            " wrote what was not there: a person should go over every text, and above all over"
-            " the opposites.".strip()
+    return Constitution(
+        name=name,
+        version="0.1",
+        description=" ".join(
+            (
+                *(item.text for item in items if isinstance(item, Remark)),
+                f"Imported from {' and '.join(path.name for path in paths)}. Templates wrote what"
+                " was not there: a person should go over every text, and above all over the"
+                " opposites.",
+            )
         ),
-        "authors": [author],
-        "critique_revision": _entries(critiques, author, ids),
-        "feedback": _entries(feedback, author, ids),
-    }
-    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=94)
+        authors=(author,),
+        critique_revision=tuple(_signed(p, author, ids) for p in critiques),
+        feedback=tuple(_signed(p, author, ids) for p in feedback),
+        critique_examples=(),
+        choice_examples=(),
+        thought_examples=(),
+    )
+
+
+Principle = TypeVar("Principle", CritiquePrinciple, FeedbackPrinciple)
+
+
+def _signed(principle: Principle, author: str, ids: set[str]) -> Principle:
+    """The principle with its author, and an id that is none of ``ids``, to which it is added."""
+    wanted = principle.id
+    names = chain((wanted, f"{wanted}-compared"), (f"{wanted}-{n}" for n in count(2)))
+    id_ = next(name for name in names if name not in ids)
+    ids.add(id_)
+    return replace(principle, id=id_, author=author, tags=principle.tags or (UNTAGGED,))
 
 
 # Wording templates --------------------------------------------------------------------------------
 
-Draft = tuple[str, tuple[str, ...], dict[str, str]]  # id, tags, texts
 _STANDS = "If it is so already, repeat it."
 _NONE = "Quote it, or say that there is none."
 
 
-def _rule_critique(rule: Rule) -> Draft:
+def _rule_critique(rule: Rule) -> CritiquePrinciple:
     conduct = _conduct(rule.text)
     if conduct:
-        wanted = f"An assistant should {conduct.wanted('')}."
-        revision = f"an assistant would that makes sure {conduct.wanted('to ')}. {_STANDS}"
-        revision = f"Rewrite your reply as {revision}"
+        asked = f"An assistant should {conduct.wanted('')}."
+        wanted = (
+            f"Rewrite your reply as an assistant would that makes sure {conduct.wanted('to ')}."
+        )
     else:
-        wanted = f"An assistant is asked to keep to this: “{rule.text}”"
-        revision = f"Rewrite your reply so that it keeps to this: “{rule.text}” {_STANDS}"
-    critique = f"{wanted} Is there a place in your last reply that does otherwise? {_NONE}"
-    return rule.id, rule.tags, {"critique_request": critique, "revision_request": revision}
+        asked = f"An assistant is asked to keep to this: “{rule.text}”"
+        wanted = f"Rewrite your reply so that it keeps to this: “{rule.text}”"
+    place = f"Is there a place in your last reply that does otherwise? {_NONE}"
+    return _critique(rule, f"{asked} {place}", f"{wanted} {_STANDS}")
 
 
-def _rule_feedback(rule: Rule) -> Draft:
+def _rule_feedback(rule: Rule) -> FeedbackPrinciple:
     conduct = _conduct(rule.text)
     if conduct:
         asked = f"An assistant should {conduct.wanted('')}. Which response is more like that?"
         you = "You are an assistant that makes sure"
         wanted, unwanted = f"{you} {conduct.wanted('to ')}.", f"{you} {conduct.unwanted('to ')}."
     else:
-        asked = (
-            f"An assistant is asked to keep to this: “{rule.text}” Which response does so better?"
-        )
+        asked = f"An assistant is asked to keep to this: “{rule.text}” Which response does better?"
         wanted = f"You are an assistant that keeps to this: “{rule.text}”"
         unwanted = f"You are an assistant that goes against this: “{rule.text}”"
-    return rule.id, rule.tags, {"question": asked, "principle": wanted, "opposite": unwanted}
+    return _feedback(rule, asked, wanted, unwanted)
 
 
-def _requests_critique(asked: Requests) -> Draft:
-    texts = {"critique_request": asked.critique, "revision_request": asked.revision}
-    return asked.id, asked.tags, texts
+def _requests_critique(asked: Requests) -> CritiquePrinciple:
+    return _critique(asked, asked.critique, asked.revision)
 
 
-def _requests_feedback(asked: Requests) -> Draft:
-    you = "You are an assistant whose replies"
-    texts = {
-        "question": f"Which response is already more like what this asks for: “{asked.revision}”",
-        "principle": f"{you} are what this asks for: “{asked.revision}”",
-        "opposite": f"{you} are never what this asks for: “{asked.revision}”",
-    }
-    return asked.id, asked.tags, texts
+def _requests_feedback(asked: Requests) -> FeedbackPrinciple:
+    you = "You are an assistant whose replies are"
+    return _feedback(
+        asked,
+        f"Which response is already more like what this asks for: “{asked.revision}”",
+        f"{you} what this asks for: “{asked.revision}”",
+        f"{you} never what this asks for: “{asked.revision}”",
+    )
 
 
-def _question_feedback(question: Question) -> Draft:
-    you = "You are an assistant whose replies"
-    texts = {
-        "question": question.text,
-        "principle": f"{you} are the better ones here: “{question.text}”",
-        "opposite": f"{you} are never the better ones here: “{question.text}”",
-    }
-    return question.id, question.tags, texts
+def _question_feedback(question: Question) -> FeedbackPrinciple:
+    you = "You are an assistant whose replies are"
+    return _feedback(
+        question,
+        question.text,
+        f"{you} the better ones here: “{question.text}”",
+        f"{you} never the better ones here: “{question.text}”",
+    )
 
 
-def _question_critique(question: Question) -> Draft:
+def _question_critique(question: Question) -> CritiquePrinciple:
     compared = f"Replies are compared like this: “{question.text}”"
-    against = f"Is there a place in your last reply that speaks against it? {_NONE}"
-    revision = f"{compared} Rewrite your reply so that it comes out better. {_STANDS}"
-    texts = {"critique_request": f"{compared} {against}", "revision_request": revision}
-    return question.id, question.tags, texts
+    place = f"Is there a place in your last reply that speaks against it? {_NONE}"
+    wanted = f"Rewrite your reply so that it comes out better. {_STANDS}"
+    return _critique(question, f"{compared} {place}", f"{compared} {wanted}")
+
+
+Named = Rule | Requests | Question
+
+
+def _critique(item: Named, critique: str, revision: str) -> CritiquePrinciple:
+    return CritiquePrinciple(item.id, "", item.tags, critique, revision)
+
+
+def _feedback(item: Named, question: str, principle: str, opposite: str) -> FeedbackPrinciple:
+    return FeedbackPrinciple(item.id, "", item.tags, question, principle, opposite)
 
 
 @dataclass(frozen=True)
@@ -397,34 +421,3 @@ READERS: dict[str, Callable[[Path, str], Iterator[Item]]] = {
     ".txt": _lines,
     ".md": _markdown,
 }
-
-
-# The YAML file ------------------------------------------------------------------------------------
-
-
-def _entries(drafts: Sequence[Draft], author: str, ids: set[str]) -> list[dict[str, Any]]:
-    """Entries as the file has them; their ids are none of ``ids``, and are added to them."""
-    entries = []
-    for wanted, tags, texts in drafts:
-        names = chain((wanted, f"{wanted}-compared"), (f"{wanted}-{n}" for n in count(2)))
-        id_ = next(name for name in names if name not in ids)
-        ids.add(id_)
-        folded = {field: _Folded(text) for field, text in texts.items()}
-        entries.append({"id": id_, "author": author, "tags": list(tags or (UNTAGGED,)), **folded})
-    return entries
-
-
-class _Folded(str):
-    """A text that is written over several lines."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes as people write these files: texts folded, and lists within their keys."""
-
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-        super().increase_indent(flow, False)
-
-
-_Dumper.add_representer(
-    _Folded, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style=">")
-)

@@ -9,9 +9,10 @@ from conftest import ROOT, SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cai_jax.constitution.imports import import_text
+from cai_jax.constitution.imports import import_constitution
 from cai_jax.constitution.lint import lint
 from cai_jax.constitution.schema import load_constitution
+from cai_jax.constitution.write import to_yaml
 
 SENTENCES = """\
 The assistant should be honest
@@ -62,8 +63,15 @@ def imported(tmp_path, name, content):
     """The constitution that a file becomes."""
     path = tmp_path / name
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-    (tmp_path / "out.yaml").write_text(import_text([path], "out", "Mina"), encoding="utf-8")
-    return load_constitution(tmp_path / "out.yaml")
+    return written(tmp_path, [path])
+
+
+def written(tmp_path, paths):
+    """What the file holds that becomes of others."""
+    made = import_constitution(paths, "out", "Mina")
+    (tmp_path / "out.yaml").write_text(to_yaml(made), encoding="utf-8")
+    assert load_constitution(tmp_path / "out.yaml") == made
+    return made
 
 
 def test_bare_sentences_become_both_kinds_of_principle(tmp_path):
@@ -120,9 +128,7 @@ def test_headings_become_tags_and_paragraphs_the_description(tmp_path):
 def test_published_requests_and_questions_stand_as_they_are(tmp_path):
     for name, content in (("a.json", REQUESTS), ("b.json", QUESTIONS)):
         (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
-    files = [tmp_path / "a.json", tmp_path / "b.json"]
-    (tmp_path / "out.yaml").write_text(import_text(files, "out", "Mina"), encoding="utf-8")
-    made = load_constitution(tmp_path / "out.yaml")
+    made = written(tmp_path, [tmp_path / "a.json", tmp_path / "b.json"])
     (asked,) = made.critique_revision
     assert (asked.id, asked.revision_request) == ("kindly0", "Rewrite it kindly.")
     assert asked.critique_request == "Is your last reply unkind, or say it is not?"
@@ -195,7 +201,7 @@ def test_the_papers_files_load(tmp_path, name):
 def test_what_cannot_be_read_is_refused_with_its_line(tmp_path, name, content, words):
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(ValueError) as error:  # noqa: PT011
-        import_text([tmp_path / name], "out", "Mina")
+        import_constitution([tmp_path / name], "out", "Mina")
     for word in (str(tmp_path / name), *words):
         assert word in str(error.value)
 
@@ -203,7 +209,7 @@ def test_what_cannot_be_read_is_refused_with_its_line(tmp_path, name, content, w
 def test_other_encodings_are_refused(tmp_path):
     (tmp_path / "rules.txt").write_bytes("Sé amable.".encode("latin-1"))
     with pytest.raises(ValueError, match=r"rules.txt: not UTF-8 .* save it as UTF-8"):
-        import_text([tmp_path / "rules.txt"], "out", "Mina")
+        import_constitution([tmp_path / "rules.txt"], "out", "Mina")
 
 
 WORDS = st.lists(st.from_regex(r"[a-zà-ÿ0-9:#'\"{}\[\]&*!|>%@-]{1,12}", fullmatch=True), min_size=2)

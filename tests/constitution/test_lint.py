@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from planted_pairs import CONTRADICTIONS, DUPLICATES, MAY_STAND
 
 from cai_jax.commands.workshop.lint import main
-from cai_jax.constitution.imports import import_text
+from cai_jax.constitution.imports import import_constitution
 from cai_jax.constitution.lint import RULES, lint
 from cai_jax.constitution.wording import compare, wording
+from cai_jax.constitution.write import to_yaml
 
 SHIPPED = sorted((ROOT / "constitutions").rglob("*.yaml"))
 CLEAN = """\
@@ -190,11 +191,17 @@ def named(pairs):
     return {f"{n}-{'xy'[i]}": pair[i] for n, pair in enumerate(pairs) for i in (0, 1)}
 
 
+def imported(tmp_path, texts):
+    """lint's findings on a document of named sentences."""
+    path = tmp_path / "pairs.json"
+    path.write_text(json.dumps(texts), encoding="utf-8")
+    return findings(tmp_path, to_yaml(import_constitution([path], "pairs", "us")))
+
+
 def planted(tmp_path, pairs):
-    """lint's findings on a document of all pairs, as rules by the number of the pair."""
-    (tmp_path / "pairs.json").write_text(json.dumps(named(pairs)), encoding="utf-8")
+    """The rules that lint applies to both texts of a pair, by the number of the pair."""
     rules = {}
-    for finding in findings(tmp_path, import_text([tmp_path / "pairs.json"], "pairs", "us")):
+    for finding in imported(tmp_path, named(pairs)):
         numbers = re.findall(r"\b(\d+)-[xy]", finding.message)
         if len(numbers) == 2 and numbers[0] == numbers[1]:
             rules.setdefault(int(numbers[0]), set()).add(finding.rule)
@@ -244,16 +251,15 @@ def test_a_comment_allows_a_finding_in_its_place_alone(tmp_path):
 
 def test_order_of_the_principles_does_not_matter(tmp_path):
     """Which pairs are found, that is; the one further down is named first."""
-    pairs = lambda text: {
-        (f.rule, frozenset(re.findall(r"\b\d+-[xy]", f.message)))
-        for f in findings(tmp_path, text)
-        if f.rule in ("contradiction", "near-duplicate")
-    }
-    texts, found = named(DUPLICATES[:20]), []
-    for order in (texts, dict(reversed(texts.items()))):
-        (tmp_path / "pairs.json").write_text(json.dumps(order), encoding="utf-8")
-        found.append(pairs(import_text([tmp_path / "pairs.json"], "pairs", "us")))
-    assert found[0] == found[1]
+    texts = named(DUPLICATES[:20])
+    there, back = (
+        {
+            (f.rule, frozenset(re.findall(r"\b\d+-[xy]", f.message)))
+            for f in imported(tmp_path, order)
+        }
+        for order in (texts, dict(reversed(texts.items())))
+    )
+    assert there == back
 
 
 @given(st.text(max_size=60), st.text(max_size=60))

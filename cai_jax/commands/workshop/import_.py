@@ -13,9 +13,9 @@ from pathlib import Path
 from absl import flags
 
 from cai_jax.commands.front import start
-from cai_jax.constitution.imports import import_text
+from cai_jax.constitution.imports import import_constitution
 from cai_jax.constitution.lint import lint
-from cai_jax.constitution.schema import load_constitution
+from cai_jax.constitution.write import to_yaml
 
 OUT = flags.DEFINE_string("out", None, "YAML file to write; must not exist", required=True)
 NAME = flags.DEFINE_string("name", "", "of the constitution; the file's, if none is given")
@@ -31,9 +31,8 @@ def main(files: Sequence[Path]) -> None:
         raise ValueError(f"--out={out}: constitutions are .yaml files")
     if out.exists():
         raise ValueError(f"--out={out}: is there already, and may have been edited; choose another")
-    text = import_text(files, NAME.value or out.stem, AUTHOR.value)
-    out.write_text(text, encoding="utf-8")
-    made = load_constitution(out)
+    made = import_constitution(files, NAME.value or out.stem, AUTHOR.value)
+    out.write_text(to_yaml(made), encoding="utf-8")
     print(
         f"{out}: {len(made.critique_revision)} principles of critique, {len(made.feedback)} of"
         " feedback. Go over the texts that templates wrote, above all the opposites."
