@@ -164,6 +164,7 @@ def locate_constitution(path: Path) -> Located:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = f"not valid YAML: {getattr(error, 'problem', None) or error}"
+        problem += "; quote texts with colons, brackets or quotes in them"
         raise ConstitutionError(problem, path, mark.line + 1 if mark else None) from error
     reader = _Reader(path)
     return Located(path, reader.constitution(root), reader.lines)
