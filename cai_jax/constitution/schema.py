@@ -7,7 +7,7 @@ comments or layout. Every artifact made under the constitution records it.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Collection, Set
+from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -117,6 +117,27 @@ class Constitution:
 class ConstitutionError(ValueError):
     """A constitution file is not valid; the message names file, line, field and remedy."""
 
+    def __init__(self, problem: str, path: Path | None = None, line: int | None = None):
+        self.problem, self.line = problem, line
+        where = f"{path}, line {line}: " if line else f"{path}: "
+        super().__init__(f"{where if path else ''}{problem}")
+
+
+@dataclass(frozen=True)
+class Located:
+    """A constitution, and where in its file each field stands.
+
+    Attributes:
+      path: of the file.
+      constitution: that it holds.
+      lines: where the value of each field begins, from 1, by the entry's id and the field's name.
+        Fields of the file itself, such as authors, have ``""`` for an id.
+    """
+
+    path: Path
+    constitution: Constitution
+    lines: Mapping[tuple[str, str], int]
+
 
 def load_constitution(path: Path) -> Constitution:
     """Reads and validates a constitution file.
@@ -124,20 +145,29 @@ def load_constitution(path: Path) -> Constitution:
     Raises:
       ConstitutionError: the file is missing, not YAML, or not a constitution.
     """
+    return locate_constitution(path).constitution
+
+
+def locate_constitution(path: Path) -> Located:
+    """Reads and validates a constitution file, and says at which lines its fields stand.
+
+    Raises:
+      ConstitutionError: the file is missing, not YAML, or not a constitution.
+    """
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except OSError as error:
-        raise ConstitutionError(
-            f"{path}: {error.strerror or error}; choose a file of constitutions/"
-        ) from error
+        problem = f"{error.strerror or error}; choose a file of constitutions/"
+        raise ConstitutionError(problem, path) from error
     except UnicodeDecodeError as error:
-        raise ConstitutionError(f"{path}: not UTF-8 text ({error})") from error
+        raise ConstitutionError(f"not UTF-8 text ({error}); save it as UTF-8", path) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or error
-        raise ConstitutionError(f"{path}{line}: not valid YAML: {problem}") from error
-    return _Reader(path).constitution(root)
+        problem = f"not valid YAML: {getattr(error, 'problem', None) or error}"
+        problem += "; quote texts with colons, brackets or quotes in them"
+        raise ConstitutionError(problem, path, mark.line + 1 if mark else None) from error
+    reader = _Reader(path)
+    return Located(path, reader.constitution(root), reader.lines)
 
 
 _Entry = TypeVar("_Entry", CritiquePrinciple, FeedbackPrinciple, CritiqueExample, ChoiceExample)
@@ -148,7 +178,8 @@ class _Reader:
 
     def __init__(self, path: Path):
         self.path = path
-        self.lines: dict[str, int] = {}  # of the entries, by id
+        self.ids: dict[str, int] = {}  # the lines of the entries
+        self.lines: dict[tuple[str, str], int] = {}  # of fields, as Located has them
 
     def constitution(self, root: yaml.Node | None) -> Constitution:
         top = self.mapping(
@@ -157,6 +188,7 @@ class _Reader:
             {"name", "version", "description", "authors", "critique_revision", "feedback"},
             {"few_shots"},
         )
+        self.lines |= {("", name): node.start_mark.line + 1 for name, node in top.items()}
         kinds = {"critique_revision", "multiple_choice", "chain_of_thought"}
         shots = (
             self.mapping(top["few_shots"], "few_shots", set(), kinds) if "few_shots" in top else {}
@@ -200,14 +232,15 @@ class _Reader:
             for name, value in found.items()
         }
         self.unique(values["id"], found["id"], f"{where}.id", node.start_mark.line + 1)
+        self.lines |= {(values["id"], name): v.start_mark.line + 1 for name, v in found.items()}
         if values.get("answer", "A") not in ("A", "B"):
             self.fail(found["answer"], f"{where}.answer", "must be A or B")
         return kind(**values)
 
     def unique(self, id_: str, node: yaml.Node, where: str, line: int) -> None:
-        if id_ in self.lines:
-            self.fail(node, where, f"{id_!r} is taken by line {self.lines[id_]}; choose another")
-        self.lines[id_] = line
+        if id_ in self.ids:
+            self.fail(node, where, f"{id_!r} is taken by line {self.ids[id_]}; choose another")
+        self.ids[id_] = line
 
     def mapping(
         self, node: yaml.Node | None, where: str, required: set[str], optional: set[str]
@@ -259,5 +292,5 @@ class _Reader:
         return found
 
     def fail(self, node: yaml.Node | None, where: str, problem: str) -> NoReturn:
-        line = f", line {node.start_mark.line + 1}" if node is not None else ""
-        raise ConstitutionError(f"{self.path}{line}: {where} {problem}")
+        line = node.start_mark.line + 1 if node is not None else None
+        raise ConstitutionError(f"{where} {problem}", self.path, line)

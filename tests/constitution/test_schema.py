@@ -8,7 +8,12 @@ import pytest
 from conftest import ROOT
 from minimal_constitution import MINIMAL
 
-from cai_jax.constitution.schema import ConstitutionError, authors_of, load_constitution
+from cai_jax.constitution.schema import (
+    ConstitutionError,
+    authors_of,
+    load_constitution,
+    locate_constitution,
+)
 from cai_jax.data.jsonl import jsonl_rows
 from cai_jax.data.overlap import FEW_SHOTS, Turn, overlap_of
 from cai_jax.data.readers import read_prompt
@@ -203,3 +208,17 @@ def test_missing_empty_and_binary_files(tmp_path):
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00name")
     with pytest.raises(ConstitutionError, match="UTF-8"):
         load_constitution(tmp_path / "binary.yaml")
+
+
+def test_every_field_knows_its_line(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(MINIMAL, encoding="utf-8")
+    located = locate_constitution(path)
+    assert located.constitution == load_constitution(path)
+    texts = MINIMAL.splitlines()
+    for (id_, field), line in located.lines.items():
+        if id_ or field in ("name", "version", "description", "authors"):  # a list is below its key
+            assert f"{field}:" in texts[line - 1], (id_, field)
+    assert located.lines["", "authors"] == 4
+    assert located.lines["kinder", "opposite"] == 17
+    assert located.lines["one", "answer"] == 20
