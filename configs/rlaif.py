@@ -48,7 +48,7 @@ def laptop() -> ConfigDict:
 def smoke() -> ConfigDict:
     c = laptop()
     c.workdir = "runs/smoke"
-    c.generation = dict(batch_size=8, score_batch_size=8, critique_tokens=24, response_tokens=40)
+    c.generation = dict(batch_size=8, score_batch_size=8, critique_tokens=40, response_tokens=40)
     c.sl_data = dict(red_team_prompts=8, helpful_prompts=4, rounds=1, few_shots=0)
     c.sl_train = dict(batch_size=2, sequence_length=128)
     c.feedback = dict(prompts=6, helpful_prompts=4, audit_pairs=8)

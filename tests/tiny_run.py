@@ -34,6 +34,7 @@ TINY_RUN = {  # changes to configs/rlaif.py:smoke
     "feedback.prompts": 16,
     "second_model.prompts": 12,
     # Rows of one width each, so that what runs does not depend on what is sampled.
+    "generation.critique_tokens": 24,
     "generation.context_tokens": 256,
     "generation.prompt_bucket_tokens": 256,
     "generation.score_bucket_tokens": 256,
