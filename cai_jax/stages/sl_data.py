@@ -269,7 +269,7 @@ def programs(inputs: Inputs) -> list[Program]:
     """Sampling of revisions, and of critiques where they may have another length."""
     g, models = inputs.config.generation, inputs.models
     base, critic = _generators(inputs)
-    wanted = {(critic, g.response_tokens): "revisions", (base, g.response_tokens): "responses"}
+    wanted = {(base, g.response_tokens): "responses", (critic, g.response_tokens): "revisions"}
     if inputs.config.sl_data.critique:
         wanted.setdefault((critic, g.critique_tokens), "critiques")
     found = [
