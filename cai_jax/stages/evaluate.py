@@ -71,7 +71,7 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     items, tried = read_benchmarks(inputs.config.evaluate.benchmarks), list[Measurement]()
     present = compared_policies(inputs.config, inputs.manifest("rl")["metrics"])
     for name, policy in present.items():
-        model = base if name == BASE else models.policy(models.policy_source(policy), base)
+        model = models.policy(models.policy_source(policy), base)
         replies[name], found, used = _policy(inputs, name, model, tools, items)
         tried += found
         tokens += used
@@ -268,10 +268,9 @@ def _tools(inputs: Inputs, base: Model) -> Tools:
 def _judge(inputs: Inputs, base: Model, source: ModelSource) -> Judge:
     """A model that compares replies; it is the base model itself where that is its source."""
     c, models = inputs.config, inputs.models
-    model = base if source == models.source() else models.policy(source, base)
     return Judge(
         labeler=LABELERS[c.feedback.method],
-        tools=make_labeler_tools(inputs, model, source),
+        tools=make_labeler_tools(inputs, models.policy(source, base), source),
         principles=inputs.constitution.feedback,
         per_pair=c.evaluate.judge_principles,
         margin=c.evaluate.judge_margin,
@@ -299,8 +298,8 @@ def _reply_judge(inputs: Inputs, base: Model) -> ReplyJudge:
     """The feedback model, which is loaded when it reads its first reply."""
     models = inputs.models
     source = lambda: models.feedback_source(inputs.config.feedback.source)
-    model = lambda: base if source() == models.source() else models.policy(source(), base)
-    return ReplyJudge(lambda: _scorer(inputs, model()), lambda: models.chat_of(source()))
+    scorer = lambda: _scorer(inputs, models.policy(source(), base))
+    return ReplyJudge(scorer, lambda: models.chat_of(source()))
 
 
 def truncates(sampling: Sampling) -> bool:

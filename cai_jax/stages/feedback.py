@@ -43,7 +43,7 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     settings = inputs.config.feedback
     models, source = inputs.models, inputs.models.feedback_source(settings.source)
     base = None if settings.source else models.policy(models.source())
-    judge = base if base and source == models.source() else models.policy(source, base)
+    judge = models.policy(source, base)
     tools = make_labeler_tools(inputs, judge, source)
     labeler = LABELERS[settings.method].make(tools)
     audits = audit_labeler(inputs, labeler)

@@ -205,9 +205,11 @@ class Models:
 
         Args:
           source: of the decoder.
-          base: the run's base model, where it is loaded already: what a low-rank update of it
-            shares with it is not loaded again.
+          base: the run's base model, where it is loaded already: it is given back for its own
+            source, and what a low-rank update of it shares with it is not loaded again.
         """
+        if base is not None and source == self.source():
+            return base
         mesh, blueprint = self.decode_mesh, self.blueprint(Decoder, source, source.lora)
         if self.ahead:
             return blueprint.abstract(mesh)

@@ -71,15 +71,7 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     fit = training.fit(folder, trainable, batches(), survey)
     tensors = decoder_tensors(fit.params, source.family.names, source.config)
     write_shards(tensors, model, jnp.dtype(jnp.float32), 1 << 40)
-    return Outcome(
-        {
-            "dialogues": len(rows),
-            "steps": len(fit.history),
-            "first_loss": fit.history[0]["loss"],
-            "last_loss": fit.history[-1]["loss"],
-        },
-        fit.tokens,
-    )
+    return Outcome({"dialogues": len(rows), **fit.metrics}, fit.tokens)
 
 
 def _training(inputs: Inputs, source: ModelSource, steps: int) -> Training:

@@ -57,6 +57,12 @@ class Draft:
     principle: CritiquePrinciple = NO_PRINCIPLE
     critique: str = ""
     raw_critique: str = ""
+    few_shots: tuple[CritiqueExample, ...] = ()
+
+    @property
+    def shown(self) -> list[str]:
+        """What the few-shots say, which is not to be repeated."""
+        return example_texts(self.few_shots)
 
 
 def execute(inputs: Inputs, folder: Path) -> Outcome:
@@ -121,18 +127,18 @@ class _Writer:
     def revise(self, drafts: list[Draft], number: int) -> list[Draft]:
         """One round for every dialogue whose last step parsed, a principle drawn for each."""
         settings = self.inputs.config.sl_data
-        drawn = [self._draw_principle(draft, number) for draft in drafts]
+        drawn = [self._draw(draft, number) for draft in drafts]
         if settings.critique:
             messages = [
-                critique_messages(self._shots(d), d.prompt.messages, d.response, d.principle)
+                critique_messages(d.few_shots, d.prompt.messages, d.response, d.principle)
                 for d in drawn
             ]
             samples = self._sample(self.critic, messages, CRITIQUE_MARK, drawn, "critique")
-            given = [[*self._shown(d), d.principle.critique_request, d.response] for d in drawn]
+            given = [[*d.shown, d.principle.critique_request, d.response] for d in drawn]
             drawn = self._keep(drawn, samples, "critique", _criticise, given)
         messages = [
             revision_messages(
-                self._shots(d),
+                d.few_shots,
                 d.prompt.messages,
                 d.response,
                 d.principle,
@@ -141,18 +147,11 @@ class _Writer:
             for d in drawn
         ]
         samples = self._sample(self.critic, messages, REVISION_MARK, drawn, "revision")
-        given = [
-            [*self._shown(d), d.principle.revision_request, d.response, d.critique] for d in drawn
-        ]
+        given = [[*d.shown, d.principle.revision_request, d.response, d.critique] for d in drawn]
         return self._keep(drawn, samples, "revision", _respond, given)
 
-    def _shots(self, draft: Draft) -> list[CritiqueExample]:
-        return self.few_shots.draw(f"{draft.prompt.id}/{draft.round}", draft.prompt.messages)
-
-    def _shown(self, draft: Draft) -> list[str]:
-        return example_texts(self._shots(draft))
-
-    def _draw_principle(self, draft: Draft, number: int) -> Draft:
+    def _draw(self, draft: Draft, number: int) -> Draft:
+        """The draft in its next round, under a principle and beside few-shots of its own."""
         (principle,) = draw_principles(
             self.inputs.constitution.critique_revision,
             1,
@@ -160,7 +159,8 @@ class _Writer:
             draft.prompt.tags,
             self.inputs.config.sl_data.draw_by_tag,
         )
-        return replace(draft, round=number, principle=principle)
+        few_shots = self.few_shots.draw(f"{draft.prompt.id}/{number}", draft.prompt.messages)
+        return replace(draft, round=number, principle=principle, few_shots=tuple(few_shots))
 
     def _keep(
         self,

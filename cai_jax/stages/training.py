@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from cai_jax.data.rows import TrainingDialogue
 from cai_jax.data.tasks import CausalLMConverter, Part, batches, mixture
 from cai_jax.learning.history import Scalars, open_history
 from cai_jax.learning.loop import train
-from cai_jax.learning.losses import Batch
+from cai_jax.learning.losses import Batch, sft_loss_sum
 from cai_jax.learning.optimizers import make_optimizer
 from cai_jax.learning.train import (
     LossSum,
@@ -31,13 +32,17 @@ from cai_jax.learning.train import (
 )
 from cai_jax.models.blueprint import Blueprint
 from cai_jax.models.decoder import Decoder
+from cai_jax.models.io.checkpoint import CheckpointInfo, base_of, save_checkpoint
 from cai_jax.models.io.load import fill_merged, merge_programs
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel import hosts
+from cai_jax.parallel.mesh import abstract_batch
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.prompts.messages import Dialogue
 from cai_jax.stages.engines import MEMORY_REMEDY, stage_seed, with_remedy
+from cai_jax.stages.models import CHECKPOINT, lora_config
+from cai_jax.stages.stage import Inputs
 
 log = logging.getLogger("cai_jax")
 
@@ -49,6 +54,12 @@ class Fit:
     params: nnx.State  # trained ones
     history: list[Scalars]  # metrics of every step
     tokens: int  # that were read
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What a stage reports of it."""
+        first, last = self.history[0]["loss"], self.history[-1]["loss"]
+        return {"steps": len(self.history), "first_loss": first, "last_loss": last}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +173,53 @@ def survey_batches(batches: Iterable[Batch], tokens_of: Callable[[Batch], int]) 
         count, tokens = count + 1, tokens + tokens_of(batch)
         hashed.update(hosts.digest(batch).encode("ascii"))
     return Survey(count, tokens, hashed.hexdigest()[:16])
+
+
+def finetuning(
+    inputs: Inputs, settings: WarmUpConfig | SLTrainConfig, source: ModelSource
+) -> Training:
+    """A stage's supervised finetuning of a decoder on packed dialogues."""
+    models, lora = inputs.models, lora_config(settings.lora)
+    rows = abstract_batch((settings.batch_size, settings.sequence_length), jnp.int32, models.mesh)
+    return Training(
+        name=inputs.stage.name,
+        blueprint=models.blueprint(Decoder, source, lora, settings.trained_layers),
+        loss_sum=sft_loss_sum,
+        optimizer=optimizer_of(settings),
+        micro_batches=settings.micro_batches,
+        batch={name: rows for name in ("tokens", "segments", "loss_mask")},
+        mesh=models.mesh,
+        seed=inputs.seed,
+        warmup_steps=settings.warmup_steps,
+    )
+
+
+def finetune(
+    inputs: Inputs,
+    folder: Path,
+    settings: WarmUpConfig | SLTrainConfig,
+    parts: Sequence[Part],
+    named: str,
+) -> Fit:
+    """Finetunes a model on the records of a stage, and leaves a checkpoint in its folder.
+
+    Args:
+      inputs: of the stage.
+      folder: of the stage.
+      settings: the stage's block of the config.
+      parts: the records.
+      named: source of the model; empty: the run's.
+    """
+    source = inputs.models.source(named)
+    training = finetuning(inputs, settings, source)
+    vocab_size = training.blueprint.config.vocab_size
+    batches = partial(packed_batches, training.name, parts, settings, vocab_size, inputs.seed)
+    trainable = training.start(source)
+    fit = training.fit(folder, trainable, batches(), survey_batches(batches(), packed_tokens))
+    base = base_of(named or inputs.models.base_name, folder / CHECKPOINT, inputs.workdir)
+    info = CheckpointInfo("policy", base, lora_config(settings.lora))
+    save_checkpoint(folder / CHECKPOINT, info, fit.params)
+    return fit
 
 
 def optimizer_of(

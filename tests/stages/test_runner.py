@@ -263,7 +263,7 @@ def test_principles_are_drawn_by_tag_where_the_config_says_so(tiny, factor, leas
         sl_data.Draft(Prompt(f"p{i}", (user("How?"),), tags=("drugs",)), 0, "", "")
         for i in range(100)
     ]
-    drawn = [writer._draw_principle(draft, 1).principle for draft in drafts]
+    drawn = [writer._draw(draft, 1).principle for draft in drafts]
     assert least <= sum("drugs" in p.tags for p in drawn) / len(drawn) <= most
 
 

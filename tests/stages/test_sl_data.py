@@ -81,6 +81,6 @@ def test_what_does_not_parse_is_counted_apart(writer):
 
 
 def test_few_shots_are_compared_with_only_where_they_are_shown(writer):
-    shown = writer._shown(draft())
+    shown = writer._draw(draft(), 1).shown
     assert len(shown) == 3  # a reply, a critique and a revision
     assert set(shown) <= set(example_texts(writer.few_shots.examples))
