@@ -37,9 +37,12 @@ setup(
         "importlib-resources>=6.0",  # tensorflow-datasets imports it and does not ask for it
         "jinja2>=3.1",  # chat templates and the report page
         "matplotlib>=3.9",  # figures of the report
+        "markdown-it-py>=3.0",  # lists of principles in Markdown
+        "snowballstemmer>=3.0",  # words of one stem, by which lint compares principles
         "rensa>=0.5",  # MinHash, for near-duplicates across the split
         "scipy>=1.13",  # intervals
-        "scikit-learn>=1.5",  # what words and lengths alone tell of labelled pairs
+        "scikit-learn>=1.5",  # what words and lengths alone tell of labelled pairs; opinion groups
+        "threadpoolctl>=3.1",  # scikit-learn's own: how many threads it takes
         "tqdm>=4.66",  # progress bars
     ],
     extras_require={

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 if not sys.stderr.isatty():
     os.environ.setdefault("TQDM_MININTERVAL", "10")  # seconds; logs are not for animation
@@ -16,13 +17,17 @@ from cai_jax.parallel.link import HostLostError
 log = logging.getLogger("cai_jax")
 
 
-def start(main: Callable[[], None]) -> None:
+def start(main: Callable[..., None], files: bool = False) -> None:
     """Runs the ``main`` of a command, once its flags are parsed.
+
+    Args:
+      main: takes the files, if the command does, else nothing.
+      files: what stands on the command line beside the flags names files.
 
     A mistake of the user is one message and exit code 1. A host that did not come has a code of its
     own, with which GKE starts the run again.
     """
-    app.run(lambda arguments: _guarded(main, arguments[1:]), flags_parser=_parse_flags)
+    app.run(lambda given: _guarded(main, given[1:], files), flags_parser=_parse_flags)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -35,13 +40,13 @@ def _parse_flags(argv: list[str]) -> list[str]:
         sys.exit(f"error: {text.splitlines()[-1] if 'Traceback' in text else text}")
 
 
-def _guarded(main: Callable[[], None], arguments: list[str]) -> None:
-    if arguments:
+def _guarded(main: Callable[..., None], arguments: list[str], files: bool) -> None:
+    if arguments and not files:
         sys.exit(f"error: {arguments[0]}: no such flag; flags are --NAME=VALUE")
     _log_to_stderr()
     try:
         _keep_programs()
-        main()
+        main([Path(name) for name in arguments]) if files else main()
     except HostLostError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -7,7 +7,7 @@ comments or layout. Every artifact made under the constitution records it.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Collection, Set
+from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -19,11 +19,12 @@ import yaml
 class CritiquePrinciple:
     """A principle of the supervised stage: a request for a critique, and one for a revision.
 
-    ``weight`` says how often it is drawn, beside the others.
+    ``weight`` says how often it is drawn, beside the others. ``author`` is a text, and the list of
+    them where there are several (see ``authors_of``).
     """
 
     id: str
-    author: str
+    author: str | tuple[str, ...]
     tags: tuple[str, ...]
     critique_request: str
     revision_request: str
@@ -36,16 +37,22 @@ class FeedbackPrinciple:
 
     ``question`` asks which of two responses is better. ``principle`` and ``opposite`` are system
     prompts for an assistant that follows the principle and for one that violates it. ``weight``
-    says how often it is drawn, beside the others.
+    says how often it is drawn, beside the others; ``author`` as above.
     """
 
     id: str
-    author: str
+    author: str | tuple[str, ...]
     tags: tuple[str, ...]
     question: str
     principle: str
     opposite: str
     weight: float = 1.0
+
+
+def authors_of(principle: CritiquePrinciple | FeedbackPrinciple) -> tuple[str, ...]:
+    """Whoever wrote a principle: one author, or several."""
+    author = principle.author
+    return (author,) if isinstance(author, str) else author
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,27 @@ class Constitution:
 class ConstitutionError(ValueError):
     """A constitution file is not valid; the message names file, line, field and remedy."""
 
+    def __init__(self, problem: str, path: Path | None = None, line: int | None = None):
+        self.problem, self.line = problem, line
+        where = f"{path}, line {line}: " if line else f"{path}: "
+        super().__init__(f"{where if path else ''}{problem}")
+
+
+@dataclass(frozen=True)
+class Located:
+    """A constitution, and where in its file each field stands.
+
+    Attributes:
+      path: of the file.
+      constitution: that it holds.
+      lines: where the value of each field begins, from 1, by the entry's id and the field's name.
+        Fields of the file itself, such as authors, have ``""`` for an id.
+    """
+
+    path: Path
+    constitution: Constitution
+    lines: Mapping[tuple[str, str], int]
+
 
 def load_constitution(path: Path) -> Constitution:
     """Reads and validates a constitution file.
@@ -117,20 +145,29 @@ def load_constitution(path: Path) -> Constitution:
     Raises:
       ConstitutionError: the file is missing, not YAML, or not a constitution.
     """
+    return locate_constitution(path).constitution
+
+
+def locate_constitution(path: Path) -> Located:
+    """Reads and validates a constitution file, and says at which lines its fields stand.
+
+    Raises:
+      ConstitutionError: the file is missing, not YAML, or not a constitution.
+    """
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except OSError as error:
-        raise ConstitutionError(
-            f"{path}: {error.strerror or error}; choose a file of constitutions/"
-        ) from error
+        problem = f"{error.strerror or error}; choose a file of constitutions/"
+        raise ConstitutionError(problem, path) from error
     except UnicodeDecodeError as error:
-        raise ConstitutionError(f"{path}: not UTF-8 text ({error})") from error
+        raise ConstitutionError(f"not UTF-8 text ({error}); save it as UTF-8", path) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or error
-        raise ConstitutionError(f"{path}{line}: not valid YAML: {problem}") from error
-    return _Reader(path).constitution(root)
+        problem = f"not valid YAML: {getattr(error, 'problem', None) or error}"
+        problem += "; quote texts with colons, brackets or quotes in them"
+        raise ConstitutionError(problem, path, mark.line + 1 if mark else None) from error
+    reader = _Reader(path)
+    return Located(path, reader.constitution(root), reader.lines)
 
 
 _Entry = TypeVar("_Entry", CritiquePrinciple, FeedbackPrinciple, CritiqueExample, ChoiceExample)
@@ -141,7 +178,8 @@ class _Reader:
 
     def __init__(self, path: Path):
         self.path = path
-        self.lines: dict[str, int] = {}  # of the entries, by id
+        self.ids: dict[str, int] = {}  # the lines of the entries
+        self.lines: dict[tuple[str, str], int] = {}  # of fields, as Located has them
 
     def constitution(self, root: yaml.Node | None) -> Constitution:
         top = self.mapping(
@@ -150,6 +188,7 @@ class _Reader:
             {"name", "version", "description", "authors", "critique_revision", "feedback"},
             {"few_shots"},
         )
+        self.lines |= {("", name): node.start_mark.line + 1 for name, node in top.items()}
         kinds = {"critique_revision", "multiple_choice", "chain_of_thought"}
         shots = (
             self.mapping(top["few_shots"], "few_shots", set(), kinds) if "few_shots" in top else {}
@@ -187,20 +226,21 @@ class _Reader:
         names = {f.name for f in fields(kind)} - without
         found = self.mapping(node, where, names - {"weight"}, names & {"weight"})
         readers: dict[str, Callable[[yaml.Node, str], Any]]
-        readers = {"tags": self.texts, "weight": self.weight}
+        readers = {"tags": self.texts, "weight": self.weight, "author": self.author}
         values: dict[str, Any] = {
             name: readers.get(name, self.text)(value, f"{where}.{name}")
             for name, value in found.items()
         }
         self.unique(values["id"], found["id"], f"{where}.id", node.start_mark.line + 1)
+        self.lines |= {(values["id"], name): v.start_mark.line + 1 for name, v in found.items()}
         if values.get("answer", "A") not in ("A", "B"):
             self.fail(found["answer"], f"{where}.answer", "must be A or B")
         return kind(**values)
 
     def unique(self, id_: str, node: yaml.Node, where: str, line: int) -> None:
-        if id_ in self.lines:
-            self.fail(node, where, f"{id_!r} is taken by line {self.lines[id_]}; choose another")
-        self.lines[id_] = line
+        if id_ in self.ids:
+            self.fail(node, where, f"{id_!r} is taken by line {self.ids[id_]}; choose another")
+        self.ids[id_] = line
 
     def mapping(
         self, node: yaml.Node | None, where: str, required: set[str], optional: set[str]
@@ -234,6 +274,13 @@ class _Reader:
             self.fail(node, where, "must be a list with at least one text")
         return tuple(self.text(item, f"{where}[{i}]") for i, item in enumerate(node.value))
 
+    def author(self, node: yaml.Node, where: str) -> str | tuple[str, ...]:
+        """One alone is a text however it is written, so that the hash is the same."""
+        if not isinstance(node, yaml.SequenceNode):
+            return self.text(node, where)
+        found = self.texts(node, where)
+        return found if len(found) > 1 else found[0]
+
     def weight(self, node: yaml.Node, where: str) -> float:
         low, high = WEIGHTS
         try:
@@ -245,5 +292,5 @@ class _Reader:
         return found
 
     def fail(self, node: yaml.Node | None, where: str, problem: str) -> NoReturn:
-        line = f", line {node.start_mark.line + 1}" if node is not None else ""
-        raise ConstitutionError(f"{self.path}{line}: {where} {problem}")
+        line = node.start_mark.line + 1 if node is not None else None
+        raise ConstitutionError(f"{where} {problem}", self.path, line)

@@ -8,7 +8,12 @@ import pytest
 from conftest import ROOT
 from minimal_constitution import MINIMAL
 
-from cai_jax.constitution.schema import ConstitutionError, load_constitution
+from cai_jax.constitution.schema import (
+    ConstitutionError,
+    authors_of,
+    load_constitution,
+    locate_constitution,
+)
 from cai_jax.data.jsonl import jsonl_rows
 from cai_jax.data.overlap import FEW_SHOTS, Turn, overlap_of
 from cai_jax.data.readers import read_prompt
@@ -141,6 +146,8 @@ def test_hash_covers_texts_and_not_comments(tmp_path):
         ("answer: A", "answer: C", ["line 20", "answer", "A or B"]),
         ("question: Which is kinder?", "question: ''", ["line 15", "question", "empty"]),
         ("authors: [us]", "authors: [us", ["not valid YAML", "line"]),
+        ("author: us", "author: []", ["line 7", "critique_revision[0].author", "at least one"]),
+        ("author: us", "author: {a: b}", ["line 7", "must be a text"]),
         ("name: tiny", "- tiny", ["not valid YAML"]),
         *(
             (
@@ -179,6 +186,19 @@ def test_a_weight_is_one_unless_it_is_given(tmp_path):
     assert load_constitution(path).content_hash() != found.content_hash()  # draws differ
 
 
+def test_a_principle_may_have_several_authors(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(MINIMAL, encoding="utf-8")
+    one = load_constitution(path)
+    path.write_text(MINIMAL.replace("author: us", "author: [us]"), encoding="utf-8")
+    assert load_constitution(path).content_hash() == one.content_hash()
+    path.write_text(MINIMAL.replace("author: us", "author: [us, them]", 1), encoding="utf-8")
+    two = load_constitution(path)
+    assert authors_of(two.critique_revision[0]) == ("us", "them")
+    assert authors_of(two.feedback[0]) == ("us",)
+    assert two.content_hash() != one.content_hash()
+
+
 def test_missing_empty_and_binary_files(tmp_path):
     with pytest.raises(ConstitutionError, match="constitutions/"):
         load_constitution(tmp_path / "none.yaml")
@@ -188,3 +208,17 @@ def test_missing_empty_and_binary_files(tmp_path):
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00name")
     with pytest.raises(ConstitutionError, match="UTF-8"):
         load_constitution(tmp_path / "binary.yaml")
+
+
+def test_every_field_knows_its_line(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(MINIMAL, encoding="utf-8")
+    located = locate_constitution(path)
+    assert located.constitution == load_constitution(path)
+    texts = MINIMAL.splitlines()
+    for (id_, field), line in located.lines.items():
+        if id_ or field in ("name", "version", "description", "authors"):  # a list is below its key
+            assert f"{field}:" in texts[line - 1], (id_, field)
+    assert located.lines["", "authors"] == 4
+    assert located.lines["kinder", "opposite"] == 17
+    assert located.lines["one", "answer"] == 20
