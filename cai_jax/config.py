@@ -245,7 +245,7 @@ class SLTrainConfig:
     epochs: Count = setting(1, "passes over the data")
     batch_size: Count = setting(4, "packed rows an update")
     micro_batches: Count = execution(1, "parts of a batch, computed one after another")
-    sequence_length: Length = setting(256, "tokens a packed row")
+    sequence_length: Length = setting(288, "tokens a packed row")
     learning_rate: Positive = setting(3e-4, "after the warm-up")
     warmup_steps: Natural = setting(2, "updates until the full learning rate")
     max_grad_norm: Positive = setting(1.0, "longer gradients are clipped to this norm")
@@ -287,7 +287,7 @@ class PMTrainConfig:
     epochs: Count = setting(1, "passes over the pairs")
     batch_size: Count = setting(8, "pairs an update")
     micro_batches: Count = execution(1, "parts of a batch, computed one after another")
-    sequence_length: Length = setting(176, "tokens of the longest prompt and response")
+    sequence_length: Length = setting(272, "tokens of the longest prompt and response")
     learning_rate: Positive = setting(1e-3, "after the warm-up")
     warmup_steps: Natural = setting(2, "updates until the full learning rate")
     max_grad_norm: Positive = setting(1.0, "longer gradients are clipped to this norm")
@@ -308,7 +308,7 @@ class DirectConfig:
     epochs: Count = setting(1, "passes over the comparisons")
     batch_size: Count = setting(8, "pairs an update")
     micro_batches: Count = execution(1, "parts of a batch, computed one after another")
-    sequence_length: Length = setting(192, "tokens of a prompt and a response")
+    sequence_length: Length = setting(272, "tokens of a prompt and a response")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

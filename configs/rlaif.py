@@ -69,8 +69,9 @@ def small() -> ConfigDict:
     c.warm_up = dict(epochs=2, learning_rate=5e-4)
     c.generation.critique_tokens = 48
     c.sl_data = dict(few_shots=0, draw_by_tag=16.0, red_team_prompts=96, helpful_prompts=48)
+    c.sl_train = dict(sequence_length=320)
     c.feedback = dict(prompts=96, helpful_prompts=48)
-    c.pm_train = dict(helpfulness_pairs=96)
+    c.pm_train = dict(helpfulness_pairs=96, sequence_length=320)
     c.second_model = dict(prompts=40)
     c.rl = dict(iterations=20, learning_rate=1e-3)
     return c
@@ -89,7 +90,7 @@ def colab() -> ConfigDict:
     c.sl_data = dict(few_shots=3, draw_by_tag=16.0, red_team_prompts=200, helpful_prompts=120)
     c.sl_train = dict(batch_size=16, micro_batches=4, sequence_length=512)
     c.feedback = dict(few_shots=3, prompts=200, helpful_prompts=120, principles_per_pair=2)
-    c.pm_train = dict(helpfulness_pairs=150, batch_size=16, micro_batches=2)
+    c.pm_train = dict(helpfulness_pairs=150, batch_size=16, micro_batches=2, sequence_length=320)
     c.second_model = dict(prompts=40)
     c.rl = dict(iterations=40, batch_size=64, micro_batches=2, learning_rate=5e-4, watch_every=5)
     c.evaluate = dict(samples_per_prompt=4, twins=60, judged_replies=60)

@@ -7,13 +7,18 @@ from pathlib import Path
 
 from cai_jax.config import ConfigError, batch_parts
 from cai_jax.data.overlap import equal_turns
+from cai_jax.data.readers import LabelledPair, Prompt
 from cai_jax.models.io.load import load_update
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.mesh import batch_multiple
-from cai_jax.prompts.chat import load_tokenizer, same_tokens
+from cai_jax.prompts.chat import ChatFormat, load_tokenizer, same_tokens
 from cai_jax.stages.evaluate import STAGE as EVALUATE
 from cai_jax.stages.evaluate import check_benchmarks
+from cai_jax.stages.feedback import STAGE as FEEDBACK
+from cai_jax.stages.pm_train import SECOND
+from cai_jax.stages.pm_train import STAGE as PM_TRAIN
 from cai_jax.stages.rl import make_algorithm
+from cai_jax.stages.sl_data import STAGE as SL_DATA
 from cai_jax.stages.stage import Run, Stage
 
 log = logging.getLogger("cai_jax")
@@ -83,8 +88,8 @@ def check_models(run: Run) -> None:
 
     Raises:
       ValueError: a source cannot be resolved, the mesh does not fit the devices, the config or a
-        benchmark asks for more positions than the model has, or policy and preference model read
-        other tokens.
+        benchmark asks for more positions than the model has, a prompt or pair for more than the
+        models are trained on, or policy and preference model read other tokens.
     """
     c, models = run.config, run.models
     sources = ("model.source", "sl_train.source", "feedback.source", "pm_train.source")
@@ -116,8 +121,48 @@ def check_models(run: Run) -> None:
     _check_tokenizer(run)
     if EVALUATE.name in c.stages:
         check_benchmarks(run.inputs(EVALUATE))
+    _check_room(run)
     for problem in unsplit_rows(run):
         log.warning(problem)
+
+
+def _check_room(run: Run) -> None:
+    """Refuses prompts and pairs of which a model that is trained could not read the whole.
+
+    Beside each prompt, the longest response to it needs room, and the end of turn.
+    """
+    c = run.config
+    if c.pretrain:
+        return  # its tokenizer is made with the model
+    chat = run.models.chat
+    read: list[tuple[str, Stage, str]]  # a config block, and the rows of which stage it reads
+    read = [("sl_train", SL_DATA, name) for name in ("red_team", "helpful")]
+    read += [("pm_train", FEEDBACK, name) for name in ("training", "second_model", "helpful")]
+    read += [("pm_train", PM_TRAIN, "helpful")]
+    if c.second_model.prompts:
+        read += [("pm_train", SECOND, "helpful")]
+    if make_algorithm(c.rl).block == "rl.direct":
+        read += [("rl.direct", FEEDBACK, "training")]
+    for block, stage, name in read:
+        if block.split(".")[0] not in c.stages:
+            continue
+        rows, limit = run.inputs(stage).rows(name), attrgetter(block)(c).sequence_length
+        lengths = [_longest(chat, row, c.generation.response_tokens + 1) for row in rows]
+        if lengths and max(lengths) > limit:
+            row = rows[lengths.index(max(lengths))]
+            raise ConfigError(
+                f"config.{block}.sequence_length: {limit}, but "
+                f"{run.data.path(stage.data[name].file)}, row {row.id}, needs {max(lengths)} "
+                "tokens with the longest response; raise it to that, lower "
+                "config.generation.response_tokens, or shorten the row"
+            )
+
+
+def _longest(chat: ChatFormat, row: Prompt | LabelledPair, response_tokens: int) -> int:
+    prompt_ids = chat.prompt_ids(row.messages)
+    if isinstance(row, Prompt):
+        return len(prompt_ids) + response_tokens
+    return max(len(chat.judged_ids(prompt_ids, text)) for text in (row.chosen, row.rejected))
 
 
 def _check_critic(run: Run) -> None:

@@ -60,7 +60,8 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     # Both sides of every comparison are samples of the reference policy, SL-CAI.
     samples = [ids for row in comparisons for ids in (row.first, row.second)]
     written = [ids for pair in pairs["helpfulness"] for ids in (pair.first, pair.second)]
-    check_lengths(name, map(len, [*samples, *written]), settings.sequence_length)
+    replies = _helpful_replies(inputs)
+    check_lengths("pm_train", map(len, [*samples, *written, *replies]), settings.sequence_length)
     training, source = _training(inputs), models.source(settings.source)
     vocab_size = training.blueprint.config.vocab_size
     batches = partial(pair_batches, name, parts, settings, vocab_size, inputs.seed)
@@ -68,7 +69,6 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     fit = training.fit(folder, trainable, batches(), survey_batches(batches(), pair_tokens))
     model = Model(trainable.graph, nnx.merge_state(fit.params, trainable.frozen))
     scorer = _scorer(inputs, model)
-    replies = _helpful_replies(inputs)
     scores = scorer.preference_scores([*samples, *replies], f"{name}: normalise")
     mean, std = normalisation(scores[: len(samples)], scores[len(samples) :])
     start = settings.source or models.base_name
@@ -94,10 +94,10 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
 
 
 def _helpful_replies(inputs: Inputs) -> list[tuple[int, ...]]:
-    """What SL-CAI said to helpfulness prompts, where the preference model can read all of it."""
+    """What SL-CAI said to helpfulness prompts."""
     records = inputs.artifact("feedback") / "helpful"
     rows = read_records(records, Reply) if records.exists() else []
-    return [row.tokens for row in rows if len(row.tokens) <= inputs.config.pm_train.sequence_length]
+    return [row.tokens for row in rows]
 
 
 def normalisation(*sets: np.ndarray) -> tuple[float, float]:

@@ -11,6 +11,10 @@ from conftest import ROOT, load_config
 from minimal_constitution import MINIMAL
 from tiny_model import write_tiny_model
 
+from cai_jax.config import parse_config
+from cai_jax.stages.checks import check_models
+from cai_jax.stages.stage import open_run
+
 
 def run_main(*arguments: str, timeout: int = 600) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "cai_jax.main", "--config=configs/rlaif.py:smoke", *arguments]
@@ -130,6 +134,12 @@ def test_workdir_of_another_config(tmp_path, there, words):
         "--config.warm_up.source=",
     )
     assert_refused(done, str(tmp_path), *words, "rerun_changed")
+
+
+@pytest.mark.slow
+def test_the_default_run_has_room_for_its_own_texts(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    check_models(open_run(parse_config(load_config("rlaif", workdir=str(tmp_path)))))
 
 
 @pytest.mark.slow

@@ -285,3 +285,39 @@ def test_rows_that_do_not_split_over_the_devices_are_told(tiny, caplog):
     assert not caplog.records
     check_models(tiny(**{"sl_train.batch_size": 6}))
     assert "config.sl_train.batch_size: 6 rows at once do not split over 4 devices" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"sl_train.sequence_length": 16},
+            r"sl_train\.sequence_length: 16, but .*red_team_prompts",
+        ),
+        (
+            {"pm_train.sequence_length": 16},
+            r"pm_train\.sequence_length: 16, but .*red_team_prompts.*, row \S+, needs \d+ tokens",
+        ),
+        (
+            {"rl.algorithm": "dpo", "rl.direct.sequence_length": 16},
+            r"rl\.direct\.sequence_length: 16, but .*red_team_prompts",
+        ),
+    ],
+)
+def test_rows_that_training_has_no_room_for_are_refused_before_anything_runs(
+    tiny, changes, message
+):
+    room = {f"{name}.sequence_length": 1024 for name in ("sl_train", "pm_train", "rl.direct")}
+    check_models(tiny(**room))
+    with pytest.raises(ConfigError, match=message):
+        check_models(tiny(**{**room, **changes}))
+
+
+def test_a_pair_that_training_has_no_room_for_is_refused(tiny, tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    text = (ROOT / "datasets" / "helpfulness_pairs.jsonl").read_text()
+    rows = [json.loads(line) for line in text.splitlines()]
+    file.write_text("\n".join(json.dumps({**row, "chosen": "so " * 600}) for row in rows))
+    changes = {"data.helpfulness_pairs": str(file), "pm_train.sequence_length": 512}
+    with pytest.raises(ConfigError, match=r"pm_train.*512, but .*pairs\.jsonl, row he-\d+, needs"):
+        check_models(tiny(**{"sl_train.sequence_length": 1024, **changes}))
