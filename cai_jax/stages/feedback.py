@@ -164,7 +164,8 @@ def _to_judge(inputs: Inputs, item: str, prompt: Dialogue, first: str, second: s
     principles = draw_principles(
         inputs.constitution.feedback,
         inputs.config.feedback.principles_per_pair,
-        named_rng(inputs.seed, "feedback", "principles", item),
+        inputs.seed,
+        *("feedback", "principles", item),
     )
     return ResponsePair(item, prompt, first, second, principles)
 

@@ -17,7 +17,7 @@ from cai_jax.data.readers import Prompt
 from cai_jax.data.records import write_records
 from cai_jax.data.rows import Revision
 from cai_jax.generation.engine import Completion, Generator
-from cai_jax.keys import named_key, named_rng
+from cai_jax.keys import named_key
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.critique_revision import (
     CRITIQUE_MARK,
@@ -155,9 +155,10 @@ class _Writer:
         (principle,) = draw_principles(
             self.inputs.constitution.critique_revision,
             1,
-            named_rng(self.inputs.seed, "sl_data", "principle", draft.prompt.id, number),
-            draft.prompt.tags,
-            self.inputs.config.sl_data.draw_by_tag,
+            self.inputs.seed,
+            *("sl_data", "principle", draft.prompt.id, number),
+            tags=draft.prompt.tags,
+            tag_factor=self.inputs.config.sl_data.draw_by_tag,
         )
         few_shots = self.few_shots.draw(f"{draft.prompt.id}/{number}", draft.prompt.messages)
         return replace(draft, round=number, principle=principle, few_shots=tuple(few_shots))
