@@ -85,16 +85,30 @@ class Labels:
     Attributes:
       pairs: that both runs labelled: the same two replies to the same prompt.
       unpaired: comparisons of either run that the other one has not.
-      changed: share of ``pairs`` whose label is another.
-      flipped: share whose better reply is the other one.
-      shift: how far labels moved, the mean of all.
     """
 
     pairs: list[LabelPair]
     unpaired: int
-    changed: Estimate
-    flipped: Estimate
-    shift: Estimate
+
+    @property
+    def changed(self) -> Estimate:
+        """Share of the pairs, at least one, whose label is another."""
+        return self._mean([pair.shift != 0 for pair in self.pairs], 1.0)
+
+    @property
+    def flipped(self) -> Estimate:
+        """Share of them whose better reply is the other one."""
+        sides = [(p.old.probability - 0.5) * (p.new.probability - 0.5) for p in self.pairs]
+        return self._mean([side < 0 for side in sides], 1.0)
+
+    @property
+    def shift(self) -> Estimate:
+        """How far their labels moved, either way."""
+        return self._mean([abs(pair.shift) for pair in self.pairs])
+
+    def _mean(self, values: Sequence[float], most: float | None = None) -> Estimate:
+        prompts = [pair.old.prompt for pair in self.pairs]
+        return _estimate(np.array(values, float), prompts, most).within(0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -170,15 +184,7 @@ def compare_labels(old: Sequence[Comparison], new: Sequence[Comparison]) -> Labe
     key = lambda row: (row.purpose, row.id, row.prompt, row.response_first, row.response_second)
     before, after = ({key(row): row for row in rows} for rows in (old, new))
     pairs = [LabelPair(row, after[k]) for k, row in before.items() if k in after]
-    shifts, prompts = np.array([p.shift for p in pairs]), [p.old.prompt for p in pairs]
-    flips = [(p.old.probability - 0.5) * (p.new.probability - 0.5) < 0 for p in pairs]
-    return Labels(
-        pairs,
-        len(before) + len(after) - 2 * len(pairs),
-        _estimate(shifts != 0, prompts, 1.0).within(0.0, 1.0),
-        _estimate(np.array(flips), prompts, 1.0).within(0.0, 1.0),
-        _estimate(np.abs(shifts), prompts).within(0.0, 1.0),
-    )
+    return Labels(pairs, len(before) + len(after) - 2 * len(pairs))
 
 
 def _comparisons(run: Run) -> list[Comparison]:
