@@ -91,7 +91,9 @@ def labels_by_principle(opened):
 
 def test_a_feedback_principle_costs_the_labels_under_it(finished, variant):
     old = finished.data.constitution
-    ((principle, labels),) = labels_by_principle(finished).most_common(1)
+    row = records(finished, "feedback", {"comparisons": Comparison})["comparisons"][0]
+    principle = row.principle_ids[0]
+    labels = labels_by_principle(finished)[principle]
     new = rewritten(old, "feedback", principle)
     earlier = {"reuse_from": str(finished.workdir.path), "stages": TO_FEEDBACK}
     reused = run(variant("reused", new, **earlier), "feedback")
@@ -117,15 +119,15 @@ def test_a_feedback_principle_costs_the_labels_under_it(finished, variant):
 
 
 def test_a_critique_principle_costs_the_dialogues_that_drew_it(finished, variant):
-    old, kinds = finished.data.constitution, {"responses": Revision, "revisions": Revision}
-    kinds |= {"helpful": Revision}
-    before = records(finished, "sl_data", kinds)
+    old, kinds = finished.data.constitution, dict.fromkeys(("responses", "revisions"), Revision)
+    more = {"sl_data.red_team_prompts": 48, "stages": "sl_data"}  # few revisions parse
+    first = run(variant("first", old, **more), "sl_data")
+    before = records(first, "sl_data", kinds)
     ((principle, _),) = Counter(row.principle_id for row in before["revisions"]).most_common(1)
     new = rewritten(old, "critique_revision", principle)
-    reused = run(
-        variant("reused", new, reuse_from=str(finished.workdir.path), stages="sl_data"), "sl_data"
-    )
-    whole = run(variant("whole", new, stages="sl_data"), "sl_data")
+    earlier = str(first.workdir.path)
+    reused = run(variant("reused", new, reuse_from=earlier, **more), "sl_data")
+    whole = run(variant("whole", new, **more), "sl_data")
     assert records(reused, "sl_data", kinds) == records(whole, "sl_data", kinds)
     assert records(reused, "sl_data", kinds) != before
     one, other = (r.workdir.manifest("sl_data") for r in (reused, whole))
