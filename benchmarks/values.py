@@ -52,6 +52,7 @@ SETTINGS = {  # smaller than configs/microworld.py:fast
     "pm_train.helpfulness_pairs": 400,
     "rl.iterations": 12,
     "evaluate.labelled_pairs": 20,
+    "evaluate.helpful_prompts": 40,
     # RL's own watch is not what is measured.
     "second_model.prompts": 0,
     "rl.watch_every": 0,
