@@ -410,6 +410,9 @@ class Config:
     stages: Stages = execution("all", "'all', or names with commas between", validate_default=True)
     rerun_changed: bool = execution(False, "allow a workdir of another config: redo what differs")
     stage_store: str = execution("", "folder of stages that runs leave each other; empty: none")
+    reuse_from: str = execution(
+        "", "workdir of an earlier run, whose stages and rows are taken where they are the same"
+    )
     model: ModelConfig = ModelConfig()
     mesh: MeshConfig = MeshConfig()
     constitution: ConstitutionConfig = ConstitutionConfig()

@@ -217,7 +217,7 @@ def test_fields_that_change_how_and_not_what():
     trained = ("pretrain", "warm_up", "sl_train", "pm_train", "rl")
     sizes = ("batch_size", "score_batch_size", "prompt_bucket_tokens", "score_bucket_tokens")
     assert set(FIELDS) - results == {
-        *("workdir", "stages", "rerun_changed", "stage_store", "rl.offload"),
+        *("workdir", "stages", "rerun_changed", "stage_store", "reuse_from", "rl.offload"),
         # They refuse or warn, and change no result.
         *("generation.context_tokens", "rl.max_sampler_gap", "rl.max_first_ratio_error"),
         *(f"model.{name}" for name in ("architecture", "attention", "remat", "cache")),

@@ -85,7 +85,7 @@ def _of_part(name: str, old: Sequence[Any], new: Sequence[Any]) -> Iterator[Diff
     order = [id_ for id_ in after if id_ in kept.values()]
     if order != list(kept.values()):
         changes = {"order": word_changes(", ".join(kept.values()), ", ".join(order))}
-        yield Difference(name, "changed", "order, by which draws differ", changes)
+        yield Difference(name, "changed", "order", changes)
 
 
 def _renamed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, str]:

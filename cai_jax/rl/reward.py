@@ -3,13 +3,22 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
-from cai_jax.generation.engine import Completion
 from cai_jax.generation.scoring import Scorer
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.prompts.critique_revision import parse_reply
+
+
+class Sampled(Protocol):
+    """What was sampled: ids with the stop token if one came, and whether it did."""
+
+    @property
+    def ids(self) -> list[int]: ...
+    @property
+    def finished(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class Usable:
     judged: int
 
 
-def usable(chat: ChatFormat, sample: Completion) -> Usable | None:
+def usable(chat: ChatFormat, sample: Sampled) -> Usable | None:
     """A sampled reply up to its last whole sentence, if ``parse_reply`` takes it.
 
     A reply with a special token in it is not usable: its text would hide the token.

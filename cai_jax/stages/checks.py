@@ -20,6 +20,7 @@ from cai_jax.stages.pm_train import STAGE as PM_TRAIN
 from cai_jax.stages.rl import make_algorithm
 from cai_jax.stages.sl_data import STAGE as SL_DATA
 from cai_jax.stages.stage import Run, Stage
+from cai_jax.stages.workdir import CONFIG
 
 log = logging.getLogger("cai_jax")
 
@@ -30,6 +31,12 @@ def check_inputs(run: Run, stages: Sequence[Stage]) -> None:
     Raises:
       ValueError: a file cannot be used, or holds less than the config asks for.
     """
+    earlier = run.config.reuse_from
+    if earlier and not (Path(earlier) / CONFIG).exists():
+        raise ConfigError(
+            f"config.reuse_from: {earlier} is the workdir of no run; name one that holds {CONFIG}, "
+            "or empty the field"
+        )
     for file, purpose in dict.fromkeys(
         (s.file, s.purpose) for stage in stages for s in stage.data.values()
     ):

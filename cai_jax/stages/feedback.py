@@ -1,7 +1,9 @@
 """AI feedback on pairs of SL-CAI responses (Bai et al. 2022, section 4.1), audited first."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,10 @@ from cai_jax.stages.engines import (
     SCORING_REMEDY,
     make_generator,
     make_labeler_tools,
+    make_sampling,
     with_remedy,
 )
+from cai_jax.stages.reuse import digest
 from cai_jax.stages.stage import Inputs, Outcome, Stage
 
 log = logging.getLogger("cai_jax")
@@ -61,7 +65,7 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
                 "config.feedback.temperature or config.generation.response_tokens"
             )
     judged = [(purpose, pair) for purpose, found in pairs.items() for pair in found]
-    judgements = labeler.judge([pair for _, pair in judged])
+    judgements = judge_pairs(inputs, labeler, [pair for _, pair in judged])
     rows = [_row(inputs, *one, j) for one, j in zip(judged, judgements, strict=True)]
     write_records(folder / "comparisons", rows, Comparison)
     labels = np.array([j.probability for j in judgements])
@@ -123,7 +127,7 @@ def audit_labeler(inputs: Inputs, labeler: Labeler) -> dict[str, dict[str, float
             options = (pair.rejected, pair.chosen) if flip else (pair.chosen, pair.rejected)
             pairs.append(_to_judge(inputs, pair.id, pair.messages, *options))
             truth.append(not flip)
-        result = audit(labeler.judge(pairs), truth, baselines(pairs, truth))
+        result = audit(judge_pairs(inputs, labeler, pairs), truth, baselines(pairs, truth))
         out[half] = {
             **asdict(result),
             "better_than_chance": result.better_than_chance,
@@ -131,6 +135,37 @@ def audit_labeler(inputs: Inputs, labeler: Labeler) -> dict[str, dict[str, float
         }
     tell(inputs.config.feedback.method, out["audit"])
     return out
+
+
+def judge_pairs(inputs: Inputs, labeler: Labeler, pairs: Sequence[ResponsePair]) -> list[Judgement]:
+    """Judgements of pairs, of which each principle's part is taken where it was made before.
+
+    It depends on the pair, on the text of that principle, and on how the labeler is asked.
+    """
+    f = inputs.config.feedback
+    how = digest(
+        [
+            *(f.method, f.few_shots, f.contrast_scale, f.reasoning_tokens, f.chains),
+            *(f.clamp_low, f.clamp_high, asdict(make_sampling(inputs.config.generation))),
+            [asdict(e) for e in LABELERS[f.method].few_shots(inputs.constitution) or ()],
+        ]
+    )
+    singles = [  # no labeler reads the rest of a principle
+        replace(pair, principles=(replace(principle, author="", tags=(), weight=1.0),))
+        for pair in pairs
+        for principle in pair.principles
+    ]
+
+    def compute(missing: list[int]) -> list[Any]:
+        found = labeler.judge([singles[i] for i in missing])
+        return [[float(j.shown_first[0]), float(j.shown_second[0]), j.low, j.high] for j in found]
+
+    asked = [[how, asdict(single)] for single in singles]
+    parts, judgements = iter(inputs.computed.fill("labels", asked, compute)), []
+    for pair in pairs:
+        first, second, low, high = zip(*islice(parts, len(pair.principles)), strict=True)
+        judgements.append(Judgement(np.array(first), np.array(second), low[0], high[0]))
+    return judgements
 
 
 def tell(method: str, heard: dict[str, Any]) -> None:
@@ -164,7 +199,8 @@ def _to_judge(inputs: Inputs, item: str, prompt: Dialogue, first: str, second: s
     principles = draw_principles(
         inputs.constitution.feedback,
         inputs.config.feedback.principles_per_pair,
-        named_rng(inputs.seed, "feedback", "principles", item),
+        inputs.seed,
+        *("feedback", "principles", item),
     )
     return ResponsePair(item, prompt, first, second, principles)
 
@@ -204,7 +240,9 @@ def _sample(
 ) -> list[list[str | None]]:
     """``count`` responses to each prompt; None for one that does not parse."""
     chat = inputs.models.chat
-    samples = sampler.generate(
+    samples = inputs.computed.sample(
+        kind,
+        sampler,
         [chat.prompt_ids(p.messages) for p in prompts for _ in range(count)],
         [named_key(inputs.seed, "feedback", kind, p.id, n) for p in prompts for n in range(count)],
         inputs.config.generation.response_tokens,

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from importlib import metadata
@@ -22,8 +22,9 @@ from cai_jax.config import ConfigError, results_of
 from cai_jax.generation.batching import TooLongError
 from cai_jax.models.io.sources import stamp
 from cai_jax.parallel import hosts
+from cai_jax.stages.reuse import Computed
 from cai_jax.stages.stage import Inputs, Run, Stage
-from cai_jax.stages.workdir import MANIFEST, link_folder, locked
+from cai_jax.stages.workdir import MANIFEST, Workdir, link_folder, locked
 
 log = logging.getLogger("cai_jax")
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "seqio")
@@ -31,14 +32,32 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "seqio")
 
 def fingerprints(run: Run, stages: Sequence[Stage]) -> dict[str, str]:
     """Fingerprint of every stage, each including those of the stages that it needs."""
-    model = run.config.model
-    shared = [cai_jax.__version__, run.config.seed, model.system_prompt, str(run.models.dtype)]
-    shared += [model.source, stamp(model.source)]
-    found: dict[str, str] = {}
+    shared, found = _shared(run), dict[str, str]()
     for stage in stages:
         below = [found[name] for name in stage.needs if name in found]
         found[stage.name] = _hash([stage.name, shared, declared(run.inputs(stage)), below])
     return found
+
+
+def _shared(run: Run) -> list[Any]:
+    """What all stages depend on."""
+    model = run.config.model
+    shared = [cai_jax.__version__, run.config.seed, model.system_prompt, str(run.models.dtype)]
+    return [*shared, model.source, stamp(model.source)]
+
+
+def origin(run: Run, stage: Stage, found: Mapping[str, str]) -> str:
+    """Hash of what all values of a stage come from: seed, models, and the stages below it.
+
+    Args:
+      run: that they are of.
+      stage: that computes them.
+      found: fingerprints.
+    """
+    blocks = [getattr(run.config, name) for name in stage.blocks]
+    sources = [(block.source, stamp(block.source)) for block in blocks if hasattr(block, "source")]
+    below = [found[name] for name in stage.needs if name in found]
+    return _hash([stage.name, _shared(run), sources, below])
 
 
 def declared(inputs: Inputs) -> list[Any]:
@@ -81,50 +100,69 @@ def run_stages(run: Run, stages: Sequence[Stage]) -> None:
                     f"stage {stage.name} needs {name}, which has not been run in {workdir.path} "
                     f"with this config; add it to --config.stages"
                 )
+    earlier = Workdir(Path(run.config.reuse_from)) if run.config.reuse_from else None
     for stage in wanted:
         done = workdir.fingerprint(stage.name) == found[stage.name]
+        there = earlier is not None and earlier.fingerprint(stage.name) == found[stage.name]
         if hosts.from_main(f"{stage.name} is done", done):
             log.info("%s: up to date", stage.name)
+        elif earlier and hosts.from_main(f"{stage.name} is in the earlier run", there):
+            link_folder(earlier.folder(stage.name), workdir.folder(stage.name))
+            log.info("%s: taken from %s", stage.name, earlier.path)
         elif run.config.stage_store:
-            _run_shared(run, stage, found[stage.name])
+            _run_shared(run, stage, found)
         else:
-            _run_one(run, stage, found[stage.name])
+            _run_one(run, stage, found)
         workdir.wait_until_visible(stage.name, found[stage.name])
 
 
-def _run_shared(run: Run, stage: Stage, fingerprint: str) -> None:
+def _run_shared(run: Run, stage: Stage, found: Mapping[str, str]) -> None:
     """Takes a stage from the store, or runs it and leaves it there.
 
     Runs that want the same stage at the same time wait for the first one.
     """
-    stored = Path(run.config.stage_store) / f"{stage.name}-{fingerprint}"
+    stored = Path(run.config.stage_store) / f"{stage.name}-{found[stage.name]}"
     with locked(stored) if hosts.is_main() else nullcontext():
         there = (stored / MANIFEST).exists()
         if hosts.from_main(f"{stage.name} is stored", there, hosts.LONG):  # others may be at it
             link_folder(stored, run.workdir.folder(stage.name))
             log.info("%s: taken from %s", stage.name, stored)
         else:
-            _run_one(run, stage, fingerprint)
+            _run_one(run, stage, found)
             link_folder(run.workdir.folder(stage.name), stored)
 
 
-def _run_one(run: Run, stage: Stage, fingerprint: str) -> None:
+def _earlier_versions(run: Run, stage: Stage) -> list[Path]:
+    """Folders that may hold other versions of a stage: of runs, and in the store."""
+    places = [run.workdir.path, *map(Path, filter(None, [run.config.reuse_from]))]
+    store = run.config.stage_store
+    stored = sorted(Path(store).glob(f"{stage.name}-*")) if store else []
+    return [*(place / stage.name for place in places), *stored]
+
+
+def _run_one(run: Run, stage: Stage, found: Mapping[str, str]) -> None:
     hosts.note(f"stage {stage.name}")
     log.info("%s: running", stage.name)
     partial = run.workdir.open_partial(stage.name)
+    computed = Computed(origin(run, stage, found), _earlier_versions(run, stage))
     started = time.monotonic()
     try:
-        outcome = stage.execute(run.inputs(stage), partial)
+        outcome = stage.execute(run.inputs(stage, computed), partial)
     except TooLongError as error:  # rows that other fields limit are cut to them before
         raise ConfigError(f"config.generation.context_tokens: {error}") from error
     seconds = time.monotonic() - started
+    computed.write(partial)
+    for kind, count in computed.counts.items():
+        if count["taken"]:
+            log.info("%s: %s: %d taken, %d computed", stage.name, kind, *count.values())
     hosts.write_text(partial / "rows.json", json.dumps(_rows_read(run, stage), indent=1) + "\n")
     manifest = {
         "stage": stage.name,
-        "fingerprint": fingerprint,
+        "fingerprint": found[stage.name],
         "seconds": round(seconds, 2),
         "tokens": outcome.tokens,
         "tokens_per_second": round(outcome.tokens / seconds, 1),
+        "rows": computed.counts,
         "metrics": outcome.metrics,
         "constitution": run.data.constitution.name,
         "constitution_sha256": run.data.constitution.content_hash(),

@@ -12,6 +12,7 @@ from cai_jax.constitution.schema import Constitution
 from cai_jax.parallel.program import Program
 from cai_jax.stages.data import Data, Selection
 from cai_jax.stages.models import Models
+from cai_jax.stages.reuse import Computed
 from cai_jax.stages.workdir import Workdir
 
 
@@ -56,6 +57,7 @@ class Inputs:
 
     stage: Stage
     _run: "Run"
+    computed: Computed = field(default_factory=Computed)  # values of its own, earlier ones too
 
     @property
     def seed(self) -> int:
@@ -131,9 +133,9 @@ class Run:
     models: Models
     data: Data
 
-    def inputs(self, stage: Stage) -> Inputs:
-        """What a stage receives."""
-        return Inputs(stage, self)
+    def inputs(self, stage: Stage, computed: Computed | None = None) -> Inputs:
+        """What a stage receives; ``computed`` has what its earlier versions leave it."""
+        return Inputs(stage, self, computed or Computed())
 
 
 def open_run(config: Config, devices: Any = None, ahead: bool = False) -> Run:

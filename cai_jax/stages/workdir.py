@@ -14,6 +14,7 @@ from cai_jax.config import Config, ConfigError, differences, parse_config, resul
 from cai_jax.parallel import hosts
 
 MANIFEST = "manifest.json"
+CONFIG = "config.json"
 VISIBLE_SECONDS = 120  # that a network file system may show what was there before
 
 
@@ -42,7 +43,7 @@ class Workdir:
         Raises:
           ConfigError: it was made with another config.
         """
-        file = self.path / "config.json"
+        file = self.path / CONFIG
         try:
             hosts.check_shared(self.path)
         except hosts.HostError as error:
@@ -75,8 +76,7 @@ class Workdir:
             (partial / MANIFEST).write_text(text, encoding="utf-8")
             shutil.copy(constitution, partial / "constitution.yaml")
             final = self.folder(manifest["stage"])
-            shutil.rmtree(final, ignore_errors=True)
-            partial.rename(final)
+            _replace(final, partial)
         hosts.sync(f"{manifest['stage']} is kept")
 
     def wait_until_visible(self, stage: str, fingerprint: str) -> None:
@@ -117,9 +117,18 @@ def link_folder(source: Path, target: Path) -> None:
         partial = target.with_name(f".{target.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(source, partial, copy_function=_link)
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
+        _replace(target, partial)
     hosts.sync(f"{target} is copied")
+
+
+def _replace(final: Path, new: Path) -> None:
+    """Puts a folder in the place of another, which is there until the new one can be."""
+    old = final.with_name(f".{final.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    new.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _link(source: str, target: str) -> None:
