@@ -7,6 +7,7 @@ say what differs. Nothing below the stages sees the tree: a function takes the v
 import dataclasses
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -101,9 +102,7 @@ def _by_name(name: str, value: Any) -> Any:
 
 
 Benchmarks = Annotated[dict[str, str], BeforeValidator(partial(_by_name, "TASK"))]
-# Of a group a folder is named, and a row of tables.
-GroupName = Annotated[str, StringConstraints(pattern="^[a-z0-9][a-z0-9-]{0,39}$")]
-Groups = Annotated[dict[GroupName, Text], BeforeValidator(partial(_by_name, "GROUP"))]
+Groups = Annotated[dict[str, Text], BeforeValidator(partial(_by_name, "GROUP"))]
 Stages = Annotated[tuple[Stage, ...], BeforeValidator(_in_order)]
 
 
@@ -540,6 +539,12 @@ def _contradictions(c: Config) -> Iterator[str]:
             yield (
                 f"config.{kind}_tokens: {new} leaves no room for a prompt within "
                 f"config.generation.context_tokens = {room}"
+            )
+    for group in c.constitution.groups:
+        if not re.fullmatch("[a-z0-9][a-z0-9-]{0,39}", group):
+            yield (
+                f"config.constitution.groups: a group {group!r}, of which folders are named; use "
+                "small letters, digits and hyphens, at most 40"
             )
     if c.rl.objective == "minimum" and len(c.constitution.groups) < 2:
         yield (
