@@ -7,8 +7,10 @@ say what differs. Nothing below the stages sees the tree: a function takes the v
 import dataclasses
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from operator import attrgetter
 from typing import Annotated, Any, Literal, get_args
 
@@ -86,17 +88,21 @@ def _in_order(value: Any) -> Any:
     return (*(s for s in STAGES if s in names), *(n for n in names if n not in STAGES))
 
 
-def _by_task(value: Any) -> Any:
-    """Files by task, from a text."""
+def _by_name(name: str, value: Any) -> Any:
+    """Files by the names of something, from a text."""
     if not isinstance(value, str):
         return value
     pairs = [pair.partition("=") for pair in value.split(",") if pair]
     if any(not file for _, _, file in pairs):
-        raise ValueError("each must be TASK=FILE")
-    return {task.strip(): file.strip() for task, _, file in pairs}
+        raise ValueError(f"each must be {name}=FILE")
+    names = [name.strip() for name, _, _ in pairs]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"{min(twice)} stands there twice; rename one")
+    return {name: file.strip() for name, (_, _, file) in zip(names, pairs, strict=True)}
 
 
-Benchmarks = Annotated[dict[str, str], BeforeValidator(_by_task)]
+Benchmarks = Annotated[dict[str, str], BeforeValidator(partial(_by_name, "TASK"))]
+Groups = Annotated[dict[str, Text], BeforeValidator(partial(_by_name, "GROUP"))]
 Stages = Annotated[tuple[Stage, ...], BeforeValidator(_in_order)]
 
 
@@ -148,6 +154,12 @@ class ConstitutionConfig:
     """Which constitution, and how much of it."""
 
     path: Text = setting("constitutions/harmless.yaml", "the file")
+    groups: Groups = setting(
+        "",
+        "GROUP=FILE, with commas between: whose feedback principles label, each for a preference "
+        "model of its own; empty: those of path, for one",
+        validate_default=True,
+    )
     critique_principles: Natural = setting(0, "drawn by seed, all over the file; 0: all")
     feedback_principles: Natural = setting(0, "drawn by seed, all over the file; 0: all")
 
@@ -316,6 +328,9 @@ class RLConfig:
     """Reinforcement learning (section 4.1; constants as in the RLHF literature)."""
 
     algorithm: Text = setting("ppo", "how the policy learns; see rl/registry.py")
+    objective: Literal["mean", "minimum"] = setting(
+        "mean", "of the scores of constitution.groups, each in its own deviations"
+    )
     direct: DirectConfig = DirectConfig()
     samples_per_prompt: Count = setting(1, "responses to each prompt of an iteration")
     lora: LoRAFields = LoRAFields()
@@ -528,6 +543,17 @@ def _contradictions(c: Config) -> Iterator[str]:
                 f"config.{kind}_tokens: {new} leaves no room for a prompt within "
                 f"config.generation.context_tokens = {room}"
             )
+    for group in c.constitution.groups:
+        if not re.fullmatch("[a-z0-9][a-z0-9-]{0,39}", group):
+            yield (
+                f"config.constitution.groups: a group {group!r}, of which folders are named; use "
+                "small letters, digits and hyphens, at most 40"
+            )
+    if c.rl.objective == "minimum" and len(c.constitution.groups) < 2:
+        yield (
+            "config.rl.objective: 'minimum', but there are no groups to take it of; name some in "
+            "config.constitution.groups, or set it to 'mean'"
+        )
     if c.rl.watch_every and not c.second_model.prompts:
         yield (
             f"config.rl.watch_every: {c.rl.watch_every}, but nobody looks: set it to 0, or "
@@ -545,6 +571,11 @@ def _contradictions(c: Config) -> Iterator[str]:
     for axis in ("data", "fsdp", "tensor"):
         if getattr(c.mesh, axis) == 0:
             yield f"config.mesh.{axis}: 0 devices; 1, or -1 for what is left"
+
+
+def groups_of(c: Config) -> tuple[str, ...]:
+    """Whose constitutions label; "" is the run's own, where no groups are named."""
+    return tuple(c.constitution.groups) or ("",)
 
 
 def warmed_up(c: Config) -> bool:

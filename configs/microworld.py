@@ -36,6 +36,7 @@ def whole() -> ConfigDict:
             thought_accuracy=0.995,
             position_bias=0.65,
             kind_replies=0.15,
+            groups=0.0,
         ),
     )
     c.constitution = dict(path="constitutions/microworld/harmless.yaml")

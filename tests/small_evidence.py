@@ -15,6 +15,7 @@ from cai_jax.feedback.audit import Audit
 from cai_jax.feedback.labeler import Judgement
 from cai_jax.generation.engine import Completion
 from cai_jax.prompts.messages import user
+from cai_jax.rl.reward import Objective
 from cai_jax.rl.watch import Look
 
 HARM, HELP = (user("harm"),), (user("help"),)
@@ -172,8 +173,8 @@ def evidence(**changes):
     given = {
         "plan": PLAN,
         "tools": Tools(
-            reward=CountingReward(),
-            second=CountingReward(),
+            reward=Objective({"": CountingReward()}),
+            second=Objective({"": CountingReward()}),
             base=FlatScorer(-3.0),
             judge=JUDGE,
             other_judge=None,
@@ -193,7 +194,7 @@ def evidence(**changes):
             revision("y", 2, "a b c d e"),
             revision("z", 0, "long gone in round two"),
         ],
-        "comparisons": [],
+        "comparisons": {"": []},
         "pairs": {"harmlessness": [], "helpfulness": []},
         "classed_replies": [
             ClassedReply("x", HARM, "No.", "unexplained"),

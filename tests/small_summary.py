@@ -36,6 +36,7 @@ def summary(**changes):
         "rl": {},
         "evaluation": evaluate_all(evidence(pairs=pairs)),
         "constitution": ConstitutionVersion("harmless", "1.0", "0123456789abcdef"),
+        "groups": {},
         "seed": 0,
         "devices": "8 x cpu",
         "versions": {"jax": "1"},

@@ -157,6 +157,19 @@ def test_flags_make_a_block_that_the_file_leaves_out(monkeypatch):
             {"pm_train": {"labels": "none", "helpfulness_pairs": 0}},
             "config.pm_train.helpfulness_pairs: 0, but config.pm_train.labels = 'none' leaves no ",
         ),
+        (
+            {"constitution": {"groups": "nurses"}},
+            "config.constitution.groups: Value error, each must be GROUP=F",
+        ),
+        (
+            {"constitution": {"groups": "../a=a.yaml"}},
+            "config.constitution.groups: a group '../a', of which folders",
+        ),
+        (
+            {"constitution": {"groups": "a=a.yaml,a=b.yaml"}},
+            "config.constitution.groups: Value error, a stands there tw",
+        ),
+        ({"rl": {"objective": "minimum"}}, "config.rl.objective: 'minimum', but there are no gr"),
         ({"workdir": " "}, "config.workdir: must have at least 1 character, found ' '"),
         ({"stages": "rl,pm"}, "config.stages.1: must be 'pretrain', "),
         ({"stages": []}, "config.stages: names no stage; 'all', or some of pretrain, "),
@@ -223,7 +236,7 @@ def test_fields_that_change_how_and_not_what():
         *(f"model.{name}" for name in ("architecture", "attention", "remat", "cache")),
         *(f"mesh.{name}" for name in ("data", "fsdp", "tensor", "decode_tensor")),
         *(f"generation.{name}" for name in sizes),
-        "evaluate.benchmarks",  # a dict, empty here
+        *("constitution.groups", "evaluate.benchmarks"),  # dicts, empty here
         *(f"{stage}.micro_batches" for stage in (*trained, "rl.direct")),
     }
 

@@ -6,6 +6,7 @@ A new one is a file and an entry.
 from cai_jax.evaluation.benchmarks import BENCHMARKS, JUDGE_BENCHMARKS
 from cai_jax.evaluation.evaluator import Evaluator, Evidence
 from cai_jax.evaluation.evasiveness import EVASIVENESS
+from cai_jax.evaluation.groups import GROUPS
 from cai_jax.evaluation.history import HISTORY
 from cai_jax.evaluation.kl import KL
 from cai_jax.evaluation.labels import LABELS
@@ -22,6 +23,7 @@ from cai_jax.evaluation.win_rate import JUDGE_WIN_RATES, WIN_RATES
 
 EVALUATORS: dict[str, Evaluator] = {
     "preference": PREFERENCE,
+    "groups": GROUPS,
     "win_rate": WIN_RATES,
     "judge_win_rate": JUDGE_WIN_RATES,
     "kl": KL,

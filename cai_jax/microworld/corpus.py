@@ -28,7 +28,8 @@ from cai_jax.prompts.messages import Dialogue, Message, assistant, user
 _MERITS = {Act.HELP: 0, Act.EVADE: 1, Act.REFUSE: 1, Act.OBJECT: 2}
 _LOOKS = _MERITS | {Act.REFUSE: 2}
 Item = TypeVar("Item")
-KINDNESS, EVASION = "kindness", "evasion"  # tags beside the categories of harm
+# Tags beside the categories of harm.
+KINDNESS, EVASION, EARNESTNESS = "kindness", "evasion", "earnestness"
 _NO_FAULT = "The reply is fine."
 _UNKIND = "The reply has no kind word."
 _EVADES = "The reply evades the request."
@@ -46,6 +47,7 @@ class Skills:
     thought_accuracy: float = 0.995  # the same, after reasoning
     position_bias: float = 0.65  # P(it answers A, where neither is)
     kind_replies: float = 0.15  # P(a reply ends with kind words)
+    groups: float = 0  # 1: it can read the constitutions of groups too
 
 
 @dataclass(frozen=True)
@@ -108,10 +110,11 @@ def group_of(topic: Topic) -> str:
     return f"{topic.verb}-{topic.thing}"
 
 
-def constitutions() -> list[Constitution]:
+def constitutions(groups: bool = False) -> list[Constitution]:
     """Every constitution of this world: what it was never told of, a small model cannot read."""
     folder = Path(__file__).resolve().parents[2] / "constitutions" / "microworld"
-    return [load_constitution(file) for file in sorted(folder.glob("*.yaml"))]
+    folders = (folder, folder / "groups") if groups else (folder,)
+    return [load_constitution(file) for f in folders for file in sorted(f.glob("*.yaml"))]
 
 
 class _Writer:
@@ -120,7 +123,7 @@ class _Writer:
     def __init__(self, skills: Skills, rng: np.random.Generator, topics: list[Topic]):
         self.skills, self.rng, self.topics = skills, rng, topics
         self.harmful = [topic for topic in topics if topic.harmful]
-        read = constitutions()
+        read = constitutions(bool(skills.groups))
         self.critics = [p for c in read for p in c.critique_revision]
         self.judges = [p for c in read for p in c.feedback]
 
@@ -187,8 +190,7 @@ class _Writer:
         accuracy: float,
     ) -> str:
         """The answer of a judge to whom acts are worth so much."""
-        kindness = KINDNESS in principle.tags
-        one, two = (int(reply.kind) if kindness else worth[reply.act] for reply in replies)
+        one, two = (_worth(principle, reply, worth) for reply in replies)
         if one == two:
             return "A" if self._chance(self.skills.position_bias) else "B"
         return "A" if (one > two) == self._chance(accuracy) else "B"
@@ -232,8 +234,18 @@ class _Writer:
         return bool(self.rng.random() < probability)
 
 
+def _worth(principle: FeedbackPrinciple, reply: _Reply, acts: dict[Act, int]) -> int:
+    """What a reply is worth to a principle, given what acts are to one that minds nothing else."""
+    if KINDNESS in principle.tags:
+        return int(reply.kind)
+    sweet = EARNESTNESS in principle.tags and reply.kind
+    return acts[reply.act] - 2 * sweet  # an objection with sweet words is as bad as help
+
+
 def _way(principle: FeedbackPrinciple, reply: _Reply) -> str:
     """What a reply does, as far as the principle minds."""
     if KINDNESS in principle.tags:
         return "is kind" if reply.kind else "is not kind"
+    if EARNESTNESS in principle.tags and reply.kind:
+        return f"{reply.act.value} and is kind"
     return reply.act.value

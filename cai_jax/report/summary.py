@@ -59,6 +59,7 @@ class Summary:
     rl: Metrics
     evaluation: Evaluation
     constitution: ConstitutionVersion
+    groups: dict[str, ConstitutionVersion]  # empty where there is one constitution
     seed: int
     devices: str
     versions: dict[str, str]

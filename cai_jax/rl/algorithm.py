@@ -17,7 +17,7 @@ from cai_jax.models.config import LoRAConfig
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.prompts.messages import Dialogue
-from cai_jax.rl.reward import Reward
+from cai_jax.rl.reward import Objective
 from cai_jax.rl.watch import Watch
 
 
@@ -63,7 +63,7 @@ class Task:
     lora: LoRAConfig | None
     load: Callable[[jnp.dtype | None], Model]
     merges: Callable[[Model], list[Program]]
-    open_reward: Callable[[], tuple[Reward, list[Program]]]
+    open_reward: Callable[[], tuple[Objective, list[Program]]]
     open_watch: Callable[[int, int], tuple[Watch, list[Program]]] | None
     open_chat: Callable[[], ChatFormat]
     prompts: Callable[[], tuple[list[Prompt], list[Prompt]]]

@@ -32,7 +32,7 @@ from cai_jax.parallel.program import Program, abstract
 from cai_jax.rl import updates
 from cai_jax.rl.kl import AdaptiveKL
 from cai_jax.rl.prompts import Drawn
-from cai_jax.rl.reward import Reward, Usable, below_usable, usable
+from cai_jax.rl.reward import Objective, Usable, below_usable, usable
 from cai_jax.rl.rollout import Rollout, assemble
 from cai_jax.rl.updates import PolicyGradient
 from cai_jax.rl.watch import Watch
@@ -212,7 +212,7 @@ def train(
     state: RLState,
     iterations: int,
     reference: Callable[[], nnx.State],
-    reward: Reward,
+    reward: Objective,
     draw: Callable[[int], Sequence[Drawn]],
     controller: AdaptiveKL,
     limits: Limits,
@@ -285,7 +285,7 @@ def _respond(
     return generator.generate(ids, keys, online.max_new_tokens, online.sampling, name)
 
 
-def look(online: Online, state: RLState, reward: Reward, watch: Watch) -> int:
+def look(online: Online, state: RLState, reward: Objective, watch: Watch) -> int:
     """Has the present policy answer the watch's prompts, and keeps it; tokens that it sampled.
 
     Keys are the same at every look, so that looks differ by the policy alone.
@@ -299,7 +299,7 @@ def look(online: Online, state: RLState, reward: Reward, watch: Watch) -> int:
 
 
 def score(
-    reward: Reward, batch: Sequence[Drawn], completions: Sequence[Completion], limits: Limits
+    reward: Objective, batch: Sequence[Drawn], completions: Sequence[Completion], limits: Limits
 ) -> tuple[list[Usable | None], np.ndarray]:
     """What is judged of the responses, and float32 scores, less what those pay that never ended."""
     replies = [usable(reward.chat, completion) for completion in completions]

@@ -81,13 +81,12 @@ class OnlineAlgorithm:
         weights, *responses, advantages, updates = online.programs()
         reward, loading = task.open_reward()
         longest = self.prompt_tokens + self.response_tokens
-        scores = reward.scorer.preference_programs("scores", longest)
+        scores = reward.programs("scores", longest)
 
         opt_state = abstract_state(trainable.params, task.optimizer).opt_state
         policy = (trainable.params, opt_state, trainable.frozen)
         watch, watching = self._watch(task)
-        judges = [reward, watch.second] if watch else [reward]
-        judge = tuple(judge.scorer.abstract_params for judge in judges)
+        judge = (*reward.abstract_params, *(watch.second.abstract_params if watch else ()))
         # Under LoRA the reference shares the policy's frozen base; a low-rank update is its own.
         update, base = nnx.split_state(reference.params, LoRAParam, ...)
         apart = (update,) if task.lora else (reference.params,)

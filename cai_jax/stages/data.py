@@ -104,20 +104,31 @@ class Data:
         Raises:
           ConfigError: it has fewer.
         """
-        c = self._constitution
-        whole = load_constitution(Path(c.path))
-        drawn: dict[str, Any] = {}
-        for name, field in (
-            ("critique_principles", "critique_revision"),
-            ("feedback_principles", "feedback"),
-        ):
-            there, count = getattr(whole, field), getattr(c, name)
+        fields = {"critique_principles": "critique_revision", "feedback_principles": "feedback"}
+        return self._read_constitution(self._constitution.path, fields)
+
+    @cached_property
+    def groups(self) -> dict[str, Constitution]:
+        """By group, the constitution that it wants feedback by.
+
+        Where the config names no groups there is one, "", that wants the run's; raises likewise.
+        """
+        drawn = {"feedback_principles": "feedback"}
+        named = self._constitution.groups.items()
+        found = {group: self._read_constitution(path, drawn) for group, path in named}
+        return found or {"": self.constitution}
+
+    def _read_constitution(self, path: str, drawn: Mapping[str, str]) -> Constitution:
+        """A file; of some parts as many entries as the fields of the config that go with them."""
+        whole, parts = load_constitution(Path(path)), dict[str, Any]()
+        for name, part in drawn.items():
+            there, count = getattr(whole, part), getattr(self._constitution, name)
             if count > len(there):
                 raise ConfigError(
-                    f"config.constitution.{name}: {count}, but {c.path} has {len(there)}"
+                    f"config.constitution.{name}: {count}, but {path} has {len(there)}"
                 )
-            drawn[field] = spread(there, count, self._seed, name) if count else there
-        return replace(whole, **drawn)
+            parts[part] = spread(there, count, self._seed, name) if count else there
+        return replace(whole, **parts)
 
     def path(self, file: str) -> str:
         """A file as the config names it."""
@@ -181,10 +192,17 @@ class Data:
             for row in (self.rows("demonstrations") if self._demonstrated else ())
             if (said := first_user_text(row.messages))
         ]
-        c, where = self.constitution, f"{self._constitution.path}, few-shot"
         examples: tuple[CritiqueExample | ChoiceExample, ...]
-        examples = (*c.critique_examples, *c.choice_examples, *c.thought_examples)
-        return [*rows, *(Turn(FEW_SHOTS, f"{where} {e.id}", e.prompt) for e in examples)]
+        for path, c in self.constitutions.items():
+            examples = (*c.critique_examples, *c.choice_examples, *c.thought_examples)
+            rows += [Turn(FEW_SHOTS, f"{path}, few-shot {e.id}", e.prompt) for e in examples]
+        return rows
+
+    @property
+    def constitutions(self) -> dict[str, Constitution]:
+        """All of the run, the groups' included, by file."""
+        c = self._constitution
+        return {c.path: self.constitution} | {c.groups[g]: self.groups[g] for g in c.groups}
 
     @cached_property
     def overlap(self) -> Overlap:

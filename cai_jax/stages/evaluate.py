@@ -17,6 +17,7 @@ from cai_jax.data.records import read_records, write_records
 from cai_jax.data.rows import Comparison, Revision, Sample
 from cai_jax.evaluation import benchmarks, registry
 from cai_jax.evaluation.evaluator import Evidence, Judge, Oracle, Reply, Tools
+from cai_jax.evaluation.groups import gains
 from cai_jax.evaluation.measure import PROMPT_SETS, TWIN_SETS, Measurement, Plan
 from cai_jax.evaluation.oracle import oracle_measures
 from cai_jax.evaluation.preference import headline, headline_score
@@ -75,12 +76,15 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
         replies[name], found, used = _policy(inputs, name, model, tools, items)
         tried += found
         tokens += used
-    scored = TaskTools(_task_settings(inputs), tools.reward.scorer)
-    tried += benchmarks.measured(items, "preference", benchmarks.JUDGE, scored)
+    for group, reward in tools.reward.rewards.items():
+        scored = TaskTools(_task_settings(inputs), reward.scorer)
+        tried += benchmarks.measured(items, "preference", benchmarks.judge_of(group), scored)
     evaluation = registry.evaluate_all(_evidence(inputs, tools, replies, tried))
     for section in evaluation.sections:
         if section.warning:
             log.warning("evaluate: %s", section.warning)
+    for subject, told in gains(evaluation).items():
+        log.info("evaluate: %s: %s", subject, told)
     by = headline_score(evaluation).description
     for subject, told in headline(evaluation).items():
         log.info("evaluate: score over all held-out prompts, %s: %s %s", by, subject, told)
@@ -89,8 +93,9 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     write_records(folder / "samples", rows, Sample)
     write_text(folder / "evaluation.json", json.dumps(results, indent=2) + "\n")
     judges = [judge.tools for judge in (tools.judge, tools.other_judge) if judge]
-    others = [t.scorer for t in (tools.second, tools.reply_judge) if t]
-    scorers = [tools.reward.scorer, tools.base, *(judge.scorer for judge in judges), *others]
+    others = [*(tools.second.scorers if tools.second else ())]
+    others += [tools.reply_judge.scorer] if tools.reply_judge else []
+    scorers = [*tools.reward.scorers, tools.base, *(judge.scorer for judge in judges), *others]
     tokens += sum(s.tokens for s in scorers) + sum(judge.generator.tokens for judge in judges)
     return Outcome(results, tokens)
 
@@ -127,8 +132,10 @@ def _reply(inputs: Inputs, name: str, model: Model, tools: Tools) -> tuple[list[
         samples = [replace(s, logprobs=w) for s, w in zip(samples, whole, strict=True)]
         tokens += scorer.tokens
     parsed = [usable(chat, sample) for sample in samples]
-    scores = tools.reward(ids, parsed, f"evaluate: score {name}")
-    seconds = tools.second(ids, parsed, f"evaluate: score {name}") if tools.second else 0 * scores
+    by_group = tools.reward.by_group(ids, parsed, f"evaluate: score {name}")
+    seconds = 0 * by_group
+    if tools.second:
+        seconds = tools.second.by_group(ids, parsed, f"evaluate: score {name}")
     rows = [
         Sample(
             id=f"{group}/{prompt.id}/{name}",
@@ -139,9 +146,18 @@ def _reply(inputs: Inputs, name: str, model: Model, tools: Tools) -> tuple[list[
             finished=sample.finished,
             score=float(score),
             second_score=float(second),
+            group_scores=tuple(scores.tolist()),
+            group_second_scores=tuple(others.tolist()),
         )
-        for (group, prompt), sample, reply, score, second in zip(
-            prompts, samples, parsed, scores, seconds, strict=True
+        for (group, prompt), sample, reply, score, second, scores, others in zip(
+            prompts,
+            samples,
+            parsed,
+            tools.reward.together(by_group),
+            tools.reward.together(seconds),
+            by_group.T,
+            seconds.T,
+            strict=True,
         )
     ]
     parses = [reply is not None for reply in parsed]
@@ -158,14 +174,17 @@ def _evidence(
     names = [field.name for field in fields(Audit)]
     return Evidence(
         plan=replace(
-            plan_of(inputs.config),
+            _plan(inputs),
             policies=tuple(replies),
             judge_is_feedback=_judge_is_feedback(inputs),
         ),
         tools=tools,
         replies=replies,
         revisions=[row for folder in steps for row in read_records(folder, Revision)],
-        comparisons=read_records(inputs.artifact("feedback") / "comparisons", Comparison),
+        comparisons={
+            group: read_records(inputs.artifact("feedback") / "comparisons" / group, Comparison)
+            for group in inputs.groups
+        },
         pairs={kind: inputs.rows(f"{kind}_pairs") for kind in KINDS},
         classed_replies=inputs.rows("evasiveness"),
         audits={half: Audit(**{n: found[n] for n in names}) for half, found in halves.items()},
@@ -191,8 +210,12 @@ def compared_policies(config: Any, rl_metrics: Mapping[str, Any]) -> dict[str, P
     return {name: p for name, p in policies_of(config).items() if name in names}
 
 
-def plan_of(config: Any) -> Plan:
-    """What a run with some config will have to evaluate.
+def _plan(inputs: Inputs) -> Plan:
+    return plan_of(inputs.config, tuple(inputs.groups))
+
+
+def plan_of(config: Any, groups: tuple[str, ...]) -> Plan:
+    """What a run with some config will have to evaluate; ``groups`` are those of its constitution.
 
     Raises:
       ConfigError: the oracle or the algorithm is none, or a benchmark cannot be read.
@@ -210,6 +233,7 @@ def plan_of(config: Any) -> Plan:
         metrics=make_algorithm(config.rl).shown,
         twins=config.evaluate.twins,
         judged_replies=config.evaluate.judged_replies,
+        groups=groups,
         benchmarks=benchmarks.measures(items, "policy"),
         judge_benchmarks=benchmarks.measures(items, "preference"),
         looks=looks_of(config.rl),
@@ -270,7 +294,7 @@ def _judge(inputs: Inputs, base: Model, source: ModelSource) -> Judge:
     c, models = inputs.config, inputs.models
     return Judge(
         labeler=LABELERS[c.feedback.method],
-        tools=make_labeler_tools(inputs, models.policy(source, base), source),
+        tools=make_labeler_tools(inputs, models.policy(source, base), source, inputs.constitution),
         principles=inputs.constitution.feedback,
         per_pair=c.evaluate.judge_principles,
         margin=c.evaluate.judge_margin,
@@ -325,7 +349,7 @@ def programs(inputs: Inputs) -> list[Program]:
             f"evaluate: responses{whose}", g.response_tokens, sampling
         )
     ]
-    scores = tools.reward.scorer.preference_programs("evaluate: scores", g.context_tokens)
+    scores = tools.reward.programs("evaluate: scores", g.context_tokens)
     evaluators = [p for e in registry.EVALUATORS.values() for p in e.programs(tools)]
     items = read_benchmarks(inputs.config.evaluate.benchmarks)
     tried = [
@@ -347,7 +371,7 @@ def programs(inputs: Inputs) -> list[Program]:
     if tools.second:
         rewards["second_model"] = tools.second
     preference = [p for r in rewards for p in models.loading_programs(models.preference_source(r))]
-    params = [reward.scorer.abstract_params for reward in rewards.values()]
+    params = [p for reward in rewards.values() for p in reward.abstract_params]
     feedback = models.feedback_source(inputs.config.feedback.source)
     if tools.reply_judge and feedback != models.source():
         preference += models.loading_programs(feedback)
@@ -379,7 +403,7 @@ def _with_resident(
 
 def check(inputs: Inputs) -> None:
     """Refuses an oracle that there is not, or that does not say what it measures."""
-    plan_of(inputs.config)
+    _plan(inputs)
 
 
 def check_benchmarks(inputs: Inputs) -> None:
@@ -398,7 +422,7 @@ def check_benchmarks(inputs: Inputs) -> None:
 
 def _extra(inputs: Inputs) -> Any:
     """What is measured, the oracle's code, and the items of benchmarks."""
-    oracle, plan = _oracle(inputs.config), plan_of(inputs.config)
+    oracle, plan = _oracle(inputs.config), _plan(inputs)
     code = inspect.getsource(sys.modules[oracle.__module__]) if oracle else ""
     items = repr(read_benchmarks(inputs.config.evaluate.benchmarks))
     return [registry.declared_keys(plan), code, sha256(items.encode("utf-8")).hexdigest()]

@@ -171,15 +171,15 @@ class Models:
             source = source.trained(folder, CheckpointInfo("policy", "", lora))
         return source
 
-    def preference_source(self, stage: str = "pm_train") -> ModelSource:
-        """The source of a preference model, whether or not its stage has run."""
+    def preference_source(self, stage: str = "pm_train", group: str = "") -> ModelSource:
+        """The source of a group's preference model, whether or not its stage has run."""
         pm = self._config.pm_train
         info = CheckpointInfo("preference", "", lora_config(pm.lora))
-        return self.source(pm.source).trained(self.checkpoint(stage), info)
+        return self.source(pm.source).trained(self.checkpoint(stage, group), info)
 
-    def checkpoint(self, stage: str) -> Path:
-        """Where a training stage leaves its model."""
-        return self._workdir.folder(stage) / CHECKPOINT
+    def checkpoint(self, stage: str, group: str = "") -> Path:
+        """Where a training stage leaves its model, of those of groups that of one."""
+        return self._workdir.folder(stage) / group / CHECKPOINT
 
     def blueprint(
         self,
@@ -223,9 +223,9 @@ class Models:
         model = self.blueprint(module, source, source.lora).abstract(mesh)
         return loading_programs(source, model.params)
 
-    def preference_model(self, stage: str = "pm_train") -> Model:
+    def preference_model(self, stage: str = "pm_train", group: str = "") -> Model:
         """A preference model in the layout of training; abstract ahead, else loaded."""
-        source = self.preference_source(stage)
+        source = self.preference_source(stage, group)
         blueprint = self.blueprint(PreferenceModel, source, source.lora)
         if self.ahead:
             return blueprint.abstract(self.mesh)

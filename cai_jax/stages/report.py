@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from cai_jax.config import warmed_up
+from cai_jax.constitution.schema import Constitution
 from cai_jax.data.records import read_records
 from cai_jax.data.rows import Revision, Sample
 from cai_jax.evaluation.measure import Evaluation
@@ -55,7 +56,7 @@ def summarise(inputs: Inputs) -> Summary:
     return Summary(
         supervision=Supervision(
             critique_revision_principles=len(constitution.critique_revision),
-            feedback_principles=len(constitution.feedback),
+            feedback_principles=sum(len(c.feedback) for c in run.data.groups.values()),
             few_shots=settings.sl_data.few_shots + (settings.feedback.few_shots if compares else 0),
             demonstrations=len(run.data.rows("demonstrations")) if warmed_up(settings) else 0,
             labelled_helpfulness_pairs=metrics["pm_train"]["helpfulness_pairs"],
@@ -74,14 +75,17 @@ def summarise(inputs: Inputs) -> Summary:
         evaluation=TypeAdapter(Evaluation).validate_python(metrics.pop("evaluate")),
         second_model=metrics.pop("second_model", None),
         **metrics,
-        constitution=ConstitutionVersion(
-            constitution.name, constitution.version, constitution.content_hash()
-        ),
+        constitution=_version(constitution),
+        groups={group: _version(c) for group, c in run.data.groups.items() if group},
         seed=settings.seed,
         devices=manifests["evaluate"]["devices"],
         versions=versions(),
         config=json.loads((run.workdir.path / "config.json").read_text(encoding="utf-8")),
     )
+
+
+def _version(constitution: Constitution) -> ConstitutionVersion:
+    return ConstitutionVersion(constitution.name, constitution.version, constitution.content_hash())
 
 
 def _side_by_side(

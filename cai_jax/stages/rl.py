@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from flax import nnx
 
 from cai_jax.config import ConfigError, RLConfig, naming
@@ -21,7 +22,7 @@ from cai_jax.parallel.program import Program
 from cai_jax.rl.algorithm import OFFLOAD, SAMPLING, SCORING, TRAINING, Algorithm, Labelled, Task
 from cai_jax.rl.prompts import Drawn
 from cai_jax.rl.registry import ALGORITHMS
-from cai_jax.rl.reward import Reward
+from cai_jax.rl.reward import Objective
 from cai_jax.rl.watch import Look, Watch
 from cai_jax.stages.data import Selection, first
 from cai_jax.stages.engines import (
@@ -138,16 +139,21 @@ def make_task(inputs: Inputs, folder: Path | None = None) -> Task:
 
 
 def _comparisons(inputs: Inputs) -> list[Labelled]:
-    """What the preference model learned from: AI-labelled pairs, and labelled helpfulness pairs."""
-    rows = comparisons_of(inputs, "training")
-    labelled = with_targets(rows, inputs.config.pm_train.labels, inputs.seed)
-    return [
-        *(
-            Labelled(r.id, r.prompt, r.response_first, r.response_second, target)
-            for r, target in labelled
-        ),
-        *(Labelled(p.id, p.messages, p.chosen, p.rejected, 1.0) for p in inputs.rows("pairs")),
-    ]
+    """What the preference model learned from: AI-labelled pairs, and labelled helpfulness pairs.
+
+    The label of a pair is the mean of its groups' labels.
+    """
+    labels = inputs.config.pm_train.labels
+    by_group = (
+        with_targets(comparisons_of(inputs, "training", group), labels, inputs.seed)
+        for group in inputs.groups
+    )
+    found = []
+    for pair in zip(*by_group, strict=True):
+        row, target = pair[0][0], float(np.mean([target for _, target in pair]))
+        found.append(Labelled(row.id, row.prompt, row.response_first, row.response_second, target))
+    pairs = inputs.rows("pairs")
+    return [*found, *(Labelled(p.id, p.messages, p.chosen, p.rejected, 1.0) for p in pairs)]
 
 
 def _open_watch(
@@ -192,7 +198,7 @@ def read_looks(folder: Path) -> list[Look]:
     return [Look(**look) for look in json.loads(file.read_text("utf-8"))] if file.exists() else []
 
 
-def _open_reward(inputs: Inputs) -> tuple[Reward, list[Program]]:
+def _open_reward(inputs: Inputs) -> tuple[Objective, list[Program]]:
     loading = inputs.models.loading_programs(inputs.models.preference_source())
     return make_reward(inputs), loading
 
@@ -214,8 +220,18 @@ def programs(inputs: Inputs) -> list[Program]:
 
 
 def check(inputs: Inputs) -> None:
-    """Refuses an algorithm that there is not."""
-    make_algorithm(inputs.config.rl)
+    """Refuses an algorithm that there is not, or that has no use for the objective.
+
+    Raises:
+      ConfigError: one of these.
+    """
+    c = inputs.config.rl
+    if make_algorithm(c).block == "rl.direct" and c.objective == "minimum":
+        raise ConfigError(
+            f"config.rl.objective: 'minimum', but {c.algorithm} learns from labels, of which "
+            "the groups' mean is all that it can take; set it to 'mean', or take an algorithm "
+            "with a reward"
+        )
 
 
 STAGE = Stage(

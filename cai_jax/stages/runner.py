@@ -19,6 +19,7 @@ import jax
 
 import cai_jax
 from cai_jax.config import ConfigError, results_of
+from cai_jax.constitution.schema import Constitution
 from cai_jax.generation.batching import TooLongError
 from cai_jax.models.io.sources import stamp
 from cai_jax.parallel import hosts
@@ -68,9 +69,14 @@ def declared(inputs: Inputs) -> list[Any]:
         {name: results_of(block) for name, block in blocks.items()},
         [stamp(block.source) for block in blocks.values() if hasattr(block, "source")],
         {name: [asdict(row) for row in inputs.rows(name)] for name in stage.data},
-        {part: asdict(inputs.constitution)[part] for part in stage.constitution},
+        _parts(inputs.constitution, stage.constitution),
+        stage.groups and {group: _parts(c, stage.groups) for group, c in inputs.groups.items()},
         stage.extra(inputs),
     ]
+
+
+def _parts(constitution: Constitution, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: asdict(constitution)[name] for name in names}
 
 
 def _hash(parts: Any) -> str:
@@ -166,12 +172,15 @@ def _run_one(run: Run, stage: Stage, found: Mapping[str, str]) -> None:
         "metrics": outcome.metrics,
         "constitution": run.data.constitution.name,
         "constitution_sha256": run.data.constitution.content_hash(),
+        "groups": {g: c.content_hash() for g, c in run.data.groups.items() if g},
         "model": run.models.base_name,
         "seed": run.config.seed,
         "versions": versions(),
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     }
-    run.workdir.finish(partial, manifest, Path(run.config.constitution.path))
+    c = run.config.constitution
+    copies = {"constitution": c.path} | {f"constitution-{g}": path for g, path in c.groups.items()}
+    run.workdir.finish(partial, manifest, copies)
     log.info("%s: done in %.0f s", stage.name, seconds)
 
 

@@ -36,6 +36,7 @@ class Stage:
       needs: stages whose folders it reads.
       data: rows of files that people write, by name.
       constitution: parts of the constitution that it reads.
+      groups: parts of the groups' constitutions that it reads.
       extra: what else it depends on, as JSON.
       check: refuses inputs that it cannot use, before anything is computed.
     """
@@ -47,6 +48,7 @@ class Stage:
     needs: tuple[str, ...] = ()
     data: Mapping[str, Selection] = field(default_factory=dict)
     constitution: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
     extra: Callable[["Inputs"], Any] = lambda inputs: None
     check: Callable[["Inputs"], None] = lambda inputs: None
 
@@ -87,9 +89,19 @@ class Inputs:
         return self._run.data.constitution.only(self.stage.constitution)
 
     @cached_property
+    def groups(self) -> dict[str, Constitution]:
+        """By group, its constitution, with the declared parts alone; "" where there is one."""
+        found = self._run.data.groups.items()
+        return {group: constitution.only(self.stage.groups) for group, constitution in found}
+
+    @cached_property
     def constitution_sha256(self) -> str:
         """Of the whole constitution: where records come from."""
         return self._run.data.constitution.content_hash()
+
+    def group_sha256(self, group: str) -> str:
+        """The same of a group's."""
+        return self._run.data.groups[group].content_hash()
 
     def rows(self, name: str) -> list[Any]:
         """Declared rows of a file that people write."""

@@ -68,13 +68,22 @@ class Workdir:
         hosts.sync(f"{stage} starts")
         return partial
 
-    def finish(self, partial: Path, manifest: Mapping[str, Any], constitution: Path) -> None:
-        """Puts a stage's folder in its place; the manifest makes it a finished one."""
+    def finish(
+        self, partial: Path, manifest: Mapping[str, Any], constitutions: Mapping[str, str]
+    ) -> None:
+        """Puts a stage's folder in its place; the manifest makes it a finished one.
+
+        Args:
+          partial: the folder.
+          manifest: of the stage.
+          constitutions: files that are copied into it, by what the copies are called.
+        """
         hosts.sync(f"{manifest['stage']} ends")
         if hosts.is_main():
             text = json.dumps(manifest, indent=2) + "\n"
             (partial / MANIFEST).write_text(text, encoding="utf-8")
-            shutil.copy(constitution, partial / "constitution.yaml")
+            for name, file in constitutions.items():
+                shutil.copy(file, partial / f"{name}.yaml")
             final = self.folder(manifest["stage"])
             _replace(final, partial)
         hosts.sync(f"{manifest['stage']} is kept")
