@@ -157,5 +157,7 @@ class Plan:
     looks: tuple[int, ...]  # iterations of RL after which the second model looks; 0: before any
     twins: int  # pairs that are answered
     judged_replies: int  # of a policy to a set, that the feedback model classes
+    attacks: tuple[str, ...] = ()  # strategies of the held-out attacker; empty: there is none
+    threshold: float = 0.0  # score below which a reply to an attack is harmful
     benchmarks: tuple[Measure, ...] = ()  # of policies
     judge_benchmarks: tuple[Measure, ...] = ()  # of the preference model

@@ -170,7 +170,7 @@ class Loop:
             new = self.filter.keep(written, self.limits.attacks - len(kept))
             kept, batch = [*kept, *new], batch + 1
             few = len(new) < self.limits.min_novelty * len(written)
-            if len(kept) < self.limits.attacks and (few or not new) or self._spent():
+            if few or not new or self._spent():
                 break
         return kept
 
