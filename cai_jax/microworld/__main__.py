@@ -36,7 +36,7 @@ def main(folder: Path) -> None:
         "harmlessness_pairs": [
             pair for topic in harmful for pair in _harmlessness_pairs(topic, rng)
         ],
-        "red_team_seeds": _seeds(harmful, harmless, rng),
+        "red_team_seeds": _seeds(harmful, harmless, np.random.default_rng(1)),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in files.items():
