@@ -42,6 +42,7 @@ from cai_jax.stages.engines import (
     make_generator,
     make_labeler_tools,
     make_sampling,
+    stage_seed,
     with_remedy,
 )
 from cai_jax.stages.models import POLICIES
@@ -55,7 +56,9 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     """Attacks, and writes what succeeded; the file is missing where nothing did."""
     models, c = inputs.models, inputs.config.red_team
     base = models.policy(models.source())
-    attacker = make_attacker(inputs, models.policy(attacker_source(inputs), base), inputs.seed)
+    # Whoever knows other attacks writes others: cycles do not repeat each other.
+    seed = stage_seed(inputs.seed, "red_team", len(inputs.rows("attacks")))
+    attacker = make_attacker(inputs, models.policy(attacker_source(inputs), base), seed)
     target, judge = _target(inputs, base), _judge(inputs, base)
     seeds = [*direct_seeds(inputs.rows("prompts")), *inputs.rows("seeds")]
     limits = Limits(

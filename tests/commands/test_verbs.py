@@ -21,7 +21,16 @@ def cai_jax(*arguments: str) -> subprocess.CompletedProcess:
 
 def test_every_command_is_a_verb():
     assert set(verbs.verbs()) == {
-        *("run", "compile", "constitution", "convert", "evaluate", "generate", "microworld"),
+        *(
+            "run",
+            "compile",
+            "constitution",
+            "convert",
+            "cycles",
+            "evaluate",
+            "generate",
+            "microworld",
+        ),
         *("red_team", "score", "sweep"),
     }
 
