@@ -32,6 +32,7 @@ WANTED = 2000
 
 
 def main(_: list[str]) -> None:
+    """Writes, compares, prints."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "prompts.jsonl"
         command = [sys.executable, "-m", "cai_jax.red_team", f"--attacker={SOURCE}"]
@@ -76,6 +77,7 @@ def shingles(text: str) -> frozenset[str]:
 
 
 def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
+    """What two texts share of all their runs."""
     return len(one & other) / len(one | other)
 
 
