@@ -121,9 +121,9 @@ def red_team() -> ConfigDict:
     """An assistant that reads requests in frames and after others, and writes them as well."""
     c = fast()
     c.workdir = "runs/microworld_red_team"
-    c.pretrain.options.dialogues = 36_000.0
+    c.pretrain.options.dialogues = 30_000.0
     c.pretrain.options.update(framed=0.35, attacks=0.12)
-    c.pretrain.sequence_length = 160
+    c.pretrain.sequence_length = 176
     c.data.red_team_seeds = "datasets/microworld/red_team_seeds.jsonl"
     c.red_team = dict(
         rounds=3,
@@ -140,5 +140,5 @@ def red_team() -> ConfigDict:
     )
     c.pm_train.sequence_length = 128
     c.sl_train.sequence_length = 160
-    c.rl.prompt_tokens = 64
+    c.rl.prompt_tokens = 80
     return c

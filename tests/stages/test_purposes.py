@@ -98,7 +98,7 @@ def hh_files(folder):
 
 def microworld_files(folder):
     data = load_config("microworld")["data"]
-    return {f"data.{name}": value for name, value in data.items()}
+    return {f"data.{name}": value for name, value in data.items() if value}
 
 
 def test_no_first_turn_of_a_finished_run_has_two_purposes(finished):
