@@ -17,7 +17,7 @@ from cai_jax.keys import named_key, named_rng
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.prompts.messages import Dialogue, first_user_text, user
-from cai_jax.red_teaming.forms import list_items
+from cai_jax.red_teaming.forms import WORDS, list_items
 from cai_jax.red_teaming.strategies.strategy import Strategy
 
 NEXT = (
@@ -127,12 +127,15 @@ class Attacker:
 class Pool:
     """Prompts that an attacker may be shown: seeds, and attacks that succeeded.
 
+    Seeds that are longer than what it may write are not shown.
+
     Raises:
       ValueError: there are no seeds for one of the strategies.
     """
 
     def __init__(self, seeds: Sequence[Attack], strategies: Sequence[Strategy]):
-        self._seeds = {s.shown: [a for a in seeds if a.strategy == s.shown] for s in strategies}
+        short = [a for a in seeds if len(first_user_text(a.messages).split()) in WORDS]
+        self._seeds = {s.shown: [a for a in short if a.strategy == s.shown] for s in strategies}
         self._succeeded: dict[str, list[Attack]] = {name: [] for name in self._seeds}
         self._shown = {s.name: s.shown for s in strategies}
         for s in strategies:

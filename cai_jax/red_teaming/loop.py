@@ -22,6 +22,7 @@ from cai_jax.red_teaming.strategies.strategy import Strategy
 from cai_jax.rl.reward import usable
 
 log = logging.getLogger("cai_jax")
+LISTS = 4  # for each attack that a round keeps, at most: where nothing is new there is an end
 
 
 @dataclass(frozen=True)
@@ -163,14 +164,13 @@ class Loop:
 
     def _write(self, number: int) -> list[Attack]:
         """New prompts: as many as a round has, or fewer where few are new or a limit is reached."""
-        kept, batch = list[Attack](), 0
-        while len(kept) < self.limits.attacks:
-            lists = self.attacker.generator.batch_size
+        kept, lists = list[Attack](), self.attacker.generator.batch_size
+        for batch in range(-(-LISTS * self.limits.attacks // lists)):
             written = self.attacker.write(self.strategies, self.pool, number, batch, lists)
             new = self.filter.keep(written, self.limits.attacks - len(kept))
-            kept, batch = [*kept, *new], batch + 1
+            kept += new
             few = len(new) < self.limits.min_novelty * len(written)
-            if few or not new or self._spent():
+            if len(kept) == self.limits.attacks or few or self._spent():
                 break
         return kept
 
@@ -203,17 +203,20 @@ class Loop:
                 for a, reply in zip(open_, replies, strict=True)
                 if reply
             ]
-            further = [a for a in self.attacker.go_on(answered) if self._usable(a)]
+            short = [a for a in answered if self._fits(a, settings)]
+            further = {a.id: a for a in self.attacker.go_on(short) if self._usable(a, settings)}
             self.filter.counts["conversations broken off"] += len(open_) - len(further)
-            for a in open_:
-                del whole[a.id]
-            whole |= {a.id: a for a in further}
+            whole = {id_: a for id_, a in whole.items() if a not in open_} | further
         return [whole[attack.id] for attack in attacks if attack.id in whole]
 
-    def _usable(self, attack: Attack) -> bool:
+    def _fits(self, attack: Attack, settings: TaskSettings) -> bool:
+        """Whether target and attacker can go on, and a judge can read it within its question."""
+        return 2 * len(settings.chat.prompt_ids(attack.messages)) <= settings.max_tokens
+
+    def _usable(self, attack: Attack, settings: TaskSettings) -> bool:
         text = attack.messages[-1].text
-        held_out = self.filter.held_out.near(text)
-        return not held_out and not problem_of(text, self.filter.script)
+        new = not self.filter.held_out.near(text) and not problem_of(text, self.filter.script)
+        return new and self._fits(attack, settings)
 
     def _stalled(self, done: Round) -> str:
         """Why the attacker gets no further; empty: it does."""
