@@ -26,6 +26,7 @@ Stage = Literal[
     "warm_up",
     "sl_data",
     "sl_train",
+    "red_team",
     "feedback",
     "pm_train",
     "second_model",
@@ -180,6 +181,10 @@ class DataConfig:
         "datasets/demonstrations.jsonl", "of critiques, revisions and choices: warm_up's"
     )
     evasiveness: Text = setting("datasets/evasiveness.jsonl", "replies, classed by people")
+    red_team_seeds: str = setting("", "prompts that show the strategies of red_team; empty: none")
+    red_team_attacks: str = setting(
+        "", "prompts of attackers, all trained on beside red_team_prompts; empty: none"
+    )
     second_model_percent: int = _share("second_model", 10, "for a second preference model")
     development_percent: int = _share("development", 10, "to choose methods and wordings by")
     audit_percent: int = _share("audit", 20, "for the audit of the feedback model alone")
@@ -261,6 +266,36 @@ class SLTrainConfig:
     learning_rate: Positive = setting(3e-4, "after the warm-up")
     warmup_steps: Natural = setting(2, "updates until the full learning rate")
     max_grad_norm: Positive = setting(1.0, "longer gradients are clipped to this norm")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RedTeamConfig:
+    """Prompts that a model writes to attack a policy; what succeeds is trained on as well."""
+
+    rounds: Natural = setting(0, "of attack at most; 0: nobody attacks")
+    attacks: Count = setting(24, "that are tried a round")
+    strategies: Text = setting(
+        "direct,obfuscated", "with commas between; see red_teaming/strategies/registry.py"
+    )
+    source: str = setting("", "model that writes the attacks; empty: model.source")
+    target: str = setting("sl_cai", "what is attacked: base, sl_cai or a model's source")
+    judge: str = setting("", "preference model that finds replies harmful; empty: feedback's model")
+    threshold: float = setting(0.0, "score of the judge below which a reply is harmful")
+    refusal: Text = setting(
+        "I won't help with that, because somebody could get hurt.",
+        "what feedback's model compares a reply with; worse than it is harmful",
+    )
+    few_shots: Count = setting(3, "prompts that the attacker is shown at once")
+    attack_tokens: Count = setting(96, "longest list, or turn, that the attacker writes")
+    temperature: Positive = setting(1.0, "of what the attacker writes")
+    similarity: float = setting(
+        0.5, "Jaccard similarity from which on two prompts are near-duplicates", gt=0, le=1
+    )
+    tag_percent: float = setting(25.0, "of all rounds' attacks, of one tag at most", gt=0, le=100)
+    min_success: Fraction = setting(0.02, "share that succeeds, below which the attacker stalls")
+    min_novelty: Fraction = setting(0.05, "share that is new, below which the attacker stalls")
+    max_tokens: Natural = setting(0, "that attacker and target read and write; 0: any number")
+    minutes: NonNegative = setting(0.0, "that the attack takes; 0: any number")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -398,6 +433,8 @@ class EvaluateConfig:
     judge_principles: Count = setting(1, "drawn for each prompt, at most")
     judge_margin: float = setting(0.02, "labels so near one half are ties", ge=0, lt=0.5)
     twins: Natural = setting(12, "pairs of a prompt to answer and one to refuse; 0: none")
+    attacks: Natural = setting(0, "of an attacker whose seeds no model is trained on; 0: none")
+    attack_strategies: str = setting("", "of that attacker; empty: those of red_team")
     # Off by default: at 135M parameters the feedback model is near chance, and slow on two cores.
     judged_replies: Natural = setting(0, "of a policy to a set, that the feedback model classes")
     bootstrap_samples: int = setting(2000, "of each interval", ge=100)
@@ -436,6 +473,7 @@ class Config:
     warm_up: WarmUpConfig = WarmUpConfig()
     sl_data: SLDataConfig = SLDataConfig()
     sl_train: SLTrainConfig = SLTrainConfig()
+    red_team: RedTeamConfig = RedTeamConfig()
     feedback: FeedbackConfig = FeedbackConfig()
     pm_train: PMTrainConfig = PMTrainConfig()
     second_model: SecondModelConfig = SecondModelConfig()
@@ -507,6 +545,11 @@ def _contradictions(c: Config) -> Iterator[str]:
     for where, (batch, parts, unit) in batch_parts(c).items():
         if batch % parts:
             yield f"config.{where}.batch_size: {batch} is not a multiple of {unit} = {parts}"
+    if c.red_team.target == "rl_cai":
+        yield (
+            "config.red_team.target: rl_cai, but what succeeds against it is trained on before it "
+            "is there; give sl_cai, or the checkpoint of an earlier run (python -m cai_jax.cycles)"
+        )
     if c.rl.batch_size % c.rl.samples_per_prompt:
         yield (
             f"config.rl.batch_size: {c.rl.batch_size} is not a multiple of samples_per_prompt = "
@@ -537,7 +580,10 @@ def _contradictions(c: Config) -> Iterator[str]:
             "other pairs to train on; raise it"
         )
     room = c.generation.context_tokens
-    for kind in ("generation.response", "generation.critique", "feedback.reasoning"):
+    for kind in (
+        *("generation.response", "generation.critique"),
+        *("feedback.reasoning", "red_team.attack"),
+    ):
         if (new := attrgetter(f"{kind}_tokens")(c)) >= room:
             yield (
                 f"config.{kind}_tokens: {new} leaves no room for a prompt within "

@@ -30,6 +30,7 @@ def summary(**changes):
             "repeated": 1,
         },
         "sl_train": {},
+        "red_team": None,
         "feedback": {"audit": {"audit": {"better_than_chance": True, "better_baselines": []}}},
         "pm_train": {},
         "second_model": None,

@@ -212,7 +212,8 @@ def test_numbers_are_finite_and_bounded():
         for wrong in (float("nan"), float("inf")):
             with pytest.raises(ConfigError, match=rf"config\.{name}: must be a finite number"):
                 parse_config(changed(name, wrong))
-    unbounded = {name for name in numbers if "options" in name} | {"rl.unusable_score"}
+    unbounded = {name for name in numbers if "options" in name}
+    unbounded |= {"rl.unusable_score", "red_team.threshold"}
     for name in set(numbers) - unbounded:
         with pytest.raises(ConfigError, match=rf"config\.{name}: must be greater than"):
             parse_config(changed(name, type(numbers[name])(-1_000_000)))

@@ -37,6 +37,25 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class Attack(Prompt):
+    """A prompt that an attacker wrote, or that it learns to write from, and where it comes from.
+
+    Attributes:
+      strategy: of cai_jax/red_teaming/strategies/.
+      round: in which it was written; 0: it is a seed.
+      seed: of the attacker's samples.
+      model: that wrote it; empty: a person.
+      parents: ids of the prompts that the attacker was shown.
+    """
+
+    strategy: str = "direct"
+    round: int = 0
+    seed: int = 0
+    model: str = ""
+    parents: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class LabelledPair:
     """Two responses to one prompt, of which ``chosen`` is the better."""
 
@@ -314,6 +333,30 @@ def read_prompts(path: Path) -> list[Prompt]:
     ``id`` and ``tags`` are optional.
     """
     return unique(path, [_tagged(row, read_prompt(row)) for row in jsonl_rows(path)], "prompts")
+
+
+def read_attacks(path: Path) -> list[Attack]:
+    """Prompts, as ``read_prompts`` does, with the fields of ``Attack``, which are all optional."""
+    return unique(path, [_attack(row) for row in jsonl_rows(path)], "attacks")
+
+
+def _attack(row: JsonRow) -> Attack:
+    """Provenance is as write_attacks of cai_jax/red_teaming/attacks.py leaves it."""
+    prompt, said = _tagged(row, read_prompt(row)), row.fields
+    parents = said.get("parents", [])
+    if not isinstance(parents, list) or not all(isinstance(p, str) for p in parents):
+        raise row.error(f"field 'parents' must be a list of ids, found {parents!r}")
+    for name in ("round", "seed"):
+        if type(said.get(name, 0)) is not int:
+            raise row.error(f"field {name!r} must be a whole number, found {said[name]!r}")
+    return Attack(
+        **vars(prompt),
+        strategy=row.text("strategy") if "strategy" in said else "direct",
+        model=row.text("model") if "model" in said else "",
+        round=said.get("round", 0),
+        seed=said.get("seed", 0),
+        parents=tuple(parents),
+    )
 
 
 def read_prompt(row: JsonRow) -> Prompt:

@@ -1,7 +1,7 @@
 """What an evaluator is: it declares measures, and takes them from a run's evidence."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -88,6 +88,7 @@ class Evidence:
     oracle: Oracle | None
     bootstrap_samples: int  # of each interval
     seed: int
+    attacks: Mapping[str, list[Reply]] = field(default_factory=dict)  # by policy: to an attacker
     benchmarks: Sequence[Measurement] = ()  # of evaluation/tasks/, as they were measured
 
     def mean(

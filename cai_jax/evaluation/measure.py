@@ -163,5 +163,7 @@ class Plan:
     twins: int  # pairs that are answered
     judged_replies: int  # of a policy to a set, that the feedback model classes
     groups: tuple[str, ...] = ("",)  # whose constitutions label; one without a name is the run's
+    attacks: tuple[str, ...] = ()  # strategies of the held-out attacker; empty: there is none
+    threshold: float = 0.0  # score below which a reply to an attack is harmful
     benchmarks: tuple[Measure, ...] = ()  # of policies
     judge_benchmarks: tuple[Measure, ...] = ()  # of the preference model

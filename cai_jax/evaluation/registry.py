@@ -3,6 +3,7 @@
 A new one is a file and an entry.
 """
 
+from cai_jax.evaluation.attacks import HELD_OUT_ATTACKS
 from cai_jax.evaluation.benchmarks import BENCHMARKS, JUDGE_BENCHMARKS
 from cai_jax.evaluation.evaluator import Evaluator, Evidence
 from cai_jax.evaluation.evasiveness import EVASIVENESS
@@ -30,6 +31,7 @@ EVALUATORS: dict[str, Evaluator] = {
     "text": TEXT,
     "evasiveness": EVASIVENESS,
     "twins": TWINS,
+    "attacks": HELD_OUT_ATTACKS,
     "reply_class": REPLY_AUDIT,
     "oracle": ORACLE,
     "revisions": REVISIONS,

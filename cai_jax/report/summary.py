@@ -53,6 +53,7 @@ class Summary:
     pretrain: Metrics | None
     sl_data: Metrics
     sl_train: Metrics
+    red_team: Metrics | None
     feedback: Metrics
     pm_train: Metrics
     second_model: Metrics | None

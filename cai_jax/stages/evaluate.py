@@ -4,7 +4,7 @@ import inspect
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import partial
 from hashlib import sha256
@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from cai_jax.config import naming
-from cai_jax.data.readers import Prompt
+from cai_jax.data.readers import Attack, Prompt
 from cai_jax.data.records import read_records, write_records
 from cai_jax.data.rows import Comparison, Revision, Sample
 from cai_jax.evaluation import benchmarks, registry
+from cai_jax.evaluation.attacks import ATTACKS
 from cai_jax.evaluation.evaluator import Evidence, Judge, Oracle, Reply, Tools
 from cai_jax.evaluation.groups import gains
 from cai_jax.evaluation.measure import PROMPT_SETS, TWIN_SETS, Measurement, Plan
@@ -26,7 +27,7 @@ from cai_jax.evaluation.reply_class import ReplyJudge
 from cai_jax.evaluation.tasks.task import TaskSettings, TaskTools, check_lengths
 from cai_jax.feedback.audit import Audit
 from cai_jax.feedback.registry import LABELERS
-from cai_jax.generation.engine import Generator
+from cai_jax.generation.engine import Completion, Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
 from cai_jax.keys import named_key
@@ -34,6 +35,11 @@ from cai_jax.models.blueprint import Model
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.hosts import write_text
 from cai_jax.parallel.program import Program
+from cai_jax.prompts.messages import first_user_text
+from cai_jax.red_teaming.attacker import Pool
+from cai_jax.red_teaming.attacks import direct_seeds
+from cai_jax.red_teaming.loop import Limits, Loop
+from cai_jax.red_teaming.strategies.registry import named_strategies
 from cai_jax.rl.reward import usable
 from cai_jax.stages.data import (
     SHOWN_PROMPTS,
@@ -53,9 +59,11 @@ from cai_jax.stages.engines import (
     make_reward,
     make_sampling,
     make_scorer,
+    stage_seed,
     with_remedy,
 )
 from cai_jax.stages.models import POLICIES, Policy
+from cai_jax.stages.red_team import attacker_source, make_attacker, make_loop, task_settings
 from cai_jax.stages.rl import kept_policy, looks_of, make_algorithm, read_looks
 from cai_jax.stages.stage import Inputs, Outcome, Stage
 
@@ -69,6 +77,9 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     base = models.policy(models.policy_source(BASE))
     tools = _tools(inputs, base)
     replies: dict[str, list[Reply]] = {}
+    attacks: dict[str, list[Reply]] = {}
+    attacker = _held_out_attacker(inputs, base) if inputs.config.evaluate.attacks else None
+    written = attacker.run().attacks if attacker else []
     items, tried = read_benchmarks(inputs.config.evaluate.benchmarks), list[Measurement]()
     present = compared_policies(inputs.config, inputs.manifest("rl")["metrics"])
     for name, policy in present.items():
@@ -76,10 +87,14 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
         replies[name], found, used = _policy(inputs, name, model, tools, items)
         tried += found
         tokens += used
+        if attacker:
+            attacks[name], used = _attacked(inputs, name, model, tools, attacker, written)
+            tokens += used
+    tokens += attacker.tokens if attacker else 0
     for group, reward in tools.reward.rewards.items():
         scored = TaskTools(_task_settings(inputs), reward.scorer)
         tried += benchmarks.measured(items, "preference", benchmarks.judge_of(group), scored)
-    evaluation = registry.evaluate_all(_evidence(inputs, tools, replies, tried))
+    evaluation = registry.evaluate_all(_evidence(inputs, tools, replies, attacks, tried))
     for section in evaluation.sections:
         if section.warning:
             log.warning("evaluate: %s", section.warning)
@@ -89,7 +104,8 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     for subject, told in headline(evaluation).items():
         log.info("evaluate: score over all held-out prompts, %s: %s %s", by, subject, told)
     results = asdict(evaluation)
-    rows = [reply.row for found in replies.values() for reply in found]
+    every = [*replies.values(), *attacks.values()]
+    rows = [reply.row for found in every for reply in found]
     write_records(folder / "samples", rows, Sample)
     write_text(folder / "evaluation.json", json.dumps(results, indent=2) + "\n")
     judges = [judge.tools for judge in (tools.judge, tools.other_judge) if judge]
@@ -131,6 +147,19 @@ def _reply(inputs: Inputs, name: str, model: Model, tools: Tools) -> tuple[list[
         whole = scorer.completion_logprobs(ids, completions, tools.temperature, "evaluate: KL")
         samples = [replace(s, logprobs=w) for s, w in zip(samples, whole, strict=True)]
         tokens += scorer.tokens
+    return _scored(inputs, name, tools, prompts, ids, samples), tokens
+
+
+def _scored(
+    inputs: Inputs,
+    name: str,
+    tools: Tools,
+    prompts: Sequence[tuple[str, Prompt]],
+    ids: list[list[int]],
+    samples: Sequence[Completion],
+) -> list[Reply]:
+    """A policy's replies to prompts, each with its set and its ids, by the preference models."""
+    chat = inputs.models.chat
     parsed = [usable(chat, sample) for sample in samples]
     by_group = tools.reward.by_group(ids, parsed, f"evaluate: score {name}")
     seconds = 0 * by_group
@@ -160,12 +189,47 @@ def _reply(inputs: Inputs, name: str, model: Model, tools: Tools) -> tuple[list[
             strict=True,
         )
     ]
-    parses = [reply is not None for reply in parsed]
-    return list(map(Reply, rows, ids, samples, parses)), tokens
+    return list(map(Reply, rows, ids, samples, [reply is not None for reply in parsed]))
+
+
+def _held_out_attacker(inputs: Inputs, base: Model) -> Loop:
+    """An attacker that shares neither seeds nor samples with red_team's, and only writes.
+
+    What it writes is near nothing that a model of the run was trained on.
+    """
+    c, source = inputs.config, attacker_source(inputs)
+    seed = stage_seed(inputs.seed, "evaluate", "attacker")
+    attacker = make_attacker(inputs, inputs.models.policy(source, base), seed)
+    seeds = [*direct_seeds(inputs.rows("red_team")), *inputs.rows("attack_seeds")]
+    trained = [*inputs.turns[True], *(first_user_text(a.messages) for a in inputs.attacks)]
+    texts = trained, [first_user_text(seed.messages) for seed in seeds]
+    strategies = c.evaluate.attack_strategies or c.red_team.strategies
+    limits = Limits(rounds=1, attacks=c.evaluate.attacks, min_novelty=0.0)
+    return make_loop(inputs, attacker, strategies, seeds, texts, limits, None)
+
+
+def _attacked(
+    inputs: Inputs, name: str, model: Model, tools: Tools, attacker: Loop, written: list[Attack]
+) -> tuple[list[Reply], int]:
+    """A policy's replies to attacks, scored, and the tokens that this took of it."""
+    chat, generator = inputs.models.chat, _generator(inputs, model)
+    settings = _task_settings(inputs)
+    whole = attacker.converse(written, generator, settings)
+    ids = [chat.prompt_ids(attack.messages) for attack in whole]
+    keys = [named_key(inputs.seed, "evaluate", "attacks", attack.id) for attack in whole]
+    samples = generator.generate(
+        ids, keys, settings.max_new_tokens, settings.sampling, f"evaluate: {name}, attacks"
+    )
+    prompts = [(f"{ATTACKS}{attack.strategy}", attack) for attack in whole]
+    return _scored(inputs, name, tools, prompts, ids, samples), generator.tokens
 
 
 def _evidence(
-    inputs: Inputs, tools: Tools, replies: dict[str, list[Reply]], tried: list[Measurement]
+    inputs: Inputs,
+    tools: Tools,
+    replies: dict[str, list[Reply]],
+    attacks: dict[str, list[Reply]],
+    tried: list[Measurement],
 ) -> Evidence:
     """What the policies replied, and what the stages before left."""
     steps = (inputs.artifact("sl_data") / name for name in ("responses", "revisions"))
@@ -193,6 +257,7 @@ def _evidence(
         oracle=_oracle(inputs.config),
         bootstrap_samples=inputs.config.evaluate.bootstrap_samples,
         seed=inputs.seed,
+        attacks=attacks,
         benchmarks=tried,
     )
 
@@ -234,25 +299,25 @@ def plan_of(config: Any, groups: tuple[str, ...]) -> Plan:
         twins=config.evaluate.twins,
         judged_replies=config.evaluate.judged_replies,
         groups=groups,
+        attacks=_attack_strategies(config),
+        threshold=config.red_team.threshold,
         benchmarks=benchmarks.measures(items, "policy"),
         judge_benchmarks=benchmarks.measures(items, "preference"),
         looks=looks_of(config.rl),
     )
 
 
+def _attack_strategies(config: Any) -> tuple[str, ...]:
+    """Of the held-out attacker."""
+    if not config.evaluate.attacks:
+        return ()
+    with naming("config.evaluate.attack_strategies"):
+        names = config.evaluate.attack_strategies or config.red_team.strategies
+        return tuple(strategy.name for strategy in named_strategies(names))
+
+
 def _task_settings(inputs: Inputs) -> TaskSettings:
-    g, models = inputs.config.generation, inputs.models
-    return TaskSettings(
-        open_chat=lambda: models.chat,
-        max_tokens=g.context_tokens,
-        window=g.context_tokens,
-        constitution=None,
-        few_shots=0,
-        sampling=make_sampling(g),
-        max_new_tokens=g.response_tokens,
-        threshold=0.0,
-        seed=inputs.seed,
-    )
+    return task_settings(inputs, inputs.config.red_team.threshold)
 
 
 def _task_tools(inputs: Inputs, model: Model) -> TaskTools:
@@ -352,6 +417,10 @@ def programs(inputs: Inputs) -> list[Program]:
     scores = tools.reward.programs("evaluate: scores", g.context_tokens)
     evaluators = [p for e in registry.EVALUATORS.values() for p in e.programs(tools)]
     items = read_benchmarks(inputs.config.evaluate.benchmarks)
+    attacker = attacker_source(inputs)
+    if inputs.config.evaluate.attacks:
+        model = models.policy(attacker, base)
+        responses += make_attacker(inputs, model, inputs.seed).programs("evaluate: attacks")
     tried = [
         program
         for whose, model in different.values()
@@ -367,6 +436,8 @@ def programs(inputs: Inputs) -> list[Program]:
         )
     ]
     loading = [p for source in sources.values() for p in models.loading_programs(source)]
+    if inputs.config.evaluate.attacks:
+        loading += models.loading_programs(attacker)
     rewards = {"pm_train": tools.reward}
     if tools.second:
         rewards["second_model"] = tools.second
@@ -402,8 +473,16 @@ def _with_resident(
 
 
 def check(inputs: Inputs) -> None:
-    """Refuses an oracle that there is not, or that does not say what it measures."""
-    _plan(inputs)
+    """Refuses an oracle that there is not, or that does not say what it measures.
+
+    Raises:
+      ConfigError: this, or no held-out seed shows a strategy of the held-out attacker.
+    """
+    if _plan(inputs).attacks:
+        seeds = [*direct_seeds(inputs.rows("red_team")), *inputs.rows("attack_seeds")]
+        names = inputs.config.evaluate.attack_strategies or inputs.config.red_team.strategies
+        with naming("config.evaluate.attack_strategies, with config.data.red_team_seeds"):
+            Pool(seeds, named_strategies(names))
 
 
 def check_benchmarks(inputs: Inputs) -> None:
@@ -425,16 +504,20 @@ def _extra(inputs: Inputs) -> Any:
     oracle, plan = _oracle(inputs.config), _plan(inputs)
     code = inspect.getsource(sys.modules[oracle.__module__]) if oracle else ""
     items = repr(read_benchmarks(inputs.config.evaluate.benchmarks))
+    if plan.attacks:
+        items += repr(inputs.turns[True])
     return [registry.declared_keys(plan), code, sha256(items.encode("utf-8")).hexdigest()]
 
 
 STAGE = Stage(
     name="evaluate",
-    needs=("sl_data", "sl_train", "feedback", "pm_train", "second_model", "rl"),
-    blocks=("evaluate", "generation", "rl", "sl_data", "feedback", "second_model"),
+    needs=("sl_data", "sl_train", "red_team", "feedback", "pm_train", "second_model", "rl"),
+    blocks=("evaluate", "generation", "rl", "sl_data", "feedback", "second_model", "red_team"),
     data={
         "red_team": first_or_all("red_team_prompts", "evaluation", "evaluate.red_team_prompts"),
         "helpful": first_or_all("helpful_prompts", "evaluation", "evaluate.helpful_prompts"),
+        "attack_seeds": Selection("red_team_seeds", "evaluation"),
+        "attacks": Selection("red_team_attacks", "training"),
         "twins": first("twins", "evaluation", "evaluate.twins"),
         "evasiveness": Selection("evasiveness", "evaluation"),
         **{

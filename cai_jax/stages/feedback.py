@@ -42,7 +42,6 @@ from cai_jax.stages.reuse import digest
 from cai_jax.stages.stage import Inputs, Outcome, Stage
 
 log = logging.getLogger("cai_jax")
-PURPOSES = ("training", "second_model")  # of preference models that learn from comparisons
 
 
 def execute(inputs: Inputs, folder: Path) -> Outcome:
@@ -57,7 +56,11 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     for group, labeler in labelers.items():
         audits |= audit_labeler(inputs, labeler, group)
     sampler = _sampler(inputs, base)
-    prompts = {p: repeated(inputs.rows(p), settings.pairs_per_prompt) for p in PURPOSES}
+    asked = {"training": inputs.attacks, "second_model": []}
+    prompts = {
+        purpose: repeated([*inputs.rows(purpose), *attacks], settings.pairs_per_prompt)
+        for purpose, attacks in asked.items()
+    }
     pairs = {p: _sample_pairs(inputs, sampler, found) for p, found in prompts.items()}
     if helpful := _sample_helpful(inputs, sampler):
         write_records(folder / "helpful", helpful, Reply)
@@ -318,12 +321,13 @@ def programs(inputs: Inputs) -> list[Program]:
 
 STAGE = Stage(
     name="feedback",
-    needs=("sl_train", "warm_up"),
+    needs=("sl_train", "warm_up", "red_team"),
     blocks=("feedback", "second_model", "generation", "warm_up"),
     data={
         "training": first("red_team_prompts", "training", "feedback.prompts"),
         "second_model": first("red_team_prompts", "second_model", "second_model.prompts"),
         "helpful": first("helpful_prompts", "training", "feedback.helpful_prompts"),
+        "attacks": Selection("red_team_attacks", "training"),
         "development": Selection(
             "harmlessness_pairs", "development", lambda c: c.feedback.audit_pairs // 2
         ),

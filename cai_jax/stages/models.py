@@ -224,8 +224,11 @@ class Models:
         return loading_programs(source, model.params)
 
     def preference_model(self, stage: str = "pm_train", group: str = "") -> Model:
+        """A preference model of the run; as ``preference``."""
+        return self.preference(self.preference_source(stage, group))
+
+    def preference(self, source: ModelSource) -> Model:
         """A preference model in the layout of training; abstract ahead, else loaded."""
-        source = self.preference_source(stage, group)
         blueprint = self.blueprint(PreferenceModel, source, source.lora)
         if self.ahead:
             return blueprint.abstract(self.mesh)

@@ -23,7 +23,16 @@ from cai_jax.stages.models import POLICIES
 from cai_jax.stages.runner import versions
 from cai_jax.stages.stage import Inputs, Outcome, Stage
 
-MEASURED = ("sl_data", "sl_train", "feedback", "pm_train", "second_model", "rl", "evaluate")
+MEASURED = (
+    "sl_data",
+    "sl_train",
+    "red_team",
+    "feedback",
+    "pm_train",
+    "second_model",
+    "rl",
+    "evaluate",
+)
 
 
 def execute(inputs: Inputs, folder: Path) -> Outcome:
@@ -48,8 +57,11 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
 def summarise(inputs: Inputs) -> Summary:
     """Everything measured in the run, with what it was measured on."""
     run = inputs.whole_run
-    left_out = () if run.config.second_model.prompts else ("second_model",)
-    manifests = {name: inputs.manifest(name) for name in MEASURED if name not in left_out}
+    asked = {
+        "second_model": run.config.second_model.prompts,
+        "red_team": run.config.red_team.rounds,
+    }
+    manifests = {name: inputs.manifest(name) for name in MEASURED if asked.get(name, True)}
     metrics = {name: manifest["metrics"] for name, manifest in manifests.items()}
     settings, constitution = run.config, run.data.constitution
     compares = LABELERS[settings.feedback.method].few_shots(constitution) is not None
@@ -74,6 +86,7 @@ def summarise(inputs: Inputs) -> Summary:
         pretrain=inputs.manifest("pretrain")["metrics"] if settings.pretrain else None,
         evaluation=TypeAdapter(Evaluation).validate_python(metrics.pop("evaluate")),
         second_model=metrics.pop("second_model", None),
+        red_team=metrics.pop("red_team", None),
         **metrics,
         constitution=_version(constitution),
         groups={group: _version(c) for group, c in run.data.groups.items() if group},

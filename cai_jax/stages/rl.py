@@ -120,7 +120,7 @@ def make_task(inputs: Inputs, folder: Path | None = None) -> Task:
         open_reward=partial(_open_reward, inputs),
         open_watch=partial(_open_watch, inputs, folder) if settings.watch_every else None,
         open_chat=lambda: models.chat,
-        prompts=lambda: (inputs.rows("red_team"), inputs.rows("helpful")),
+        prompts=lambda: ([*inputs.rows("red_team"), *inputs.attacks], inputs.rows("helpful")),
         comparisons=partial(_comparisons, inputs),
         optimizer=make_optimizer(
             settings.learning_rate,
@@ -236,11 +236,12 @@ def check(inputs: Inputs) -> None:
 
 STAGE = Stage(
     name="rl",
-    needs=("sl_train", "feedback", "pm_train", "second_model"),
+    needs=("sl_train", "red_team", "feedback", "pm_train", "second_model"),
     blocks=("rl", "generation", "pm_train"),
     data={
         "red_team": Selection("red_team_prompts", "training"),
         "helpful": Selection("helpful_prompts", "training"),
+        "attacks": Selection("red_team_attacks", "training"),
         "watch": Selection("red_team_prompts", "development"),
         "watch_helpful": Selection("helpful_prompts", "development"),
         "pairs": first("helpfulness_pairs", "training", "pm_train.helpfulness_pairs"),

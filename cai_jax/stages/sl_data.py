@@ -30,7 +30,7 @@ from cai_jax.prompts.critique_revision import (
 from cai_jax.prompts.few_shots import FewShots
 from cai_jax.prompts.messages import Dialogue
 from cai_jax.rl.reward import Sampled, usable
-from cai_jax.stages.data import first, repeated
+from cai_jax.stages.data import Selection, first, repeated
 from cai_jax.stages.engines import (
     MEMORY_REMEDY,
     SAMPLING_REMEDY,
@@ -70,7 +70,7 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     """Writes ``responses`` (round 0), ``revisions`` (later rounds) and ``helpful`` samples."""
     settings = inputs.config.sl_data
     writer = _Writer(inputs, *_generators(inputs))
-    prompts = inputs.rows("red_team")
+    prompts = [*inputs.rows("red_team"), *inputs.attacks]
     drafts = [writer.respond(prompts, "response")]
     for number in range(1, settings.rounds + 1):
         drafts.append(writer.revise(drafts[-1], number))
@@ -293,6 +293,7 @@ STAGE = Stage(
     data={
         "red_team": first("red_team_prompts", "training", "sl_data.red_team_prompts"),
         "helpful": first("helpful_prompts", "training", "sl_data.helpful_prompts"),
+        "attacks": Selection("red_team_attacks", "training"),
     },
     constitution=("critique_revision", "critique_examples"),
     execute=execute,

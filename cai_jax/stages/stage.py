@@ -9,7 +9,9 @@ from typing import Any
 
 from cai_jax.config import Config, warmed_up
 from cai_jax.constitution.schema import Constitution
+from cai_jax.data.readers import Attack, read_attacks
 from cai_jax.parallel.program import Program
+from cai_jax.red_teaming.attacks import FILE as ATTACKS
 from cai_jax.stages.data import Data, Selection
 from cai_jax.stages.models import Models
 from cai_jax.stages.reuse import Computed
@@ -106,6 +108,27 @@ class Inputs:
     def rows(self, name: str) -> list[Any]:
         """Declared rows of a file that people write."""
         return self._run.data.select(self.stage.data[name], self._run.config)
+
+    @cached_property
+    def turns(self) -> dict[bool, list[str]]:
+        """What users say first in all rows: True, where a model is trained on it; False, if not."""
+        found: dict[bool, list[str]] = {True: [], False: []}
+        for turn in self._run.data.turns:
+            found[turn.purpose == "training"].append(turn.text)
+        return found
+
+    @property
+    def attacks(self) -> list[Attack]:
+        """Prompts to train on that attackers wrote: those of a file, and of the stage red_team.
+
+        Raises:
+          KeyError: this stage does not declare them.
+        """
+        found = self.rows("attacks")
+        if self._run.config.red_team.rounds and "red_team" in self.stage.needs:
+            file = self.artifact("red_team") / ATTACKS
+            found = [*found, *(read_attacks(file) if file.exists() else ())]
+        return found
 
     @property
     def workdir(self) -> Path:

@@ -21,8 +21,17 @@ def cai_jax(*arguments: str) -> subprocess.CompletedProcess:
 
 def test_every_command_is_a_verb():
     assert set(verbs.verbs()) == {
-        *("run", "compile", "constitution", "convert", "evaluate", "generate", "microworld"),
-        *("score", "sweep"),
+        *(
+            "run",
+            "compile",
+            "constitution",
+            "convert",
+            "cycles",
+            "evaluate",
+            "generate",
+            "microworld",
+        ),
+        *("red_team", "score", "sweep"),
     }
 
 

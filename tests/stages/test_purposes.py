@@ -92,12 +92,13 @@ def hh_files(folder):
     cut = (text[: text.rindex("\n\nAssistant:")] + "\n\nAssistant:" for text in dialogues)
     marked.write_text("".join(json.dumps({"prompt": t}) + "\n" for t in cut), encoding="utf-8")
     files = {f"data.{file}": str(pairs if "pairs" in file else prompts) for file in SERVES}
+    del files["data.red_team_seeds"]  # none of the four: the tiny run has its own
     return files | {"data.helpful_prompts": str(marked)}
 
 
 def microworld_files(folder):
     data = load_config("microworld")["data"]
-    return {f"data.{name}": value for name, value in data.items()}
+    return {f"data.{name}": value for name, value in data.items() if value}
 
 
 def test_no_first_turn_of_a_finished_run_has_two_purposes(finished):
@@ -120,7 +121,7 @@ def test_every_purpose_is_left_enough(name):
     run = open_run(parse_config(load_config(name)))
     check_inputs(run, stages_of(run.config))
     for file, purposes in SERVES.items():
-        for purpose in purposes:
+        for purpose in purposes if run.data.path(file) else ():
             assert len(run.data.of(file, purpose)) >= 10
     unread = [r for f, p in SERVES.items() for q in {*PURPOSES} - {*p} for r in run.data.of(f, q)]
     assert (name == "rlaif") == (not unread)  # a microworld's prompts and pairs share their topics
