@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import planted_principles
 import pytest
 from conftest import ROOT
 from hypothesis import given
@@ -216,6 +217,18 @@ def test_nine_of_ten_planted_duplicates_are_found(tmp_path):
 def test_nine_of_ten_planted_contradictions_are_found(tmp_path):
     rules = planted(tmp_path, CONTRADICTIONS)
     assert sum("contradiction" in found for found in rules.values()) >= 0.9 * len(CONTRADICTIONS)
+
+
+def test_what_merge_finds_between_files_lint_finds_in_one(tmp_path):
+    """Both go by cai_jax.constitution.pairs; the principles are those of test_merge."""
+    pairs = planted_principles.DUPLICATES + planted_principles.CONTRADICTIONS
+    c = planted_principles.constitution("x", [texts for pair in pairs for texts in pair])
+    found = {
+        frozenset(re.findall(r"x-\d+", str(f))): f.rule for f in findings(tmp_path, to_yaml(c))
+    }
+    rules = [found.get(frozenset((f"x-{n}", f"x-{n + 1}"))) for n in range(0, 2 * len(pairs), 2)]
+    assert rules[:10].count("near-duplicate") >= 9
+    assert rules[10:].count("contradiction") >= 9
 
 
 def test_principles_that_may_stand_are_not_flagged(tmp_path):

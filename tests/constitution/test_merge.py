@@ -1,11 +1,14 @@
 """Merging: duplicates joined, contradictions listed, attribution kept, no order of files seen."""
 
+import json
 from dataclasses import replace
 from itertools import permutations
 
+import planted_pairs
 import pytest
 from planted_principles import APART, CONTRADICTIONS, DUPLICATES, constitution
 
+from cai_jax.constitution.imports import import_constitution
 from cai_jax.constitution.merge import (
     Source,
     merge,
@@ -49,6 +52,20 @@ def test_planted_duplicates_and_contradictions_are_found():
     assert joined <= set(same)
     assert len(conflicts & set(contrary)) >= 9
     assert conflicts <= set(contrary)
+
+
+@pytest.mark.parametrize(("pairs", "kind"), [(planted_pairs.DUPLICATES, "joined"),
+                                            (planted_pairs.CONTRADICTIONS, "conflicts")])  # fmt: skip
+def test_what_lint_finds_in_a_file_merge_finds_between_files(tmp_path, pairs, kind):
+    """Both go by cai_jax.constitution.pairs."""
+    files = []
+    for at, side in enumerate("xy"):
+        path = tmp_path / f"{side}.json"
+        path.write_text(json.dumps({f"{side}-{n}": pair[at] for n, pair in enumerate(pairs)}))
+        files.append(Source(import_constitution([path], side, "us")))
+    joined, conflicts = found_pairs(merge(files))
+    found = {"joined": joined, "conflicts": conflicts}[kind]
+    assert sum((f"x-{n}", f"y-{n}") in found for n in range(len(pairs))) >= 0.9 * len(pairs) >= 9
 
 
 def test_the_order_of_files_changes_nothing():
