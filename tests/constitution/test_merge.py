@@ -54,8 +54,11 @@ def test_planted_duplicates_and_contradictions_are_found():
     assert conflicts <= set(contrary)
 
 
-@pytest.mark.parametrize(("pairs", "kind"), [(planted_pairs.DUPLICATES, "joined"),
-                                            (planted_pairs.CONTRADICTIONS, "conflicts")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("pairs", "kind"),
+    [(planted_pairs.DUPLICATES, "joined"), (planted_pairs.CONTRADICTIONS, "conflicts")],
+    ids=["joined", "conflicts"],
+)
 def test_what_lint_finds_in_a_file_merge_finds_between_files(tmp_path, pairs, kind):
     """Both go by cai_jax.constitution.pairs."""
     files = []
