@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cai_jax.constitution.pairs import Entry, Pair, contradictions, near_duplicates
 from cai_jax.constitution.schema import (
+    Case,
     ConstitutionError,
     CritiqueExample,
     CritiquePrinciple,
@@ -40,6 +41,8 @@ LONGEST = {  # words; a model of few parameters loses the thread of more
     "option_a": 150,
     "option_b": 150,
     "reasoning": 150,
+    "better": 150,
+    "worse": 150,
 }
 RARE = 0.1  # of the draws that even weights would give
 UNLIKE = 0.15  # of their words, what a principle and its opposite share at least
@@ -355,9 +358,10 @@ def _principles(located: Located) -> list[CritiquePrinciple | FeedbackPrinciple]
     return [*c.critique_revision, *c.feedback]
 
 
-def _entries(located: Located) -> list[Entry]:
+def _entries(located: Located) -> list[Entry | Case]:
     c = located.constitution
-    shots: list[Entry] = [*c.critique_examples, *c.choice_examples, *c.thought_examples]
+    shots: list[Entry | Case]
+    shots = [*c.critique_examples, *c.choice_examples, *c.thought_examples, *c.cases]
     return [*_principles(located), *shots]
 
 

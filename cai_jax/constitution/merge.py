@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, replace
 from cai_jax.constitution.pairs import Entry, Pair, contradictions, near_duplicates
 from cai_jax.constitution.schema import (
     WEIGHTS,
+    Case,
     ChoiceExample,
     Constitution,
     ConstitutionError,
@@ -169,6 +170,7 @@ def merged_constitution(
         version="1.0",
         description=f"Merged from {', '.join(f'{c.name} {c.version}' for c in about)}{by_votes}.",
         authors=tuple(dict.fromkeys(author for c in about for author in c.authors)),
+        cases=_cases(found, {p.id for p in kept["feedback"]}),
         **{part: tuple(entries) for part, entries in kept.items()},  # type: ignore[arg-type]
     )
 
@@ -265,12 +267,42 @@ def _named(clusters: Iterable[tuple[str, list[Member]]]) -> tuple[Joined, ...]:
     for part, members in ordered:
         id_ = members[0].entry.id
         if holders[id_] > 1:
-            id_ = f"{id_}-{members[0].origin}"
-            while id_ in taken:
-                id_ += "-2"
+            id_ = _free(id_, members[0].origin, taken)
             taken.add(id_)
         named.append(Joined(id_, part, tuple(members)))
     return tuple(named)
+
+
+def _cases(found: Merge, kept: Collection[str]) -> tuple[Case, ...]:
+    """Cases of the principles that are kept, under their ids; equal ones of two files are one."""
+    names = {
+        (m.origin, m.entry.id): joined.id for joined in found.of("feedback") for m in joined.members
+    }
+    taken = {joined.id for joined in found.entries}
+    merged: dict[tuple[object, ...], Case] = {}
+    for source in found.sources:
+        origin = source.constitution.name
+        for case in source.constitution.cases:
+            ids = [names[origin, id_] for id_ in case.principles if names[origin, id_] in kept]
+            content = (case.dialogue, case.better, case.worse)
+            if content in merged:
+                ids = [*merged[content].principles, *ids]
+            elif ids:
+                merged[content] = replace(case, id=_free(case.id, origin, taken))
+                taken.add(merged[content].id)
+            if ids:
+                unique = tuple(dict.fromkeys(ids))
+                merged[content] = replace(merged[content], principles=unique)
+    return tuple(merged.values())
+
+
+def _free(id_: str, origin: str, taken: Collection[str]) -> str:
+    """The id, with its constitution's name where it is taken."""
+    if id_ in taken:
+        id_ = f"{id_}-{origin}"
+    while id_ in taken:
+        id_ += "-2"
+    return id_
 
 
 def _requests(entry: Entry) -> set[str]:

@@ -62,6 +62,12 @@ few_shots:
        option_b: NO!, answer: A}
     - {id: two, prompt: "Who paid for the ferry?", question: "Which is calmer?",
        option_a: WHO CARES!, option_b: We did., answer: B}
+cases:
+  - id: ferry
+    dialogue: ["Is it late?", "Which one?", "The ferry!"]
+    better: By ten minutes, as the board says.
+    worse: Always is.
+    principles: [calmer, sourced]
 """
 # What is replaced, by what; line and rule of the finding, and words of its message.
 MALFORMED = [
@@ -143,6 +149,11 @@ MALFORMED = [
         *(14, "weight", "is drawn 0.99% of the time"),
     ),
     ("answer: A}", "answer: B}", 40, "answer-balance", "B 2 times; swap the options of 1"),
+    ("Always is.", "By ten minutes, as the board says.", 47, "schema", "write one that is worse"),
+    ('"Which one?", "The ferry!"', '"Which one?"', 45, "schema", "end it with what the user says"),
+    ("[calmer, sourced]", "[calmer, source]", 48, "schema", "the nearest is 'sourced'"),
+    ("[calmer, sourced]", "[calm]", 48, "schema", "'calm', no feedback principle"),
+    ("Always is.", "Always is. " * 80, 47, "length", "ferry.worse has 160 words"),
     ("Who paid for the ferry?", "How high is it?", 41, "near-duplicate", "one.prompt, line 39"),
     ("name: clean", "# lint-allow lenth: short\nname: clean", 1, "allowance", "'lenth' is no rule"),
     ("name: clean", "# lint-allow length:\nname: clean", 1, "allowance", "says not why; write"),

@@ -18,6 +18,7 @@ from cai_jax.constitution.merge import (
 )
 from cai_jax.constitution.merge_report import report
 from cai_jax.constitution.schema import (
+    Case,
     ChoiceExample,
     ConstitutionError,
     CritiqueExample,
@@ -184,6 +185,32 @@ def test_few_shots_with_the_other_answer_are_in_conflict():
     elsewhere = replace(other, prompt="How long may a cat be left alone at home?")
     found = merge([Source(with_choices("b", elsewhere)), Source(with_choices("a", CHOICE))])
     assert not found.conflicts
+
+
+def test_cases_go_with_their_principles():
+    """Under the ids of the result; equal ones of both files are one."""
+    case = lambda id_, *of, text="How?": Case(id_, (text,), "So.", "No.", of)
+    one, other = (
+        replace(source.constitution, cases=cases)
+        for source, cases in zip(
+            two_files(DUPLICATES[:1] + APART[:2]),
+            (
+                (case("x", "a-0"), case("y", "a-1", text="Why?")),
+                (case("x", "b-0", "b-2"), case("y", "b-1", text="When?")),
+            ),
+            strict=True,
+        )
+    )
+    found = merge([Source(other), Source(one)])
+    every = (case("x", "a-0", "b-2"), case("y", "a-1", text="Why?"))
+    assert merged_constitution(found, "all").cases == (*every, case("y-b", "b-1", text="When?"))
+    out = replace(decision(1), chosen=False)
+    decisions = {p.id: decision(8) for p in merged_constitution(found, "all").feedback}
+    decisions |= {"a-critique": decision(8), "a-1": out, "a-0": out}
+    assert merged_constitution(found, "all", decisions).cases == (
+        case("x", "b-2"),
+        case("y", "b-1", text="When?"),
+    )
 
 
 def decision(*agree):
