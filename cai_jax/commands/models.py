@@ -22,7 +22,7 @@ from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.devices import attention_kernel, compute_dtype
 from cai_jax.parallel.mesh import make_mesh
 
-MODEL = flags.DEFINE_string("model", None, "model source: see the README", required=True)
+MODEL = flags.DEFINE_string("model", None, "model source: see the README")
 _DTYPE = flags.DEFINE_enum(
     "compute_dtype", "float32", ["auto", "float32", "bfloat16"], "of weights and activations"
 )
@@ -31,7 +31,13 @@ BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "rows at a time", lower_boun
 
 
 def named_source() -> ModelSource:
-    """The source that --model names."""
+    """The source that --model names.
+
+    Raises:
+      ValueError: it names none.
+    """
+    if not MODEL.value:
+        raise ValueError("--model: of which model? name its source, as the README lists them")
     return open_source(MODEL.value)
 
 

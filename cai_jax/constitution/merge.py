@@ -10,6 +10,7 @@ contradicts is never joined: both stay, for people to decide.
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from cai_jax.constitution.pairs import Entry, Pair, contradictions, near_duplicates
 from cai_jax.constitution.schema import (
@@ -224,7 +225,7 @@ def texts_of(entry: Entry) -> dict[str, str]:
 
 def _pooled(sources: Sequence[Source]) -> Constitution:
     """All entries as one constitution's, with ids that name their own."""
-    parts = {
+    parts: dict[str, Any] = {
         part: tuple(
             replace(entry, id=f"{source.constitution.name}/{entry.id}")
             for source in sources
