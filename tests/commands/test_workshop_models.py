@@ -51,14 +51,11 @@ def test_diff_says_which_pairs_are_decided_differently(tmp_path, model_folder):
     pairs = tmp_path / "pairs.jsonl"
     shipped = ROOT / "datasets" / "microworld" / "harmlessness_pairs.jsonl"
     pairs.write_text("".join(shipped.read_text().splitlines(keepends=True)[:12]))
-    files = (WORLD, tmp_path / "new.yaml", f"--pairs={pairs}")
-    done = workshop("diff", *files, f"--model={model_folder}")
+    new = tmp_path / "new.yaml"
+    done = workshop("diff", WORLD, new, f"--pairs={pairs}", f"--model={model_folder}")
     assert done.returncode == 0, done.stderr
     assert "  ~ safest" in done.stdout
     assert "decisions: 12 of 12 pairs differ, 100% [" in done.stdout
-    refused = workshop("diff", *files)
-    assert refused.returncode == 1
-    assert refused.stderr.splitlines()[-1].startswith("error: --model: of which model?")
 
 
 def test_lint_finds_principles_that_label_the_opposite_way(tmp_path, model_folder):
@@ -75,23 +72,13 @@ def test_lint_finds_principles_that_label_the_opposite_way(tmp_path, model_folde
     (found,) = [line for line in done.stdout.splitlines() if ": contrary-labels: " in line]
     line = 1 + path.read_text().splitlines().index("  - id: zigzag")
     assert found.startswith(f"{path}:{line}: contrary-labels: zigzag labels 30 pairs the opposite")
-    allowed = path.read_text().replace(
-        "  - id: zigzag", "    # lint-allow contrary-labels: it is planted.\n  - id: zigzag"
-    )
-    path.write_text(allowed, encoding="utf-8")
-    done = workshop("lint", path, f"--model={model_folder}")
-    assert "contrary-labels" not in done.stdout
-    assert "allowance" not in workshop("lint", path).stdout  # it may be there for the model's sake
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("test", HARMLESS), "--model: of which model? name its source"),
-        (("test", ROOT / "constitutions/plain_speech.yaml", "--model=x"), "has no cases; add them"),
-        (("test", "--model=x"), "test tries one file, not 0"),
         (("diff", WORLD, KIND, "--model=x"), "--pairs: which pairs is the model to judge?"),
-        (("lint", ROOT / "constitutions/plain_speech.yaml", "--model=x"), "has no cases to judge"),
     ],
 )
 def test_mistakes_are_one_line_before_any_model(arguments, words):

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 from cai_jax.constitution.schema import Case, FeedbackPrinciple, load_constitution
-from cai_jax.evaluation.cases import NONE, Judged, as_text, judge_cases, pairs_of, scores
+from cai_jax.evaluation.cases import Judged, as_text, judge_cases, pairs_of, scores
 from cai_jax.feedback.labeler import Judgement
 from cai_jax.prompts.messages import assistant, user
 
@@ -91,6 +91,3 @@ def test_without_cases_there_is_nothing_to_test():
 def test_a_label_is_the_mean_of_both_orders():
     judged = Judged(CASES[0], pairs_of(C)[0], Judgement(np.array([0.9]), np.array([0.2])))
     assert judged.label(0) == pytest.approx(0.55)
-    assert NONE.id not in {
-        p.id for p in load_constitution(ROOT / "constitutions/harmless.yaml").feedback
-    }
