@@ -12,6 +12,8 @@ ALIKE = "nothing that a model reads differs"
 PARTS = {"critique_revision": "critique_revision", "feedback": "feedback"} | {
     field: f"few_shots.{kind}" for kind, field in FEW_SHOTS.items()
 }
+PARTS["cases"] = "cases"
+UNREAD = ("about", "cases")  # by models
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Difference:
 
 
 def differences(old: Constitution, new: Constitution) -> list[Difference]:
-    """Everything that makes the hashes of two constitutions differ."""
+    """Everything that makes the hashes of two constitutions differ, and their cases."""
     about = _changes(_about(old), _about(new))
     found = [Difference("about", "changed", new.name, about)] if about else []
     for part, name in PARTS.items():
@@ -42,7 +44,7 @@ def differences(old: Constitution, new: Constitution) -> list[Difference]:
 
 def as_text(found: Sequence[Difference]) -> str:
     """The differences as lines: + is added, - removed, ~ changed (see ``word_changes``)."""
-    lines = [] if any(difference.part != "about" for difference in found) else [ALIKE]
+    lines = [] if any(difference.part not in UNREAD for difference in found) else [ALIKE]
     part = ""
     for difference in found:
         if difference.part != part:

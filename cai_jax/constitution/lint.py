@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cai_jax.constitution.pairs import Entry, Pair, contradictions, near_duplicates
 from cai_jax.constitution.schema import (
+    Case,
     ConstitutionError,
     CritiqueExample,
     CritiquePrinciple,
@@ -40,6 +41,8 @@ LONGEST = {  # words; a model of few parameters loses the thread of more
     "option_a": 150,
     "option_b": 150,
     "reasoning": 150,
+    "better": 150,
+    "worse": 150,
 }
 RARE = 0.1  # of the draws that even weights would give
 UNLIKE = 0.15  # of their words, what a principle and its opposite share at least
@@ -76,15 +79,21 @@ class Linted:
 Found = Iterator[tuple[int, str]]  # lines and messages
 
 
-def lint(path: Path) -> Linted:
-    """Applies all rules to a file; one that is no constitution is one finding."""
+def lint(path: Path, by_labels: Callable[[Located], Found] | None = None) -> Linted:
+    """Applies all rules to a file; one that is no constitution is one finding.
+
+    Args:
+      path: of the file.
+      by_labels: what a model finds beside them, under the rule ``BY_LABELS``.
+    """
     try:
         located = locate_constitution(path)
     except ConstitutionError as error:
         return Linted((Finding(path, error.line or 1, "schema", error.problem),))
+    rules = RULES | ({BY_LABELS: by_labels} if by_labels else {})
     found = [
         Finding(path, line, rule, message)
-        for rule, check in RULES.items()
+        for rule, check in rules.items()
         for line, message in check(located)
     ]
     allowances = list(_allowances(path))
@@ -93,7 +102,7 @@ def lint(path: Path) -> Linted:
     kept += [
         Finding(path, a.line, "allowance", a.problem or "allows nothing that is there; remove it")
         for a in allowances
-        if a.problem or not any(a.covers(f) for f in allowed)
+        if a.problem or (a.rule in rules and not any(a.covers(f) for f in allowed))
     ]
     kept.sort(key=lambda f: (f.line, f.rule, f.message))
     c = located.constitution
@@ -350,14 +359,18 @@ RULES: dict[str, Callable[[Located], Found]] = {
 }
 
 
+BY_LABELS = "contrary-labels"  # a rule that needs a model, see the command
+
+
 def _principles(located: Located) -> list[CritiquePrinciple | FeedbackPrinciple]:
     c = located.constitution
     return [*c.critique_revision, *c.feedback]
 
 
-def _entries(located: Located) -> list[Entry]:
+def _entries(located: Located) -> list[Entry | Case]:
     c = located.constitution
-    shots: list[Entry] = [*c.critique_examples, *c.choice_examples, *c.thought_examples]
+    shots: list[Entry | Case]
+    shots = [*c.critique_examples, *c.choice_examples, *c.thought_examples, *c.cases]
     return [*_principles(located), *shots]
 
 
@@ -389,8 +402,8 @@ def _allowances(path: Path) -> Iterator[_Allowance]:
             continue
         indent, rule, reason = match.groups()
         problem = ""
-        if rule not in RULES:
-            problem = f"{rule!r} is no rule; the rules are {', '.join(RULES)}"
+        if rule not in (*RULES, BY_LABELS):
+            problem = f"{rule!r} is no rule; the rules are {', '.join((*RULES, BY_LABELS))}"
         elif not reason:
             problem = f"says not why; write '# lint-allow {rule}: REASON'"
         below = number + 1

@@ -3,41 +3,33 @@
 Nothing depends on the order of the files: whatever has to have an order has that of the names of
 the constitutions, and within one that of its file.
 
-Two entries are near-duplicates if their texts share half of their runs of five characters. They are
-in conflict, and are never joined, if what the one asks for is near what the other calls its
-opposite, or if texts that are near each other differ in a word and its contrary ("more", "less") or
-in a negation. Both stay, for people to decide.
+Which entries say the same and which contradict each other, pairs.py says, as it does for lint. What
+contradicts is never joined: both stay, for people to decide.
 """
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
-import numpy as np
-from scipy import sparse
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
-
-from cai_jax.constitution.contrary import contrary_words
+from cai_jax.constitution.pairs import Entry, Pair, contradictions, near_duplicates
 from cai_jax.constitution.schema import (
     WEIGHTS,
+    Case,
     ChoiceExample,
     Constitution,
     ConstitutionError,
-    CritiqueExample,
     CritiquePrinciple,
     FeedbackPrinciple,
     authors_of,
 )
-from cai_jax.constitution.similarity import THRESHOLD, jaccard, plain, shingles
-from cai_jax.constitution.votes import Decision
+from cai_jax.constitution.votes import Decision, plain
 
 PRINCIPLES = ("critique_revision", "feedback")  # fields of Constitution
 EXAMPLES = ("critique_examples", "choice_examples", "thought_examples")
 ASKED_FOR, OPPOSITE = "what it asks for", "its opposite"  # a text and its contrary in one entry
 
 Principle = CritiquePrinciple | FeedbackPrinciple
-Entry = Principle | CritiqueExample | ChoiceExample
 
 
 @dataclass(frozen=True)
@@ -118,23 +110,29 @@ def merge(sources: Sequence[Source]) -> Merge:
             "and the report tell them apart by it"
         )
     ordered = tuple(sorted(sources, key=lambda source: source.constitution.name))
-    clusters, found = [], []
-    for part in (*PRINCIPLES, *EXAMPLES):
-        members = [
-            Member(source.constitution.name, entry, getattr(entry, "weight", 1.0) * source.weight)
-            for source in ordered
-            for entry in getattr(source.constitution, part)
-        ]
-        alike, reasons = _compare([member.entry for member in members])
-        clusters += [(part, [members[i] for i in c]) for c in _near(alike, set(reasons))]
-        found += [(members[i], members[j], why) for (i, j), why in reasons.items()]
+    members = {
+        f"{source.constitution.name}/{entry.id}": Member(
+            source.constitution.name, entry, getattr(entry, "weight", 1.0) * source.weight
+        )
+        for source in ordered
+        for part in (*PRINCIPLES, *EXAMPLES)
+        for entry in getattr(source.constitution, part)
+    }
+    pooled = _pooled(ordered)
+    same = {pair.ids for pair in near_duplicates(pooled)}
+    clusters = [
+        (part, [members[id_] for id_ in ids])
+        for part in (*PRINCIPLES, *EXAMPLES)
+        for ids in _groups([entry.id for entry in getattr(pooled, part)], same)
+    ]
     entries = _named(clusters)
     by_member = {(m.origin, m.entry.id): joined.id for joined in entries for m in joined.members}
     conflicts: dict[tuple[str, str], Conflict] = {}  # of two entries the first
-    for one, other, why in found:
+    for pair in contradictions(pooled):
+        one, other = members[pair.one.id], members[pair.other.id]
         ids = (by_member[one.origin, one.entry.id], by_member[other.origin, other.entry.id])
         if one.origin != other.origin:
-            conflicts.setdefault(ids, Conflict(ids, (one, other), why))
+            conflicts.setdefault(ids, Conflict(ids, (one, other), _why(pair)))
     return Merge(ordered, entries, tuple(conflicts.values()))
 
 
@@ -173,6 +171,7 @@ def merged_constitution(
         version="1.0",
         description=f"Merged from {', '.join(f'{c.name} {c.version}' for c in about)}{by_votes}.",
         authors=tuple(dict.fromkeys(author for c in about for author in c.authors)),
+        cases=_cases(found, {p.id for p in kept["feedback"]}),
         **{part: tuple(entries) for part, entries in kept.items()},  # type: ignore[arg-type]
     )
 
@@ -224,54 +223,40 @@ def texts_of(entry: Entry) -> dict[str, str]:
     return texts
 
 
-def _compare(entries: Sequence[Entry]) -> tuple[np.ndarray, dict[tuple[int, int], str]]:
-    """How alike entries of one kind are [n, n], and why pairs of them are in conflict."""
-    if not entries:
-        return np.zeros((0, 0)), {}
-    texts = [texts_of(entry) for entry in entries]
-    runs = {field: shingles([text[field] for text in texts]) for field in texts[0]}
-    near = {field: jaccard(found, found) for field, found in runs.items()}
-    whole = sparse.hstack(list(runs.values()), format="csr")
-    reasons: dict[tuple[int, int], str] = {}
-    if ASKED_FOR in runs:
-        crossed = jaccard(runs[ASKED_FOR], runs[OPPOSITE])
-        crossed = np.maximum(crossed, crossed.T)
-        straight = np.maximum(near[ASKED_FOR], near[OPPOSITE])
-        against = (crossed >= THRESHOLD) & (crossed > straight)
-        if "prompt" in near:  # short options are near many; they differ on one question alone
-            against &= near["prompt"] >= THRESHOLD
-        reasons = {
-            (i, j): f"what the one asks for is near what the other opposes ({crossed[i, j]:.2f})"
-            for i, j in _pairs(against)
-        }
-    if isinstance(entries[0], Principle):
-        for field, similarity in near.items():
-            for i, j in _pairs(similarity >= THRESHOLD):
-                words = contrary_words(texts[i][field], texts[j][field])
-                if words and (i, j) not in reasons:
-                    reasons[i, j] = f"{field}: {words}"
-    return jaccard(whole, whole), reasons
+def _pooled(sources: Sequence[Source]) -> Constitution:
+    """All entries as one constitution's, with ids that name their own."""
+    parts: dict[str, Any] = {
+        part: tuple(
+            replace(entry, id=f"{source.constitution.name}/{entry.id}")
+            for source in sources
+            for entry in getattr(source.constitution, part)
+        )
+        for part in (*PRINCIPLES, *EXAMPLES)
+    }
+    return replace(sources[0].constitution, **parts)
 
 
-def _pairs(matrix: np.ndarray) -> list[tuple[int, int]]:
-    """Where a symmetric matrix is true, each pair once."""
-    return [(int(i), int(j)) for i, j in np.argwhere(np.triu(matrix, 1))]
+def _groups(ids: Sequence[str], same: Collection[frozenset[str]]) -> list[list[str]]:
+    """Groups in which each says the same as each, not by a chain; an id is in the first it can."""
+    groups: list[list[str]] = []
+    for id_ in ids:
+        fits = (g for g in groups if all(frozenset((id_, other)) in same for other in g))
+        found = next(fits, None)
+        if found is None:
+            groups.append([id_])
+        else:
+            found.append(id_)
+    return groups
 
 
-def _near(alike: np.ndarray, apart: Collection[tuple[int, int]]) -> list[list[int]]:
-    """Groups in which each is a near-duplicate of each; pairs in ``apart`` are in none together."""
-    if len(alike) < 2:
-        return [[i] for i in range(len(alike))]
-    distance = 1 - alike
-    for i, j in apart:
-        distance[i, j] = distance[j, i] = 2.0
-    np.fill_diagonal(distance, 0)
-    tree = linkage(squareform(distance, checks=False), "complete")
-    labels = fcluster(tree, 1 - THRESHOLD, "distance")
-    groups: dict[int, list[int]] = {}
-    for i, label in enumerate(labels.tolist()):
-        groups.setdefault(label, []).append(i)
-    return list(groups.values())
+def _why(pair: Pair) -> str:
+    """What two entries contradict each other in."""
+    if pair.field == "answer":
+        return "what the one prefers is what the other does not"
+    if pair.other_field == "opposite":
+        return "what the one asks for is near what the other opposes"
+    of_both = dict.fromkeys((pair.field, pair.other_field))
+    return f"{' against '.join(of_both)}: opposed in {', '.join(sorted(pair.opposed))}"
 
 
 def _named(clusters: Iterable[tuple[str, list[Member]]]) -> tuple[Joined, ...]:
@@ -283,12 +268,42 @@ def _named(clusters: Iterable[tuple[str, list[Member]]]) -> tuple[Joined, ...]:
     for part, members in ordered:
         id_ = members[0].entry.id
         if holders[id_] > 1:
-            id_ = f"{id_}-{members[0].origin}"
-            while id_ in taken:
-                id_ += "-2"
+            id_ = _free(id_, members[0].origin, taken)
             taken.add(id_)
         named.append(Joined(id_, part, tuple(members)))
     return tuple(named)
+
+
+def _cases(found: Merge, kept: Collection[str]) -> tuple[Case, ...]:
+    """Cases of the principles that are kept, under their ids; equal ones of two files are one."""
+    names = {
+        (m.origin, m.entry.id): joined.id for joined in found.of("feedback") for m in joined.members
+    }
+    taken = {joined.id for joined in found.entries}
+    merged: dict[tuple[object, ...], Case] = {}
+    for source in found.sources:
+        origin = source.constitution.name
+        for case in source.constitution.cases:
+            ids = [names[origin, id_] for id_ in case.principles if names[origin, id_] in kept]
+            content = (case.dialogue, case.better, case.worse)
+            if content in merged:
+                ids = [*merged[content].principles, *ids]
+            elif ids:
+                merged[content] = replace(case, id=_free(case.id, origin, taken))
+                taken.add(merged[content].id)
+            if ids:
+                unique = tuple(dict.fromkeys(ids))
+                merged[content] = replace(merged[content], principles=unique)
+    return tuple(merged.values())
+
+
+def _free(id_: str, origin: str, taken: Collection[str]) -> str:
+    """The id, with its constitution's name where it is taken."""
+    if id_ in taken:
+        id_ = f"{id_}-{origin}"
+    while id_ in taken:
+        id_ += "-2"
+    return id_
 
 
 def _requests(entry: Entry) -> set[str]:

@@ -87,7 +87,7 @@ def _joined(found: Merge) -> Iterator[str]:
         "first constitution by name; its weight is the sum of all. Beside it what the others say: "
         "{+words+} that they have instead of [-words-]."
         if joined
-        else "No two entries share half of their runs of five characters."
+        else "No two entries say the same."
     )
     for entry in joined:
         kept, *others = entry.members

@@ -4,11 +4,12 @@ Every error names file, line, field and remedy. The content hash covers what the
 comments or layout. Every artifact made under the constitution records it.
 """
 
+import difflib
 import hashlib
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Set
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -81,13 +82,29 @@ class ChoiceExample:
     reasoning: str = ""
 
 
+@dataclass(frozen=True)
+class Case:
+    """A comparison whose answer its authors are sure of: what principles are tested by.
+
+    ``dialogue`` has turns of user and assistant by turns, the user's first and last; ``principles``
+    are ids of feedback principles that prefer ``better``. No stage reads cases.
+    """
+
+    id: str
+    dialogue: tuple[str, ...]
+    better: str
+    worse: str
+    principles: tuple[str, ...]
+
+
 WEIGHTS = (1e-3, 1e3)  # the lowest and the highest: a draw must be able to reach every principle
 ABOUT = {"name", "version", "description", "authors"}  # what is no text of a model
+UNHASHED = {"cases"}  # what nothing that a run makes depends on
 
 
 @dataclass(frozen=True)
 class Constitution:
-    """A constitution: principles and few-shot examples."""
+    """A constitution: principles, few-shot examples, and cases that test the principles."""
 
     name: str
     version: str
@@ -98,6 +115,7 @@ class Constitution:
     critique_examples: tuple[CritiqueExample, ...]
     choice_examples: tuple[ChoiceExample, ...]
     thought_examples: tuple[ChoiceExample, ...]
+    cases: tuple[Case, ...] = ()
 
     def only(self, parts: Collection[str]) -> "Constitution":
         """The constitution without the principles and few-shots of other parts.
@@ -109,8 +127,9 @@ class Constitution:
         return Constitution(**dict.fromkeys((f.name for f in fields(self)), ()) | kept)
 
     def content_hash(self) -> str:
-        """SHA-256 of all fields, in hex."""
-        text = json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+        """SHA-256 of all fields but the cases, in hex."""
+        content = {name: value for name, value in asdict(self).items() if name not in UNHASHED}
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
@@ -170,7 +189,9 @@ def locate_constitution(path: Path) -> Located:
     return Located(path, reader.constitution(root), reader.lines)
 
 
-_Entry = TypeVar("_Entry", CritiquePrinciple, FeedbackPrinciple, CritiqueExample, ChoiceExample)
+_Entry = TypeVar(
+    "_Entry", CritiquePrinciple, FeedbackPrinciple, CritiqueExample, ChoiceExample, Case
+)
 
 
 class _Reader:
@@ -186,14 +207,14 @@ class _Reader:
             root,
             "the file",
             {"name", "version", "description", "authors", "critique_revision", "feedback"},
-            {"few_shots"},
+            {"few_shots", "cases"},
         )
         self.lines |= {("", name): node.start_mark.line + 1 for name, node in top.items()}
         kinds = {"critique_revision", "multiple_choice", "chain_of_thought"}
         shots = (
             self.mapping(top["few_shots"], "few_shots", set(), kinds) if "few_shots" in top else {}
         )
-        return Constitution(
+        constitution = Constitution(
             name=self.text(top["name"], "name"),
             version=self.text(top["version"], "version"),
             description=self.text(top["description"], "description"),
@@ -204,6 +225,21 @@ class _Reader:
             choice_examples=self.entries(shots, "multiple_choice", ChoiceExample, {"reasoning"}),
             thought_examples=self.entries(shots, "chain_of_thought", ChoiceExample),
         )
+        return replace(constitution, cases=self.cases(top, [p.id for p in constitution.feedback]))
+
+    def cases(self, top: dict[str, yaml.Node], known: Collection[str]) -> tuple[Case, ...]:
+        """The cases, each of feedback principles that are known."""
+        found = self.entries(top, "cases", Case)
+        for i, case in enumerate(found):
+            unknown = [id_ for id_ in case.principles if id_ not in known]
+            if unknown:
+                near = difflib.get_close_matches(unknown[0], known, 1, cutoff=0)[0]
+                problem = f"has {unknown[0]!r}, no feedback principle; the nearest is {near!r}"
+                self.fail_at(case.id, "principles", f"cases[{i}].principles {problem}")
+            if case.better == case.worse:
+                problem = f"cases[{i}].worse is the better reply; write one that is worse"
+                self.fail_at(case.id, "worse", problem)
+        return found
 
     def entries(
         self,
@@ -226,7 +262,10 @@ class _Reader:
         names = {f.name for f in fields(kind)} - without
         found = self.mapping(node, where, names - {"weight"}, names & {"weight"})
         readers: dict[str, Callable[[yaml.Node, str], Any]]
-        readers = {"tags": self.texts, "weight": self.weight, "author": self.author}
+        readers = {
+            **{"tags": self.texts, "weight": self.weight, "author": self.author},
+            **{"principles": self.texts, "dialogue": self.turns},
+        }
         values: dict[str, Any] = {
             name: readers.get(name, self.text)(value, f"{where}.{name}")
             for name, value in found.items()
@@ -274,6 +313,15 @@ class _Reader:
             self.fail(node, where, "must be a list with at least one text")
         return tuple(self.text(item, f"{where}[{i}]") for i, item in enumerate(node.value))
 
+    def turns(self, node: yaml.Node, where: str) -> tuple[str, ...]:
+        """A user's turn, or a list of turns that the user begins and ends."""
+        if not isinstance(node, yaml.SequenceNode):
+            return (self.text(node, where),)
+        found = self.texts(node, where)
+        if len(found) % 2 == 0:
+            self.fail(node, where, "ends with the assistant; end it with what the user says")
+        return found
+
     def author(self, node: yaml.Node, where: str) -> str | tuple[str, ...]:
         """One alone is a text however it is written, so that the hash is the same."""
         if not isinstance(node, yaml.SequenceNode):
@@ -294,3 +342,6 @@ class _Reader:
     def fail(self, node: yaml.Node | None, where: str, problem: str) -> NoReturn:
         line = node.start_mark.line + 1 if node is not None else None
         raise ConstitutionError(f"{where} {problem}", self.path, line)
+
+    def fail_at(self, id_: str, field: str, problem: str) -> NoReturn:
+        raise ConstitutionError(problem, self.path, self.lines[id_, field])

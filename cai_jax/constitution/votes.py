@@ -11,6 +11,7 @@ Bayesian information criterion, in which a share counts as known from the votes 
 
 import csv
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,6 @@ from sklearn.naive_bayes import MultinomialNB
 from threadpoolctl import threadpool_limits
 
 from cai_jax.constitution.schema import ConstitutionError
-from cai_jax.constitution.similarity import plain
 
 COLUMNS = ("participant", "statement", "vote")
 VALUES = {"agree": 1.0, "pass": 0.5, "disagree": 0.0}
@@ -147,6 +147,11 @@ def _vote(path: Path, line: int, row: Sequence[str], header: Sequence[str]) -> V
             "pass"
         )
     return Vote(fields["participant"], fields["statement"], VALUES[vote], path, line)
+
+
+def plain(text: str) -> str:
+    """A text without case, spaces and punctuation; only stripped if nothing else is left of it."""
+    return re.sub(r"[\W_]+", "", text.casefold()) or text.strip()
 
 
 def count_votes(votes: Sequence[Vote], meant: Mapping[str, set[str]]) -> Ballot:

@@ -18,8 +18,8 @@ import snowballstemmer
 from cai_jax.constitution.words import AXES, FORM, JOINTS, NEGATIONS, NOBODY
 
 _STAYS = (
-    r"repeat(?:ed)?|again|once more|unchanged|unaltered|the same|as it (?:is|was|stands)"
-    r"|keep it|(?:don't|do not) change|without changes|leave .* be"
+    r"repeat(?:ed)?(?! the (?!same|last|reply))|again|once more|unchanged|unaltered|the same"
+    r"|as it (?:is|was|stands)|keep it|(?:don't|do not) change|without changes|leave .* be"
 )
 _OF_NOUNS = r"no|without|less|fewer|(?:avoid|remov|omit|drop|exclud)\w*"
 _KEEPS = r"keep|protect|guard|shield|spare"
@@ -117,12 +117,14 @@ class Comparison:
     Attributes:
       shared: the meanings that both have.
       opposed: those of them whose signs differ.
+      alike: the share of their meanings that both have.
       same: whether the texts ask for one thing.
       opposite: whether they ask for opposite things; if neither, for things that differ.
     """
 
     shared: frozenset[str]
     opposed: frozenset[str]
+    alike: float
     same: bool
     opposite: bool
 
@@ -138,9 +140,9 @@ def compare(one: Wording, other: Wording, form: Set[str] = frozenset()) -> Compa
     shared = (one.meanings.keys() & other.meanings.keys()) - form
     either = (one.meanings.keys() | other.meanings.keys()) - form
     opposed = {m for m in shared if one.meanings[m] * other.meanings[m] < 0}
-    if not shared or len(shared) < TURNED * len(either):
-        return Comparison(frozenset(shared), frozenset(opposed), False, False)
-    alike = len(shared) / len(either)
+    alike = len(shared) / len(either) if either else 0.0
+    if alike < TURNED:
+        return Comparison(frozenset(shared), frozenset(opposed), alike, False, False)
     # An antonym turns a text around. So does a negation, of something that both texts speak of, if
     # it reaches most of what they say or they say little else.
     denied = one.denied | other.denied
@@ -155,6 +157,7 @@ def compare(one: Wording, other: Wording, form: Set[str] = frozenset()) -> Compa
     return Comparison(
         shared=frozenset(shared),
         opposed=frozenset(opposed),
+        alike=alike,
         same=alike >= ALIKE and enough and not turned and 2 * len(opposed) < len(shared),
         opposite=alike >= (ALIKE if apart else TURNED) and turned,
     )

@@ -143,15 +143,15 @@ and but while because if when whenever unless so then yet although though
 """
 # What the texts of all principles are made of, whatever they ask for.
 FORM = """
-a about against ai all already also an another answer any anybody anyone anything are as ask
+a about after against ai all already also an another answer any anybody anyone anything are as ask
 assistant at be been being better between bot both by can chatbot choose contain could did do does
-done each else even ever everybody everyone everything for from get give given gives giving had
-has have her here him his how human i in include into is it it's its itself just keep kept last
-like made make making may me message might mine model more most much must my named now of off on
-one only or other others otherwise our out own people person place please put quite quote reply
-response revise rewrite said same say says shall she should somebody someone something stays still
-such take taken takes taking text than that the their them themselves there these they thing this
-those through to together too toward towards two under until up us use user very was way we well
-were what whatever where whether which who whoever whom whose why will with within word would
-write you your yours yourself
+done each else even ever every everybody everyone everything for from get give given gives giving
+had has have her here him his how human i in include into is it it's its itself just keep kept last
+like made make making may me message might mine model more most much must my named now of off on one
+only or other others otherwise our out own people person place please put quite quote reply response
+revise rewrite said same say says shall she should somebody someone something stays still such take
+taken takes taking text than that the their them themselves there these they thing this those
+through to together too toward towards two under until up us use user very was way we well were what
+whatever where whether which who whoever whom whose why will with within word would write you your
+yours yourself
 """

@@ -27,13 +27,19 @@ def to_yaml(constitution: Constitution) -> str:
         for kind, entries in few_shots.items()
         if entries
     }
-    content = fields | ({"few_shots": shown} if shown else {})
+    cases = [case | {"dialogue": _dialogue(case["dialogue"])} for case in fields.pop("cases")]
+    content = fields | ({"few_shots": shown} if shown else {}) | ({"cases": cases} if cases else {})
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=WIDTH)
 
 
 def _without(entry: dict[str, Any], field: str, default: object) -> dict[str, Any]:
     """An entry without a field that says no more than its absence does."""
     return {name: value for name, value in entry.items() if (name, value) != (field, default)}
+
+
+def _dialogue(turns: tuple[str, ...]) -> str | list[str]:
+    """One turn is a text, several are lines."""
+    return list(turns) if len(turns) > 1 else turns[0]
 
 
 class _Dumper(yaml.SafeDumper):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai_jax.constitution.diff import ALIKE, as_text, differences, word_changes
-from cai_jax.constitution.schema import load_constitution
+from cai_jax.constitution.schema import Case, load_constitution
 
 OLD = load_constitution(ROOT / "constitutions" / "harmless_10.yaml")
 PARTS = (
@@ -64,6 +64,14 @@ def test_an_entry_with_another_id_alone_is_renamed():
 def test_another_order_draws_others():
     (found,) = differences(OLD, replace(OLD, feedback=OLD.feedback[::-1]))
     assert (found.part, found.id) == ("feedback", "order")
+
+
+def test_cases_are_nothing_that_a_model_reads():
+    case = Case("one", ("How?", "So.", "And?"), "Rest.", "Run.", (OLD.feedback[0].id,))
+    found = differences(OLD, replace(OLD, cases=(case,)))
+    assert [(d.part, d.kind, d.id) for d in found] == [("cases", "added", "one")]
+    assert as_text(found).splitlines()[0] == ALIKE
+    assert found[0].texts["dialogue"] == "How?, So., And?"
 
 
 def test_names_are_nothing_that_a_model_reads():

@@ -5,13 +5,13 @@ import re
 import subprocess
 import sys
 
+import planted_principles
 import pytest
 from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from planted_pairs import CONTRADICTIONS, DUPLICATES, MAY_STAND
 
-from cai_jax.commands.workshop.lint import main
 from cai_jax.constitution.imports import import_constitution
 from cai_jax.constitution.lint import RULES, lint
 from cai_jax.constitution.wording import compare, wording
@@ -61,6 +61,12 @@ few_shots:
        option_b: NO!, answer: A}
     - {id: two, prompt: "Who paid for the ferry?", question: "Which is calmer?",
        option_a: WHO CARES!, option_b: We did., answer: B}
+cases:
+  - id: ferry
+    dialogue: ["Is it late?", "Which one?", "The ferry!"]
+    better: By ten minutes, as the board says.
+    worse: Always is.
+    principles: [calmer, sourced]
 """
 # What is replaced, by what; line and rule of the finding, and words of its message.
 MALFORMED = [
@@ -142,6 +148,11 @@ MALFORMED = [
         *(14, "weight", "is drawn 0.99% of the time"),
     ),
     ("answer: A}", "answer: B}", 40, "answer-balance", "B 2 times; swap the options of 1"),
+    ("Always is.", "By ten minutes, as the board says.", 47, "schema", "write one that is worse"),
+    ('"Which one?", "The ferry!"', '"Which one?"', 45, "schema", "end it with what the user says"),
+    ("[calmer, sourced]", "[calmer, source]", 48, "schema", "the nearest is 'sourced'"),
+    ("[calmer, sourced]", "[calm]", 48, "schema", "'calm', no feedback principle"),
+    ("Always is.", "Always is. " * 80, 47, "length", "ferry.worse has 160 words"),
     ("Who paid for the ferry?", "How high is it?", 41, "near-duplicate", "one.prompt, line 39"),
     ("name: clean", "# lint-allow lenth: short\nname: clean", 1, "allowance", "'lenth' is no rule"),
     ("name: clean", "# lint-allow length:\nname: clean", 1, "allowance", "says not why; write"),
@@ -218,6 +229,18 @@ def test_nine_of_ten_planted_contradictions_are_found(tmp_path):
     assert sum("contradiction" in found for found in rules.values()) >= 0.9 * len(CONTRADICTIONS)
 
 
+def test_what_merge_finds_between_files_lint_finds_in_one(tmp_path):
+    """Both go by cai_jax.constitution.pairs; the principles are those of test_merge."""
+    pairs = planted_principles.DUPLICATES + planted_principles.CONTRADICTIONS
+    c = planted_principles.constitution("x", [texts for pair in pairs for texts in pair])
+    found = {
+        frozenset(re.findall(r"x-\d+", str(f))): f.rule for f in findings(tmp_path, to_yaml(c))
+    }
+    rules = [found.get(frozenset((f"x-{n}", f"x-{n + 1}"))) for n in range(0, 2 * len(pairs), 2)]
+    assert rules[:10].count("near-duplicate") >= 9
+    assert rules[10:].count("contradiction") >= 9
+
+
 def test_principles_that_may_stand_are_not_flagged(tmp_path):
     rules = planted(tmp_path, MAY_STAND)
     assert len(MAY_STAND) - len(rules) >= 0.95 * len(MAY_STAND) >= 20
@@ -269,22 +292,33 @@ def test_a_comparison_has_no_order_and_a_text_never_opposes_itself(one, other):
     assert not compare(a, a).opposite
 
 
+def test_what_a_model_finds_is_a_finding_that_a_comment_may_allow(tmp_path):
+    path = tmp_path / "it.yaml"
+    path.write_text(CLEAN, encoding="utf-8")
+    by_labels = lambda located: iter([(located.lines["sourced", "id"], "labels otherwise")])
+    (found,) = lint(path, by_labels).findings
+    assert str(found) == f"{path}:23: contrary-labels: labels otherwise"
+    allowed = "    # lint-allow contrary-labels: it is planted.\n"
+    path.write_text(CLEAN.replace("  - id: sourced", f"{allowed}  - id: sourced"), encoding="utf-8")
+    assert lint(path, by_labels).findings == ()
+    assert lint(path).findings == ()  # it may stand there where no model is asked
+
+
+def lint_command(*files):
+    command = [sys.executable, "-m", "cai_jax.constitution", "lint", *map(str, files)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
 def test_the_command_finds_the_shipped_files_clean():
-    command = [sys.executable, "-m", "cai_jax.constitution", "lint", *map(str, SHIPPED)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = lint_command(*SHIPPED)
     assert (done.returncode, done.stderr) == (0, "")
     (line,) = done.stdout.splitlines()
     assert re.match(rf"{len(SHIPPED)} files, \d+ principles: nothing to change", line)
 
 
-def test_what_is_found_is_printed_and_fails(tmp_path, capsys):
+def test_what_is_found_is_printed_and_fails(tmp_path):
     path = tmp_path / "it.yaml"
     path.write_text(CLEAN.replace("answer: A}", "answer: C}"), encoding="utf-8")
-    with pytest.raises(SystemExit) as ended:
-        main([SHIPPED[0], path])
-    assert ended.value.code == 1
-    assert capsys.readouterr().out == (
-        f"{path}:40: schema: multiple_choice[0].answer must be A or B\n"
-    )
-    with pytest.raises(ValueError, match="lint which file"):
-        main([])
+    done = lint_command(SHIPPED[0], path)
+    assert done.returncode == 1
+    assert done.stdout == f"{path}:40: schema: multiple_choice[0].answer must be A or B\n"

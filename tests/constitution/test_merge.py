@@ -1,11 +1,14 @@
 """Merging: duplicates joined, contradictions listed, attribution kept, no order of files seen."""
 
+import json
 from dataclasses import replace
 from itertools import permutations
 
+import planted_pairs
 import pytest
 from planted_principles import APART, CONTRADICTIONS, DUPLICATES, constitution
 
+from cai_jax.constitution.imports import import_constitution
 from cai_jax.constitution.merge import (
     Source,
     merge,
@@ -15,6 +18,7 @@ from cai_jax.constitution.merge import (
 )
 from cai_jax.constitution.merge_report import report
 from cai_jax.constitution.schema import (
+    Case,
     ChoiceExample,
     ConstitutionError,
     CritiqueExample,
@@ -49,6 +53,23 @@ def test_planted_duplicates_and_contradictions_are_found():
     assert joined <= set(same)
     assert len(conflicts & set(contrary)) >= 9
     assert conflicts <= set(contrary)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "kind"),
+    [(planted_pairs.DUPLICATES, "joined"), (planted_pairs.CONTRADICTIONS, "conflicts")],
+    ids=["joined", "conflicts"],
+)
+def test_what_lint_finds_in_a_file_merge_finds_between_files(tmp_path, pairs, kind):
+    """Both go by cai_jax.constitution.pairs."""
+    files = []
+    for at, side in enumerate("xy"):
+        path = tmp_path / f"{side}.json"
+        path.write_text(json.dumps({f"{side}-{n}": pair[at] for n, pair in enumerate(pairs)}))
+        files.append(Source(import_constitution([path], side, "us")))
+    joined, conflicts = found_pairs(merge(files))
+    found = {"joined": joined, "conflicts": conflicts}[kind]
+    assert sum((f"x-{n}", f"y-{n}") in found for n in range(len(pairs))) >= 0.9 * len(pairs) >= 9
 
 
 def test_the_order_of_files_changes_nothing():
@@ -164,6 +185,32 @@ def test_few_shots_with_the_other_answer_are_in_conflict():
     elsewhere = replace(other, prompt="How long may a cat be left alone at home?")
     found = merge([Source(with_choices("b", elsewhere)), Source(with_choices("a", CHOICE))])
     assert not found.conflicts
+
+
+def test_cases_go_with_their_principles():
+    """Under the ids of the result; equal ones of both files are one."""
+    case = lambda id_, *of, text="How?": Case(id_, (text,), "So.", "No.", of)
+    one, other = (
+        replace(source.constitution, cases=cases)
+        for source, cases in zip(
+            two_files(DUPLICATES[:1] + APART[:2]),
+            (
+                (case("x", "a-0"), case("y", "a-1", text="Why?")),
+                (case("x", "b-0", "b-2"), case("y", "b-1", text="When?")),
+            ),
+            strict=True,
+        )
+    )
+    found = merge([Source(other), Source(one)])
+    every = (case("x", "a-0", "b-2"), case("y", "a-1", text="Why?"))
+    assert merged_constitution(found, "all").cases == (*every, case("y-b", "b-1", text="When?"))
+    out = replace(decision(1), chosen=False)
+    decisions = {p.id: decision(8) for p in merged_constitution(found, "all").feedback}
+    decisions |= {"a-critique": decision(8), "a-1": out, "a-0": out}
+    assert merged_constitution(found, "all", decisions).cases == (
+        case("x", "b-2"),
+        case("y", "b-1", text="When?"),
+    )
 
 
 def decision(*agree):

@@ -1,6 +1,7 @@
 """Constitutions: what is shipped, and how bad ones are refused."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from cai_jax.constitution.schema import (
 from cai_jax.data.jsonl import jsonl_rows
 from cai_jax.data.overlap import FEW_SHOTS, Turn, overlap_of
 from cai_jax.data.readers import read_prompt
+from cai_jax.evaluation.cases import pairs_of
+from cai_jax.feedback.baselines import baselines
 from cai_jax.prompts.few_shots import topic_words
 from cai_jax.prompts.messages import first_user_text
 
@@ -117,13 +120,27 @@ def test_few_shots_are_near_no_row_of_the_datasets():
     ]
     assert len(said) > 1000
     shots = (*HARMLESS.critique_examples, *HARMLESS.choice_examples, *HARMLESS.thought_examples)
-    found = overlap_of([*said, *(Turn(FEW_SHOTS, e.id, e.prompt) for e in shots)])
+    cases = [Turn(FEW_SHOTS, case.id, case.dialogue[0]) for case in HARMLESS.cases]
+    found = overlap_of([*said, *cases, *(Turn(FEW_SHOTS, e.id, e.prompt) for e in shots)])
     assert not found.near_duplicates, found.worst
     for e in shots:  # in other words, on the same thing
         topic = topic_words(e.prompt)
         for turn in said:
             other = topic_words(turn.text)
             assert len(topic & other) < 0.5 * max(3, len(topic | other)), (e.id, turn.where)
+
+
+def test_cases_test_every_principle_and_no_surface_tells():
+    """A bag of words or the length must not know which reply is better; the bar is 0.65."""
+    counts = Counter(id_ for case in HARMLESS.cases for id_ in case.principles)
+    assert min(counts[p.id] for p in HARMLESS.feedback) >= 3
+    assert len(HARMLESS.cases) >= 60
+    pairs = pairs_of(HARMLESS)
+    surface = baselines(pairs, [True] * len(pairs))
+    assert surface.openings == len(pairs)
+    assert surface.bag_of_words <= 0.65
+    assert surface.length <= 0.65
+    assert 0.4 < np.mean([len(c.better) > len(c.worse) for c in HARMLESS.cases]) < 0.6
 
 
 def test_hash_covers_texts_and_not_comments(tmp_path):

@@ -7,7 +7,7 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai_jax.constitution.schema import load_constitution
+from cai_jax.constitution.schema import Case, load_constitution
 from cai_jax.constitution.write import to_yaml
 
 FILES = sorted((ROOT / "constitutions").rglob("*.yaml"))
@@ -37,6 +37,17 @@ def test_whatever_the_texts_are_they_come_back(tmp_path_factory, text, authors, 
     constitution = replace(SMALL, description=text, feedback=(odd,))
     path = tmp_path_factory.getbasetemp() / "odd.yaml"
     assert again(constitution, path) == constitution
+
+
+def test_cases_come_back(tmp_path):
+    ids = tuple(p.id for p in SMALL.feedback)
+    cases = (
+        Case("one", ("How?",), "So.", "No.", ids[:1]),
+        Case("many", ("How?", "Like this.", "And then?"), "Rest: a\nb", "x " * 60 + "x", ids),
+    )
+    constitution = replace(SMALL, cases=cases)
+    assert again(constitution, tmp_path / "again.yaml") == constitution
+    assert constitution.content_hash() == SMALL.content_hash()
 
 
 def test_files_are_as_people_write_them():

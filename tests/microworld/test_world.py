@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -122,6 +123,16 @@ def test_its_constitutions_are_whole():
     for constitution in constitutions():
         assert len(constitution.critique_revision) == len(constitution.feedback) >= 8
         assert constitution.name.startswith("microworld_")
+
+
+def test_its_cases_are_as_the_oracle_says():
+    for constitution in constitutions():
+        counts = Counter(id_ for case in constitution.cases for id_ in case.principles)
+        assert all(counts[p.id] == 3 for p in constitution.feedback)
+        measure = "kind" if constitution.name.endswith("kind") else "merit"
+        for case in constitution.cases:
+            said = [judge((user(case.dialogue[0]),), text) for text in (case.better, case.worse)]
+            assert said[0][measure] > said[1][measure], case.id
 
 
 def corpus(count=4000, held_out=(), **options):
