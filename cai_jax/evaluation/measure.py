@@ -159,3 +159,5 @@ class Plan:
     judged_replies: int  # of a policy to a set, that the feedback model classes
     benchmarks: tuple[Measure, ...] = ()  # of policies
     judge_benchmarks: tuple[Measure, ...] = ()  # of the preference model
+    critique_principles: tuple[str, ...] = ()  # that may be drawn, by id
+    feedback_principles: tuple[str, ...] = ()  # likewise

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from cai_jax.config import naming
+from cai_jax.constitution.schema import Constitution
 from cai_jax.data.readers import Prompt
 from cai_jax.data.records import read_records, write_records
-from cai_jax.data.rows import Comparison, Revision, Sample
+from cai_jax.data.rows import Comparison, Revision, Sample, TrainingPair
 from cai_jax.evaluation import benchmarks, registry
 from cai_jax.evaluation.evaluator import Evidence, Judge, Oracle, Reply, Tools
 from cai_jax.evaluation.measure import PROMPT_SETS, TWIN_SETS, Measurement, Plan
@@ -158,7 +159,7 @@ def _evidence(
     names = [field.name for field in fields(Audit)]
     return Evidence(
         plan=replace(
-            plan_of(inputs.config),
+            plan_of(inputs.config, inputs.constitution),
             policies=tuple(replies),
             judge_is_feedback=_judge_is_feedback(inputs),
         ),
@@ -175,7 +176,15 @@ def _evidence(
         bootstrap_samples=inputs.config.evaluate.bootstrap_samples,
         seed=inputs.seed,
         benchmarks=tried,
+        labels=inputs.manifest("pm_train")["metrics"]["labels"],
+        helpfulness=trained_helpfulness(inputs),
     )
+
+
+def trained_helpfulness(inputs: Inputs) -> list[TrainingPair]:
+    """The labelled helpfulness pairs that the preference model learned from."""
+    records = inputs.artifact("pm_train") / "helpfulness"
+    return read_records(records, TrainingPair) if records.exists() else []
 
 
 def policies_of(config: Any) -> dict[str, Policy]:
@@ -191,8 +200,8 @@ def compared_policies(config: Any, rl_metrics: Mapping[str, Any]) -> dict[str, P
     return {name: p for name, p in policies_of(config).items() if name in names}
 
 
-def plan_of(config: Any) -> Plan:
-    """What a run with some config will have to evaluate.
+def plan_of(config: Any, constitution: Constitution) -> Plan:
+    """What a run with some config and constitution will have to evaluate.
 
     Raises:
       ConfigError: the oracle or the algorithm is none, or a benchmark cannot be read.
@@ -213,6 +222,8 @@ def plan_of(config: Any) -> Plan:
         benchmarks=benchmarks.measures(items, "policy"),
         judge_benchmarks=benchmarks.measures(items, "preference"),
         looks=looks_of(config.rl),
+        critique_principles=tuple(p.id for p in constitution.critique_revision),
+        feedback_principles=tuple(p.id for p in constitution.feedback),
     )
 
 
@@ -326,6 +337,7 @@ def programs(inputs: Inputs) -> list[Program]:
         )
     ]
     scores = tools.reward.scorer.preference_programs("evaluate: scores", g.context_tokens)
+    scores += tools.reward.scorer.feature_programs("evaluate: features", g.context_tokens)
     evaluators = [p for e in registry.EVALUATORS.values() for p in e.programs(tools)]
     items = read_benchmarks(inputs.config.evaluate.benchmarks)
     tried = [
@@ -379,7 +391,7 @@ def _with_resident(
 
 def check(inputs: Inputs) -> None:
     """Refuses an oracle that there is not, or that does not say what it measures."""
-    plan_of(inputs.config)
+    plan_of(inputs.config, inputs.constitution)
 
 
 def check_benchmarks(inputs: Inputs) -> None:
@@ -398,7 +410,7 @@ def check_benchmarks(inputs: Inputs) -> None:
 
 def _extra(inputs: Inputs) -> Any:
     """What is measured, the oracle's code, and the items of benchmarks."""
-    oracle, plan = _oracle(inputs.config), plan_of(inputs.config)
+    oracle, plan = _oracle(inputs.config), plan_of(inputs.config, inputs.constitution)
     code = inspect.getsource(sys.modules[oracle.__module__]) if oracle else ""
     items = repr(read_benchmarks(inputs.config.evaluate.benchmarks))
     return [registry.declared_keys(plan), code, sha256(items.encode("utf-8")).hexdigest()]
@@ -420,7 +432,7 @@ STAGE = Stage(
             for kind in KINDS
         },
     },
-    constitution=("feedback", "choice_examples", "thought_examples"),
+    constitution=("critique_revision", "feedback", "choice_examples", "thought_examples"),
     execute=execute,
     programs=programs,
     extra=_extra,
