@@ -19,6 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 from cai_jax.data.rows import Comparison, TrainingPair
+from cai_jax.feedback.labeler import Judgement
 from cai_jax.generation.scoring import Scorer
 from cai_jax.prompts.messages import Dialogue
 from cai_jax.rl.reward import Reward
@@ -70,7 +71,7 @@ class Head:
     Attributes:
       labels: of its training.
       strength: inverse of its ridge penalty.
-      scale: standard deviation of its raw scores of the labelled replies; scores are in units of it.
+      scale: standard deviation of its raw scores of the labelled replies, the unit of its scores.
     """
 
     labels: Labels
@@ -148,8 +149,10 @@ def _held_out_loss(
 
 
 def principle_labels(row: Comparison) -> np.ndarray:
-    """P(first is better) under each principle, both orders averaged, within bounds; float [k]."""
-    return np.clip((np.array(row.shown_first) + np.array(row.shown_second)) / 2, *row.bounds)
+    """P(first is better) under each of its principles, float [k]."""
+    low, high = row.bounds
+    shown = np.array(row.shown_first), np.array(row.shown_second)
+    return Judgement(*shown, low, high).by_principle
 
 
 def read_labels(

@@ -15,7 +15,7 @@ from cai_jax.evaluation.attribution import (
     read_labels,
 )
 from cai_jax.evaluation.evaluator import Evaluator, Evidence
-from cai_jax.evaluation.measure import PROMPT_SETS, Measure, Measurement, Plan
+from cai_jax.evaluation.measure import PROMPT_SETS, Measure, Measurement
 
 WORDS_CHANGED = Measure(
     "words_changed", "share", "", "words of both replies that a revision did not keep in order"

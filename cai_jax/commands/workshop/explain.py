@@ -1,18 +1,18 @@
-"""Says which principles shaped the result of a finished run, and what moved the score of a reply.
+"""Says which principles shaped the result of a finished run, and what moved a reply's score.
 
 python -m cai_jax.constitution explain WORKDIR [--reply=ID] [--top=5] [--out=FILE.md]
 
-The tables are those of the run's report, principles that matter most first: how often each was
+The tables are those of the run's report, what matters most first: how often each principle was
 drawn (n), how much its revisions changed the reply, which labels it decided, and what RL-CAI's lead
 over base owes to its labels. --reply names a reply of evaluation, as red_team/ID/rl_cai, or a
-prompt, as red_team/ID for all replies to it: which principles and comparisons moved its score most,
-against the other models' replies to the same prompt.
+prompt, as red_team/ID, for every reply to it: whose labels and which comparisons moved its score
+most, away from the other models' replies to the same prompt.
 
 What is owed is told by a linear head on the hidden states of the preference model, solved with all
-labels and again without those of one principle: see cai_jax/evaluation/attribution.py.
+labels and again without those of one principle; cai_jax/evaluation/attribution.py says how.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,20 +25,123 @@ from cai_jax.commands.front import start
 from cai_jax.config import naming, parse_config
 from cai_jax.data.records import read_records
 from cai_jax.data.rows import Comparison, Sample
-from cai_jax.evaluation.attribution import Head, contrasts, fit_head, principle_labels, read_labels
-from cai_jax.evaluation.measure import Evaluation, Measurement, Section, number
-from cai_jax.evaluation.principles import LEAD_LOST
-from cai_jax.prompts.critique_revision import parse_reply
-from cai_jax.prompts.messages import Dialogue
-from cai_jax.report.page import TableRow, table_of
+from cai_jax.evaluation.attribution import Head, contrasts, fit_head, read_labels
+from cai_jax.evaluation.measure import Evaluation
+from cai_jax.report.explanation import CHAPTERS, Moved, explanation
+from cai_jax.rl.reward import Reward
 from cai_jax.stages import evaluate
 from cai_jax.stages.engines import make_reward
-from cai_jax.stages.evaluate import trained_helpfulness
 from cai_jax.stages.stage import Inputs, open_run
 
 REPLY = flags.DEFINE_string("reply", None, "id of a reply of evaluation, or of its prompt")
-TOP = flags.DEFINE_integer("top", 5, "comparisons shown of each reply", lower_bound=1)
-OUT = flags.DEFINE_string("out", None, "Markdown file to write; without it, all is printed")
-CHAPTERS = {"revision_principles": "words_changed", "feedback_principles": LEAD_LOST.name}
-REDO = "give python -m cai_jax.main its config again, with --config.stages=evaluate,report"
+TOP = flags.DEFINE_integer("top", 5, "comparisons that are shown of a reply", lower_bound=1)
+OUT = flags.DEFINE_string("out", None, "Markdown file to write; without it, the text is printed")
 
+
+def main(folders: list[Path]) -> None:
+    """Writes or prints the explanation."""
+    if len(folders) != 1:
+        raise ValueError(f"explain reads one run, not {len(folders)}; name its WORKDIR")
+    if OUT.value:
+        with naming("--out"):
+            check_writable(Path(OUT.value))
+    (folder,) = folders
+    inputs, evaluation = open_finished(folder)
+    moved = explain_replies(inputs, REPLY.value, TOP.value) if REPLY.value else []
+    text = explanation(folder.name, evaluation, principle_texts(inputs), moved)
+    if OUT.value:
+        write_whole(Path(OUT.value), text)
+    else:
+        print(text, end="")
+
+
+def open_finished(folder: Path) -> tuple[Inputs, Evaluation]:
+    """What evaluation read in a finished run, under the constitution of that time, and found.
+
+    Raises:
+      ValueError: the folder holds no run, or one that was not evaluated by this version.
+    """
+    file, measured = folder / "config.json", folder / "evaluate" / "evaluation.json"
+    if not file.exists():
+        raise ValueError(f"{folder}: no config.json; name the workdir of a run")
+    redo = "give python -m cai_jax.main its config again, with --config.stages=evaluate,report"
+    if not measured.exists():
+        raise ValueError(f"{folder}: was not evaluated; {redo}")
+    config = parse_config(TypeAdapter(dict).validate_json(file.read_bytes()))
+    kept = folder / "evaluate" / "constitution.yaml"
+    constitution = replace(config.constitution, path=str(kept))
+    run = open_run(replace(config, workdir=str(folder), constitution=constitution))
+    evaluation = TypeAdapter(Evaluation).validate_json(measured.read_bytes())
+    if not {section.name for section in evaluation.sections} & {*CHAPTERS}:
+        raise ValueError(f"{folder}: was evaluated before principles were measured; {redo}")
+    return run.inputs(evaluate.STAGE), evaluation
+
+
+def principle_texts(inputs: Inputs) -> Mapping[str, Mapping[str, str]]:
+    """What principles ask, by chapter and id."""
+    c = inputs.constitution
+    asked = ({p.id: p.critique_request for p in c.critique_revision},)
+    return dict(zip(CHAPTERS, (*asked, {p.id: p.question for p in c.feedback}), strict=True))
+
+
+def explain_replies(inputs: Inputs, name: str, top: int) -> list[Moved]:
+    """What moved the scores of the replies that an id names.
+
+    Raises:
+      ValueError: there is no such reply, nothing to compare it with, or no label behind its score.
+    """
+    samples = read_records(inputs.artifact("evaluate") / "samples", Sample)
+    chosen = [row for row in samples if name in (row.id, prompt_of(row))]
+    if not chosen:
+        some = ", ".join(sorted({prompt_of(row) for row in samples})[:3])
+        raise ValueError(f"--reply={name}: no such reply; prompts are {some} ...")
+    trained_on = inputs.manifest("pm_train")["metrics"]["labels"]
+    if trained_on != "soft":
+        raise ValueError(
+            f"--reply: the preference model learned from {trained_on} labels, so that none is "
+            "known to be a principle's; name a run whose config.pm_train.labels are soft"
+        )
+    rows = read_records(inputs.artifact("feedback") / "comparisons", Comparison)
+    comparisons = {f"ai/{row.id}": row for row in rows if row.purpose == "training"}
+    reward, people = make_reward(inputs), evaluate.trained_helpfulness(inputs)
+    head = fit_head(read_labels(reward.scorer, [*comparisons.values()], people))
+    peers = {row.id: [o for o in samples if _is_peer(o, row)] for row in chosen}
+    return [moved_by(reward, head, row, peers[row.id], comparisons, top) for row in chosen]
+
+
+def prompt_of(row: Sample) -> str:
+    """The id of a reply without its model's name."""
+    return row.id.removesuffix(f"/{row.model}")
+
+
+def _is_peer(other: Sample, row: Sample) -> bool:
+    """Whether another model's reply is to the same sample of the same prompt."""
+    return other.model != row.model and prompt_of(other) == prompt_of(row)
+
+
+def moved_by(
+    reward: Reward,
+    head: Head,
+    row: Sample,
+    others: list[Sample],
+    comparisons: Mapping[str, Comparison],
+    top: int,
+) -> Moved:
+    """What moved a reply's score away from the mean of other replies to its prompt."""
+    features = contrasts(reward, [(row.prompt, row.response, o.response) for o in others])
+    mean_1d = features.mean(axis=0, keepdims=True)
+    added = head.contributions(mean_1d)[0]
+    pairs, which = np.unique(head.labels.pairs_n, return_inverse=True)
+    by_pair = dict(zip(pairs.tolist(), np.bincount(which, added).tolist(), strict=True))
+    found = [(comparisons[pair], by_pair[pair]) for pair in by_pair if pair in comparisons]
+    return Moved(
+        reply=row,
+        others=others,
+        total=float(mean_1d[0] @ head.kernel_d),
+        sources={name: float(value[0]) for name, value in head.by_source(mean_1d).items()},
+        comparisons=sorted(found, key=lambda item: -abs(item[1]))[:top],
+    )
+
+
+if __name__ == "__main__":
+    start(main, files=True)
