@@ -2,11 +2,10 @@
 
 The head stands in for the preference model. It reads the same last hidden states, as they are
 after training, and is fitted to the same labels (Bradley and Terry 1952) with a ridge penalty, up
-to the optimum. Two questions that would take a training run each are then answered exactly, for
-this head: what it would be without the labels of one principle, and, since at the optimum it is a
-sum over labels (the representer theorem; Yeh et al. 2018 for networks), what each label adds to a
-score. What a principle did to the hidden states themselves stays in them: its whole effect may be
-larger.
+to the optimum. What it would be without the labels of one principle, which would take a training
+run of the whole model, is then a matter of seconds, and exact for this head. What a principle did to
+the hidden states themselves stays in them: its whole effect may be larger. And principles that
+agree stand in for each other: without one of them little may change.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
@@ -92,17 +91,26 @@ class Head:
         """The head as it would be without the labels of a source; its unit stays."""
         return replace(self, labels=self.labels.without(source))
 
-    def contributions(self, differences_md: np.ndarray) -> np.ndarray:
-        """What each label adds to each difference of scores, float [m, n]; rows sum up to it."""
-        found = self.labels
-        expected_n = expit(found.differences_nd @ self.kernel_d * self.scale)
-        pull_n = self.strength * found.weights_n * (found.targets_n - expected_n) / self.scale
-        return differences_md @ found.differences_nd.T * pull_n
+    def lost(self, source: str, differences_md: np.ndarray) -> np.ndarray:
+        """By how much each difference of scores is less without the labels of a source, [m]."""
+        return differences_md @ (self.kernel_d - self.without(source).kernel_d)
 
-    def by_source(self, differences_md: np.ndarray) -> dict[str, np.ndarray]:
-        """The same, summed up by source, float [m] each."""
-        added_mn, sources = self.contributions(differences_md), self.labels.sources_n
-        return {name: added_mn[:, sources == name].sum(axis=1) for name in self.sources}
+    def influences(self, difference_d: np.ndarray) -> dict[str, float]:
+        """By how much a difference of scores would be less without each pair, by id of the pair.
+
+        One Newton step from the optimum (Cook and Weisberg 1982; Koh and Liang 2017 for networks),
+        so that it costs no fit a pair; the labels of a pair are left out together.
+        """
+        found, kernel_d = self.labels, self.kernel_d * self.scale
+        expected_n = expit(found.differences_nd @ kernel_d)
+        curvature_n = found.weights_n * expected_n * (1 - expected_n)
+        hessian_dd = (found.differences_nd.T * curvature_n) @ found.differences_nd
+        hessian_dd += np.eye(len(kernel_d)) / self.strength
+        towards_d = np.linalg.solve(hessian_dd, difference_d)
+        pull_n = found.weights_n * (found.targets_n - expected_n) / self.scale
+        pairs, pair_n = np.unique(found.pairs_n, return_inverse=True)
+        moved = np.bincount(pair_n, pull_n * (found.differences_nd @ towards_d))
+        return dict(zip(pairs.tolist(), moved.tolist(), strict=True))
 
 
 def fit_head(labels: Labels) -> Head:

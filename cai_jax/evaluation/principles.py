@@ -33,8 +33,8 @@ AGREEMENT = Measure(
 DECIDED = Measure(
     "decided", "share", "", "pairs whose label is on the other side of 1/2, or none, without it"
 )
-ADDS = Measure(
-    "adds", "standard deviations", "", "what its labels add to RL-CAI's lead over base's replies"
+LEAD = Measure(
+    "lead", "standard deviations", "", "of RL-CAI's replies over base's, by a head of all labels"
 )
 LEAD_LOST = Measure(
     "lead_lost",
@@ -56,7 +56,7 @@ FOLLOWS = Measure(
     "higher",
     "replies of which head and preference model agree whether they beat base's",
 )
-OF_LABELS, OF_HEAD = (STRENGTH, AGREEMENT, DECIDED), (ADDS, LEAD_LOST, ACCURACY_LOST, FOLLOWS)
+OF_LABELS, OF_HEAD = (STRENGTH, AGREEMENT, DECIDED), (LEAD, LEAD_LOST, ACCURACY_LOST, FOLLOWS)
 ALL, RESULT = "all labels", "rl_cai"
 
 
@@ -144,12 +144,10 @@ def _head_of(evidence: Evidence, rows: Sequence[Comparison]) -> Iterator[Measure
         lead_md = contrasts(reward, [(a.prompt, a.response, b.response) for a, b in replies])
         prompts = [one.prompt for one, _ in replies]
         lead, scored = lead_md @ head.kernel_d, [a.score - b.score for a, b in replies]
-        yield evidence.mean(ADDS, ALL, "", lead, prompts)
+        yield evidence.mean(LEAD, ALL, "", lead, prompts)
         yield evidence.mean(FOLLOWS, ALL, "", np.sign(lead) == np.sign(scored), prompts)
-        for source, added in head.by_source(lead_md).items():
-            yield evidence.mean(ADDS, source, "", added, prompts)
-            lost = lead - lead_md @ head.without(source).kernel_d
-            yield evidence.mean(LEAD_LOST, source, "", lost, prompts)
+        for source in head.sources:
+            yield evidence.mean(LEAD_LOST, source, "", head.lost(source, lead_md), prompts)
     if pairs := evidence.pairs["harmlessness"]:
         right_md = contrasts(reward, [(p.messages, p.chosen, p.rejected) for p in pairs])
         asked = [pair.messages for pair in pairs]
@@ -176,6 +174,5 @@ FEEDBACK_PRINCIPLES = Evaluator(
     "count as one unit",
     given="the hidden states of this run's preference model, which all principles shaped; on them "
     "a linear head is solved with all labels, and again without those of a principle. Principles "
-    "that agree stand in for each other: what is lost without one may be little, though it adds "
-    "much",
+    "that agree stand in for each other: little may be lost without one of them",
 )
