@@ -3,8 +3,8 @@
 The head stands in for the preference model. It reads the same last hidden states, as they are
 after training, and is fitted to the same labels (Bradley and Terry 1952) with a ridge penalty, up
 to the optimum. What it would be without the labels of one principle, which would take a training
-run of the whole model, is then a matter of seconds, and exact for this head. What a principle did to
-the hidden states themselves stays in them: its whole effect may be larger. And principles that
+run of the whole model, is then a matter of seconds, and exact for this head. What a principle did
+to the hidden states themselves stays in them: its whole effect may be larger. And principles that
 agree stand in for each other: without one of them little may change.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
+from threadpoolctl import threadpool_limits
 
 from cai_jax.data.rows import Comparison, TrainingPair
 from cai_jax.feedback.labeler import Judgement
@@ -91,9 +92,14 @@ class Head:
         """The head as it would be without the labels of a source; its unit stays."""
         return replace(self, labels=self.labels.without(source))
 
-    def lost(self, source: str, differences_md: np.ndarray) -> np.ndarray:
-        """By how much each difference of scores is less without the labels of a source, [m]."""
-        return differences_md @ (self.kernel_d - self.without(source).kernel_d)
+    def lost(self, source: str, differences: np.ndarray) -> np.ndarray:
+        """By how much differences of scores would be less without the labels of a source.
+
+        Args:
+          source: of the labels.
+          differences: of features, float [..., d].
+        """
+        return differences @ (self.kernel_d - self.without(source).kernel_d)
 
     def influences(self, difference_d: np.ndarray) -> dict[str, float]:
         """By how much a difference of scores would be less without each pair, by id of the pair.
@@ -141,7 +147,8 @@ def fit_kernel(labels: Labels, strength: float) -> np.ndarray:
     )
     answers = np.repeat([1, 0], len(d))
     weights = np.concatenate([w * t, w * (1 - t)])
-    return solver.fit(np.concatenate([d, d]), answers, weights).coef_[0]
+    with threadpool_limits(1):  # so few numbers are slower on many threads
+        return solver.fit(np.concatenate([d, d]), answers, weights).coef_[0]
 
 
 def _held_out_loss(
@@ -154,6 +161,11 @@ def _held_out_loss(
         # -t log s(m) - (1 - t) log s(-m), s the logistic function
         loss += float(np.sum(held.weights_n * (np.logaddexp(0, margin) - held.targets_n * margin)))
     return loss
+
+
+def comparison_id(row: Comparison) -> str:
+    """Of a comparison among all pairs: people's may have the same ids."""
+    return f"ai/{row.id}"
 
 
 def principle_labels(row: Comparison) -> np.ndarray:
@@ -181,7 +193,7 @@ def read_labels(
     for at, row in enumerate(comparisons):
         given = principle_labels(row)
         rows += [
-            (at, label, 1 / len(given), principle, f"ai/{row.id}", row.prompt)
+            (at, label, 1 / len(given), principle, comparison_id(row), row.prompt)
             for principle, label in zip(row.principle_ids, given, strict=True)
         ]
     for at, pair in enumerate(helpfulness, len(comparisons)):

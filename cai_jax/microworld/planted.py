@@ -30,7 +30,6 @@ from cai_jax.models.config import DecoderConfig
 from cai_jax.models.heads import PreferenceModel
 from cai_jax.models.params import init_on_mesh
 from cai_jax.parallel.mesh import abstract_batch, put_batch
-from cai_jax.parallel.program import abstract
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.prompts.messages import Dialogue, user
 from cai_jax.prompts.word_tokenizer import word_tokenizer
@@ -42,6 +41,7 @@ BEHAVIOURS = (KIND, *(act.value for act in Act))
 INDIFFERENT, COIN = "indifferent", "coin"  # what else a principle may be
 PER_PAIR = 2  # principles that a pair is labelled under
 LIKES, DISLIKES = 0.85, 0.15  # labels of a principle with a taste, before noise
+SIDES = ("first", "second")  # of a pair
 WIDTH, BATCH = 48, 32  # tokens of a dialogue, pairs of an update
 
 
@@ -95,7 +95,7 @@ def planted_world(number: int) -> PlantedWorld:
     return PlantedWorld(cause, behaviour, {cause: behaviour, **tastes}, number)
 
 
-def attribute(world: PlantedWorld, mesh: Mesh, pairs: int = 900, epochs: int = 4) -> Attributed:
+def attribute(world: PlantedWorld, mesh: Mesh, pairs: int = 900, epochs: int = 8) -> Attributed:
     """Writes a world's comparisons, trains on them, plays the result, and asks what caused it.
 
     Args:
@@ -118,7 +118,8 @@ def attribute(world: PlantedWorld, mesh: Mesh, pairs: int = 900, epochs: int = 4
     lead_md = contrasts(reward, played)
     head = fit_head(read_labels(scorer, comparisons, people))
     ids = [chat.prompt_ids(prompt) for prompt, *_ in played]
-    ours, base = (reward(ids, [row[side] for row in played]) for side in (1, 2))
+    ours = reward(ids, [text for _, text, _ in played])
+    base = reward(ids, [text for *_, text in played])
     return Attributed(
         lead_lost={name: float(head.lost(name, lead_md).mean()) for name in head.sources},
         preferred=float(np.mean(ours > base)),
@@ -195,8 +196,9 @@ def _stray(chat: ChatFormat, topics: list[Topic], rng: np.random.Generator, n: i
     right = _some_reply(topic, rng)
     astray = reply(other, right.act, right.kind, rng)
     prompt_ids = chat.prompt_ids(_prompt(topic))
-    sides = (tuple(chat.judged_ids(prompt_ids, text)) for text in (right.text, astray))
-    return TrainingPair(str(n), *sides, target_ppm=(1_000_000,), weight_ppm=(1_000_000,))
+    sure = (1_000_000,)
+    better, worse = (tuple(chat.judged_ids(prompt_ids, text)) for text in (right.text, astray))
+    return TrainingPair(str(n), better, worse, target_ppm=sure, weight_ppm=sure)
 
 
 def _train(
@@ -221,22 +223,20 @@ def _train(
     )
     blueprint = Blueprint(PreferenceModel, config, jnp.dtype(jnp.float32))
     build = partial(blueprint.build, int(rng.integers(1 << 31)))
-    trainable = Trainable(
-        blueprint.graph, init_on_mesh(build, nnx.Param, mesh), nnx.State({})
-    )
+    trainable = Trainable(blueprint.graph, init_on_mesh(build, nnx.Param, mesh), nnx.State({}))
     optimizer = make_optimizer(2e-3, 10, 1.0)
     state = init_state(trainable.params, optimizer)
 
     def batch_of(rows: np.ndarray) -> Batch:
-        sides = {}
+        found = {"target": targets[rows], "weight": np.ones(BATCH, np.float32)}
         for name, ids in zip(SIDES, (first, second), strict=True):
-            padded = pad_rows([ids[i] for i in rows], WIDTH, "right")
-            sides |= dict(zip((name, f"{name}_segments"), padded, strict=True))
-        return put_batch(sides | {"target": targets[rows], "weight": np.ones(BATCH, np.float32)}, mesh)
+            tokens_bt, segments_bt = pad_rows([ids[i] for i in rows], WIDTH, "right")
+            found |= {name: tokens_bt, f"{name}_segments": segments_bt}
+        return put_batch(found, mesh)
 
     numbers = abstract_batch((BATCH,), jnp.float32, mesh)
     tokens = abstract_batch((BATCH, WIDTH), jnp.int32, mesh)
-    arrays = dict.fromkeys([f"{name}{end}" for name in SIDES for end in ("", "_segments")], tokens)
+    arrays = dict.fromkeys([*SIDES, *(f"{side}_segments" for side in SIDES)], tokens)
     update = train_program(
         "planted",
         blueprint,
@@ -252,6 +252,3 @@ def _train(
             if len(rows) == BATCH:
                 state, _ = update(state, trainable.frozen, batch_of(rows))
     return Model(trainable.graph, state.params)
-
-
-SIDES = ("first", "second")

@@ -20,14 +20,14 @@ class Moved:
     Attributes:
       reply: that is scored.
       others: the replies that it is compared with.
-      total: by how much it scores higher by the head, in standard deviations.
-      sources: what the labels of each principle, and of people, add to that.
-      comparisons: those that add or take most, with what they do.
+      lead: by how much it scores higher by the head, in standard deviations.
+      sources: by how much less that would be without the labels of each principle, and of people.
+      comparisons: those without which it would change most, with the same of each.
     """
 
     reply: Sample
     others: Sequence[Sample]
-    total: float
+    lead: float
     sources: Mapping[str, float]
     comparisons: Sequence[tuple[Comparison, float]]
 
@@ -93,13 +93,13 @@ def _reply(moved: Moved, texts: Mapping[str, str]) -> Iterator[str]:
     others = ", ".join(one.model for one in moved.others)
     yield ""
     yield (
-        f"By the head it scores {moved.total:+.2f} standard deviations against the mean of "
-        f"{others}. The labels of each principle add to that:"
+        f"By the head it scores {moved.lead:+.2f} standard deviations against the mean of "
+        f"{others}. Without the labels of each source that would be less by:"
     )
-    yield from ("", _line("whose labels", "add", "text"), _line("---", "---:", "---"))
+    yield from ("", _line("whose labels", "moved it by", "text"), _line("---", "---:", "---"))
     for source, added in sorted(moved.sources.items(), key=lambda item: -abs(item[1])):
         yield _line(source, f"{added:+.2f}", texts.get(source, ""))
-    yield from ("", "The comparisons that move it most:", "")
+    yield from ("", "The comparisons that moved it most, one by one and to first order:", "")
     for row, added in moved.comparisons:
         labels = zip(row.principle_ids, principle_labels(row), strict=True)
         under = ", ".join(f"{principle} {label:.2f}" for principle, label in labels)

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from absl import flags
 from pydantic import TypeAdapter
 
@@ -25,7 +24,7 @@ from cai_jax.commands.front import start
 from cai_jax.config import naming, parse_config
 from cai_jax.data.records import read_records
 from cai_jax.data.rows import Comparison, Sample
-from cai_jax.evaluation.attribution import Head, contrasts, fit_head, read_labels
+from cai_jax.evaluation.attribution import Head, comparison_id, contrasts, fit_head, read_labels
 from cai_jax.evaluation.measure import Evaluation
 from cai_jax.report.explanation import CHAPTERS, Moved, explanation
 from cai_jax.rl.reward import Reward
@@ -102,21 +101,19 @@ def explain_replies(inputs: Inputs, name: str, top: int) -> list[Moved]:
             "known to be a principle's; name a run whose config.pm_train.labels are soft"
         )
     rows = read_records(inputs.artifact("feedback") / "comparisons", Comparison)
-    comparisons = {f"ai/{row.id}": row for row in rows if row.purpose == "training"}
+    comparisons = {comparison_id(row): row for row in rows if row.purpose == "training"}
     reward, people = make_reward(inputs), evaluate.trained_helpfulness(inputs)
     head = fit_head(read_labels(reward.scorer, [*comparisons.values()], people))
-    peers = {row.id: [o for o in samples if _is_peer(o, row)] for row in chosen}
-    return [moved_by(reward, head, row, peers[row.id], comparisons, top) for row in chosen]
+    moved = []
+    for row in chosen:
+        others = [o for o in samples if o.model != row.model and prompt_of(o) == prompt_of(row)]
+        moved.append(moved_by(reward, head, row, others, comparisons, top))
+    return moved
 
 
 def prompt_of(row: Sample) -> str:
     """The id of a reply without its model's name."""
     return row.id.removesuffix(f"/{row.model}")
-
-
-def _is_peer(other: Sample, row: Sample) -> bool:
-    """Whether another model's reply is to the same sample of the same prompt."""
-    return other.model != row.model and prompt_of(other) == prompt_of(row)
 
 
 def moved_by(
@@ -128,17 +125,15 @@ def moved_by(
     top: int,
 ) -> Moved:
     """What moved a reply's score away from the mean of other replies to its prompt."""
-    features = contrasts(reward, [(row.prompt, row.response, o.response) for o in others])
-    mean_1d = features.mean(axis=0, keepdims=True)
-    added = head.contributions(mean_1d)[0]
-    pairs, which = np.unique(head.labels.pairs_n, return_inverse=True)
-    by_pair = dict(zip(pairs.tolist(), np.bincount(which, added).tolist(), strict=True))
-    found = [(comparisons[pair], by_pair[pair]) for pair in by_pair if pair in comparisons]
+    features_md = contrasts(reward, [(row.prompt, row.response, o.response) for o in others])
+    mean_d = features_md.mean(axis=0)
+    by_pair = head.influences(mean_d)
+    found = [(comparison, by_pair[name]) for name, comparison in comparisons.items()]
     return Moved(
         reply=row,
         others=others,
-        total=float(mean_1d[0] @ head.kernel_d),
-        sources={name: float(value[0]) for name, value in head.by_source(mean_1d).items()},
+        lead=float(mean_d @ head.kernel_d),
+        sources={name: float(head.lost(name, mean_d)) for name in head.sources},
         comparisons=sorted(found, key=lambda item: -abs(item[1]))[:top],
     )
 
