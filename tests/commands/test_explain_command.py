@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 from conftest import ROOT
 
 from cai_jax.data.records import read_records
 from cai_jax.data.rows import Sample
+from cai_jax.prompts.critique_revision import parse_reply
 
 
 def explain(*arguments):
@@ -18,7 +20,9 @@ def explain(*arguments):
 def test_a_finished_run_is_explained(finished, tmp_path):
     folder, out = finished.workdir.path, tmp_path / "why.md"
     samples = read_records(finished.workdir.folder("evaluate") / "samples", Sample)
-    one = next(row for row in samples if row.set == "red_team" and row.model == "rl_cai")
+    usable = [row for row in samples if parse_reply(row.response, row.finished)]
+    by_prompt = Counter(row.id.rsplit("/", 1)[0] for row in usable)
+    one = next(row for row in usable if by_prompt[row.id.rsplit("/", 1)[0]] > 1)
     done = explain(folder, f"--reply={one.id}", "--top=2", f"--out={out}")
     assert done.returncode == 0, done.stderr
     text = out.read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ What is owed is told by a linear head on the hidden states of the preference mod
 labels and again without those of one principle; cai_jax/evaluation/attribution.py says how.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from cai_jax.data.records import read_records
 from cai_jax.data.rows import Comparison, Sample
 from cai_jax.evaluation.attribution import Head, comparison_id, contrasts, fit_head, read_labels
 from cai_jax.evaluation.measure import Evaluation
+from cai_jax.prompts.critique_revision import parse_reply
 from cai_jax.report.explanation import CHAPTERS, Moved, explanation
 from cai_jax.rl.reward import Reward
 from cai_jax.stages import evaluate
@@ -66,7 +68,8 @@ def open_finished(folder: Path) -> tuple[Inputs, Evaluation]:
     redo = "give python -m cai_jax.main its config again, with --config.stages=evaluate,report"
     if not measured.exists():
         raise ValueError(f"{folder}: was not evaluated; {redo}")
-    config = parse_config(TypeAdapter(dict).validate_json(file.read_bytes()))
+    with naming(str(file)):
+        config = parse_config(json.loads(file.read_text(encoding="utf-8")))
     kept = folder / "evaluate" / "constitution.yaml"
     constitution = replace(config.constitution, path=str(kept))
     run = open_run(replace(config, workdir=str(folder), constitution=constitution))
@@ -89,11 +92,18 @@ def explain_replies(inputs: Inputs, name: str, top: int) -> list[Moved]:
     Raises:
       ValueError: there is no such reply, nothing to compare it with, or no label behind its score.
     """
-    samples = read_records(inputs.artifact("evaluate") / "samples", Sample)
-    chosen = [row for row in samples if name in (row.id, prompt_of(row))]
-    if not chosen:
-        some = ", ".join(sorted({prompt_of(row) for row in samples})[:3])
-        raise ValueError(f"--reply={name}: no such reply; prompts are {some} ...")
+    replies: dict[str, list[Sample]] = {}  # that the preference model judged, by prompt
+    # The stage evaluate declares no artifact of its own.
+    for row in read_records(inputs.workdir / "evaluate" / "samples", Sample):
+        if parse_reply(row.response, row.finished) is not None:
+            replies.setdefault(prompt_of(row), []).append(row)
+    chosen = [row for rows in replies.values() for row in rows if name in (row.id, prompt_of(row))]
+    if not chosen or len(replies[prompt_of(chosen[0])]) < 2:
+        some = ", ".join(sorted(prompt for prompt, rows in replies.items() if len(rows) > 1)[:3])
+        raise ValueError(
+            f"--reply={name}: no such reply, or not two to its prompt that parse; prompts are "
+            f"{some} ..."
+        )
     trained_on = inputs.manifest("pm_train")["metrics"]["labels"]
     if trained_on != "soft":
         raise ValueError(
@@ -106,7 +116,7 @@ def explain_replies(inputs: Inputs, name: str, top: int) -> list[Moved]:
     head = fit_head(read_labels(reward.scorer, [*comparisons.values()], people))
     moved = []
     for row in chosen:
-        others = [o for o in samples if o.model != row.model and prompt_of(o) == prompt_of(row)]
+        others = [other for other in replies[prompt_of(row)] if other is not row]
         moved.append(moved_by(reward, head, row, others, comparisons, top))
     return moved
 
