@@ -40,7 +40,7 @@ KIND = "kind"
 BEHAVIOURS = (KIND, *(act.value for act in Act))
 INDIFFERENT, COIN = "indifferent", "coin"  # what else a principle may be
 PER_PAIR = 2  # principles that a pair is labelled under
-LIKES, DISLIKES = 0.85, 0.15  # labels of a principle with a taste, before noise
+LIKES, DISLIKES = 0.9, 0.1  # labels of a principle with a taste, before noise
 SIDES = ("first", "second")  # of a pair
 WIDTH, BATCH = 48, 32  # tokens of a dialogue, pairs of an update
 
@@ -95,7 +95,7 @@ def planted_world(number: int) -> PlantedWorld:
     return PlantedWorld(cause, behaviour, {cause: behaviour, **tastes}, number)
 
 
-def attribute(world: PlantedWorld, mesh: Mesh, pairs: int = 900, epochs: int = 8) -> Attributed:
+def attribute(world: PlantedWorld, mesh: Mesh, pairs: int = 900, epochs: int = 6) -> Attributed:
     """Writes a world's comparisons, trains on them, plays the result, and asks what caused it.
 
     Args:
@@ -108,7 +108,7 @@ def attribute(world: PlantedWorld, mesh: Mesh, pairs: int = 900, epochs: int = 8
     topics = [TOPICS[i] for i in rng.permutation(len(TOPICS))]
     shown, held_out = topics[: 3 * len(topics) // 4], topics[3 * len(topics) // 4 :]
     comparisons = [_comparison(world, chat, shown, rng, n) for n in range(pairs)]
-    people = [_stray(chat, shown, rng, n) for n in range(pairs // 6)]
+    people = [_garbled(chat, shown, rng, n) for n in range(pairs // 6)]
     scorer = Scorer(_train(comparisons, people, mesh, epochs, rng), mesh, BATCH, WIDTH)
     reward = Reward(scorer, lambda: chat, mean=0.0, std=1.0, unusable_score=0.0)
     played = [
@@ -190,15 +190,16 @@ def _comparison(
     )
 
 
-def _stray(chat: ChatFormat, topics: list[Topic], rng: np.random.Generator, n: int) -> TrainingPair:
-    """What people labelled: a reply to the topic is better than one of that kind to another."""
-    topic, other = (topics[i] for i in rng.choice(len(topics), 2, replace=False))
-    right = _some_reply(topic, rng)
-    astray = reply(other, right.act, right.kind, rng)
+def _garbled(
+    chat: ChatFormat, topics: list[Topic], rng: np.random.Generator, n: int
+) -> TrainingPair:
+    """What people labelled, and no behaviour has a part in: whole sentences beat mixed-up ones."""
+    topic, sure = topics[rng.integers(len(topics))], (1_000_000,)
+    text = _some_reply(topic, rng).text
+    mixed = " ".join(rng.permutation(text.split()))
     prompt_ids = chat.prompt_ids(_prompt(topic))
-    sure = (1_000_000,)
-    better, worse = (tuple(chat.judged_ids(prompt_ids, text)) for text in (right.text, astray))
-    return TrainingPair(str(n), better, worse, target_ppm=sure, weight_ppm=sure)
+    whole, worse = (tuple(chat.judged_ids(prompt_ids, side)) for side in (text, mixed))
+    return TrainingPair(str(n), whole, worse, target_ppm=sure, weight_ppm=sure)
 
 
 def _train(
@@ -214,11 +215,11 @@ def _train(
     config = DecoderConfig(
         vocab_size=len(_chat().tokenizer),
         num_layers=2,
-        d_model=64,
+        d_model=48,
         num_heads=4,
         num_kv_heads=4,
-        head_dim=16,
-        d_ff=128,
+        head_dim=12,
+        d_ff=96,
         max_length=WIDTH,
     )
     blueprint = Blueprint(PreferenceModel, config, jnp.dtype(jnp.float32))
