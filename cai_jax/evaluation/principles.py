@@ -174,6 +174,6 @@ FEEDBACK_PRINCIPLES = Evaluator(
     "count as one unit",
     given="the hidden states of this run's preference model, which all principles shaped; on them "
     "a linear head is solved with all labels, and again without those of a principle. Principles "
-    "that agree stand in for each other: little may be lost without one of them. Intervals are over "
-    "prompts: a principle with few pairs may do otherwise in another draw",
+    "that agree stand in for each other: little may be lost without one of them. Intervals are "
+    "over prompts: a principle with few pairs may do otherwise in another draw",
 )
