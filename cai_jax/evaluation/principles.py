@@ -17,6 +17,7 @@ from cai_jax.evaluation.attribution import (
 from cai_jax.evaluation.evaluator import Evaluator, Evidence
 from cai_jax.evaluation.measure import PROMPT_SETS, Measure, Measurement
 
+DRAWN = Measure("drawn", "share", "", "for which the principle was drawn")
 WORDS_CHANGED = Measure(
     "words_changed", "share", "", "words of both replies that a revision did not keep in order"
 )
@@ -56,7 +57,10 @@ FOLLOWS = Measure(
     "higher",
     "replies of which head and preference model agree whether they beat base's",
 )
-OF_LABELS, OF_HEAD = (STRENGTH, AGREEMENT, DECIDED), (LEAD, LEAD_LOST, ACCURACY_LOST, FOLLOWS)
+OF_LABELS, OF_HEAD = (
+    (DRAWN, STRENGTH, AGREEMENT, DECIDED),
+    (LEAD, LEAD_LOST, ACCURACY_LOST, FOLLOWS),
+)
 ALL, RESULT = "all labels", "rl_cai"
 
 
@@ -70,8 +74,9 @@ def measure_revisions(evidence: Evidence) -> Iterator[Measurement]:
     gains = scores_of(evidence, after) - scores_of(evidence, before)
     changed = [words_changed(a.response, b.response) for a, b in zip(before, after, strict=True)]
     for principle in evidence.plan.critique_principles:
-        rows = [i for i, row in enumerate(after) if row.principle_id == principle]
-        if rows:
+        under = [row.principle_id == principle for row in after]
+        if rows := np.flatnonzero(under).tolist():
+            yield evidence.mean(DRAWN, principle, "", under, [row.prompt for row in after])
             prompts = [after[i].prompt for i in rows]
             values = [changed[i] for i in rows]
             yield evidence.mean(WORDS_CHANGED, principle, "", values, prompts)
@@ -99,6 +104,8 @@ def measure_labels(evidence: Evidence) -> Iterator[Measurement]:
             drawn[principle].append((row, at))
     for principle in evidence.plan.feedback_principles:
         if found := drawn.get(principle):
+            under = [principle in row.principle_ids for row in rows]
+            yield evidence.mean(DRAWN, principle, "", under, [row.prompt for row in rows])
             yield from _labels_of(evidence, principle, found)
     if rows and evidence.labels == "soft":
         yield from _head_of(evidence, rows)
@@ -160,9 +167,10 @@ def _head_of(evidence: Evidence, rows: Sequence[Comparison]) -> Iterator[Measure
 REVISION_PRINCIPLES = Evaluator(
     "Principles of critique and revision",
     lambda plan: plan.critique_principles,
-    lambda plan: (WORDS_CHANGED, GAIN) if plan.critique_principles else (),
+    lambda plan: (DRAWN, WORDS_CHANGED, GAIN) if plan.critique_principles else (),
     measure_revisions,
-    cases="revisions under a principle, which are kept; those of one prompt count as one unit",
+    cases="revisions that were kept, of all principles or of one; those of one prompt count as one "
+    "unit",
     given="the base model, its critic and the preference model of this run",
 )
 FEEDBACK_PRINCIPLES = Evaluator(
@@ -170,8 +178,8 @@ FEEDBACK_PRINCIPLES = Evaluator(
     lambda plan: (ALL, *plan.feedback_principles, PEOPLE),
     lambda plan: (*OF_LABELS, *OF_HEAD) if plan.feedback_principles else (),
     measure_labels,
-    cases="pairs labelled under a principle, or held-out replies and pairs; those of one prompt "
-    "count as one unit",
+    cases="pairs of training, all or those of a principle, held-out replies of RL-CAI, or held-out "
+    "pairs; those of one prompt count as one unit",
     given="the hidden states of this run's preference model, which all principles shaped; on them "
     "a linear head is solved with all labels, and again without those of a principle. Principles "
     "that agree stand in for each other: little may be lost without one of them. Intervals are "

@@ -63,7 +63,7 @@ def _chapter(section: Section, found: Evaluation, texts: Mapping[str, str]) -> I
     at = next(i for i, m in enumerate(section.measures) if m.name in ORDER)
     rows = sorted(table_of(section, found.measurements), key=lambda row: _rank(row.cells[at]))
     for row in rows:
-        cells = map(_cell, section.measures, row.cells)
+        cells = (_cell(m, x, row.n) for m, x in zip(section.measures, row.cells, strict=True))
         yield _line(row.subject, str(row.n), *cells)
     described = "; ".join(f"{m.name.replace('_', ' ')}: {m.description}" for m in section.measures)
     yield from ("", f"{described}. n: {section.cases}. Brackets are 95 % intervals.")
@@ -77,13 +77,14 @@ def _rank(cell: Measurement | None) -> float:
     return -cell.mean if cell else float("inf")
 
 
-def _cell(measure: Measure, found: Measurement | None) -> str:
+def _cell(measure: Measure, found: Measurement | None, n: int) -> str:
+    """A mean with its interval, and its own number of cases where that is not ``n``."""
     if found is None:
         return ""
-    if found.low is None or found.high is None:
-        return number(measure, found.mean)
-    low, high = number(measure, found.low), number(measure, found.high)
-    return f"{number(measure, found.mean)} [{low}, {high}]"
+    text = number(measure, found.mean)
+    if found.low is not None and found.high is not None:
+        text += f" [{number(measure, found.low)}, {number(measure, found.high)}]"
+    return text if found.n == n else f"{text} n {found.n}"
 
 
 def _reply(moved: Moved, texts: Mapping[str, str]) -> Iterator[str]:

@@ -32,6 +32,7 @@ def test_revisions_are_measured_by_their_principle():
     assert (changed.n, changed.units) == (4, 2)  # revisions of two prompts, all under p
     assert changed.mean == pytest.approx((1 / 3 + 1 / 5 + 0 + 1 / 4) / 4)
     assert found["score_change", "p"].mean == pytest.approx((1 + 1 + 0 + 2) / 4)
+    assert found["drawn", "p"].mean == 1
     assert {subject for _, subject in found} == {"p"}  # q was not drawn
 
 
@@ -51,7 +52,8 @@ def test_labels_are_measured_by_their_principle():
     assert found["decided", "a"].mean == 0.5
     assert found["decided", "b"].mean == pytest.approx(1 / 3)
     # Labels that training shuffled are no principle's: nothing is said of the preference model.
-    assert {measure for measure, _ in found} == {"strength", "agreement", "decided"}
+    assert found["drawn", "a"].mean == pytest.approx(2 / 3)
+    assert {measure for measure, _ in found} == {"drawn", "strength", "agreement", "decided"}
 
 
 class WordFeatures(CountingReward):

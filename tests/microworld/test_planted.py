@@ -15,8 +15,8 @@ def test_causes_and_behaviours_vary_and_nobody_else_likes_the_behaviour():
         assert likes == [world.cause]
 
 
-@pytest.mark.parametrize("number", [0])
-def test_the_cause_ranks_first(mesh, number):
-    world = planted_world(number)
+@pytest.mark.slow
+def test_the_cause_ranks_first(mesh):
+    world = planted_world(0)
     found = attribute(world, mesh, pairs=500, epochs=4)
     assert max(found.lead_lost, key=found.lead_lost.get) == world.cause, (world, found)
