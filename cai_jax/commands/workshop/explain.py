@@ -3,10 +3,10 @@
 python -m cai_jax.constitution explain WORKDIR [--reply=ID] [--top=5] [--out=FILE.md]
 
 The tables are those of the run's report, what matters most first: how often each principle was
-drawn, how much its revisions changed the reply, which labels it decided, and what RL-CAI's lead over
-base owes to its labels. --reply names a reply of evaluation, as red_team/ID/rl_cai, or a prompt, as
-red_team/ID, for every reply to it: whose labels and which comparisons moved its score most, away
-from the other models' replies to the same prompt.
+drawn, how much its revisions changed the reply, which labels it decided, and what RL-CAI's lead
+over base owes to its labels. --reply names a reply of evaluation, as red_team/ID/rl_cai, or a
+prompt, as red_team/ID, for every reply to it: whose labels and which comparisons moved its score
+most, away from the other models' replies to the same prompt.
 
 What is owed is told by a linear head on the hidden states of the preference model, solved with all
 labels and again without those of one principle; cai_jax/evaluation/attribution.py says how.
