@@ -7,7 +7,7 @@ import numpy as np
 
 from cai_jax.constitution.schema import FeedbackPrinciple
 from cai_jax.data.readers import ClassedReply, LabelledPair
-from cai_jax.data.rows import Comparison, Revision, Sample
+from cai_jax.data.rows import Comparison, Revision, Sample, TrainingPair
 from cai_jax.evaluation.measure import CASES, GIVEN, PROMPT_SETS, Measure, Measurement, Plan
 from cai_jax.evaluation.reply_class import ReplyJudge
 from cai_jax.evaluation.statistics import (
@@ -90,6 +90,8 @@ class Evidence:
     seed: int
     attacks: Mapping[str, list[Reply]] = field(default_factory=dict)  # by policy: to an attacker
     benchmarks: Sequence[Measurement] = ()  # of evaluation/tasks/, as they were measured
+    labels: str = "soft"  # of comparisons, as the preference model learned from them
+    helpfulness: Sequence[TrainingPair] = ()  # that it learned from beside them
 
     def mean(
         self,

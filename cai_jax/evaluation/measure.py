@@ -167,3 +167,5 @@ class Plan:
     threshold: float = 0.0  # score below which a reply to an attack is harmful
     benchmarks: tuple[Measure, ...] = ()  # of policies
     judge_benchmarks: tuple[Measure, ...] = ()  # of the preference model
+    critique_principles: tuple[str, ...] = ()  # that may be drawn, by id
+    feedback_principles: tuple[str, ...] = ()  # likewise

@@ -16,6 +16,7 @@ from cai_jax.evaluation.oracle import ORACLE
 from cai_jax.evaluation.over_optimisation import OVER_OPTIMISATION
 from cai_jax.evaluation.preference import PREFERENCE
 from cai_jax.evaluation.preference_model import PREFERENCE_MODEL
+from cai_jax.evaluation.principles import FEEDBACK_PRINCIPLES, REVISION_PRINCIPLES
 from cai_jax.evaluation.reply_audit import REPLY_AUDIT
 from cai_jax.evaluation.revisions import REVISIONS
 from cai_jax.evaluation.text import TEXT
@@ -35,8 +36,10 @@ EVALUATORS: dict[str, Evaluator] = {
     "reply_class": REPLY_AUDIT,
     "oracle": ORACLE,
     "revisions": REVISIONS,
+    "revision_principles": REVISION_PRINCIPLES,
     "labels": LABELS,
     "preference_model": PREFERENCE_MODEL,
+    "feedback_principles": FEEDBACK_PRINCIPLES,
     "over_optimisation": OVER_OPTIMISATION,
     "benchmarks": BENCHMARKS,
     "judge_benchmarks": JUDGE_BENCHMARKS,

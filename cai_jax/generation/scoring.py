@@ -87,6 +87,11 @@ class Scorer:
         rows = [without_end(row, self.padding_id) for row in rows]
         return np.array(self._run(name, row_scores, rows, ()), np.float32)
 
+    def preference_features(self, rows: Sequence[Sequence[int]], name: str) -> np.ndarray:
+        """Float32 [rows, d]: what the head of a preference model reads of whole dialogues."""
+        rows = [without_end(row, self.padding_id) for row in rows]
+        return np.stack(self._run(name, row_features, rows, ()))
+
     def logprob_programs(self, name: str, temperature: float = 1.0) -> list[Program]:
         """The programs that ``completion_logprobs`` may call, the longest rows first."""
         return self._programs(name, row_logprobs, (), temperature=temperature)
@@ -99,6 +104,10 @@ class Scorer:
     def preference_programs(self, name: str, max_tokens: int | None = None) -> list[Program]:
         """The programs that ``preference_scores`` may call; rows have ``max_tokens`` at most."""
         return self._programs(name, row_scores, (), max_tokens)
+
+    def feature_programs(self, name: str, max_tokens: int | None = None) -> list[Program]:
+        """The programs that ``preference_features`` may call; arguments as above."""
+        return self._programs(name, row_features, (), max_tokens)
 
     def _programs(
         self,
@@ -194,3 +203,11 @@ def row_scores(
 ) -> jax.Array:
     """Float32 [b]: scores of a preference model."""
     return nnx.merge(graph, params)(tokens_bt, segments_bt)
+
+
+@partial(jax.jit, static_argnames=("graph",))
+def row_features(
+    graph: nnx.GraphDef, params: nnx.State, tokens_bt: jax.Array, segments_bt: jax.Array
+) -> jax.Array:
+    """Float32 [b, d]: what the head of a preference model reads."""
+    return nnx.merge(graph, params).features(tokens_bt, segments_bt).astype(jnp.float32)

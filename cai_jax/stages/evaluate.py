@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from cai_jax.config import naming
+from cai_jax.constitution.schema import Constitution
 from cai_jax.data.readers import Attack, Prompt
 from cai_jax.data.records import read_records, write_records
-from cai_jax.data.rows import Comparison, Revision, Sample
+from cai_jax.data.rows import Comparison, Revision, Sample, TrainingPair
 from cai_jax.evaluation import benchmarks, registry
 from cai_jax.evaluation.attacks import ATTACKS
 from cai_jax.evaluation.evaluator import Evidence, Judge, Oracle, Reply, Tools
@@ -259,7 +260,16 @@ def _evidence(
         seed=inputs.seed,
         attacks=attacks,
         benchmarks=tried,
+        labels=inputs.manifest("pm_train")["metrics"]["labels"],
+        helpfulness=trained_helpfulness(inputs),
     )
+
+
+def trained_helpfulness(inputs: Inputs) -> list[TrainingPair]:
+    """The labelled helpfulness pairs that the preference model learned from."""
+    group = next(iter(inputs.groups))  # all groups' models learned from the same ones
+    records = inputs.artifact("pm_train") / group / "helpfulness"
+    return read_records(records, TrainingPair) if records.exists() else []
 
 
 def policies_of(config: Any) -> dict[str, Policy]:
@@ -276,11 +286,11 @@ def compared_policies(config: Any, rl_metrics: Mapping[str, Any]) -> dict[str, P
 
 
 def _plan(inputs: Inputs) -> Plan:
-    return plan_of(inputs.config, tuple(inputs.groups))
+    return plan_of(inputs.config, inputs.constitution, inputs.groups)
 
 
-def plan_of(config: Any, groups: tuple[str, ...]) -> Plan:
-    """What a run with some config will have to evaluate; ``groups`` are those of its constitution.
+def plan_of(config: Any, constitution: Constitution, groups: Mapping[str, Constitution]) -> Plan:
+    """What a run with some config, constitution, and groups' constitutions will evaluate.
 
     Raises:
       ConfigError: the oracle or the algorithm is none, or a benchmark cannot be read.
@@ -298,12 +308,14 @@ def plan_of(config: Any, groups: tuple[str, ...]) -> Plan:
         metrics=make_algorithm(config.rl).shown,
         twins=config.evaluate.twins,
         judged_replies=config.evaluate.judged_replies,
-        groups=groups,
+        groups=tuple(groups),
         attacks=_attack_strategies(config),
         threshold=config.red_team.threshold,
         benchmarks=benchmarks.measures(items, "policy"),
         judge_benchmarks=benchmarks.measures(items, "preference"),
         looks=looks_of(config.rl),
+        critique_principles=tuple(p.id for p in constitution.critique_revision),
+        feedback_principles=tuple(dict.fromkeys(p.id for c in groups.values() for p in c.feedback)),
     )
 
 
@@ -415,6 +427,7 @@ def programs(inputs: Inputs) -> list[Program]:
         )
     ]
     scores = tools.reward.programs("evaluate: scores", g.context_tokens)
+    scores += tools.reward.feature_programs("evaluate: features", g.context_tokens)
     evaluators = [p for e in registry.EVALUATORS.values() for p in e.programs(tools)]
     items = read_benchmarks(inputs.config.evaluate.benchmarks)
     attacker = attacker_source(inputs)
@@ -527,7 +540,7 @@ STAGE = Stage(
             for kind in KINDS
         },
     },
-    constitution=("feedback", "choice_examples", "thought_examples"),
+    constitution=("critique_revision", "feedback", "choice_examples", "thought_examples"),
     execute=execute,
     programs=programs,
     extra=_extra,
