@@ -112,7 +112,8 @@ def judge(**more):
 def reply(policy, group, number, text, score, tokens=2, logprob=-1.0):
     harmful = group in ("red_team", "unsafe")
     prompt = user(f"harm {number}" if harmful else f"help {number}")
-    row = Sample(f"{group}/{number}/{policy}", policy, group, (prompt,), text, True, score, -score)
+    name, scores = f"{group}/{number}/{policy}", (score, -score, (score,), (-score,))
+    row = Sample(name, policy, group, (prompt,), text, True, *scores)
     logprobs = np.full(tokens, logprob, np.float32)
     return Reply(row, [1], Completion([5] * tokens, logprobs, True), bool(text))
 

@@ -16,6 +16,7 @@ from cai_jax.evaluation.principles import (
     words_changed,
 )
 from cai_jax.prompts.messages import user
+from cai_jax.rl.reward import Objective
 
 NAMED = replace(PLAN, critique_principles=("p", "q"), feedback_principles=("a", "b", "c"))
 
@@ -44,7 +45,7 @@ LABELS = [
 
 
 def test_labels_are_measured_by_their_principle():
-    given = evidence(plan=NAMED, comparisons=LABELS, labels="shuffled")
+    given = evidence(plan=NAMED, comparisons={"": LABELS}, labels="shuffled")
     found = {(m.measure, m.subject): m for m in FEEDBACK_PRINCIPLES.evaluate(given)}
     assert found["strength", "a"].mean == pytest.approx(0.3)
     assert found["strength", "b"].mean == pytest.approx((0.2 + 0.1 + 0.3) / 3)
@@ -81,8 +82,8 @@ def test_the_lead_is_owed_to_whose_labels_like_it():
         row = comparison(str(n), (user(f"harm {n // 2}"),), labels)
         rows.append(replace(row, first=first, second=second))
     pairs = {"harmlessness": [LabelledPair("1", HARM, "a b", "a")], "helpfulness": []}
-    given = evidence(plan=NAMED, comparisons=rows, pairs=pairs)
-    given = replace(given, tools=replace(given.tools, reward=WordFeatures()))
+    given = evidence(plan=NAMED, comparisons={"": rows}, pairs=pairs)
+    given = replace(given, tools=replace(given.tools, reward=Objective({"": WordFeatures()})))
     texts = {"base": ["a"] * 5, "rl_cai": ["a b"] * 5}
     given = replace(given, replies={p: replies(p, t, [0, 0, 0, 0, 0]) for p, t in texts.items()})
     found = means(FEEDBACK_PRINCIPLES.evaluate(given))
