@@ -30,8 +30,11 @@ from cai_jax.config import parse_config, with_defaults
 from cai_jax.constitution.schema import load_constitution
 from cai_jax.constitution.write import to_yaml
 from cai_jax.evaluation.statistics import difference_over_seeds
-from cai_jax.main import run_config
 from cai_jax.stages.behaviour import Behaviour, compare, finished_run
+from cai_jax.stages.checks import check_inputs
+from cai_jax.stages.pipeline import stages_of
+from cai_jax.stages.runner import run_stages
+from cai_jax.stages.stage import open_run
 
 ROOT = Path(__file__).resolve().parent.parent
 HARMLESS = ROOT / "constitutions" / "microworld" / "harmless.yaml"
@@ -75,12 +78,20 @@ def settings(workdir: Path, **changes: Any) -> dict[str, Any]:
     return tree.to_dict()
 
 
+def run_tree(tree: dict[str, Any]) -> None:
+    """What ``python -m cai_jax.main`` does, in this process: seeds share compiled programs."""
+    opened = open_run(parse_config(tree))
+    check_inputs(opened, stages_of(opened.config))
+    opened.workdir.claim(opened.config)
+    run_stages(opened, stages_of(opened.config))
+
+
 def run(workdir: Path, world: Path, **changes: Any) -> None:
     """The stages after the pretraining, in a world that was pretrained before."""
     source = str(world / "pretrain" / "model")
     tree = settings(workdir, **{"model.source": source, **SETTINGS, **changes})
     tree.pop("pretrain")
-    run_config(parse_config(tree))
+    run_tree(tree)
 
 
 def edit(question: str, path: Path) -> str:
@@ -119,7 +130,7 @@ def main(_: list[str]) -> None:
     folder, started = Path(WORKDIR.value), time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     world = folder / "world"
-    run_config(parse_config(settings(world, stages="pretrain")))
+    run_tree(settings(world, stages="pretrain"))
     files = {name: edit(question, folder / f"{name}.yaml") for name, question in EDITS.items()}
     unedited = files.pop("old")
     results: dict[str, dict[str, Any]] = {name: {} for name in files}

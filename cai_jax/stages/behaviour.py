@@ -27,7 +27,6 @@ from cai_jax.evaluation.statistics import (
     by_cluster,
     least_half_width,
 )
-from cai_jax.prompts.critique_revision import parse_reply
 from cai_jax.stages.engines import load_function, make_reward
 from cai_jax.stages.evaluate import STAGE as EVALUATE
 from cai_jax.stages.models import POLICIES
@@ -244,12 +243,16 @@ def _replies(pairs: Sequence[tuple[Sample, Sample]], old: Run, new: Run) -> Iter
 
 
 def _second_scores(run: Run, pairs: Sequence[tuple[Sample, Sample]]) -> np.ndarray | None:
-    """Scores [pairs, runs] of all replies by one run's second model; None: it has none."""
+    """Scores [pairs, runs] of all replies by one run's second model; None: it has none.
+
+    It reads their texts, in which a whole word may be other tokens than those that were sampled.
+    """
     if not run.config.second_model.prompts:
         return None
     reward, rows = make_reward(run.inputs(EVALUATE), "second_model"), [r for p in pairs for r in p]
     ids = [run.models.chat.prompt_ids(row.prompt) for row in rows]
-    replies = [parse_reply(row.response, row.finished) for row in rows]
+    unusable = np.float32(run.config.rl.unusable_score)  # what evaluation gave what does not parse
+    replies = [None if np.float32(row.score) == unusable else row.response for row in rows]
     return reward(ids, replies, "second model").reshape(-1, 2)
 
 
