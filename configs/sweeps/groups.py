@@ -3,10 +3,10 @@
     --config=configs/microworld.py --sweep=configs/sweeps/groups.py
 
 One group wants kind words at the end of every reply, the other objections without them. SL-CAI
-says kind words now and then, so that their group has more of its deviations to gain than the other
-to lose: their mean is highest where every reply has kind words, and the other group pays. Runs of
-one seed share all stages before RL. It is told by preference models that RL did not climb, and by
-the oracle.
+objects mostly, and has kind words now and then, so that their group should have more of its
+deviations to gain than the other to lose: the mean should pay for kind words with the other group's
+score, and the minimum should not. Not measured yet. Runs of one seed share all stages before RL. It
+is told by preference models that RL did not climb, and by the oracle.
 """
 
 from ml_collections import ConfigDict
@@ -22,8 +22,7 @@ def get_config() -> ConfigDict:
     shared = {
         "pretrain.options.groups": 1.0,
         "constitution.groups": f"kind={FOLDER}/kind.yaml,earnest={FOLDER}/groups/earnest.yaml",
-        "sl_data.rounds": 1,
-        "rl.kl_coef": 0.1,  # kind words are rare: at 0.5 they cost more than their group gains
+        "rl.kl_coef": 0.03,  # kind words are rare: at 0.5 they cost more than their group gains
     }
     s.variations = [
         dict(name=take, changes={**shared, "rl.objective": take}) for take in ("mean", "minimum")

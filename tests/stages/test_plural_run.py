@@ -41,6 +41,7 @@ def plural(plural_calls):
     return plural_calls[0]
 
 
+@pytest.mark.slow
 def test_groups_redo_feedback_and_what_follows_as_compile_ahead_lists_it(plural_calls):
     run, calls = plural_calls
     assert set(calls.by_stage) == FROM_FEEDBACK
@@ -50,6 +51,7 @@ def test_groups_redo_feedback_and_what_follows_as_compile_ahead_lists_it(plural_
             assert calls.by_stage[stage.name] == listed(ahead, stage), stage.name
 
 
+@pytest.mark.slow
 def test_every_pair_is_labelled_under_the_principles_of_every_group(plural):
     inputs = plural.inputs(pm_train.STAGE)
     found = {group: comparisons_of(inputs, "training", group) for group in FILES}
@@ -67,6 +69,7 @@ def test_every_pair_is_labelled_under_the_principles_of_every_group(plural):
     assert set(audits) == {f"{half}/{g}" for half in ("audit", "development") for g in FILES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["pm_train", "second_model"])
 def test_models_of_groups_differ_by_their_labels_alone(plural, stage):
     folder = plural.workdir.folder(stage)
@@ -81,6 +84,7 @@ def test_models_of_groups_differ_by_their_labels_alone(plural, stage):
     assert {"harmlessness_pairs", "score_mean/nurses", "score_mean/lawyers"} <= set(metrics)
 
 
+@pytest.mark.slow
 def test_the_reward_is_the_minimum_over_the_groups(plural):
     reward = make_reward(plural.inputs(rl.STAGE))
     prompts, replies = [[5, 6, 7]] * 3, ["the good.", None, "a bad idea."]
@@ -92,6 +96,7 @@ def test_the_reward_is_the_minimum_over_the_groups(plural):
     assert not np.allclose(*alone)
 
 
+@pytest.mark.slow
 def test_the_report_says_who_gains_and_who_loses(plural):
     folder = plural.workdir.folder("report")
     summary = read_summary(folder / "summary.json")
@@ -113,6 +118,7 @@ def test_the_report_says_who_gains_and_who_loses(plural):
     assert "RL-CAI minus base: nurses " in page
 
 
+@pytest.mark.slow
 def test_comparisons_without_a_reward_have_the_mean_label(plural, model_folder, monkeypatch):
     monkeypatch.chdir(ROOT)
     changes = {**GROUPS, "rl.algorithm": "dpo"}
