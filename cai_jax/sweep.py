@@ -34,7 +34,6 @@ from cai_jax.evaluation.statistics import Estimate, difference_over_seeds, mean_
 from cai_jax.report.figures import measures_by_variation
 from cai_jax.report.summary import read_summary
 from cai_jax.stages.evaluate import plan_of
-from cai_jax.stages.stage import open_run
 
 log = logging.getLogger("cai_jax")
 SECONDS = "seconds/{}"  # that a stage took: a key beside those of evaluation
@@ -183,7 +182,7 @@ def measure_keys(
     if "report" not in config.stages:
         raise ConfigError("config.stages: a sweep reads report/summary.json; add report")
     known = dict.fromkeys(map(SECONDS.format, config.stages), TIME)
-    for section in sections(plan_of(config, open_run(config).data.constitution)):
+    for section in sections(plan_of(config)):
         known |= section.declared()
     keys = {}
     for name, template in measures.items():

@@ -4,7 +4,7 @@ import inspect
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import partial
 from hashlib import sha256
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cai_jax.config import naming
-from cai_jax.constitution.schema import Constitution
+from cai_jax.constitution.schema import Constitution, CritiquePrinciple, FeedbackPrinciple
 from cai_jax.data.readers import Prompt
 from cai_jax.data.records import read_records, write_records
 from cai_jax.data.rows import Comparison, Revision, Sample, TrainingPair
@@ -200,8 +200,8 @@ def compared_policies(config: Any, rl_metrics: Mapping[str, Any]) -> dict[str, P
     return {name: p for name, p in policies_of(config).items() if name in names}
 
 
-def plan_of(config: Any, constitution: Constitution) -> Plan:
-    """What a run with some config and constitution will have to evaluate.
+def plan_of(config: Any, constitution: Constitution | None = None) -> Plan:
+    """What a run with some config will have to evaluate; of principles, if they are given.
 
     Raises:
       ConfigError: the oracle or the algorithm is none, or a benchmark cannot be read.
@@ -222,9 +222,13 @@ def plan_of(config: Any, constitution: Constitution) -> Plan:
         benchmarks=benchmarks.measures(items, "policy"),
         judge_benchmarks=benchmarks.measures(items, "preference"),
         looks=looks_of(config.rl),
-        critique_principles=tuple(p.id for p in constitution.critique_revision),
-        feedback_principles=tuple(p.id for p in constitution.feedback),
+        critique_principles=_ids(constitution.critique_revision) if constitution else (),
+        feedback_principles=_ids(constitution.feedback) if constitution else (),
     )
+
+
+def _ids(principles: Sequence[CritiquePrinciple | FeedbackPrinciple]) -> tuple[str, ...]:
+    return tuple(principle.id for principle in principles)
 
 
 def _task_settings(inputs: Inputs) -> TaskSettings:

@@ -146,7 +146,7 @@ def test_bad_benchmarks_are_refused_by_their_field(tmp_path, model_folder, task,
         file.write_text(text)
     config = tiny_config(tmp_path / "w", model_folder, **{"evaluate.benchmarks": f"{task}={file}"})
     with pytest.raises(ConfigError) as error:
-        evaluate.plan_of(config, None)
+        evaluate.plan_of(config)
     assert str(error.value).startswith(f"config.evaluate.benchmarks.{task}: ")
     assert all(word in str(error.value) for word in words)
 
