@@ -1,6 +1,6 @@
 """Whether `explain` finds the principle that alone can have caused a behaviour, in planted worlds.
 
-    python benchmarks/attribution.py --worlds=10       # minutes on two cores
+    python benchmarks/attribution.py                  # minutes on two cores
 
 Each world (cai_jax/microworld/planted.py) has six principles, one of which likes the behaviour
 that a played policy shows. Writes benchmarks/results/attribution.json: for each world the cause,
@@ -23,8 +23,8 @@ OUT = Path(__file__).parent / "results" / "attribution.json"
 
 
 def main() -> None:
-    """Tries the worlds, and writes what was found."""
-    mesh, worlds = make_mesh(1, 1, 1, jax.devices()[:1]), []
+    """Tries the worlds, and writes what was found, after each."""
+    mesh, worlds, first = make_mesh(1, 1, 1, jax.devices()[:1]), [], 0
     for number in range(WORLDS.value):
         world = planted_world(number)
         found = attribute(world, mesh)
@@ -36,10 +36,10 @@ def main() -> None:
         print(
             f"world {number}: {world.behaviour}, by {world.cause}, rank {rank}: {lost}", flush=True
         )
-    first = sum(world["rank"] == 1 for world in worlds)
+        first = sum(world["rank"] == 1 for world in worlds)
+        text = {"worlds": len(worlds), "first": first, "each": worlds}
+        OUT.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
     print(f"the cause ranks first in {first} of {len(worlds)} planted worlds")
-    text = {"worlds": len(worlds), "first": first, "each": worlds}
-    OUT.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

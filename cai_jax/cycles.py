@@ -21,13 +21,12 @@ from ml_collections import config_flags
 from cai_jax.commands.config_flag import CONFIG, read_config
 from cai_jax.commands.files import write_whole
 from cai_jax.commands.front import start
-from cai_jax.config import ConfigError
+from cai_jax.config import ConfigError, groups_of
 from cai_jax.data.readers import Attack, read_attacks
 from cai_jax.evaluation.registry import sections
 from cai_jax.red_teaming.attacks import FILE, text_of
 from cai_jax.report.summary import read_summary
 from cai_jax.stages.evaluate import plan_of
-from cai_jax.stages.stage import open_run
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the cycles", required=True)
 CYCLES = flags.DEFINE_integer("cycles", 2, "runs, the first without attacks", lower_bound=1)
@@ -54,8 +53,7 @@ def main() -> None:
             "config.constitution.groups: an attack is judged by one preference model, and each "
             "group has its own; empty it, and name one constitution in config.constitution.path"
         )
-    data = open_run(config).data
-    plan = plan_of(config, data.constitution, data.groups)
+    plan = plan_of(config, groups_of(config))
     declared = [key for section in sections(plan) for key in section.declared()]
     columns = {"measure": [key for key in declared if key.startswith(TOLD)]}
     for cycle in range(CYCLES.value):

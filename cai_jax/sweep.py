@@ -27,14 +27,13 @@ from ml_collections import ConfigDict, config_flags
 
 from cai_jax.commands.config_flag import CONFIG
 from cai_jax.commands.front import start
-from cai_jax.config import Config, ConfigError, parse_config
+from cai_jax.config import Config, ConfigError, groups_of, parse_config
 from cai_jax.evaluation.measure import Measure
 from cai_jax.evaluation.registry import sections
 from cai_jax.evaluation.statistics import Estimate, difference_over_seeds, mean_over_seeds
 from cai_jax.report.figures import measures_by_variation
 from cai_jax.report.summary import read_summary
 from cai_jax.stages.evaluate import plan_of
-from cai_jax.stages.stage import open_run
 
 log = logging.getLogger("cai_jax")
 SECONDS = "seconds/{}"  # that a stage took: a key beside those of evaluation
@@ -183,8 +182,7 @@ def measure_keys(
     if "report" not in config.stages:
         raise ConfigError("config.stages: a sweep reads report/summary.json; add report")
     known = dict.fromkeys(map(SECONDS.format, config.stages), TIME)
-    data = open_run(config).data
-    for section in sections(plan_of(config, data.constitution, data.groups)):
+    for section in sections(plan_of(config, groups_of(config))):
         known |= section.declared()
     keys = {}
     for name, template in measures.items():

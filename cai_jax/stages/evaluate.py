@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from cai_jax.config import naming
-from cai_jax.constitution.schema import Constitution
 from cai_jax.data.readers import Attack, Prompt
 from cai_jax.data.records import read_records, write_records
 from cai_jax.data.rows import Comparison, Revision, Sample, TrainingPair
@@ -239,7 +238,7 @@ def _evidence(
     names = [field.name for field in fields(Audit)]
     return Evidence(
         plan=replace(
-            _plan(inputs),
+            whole_plan(inputs),
             policies=tuple(replies),
             judge_is_feedback=_judge_is_feedback(inputs),
         ),
@@ -285,12 +284,18 @@ def compared_policies(config: Any, rl_metrics: Mapping[str, Any]) -> dict[str, P
     return {name: p for name, p in policies_of(config).items() if name in names}
 
 
-def _plan(inputs: Inputs) -> Plan:
-    return plan_of(inputs.config, inputs.constitution, inputs.groups)
+def whole_plan(inputs: Inputs) -> Plan:
+    """What a run will evaluate, principle by principle too."""
+    feedback = (p.id for constitution in inputs.groups.values() for p in constitution.feedback)
+    return replace(
+        plan_of(inputs.config, tuple(inputs.groups)),
+        critique_principles=tuple(p.id for p in inputs.constitution.critique_revision),
+        feedback_principles=tuple(dict.fromkeys(feedback)),  # groups may share some
+    )
 
 
-def plan_of(config: Any, constitution: Constitution, groups: Mapping[str, Constitution]) -> Plan:
-    """What a run with some config, constitution, and groups' constitutions will evaluate.
+def plan_of(config: Any, groups: tuple[str, ...]) -> Plan:
+    """What a run with some config will evaluate; ``groups`` are those of its constitution.
 
     Raises:
       ConfigError: the oracle or the algorithm is none, or a benchmark cannot be read.
@@ -308,14 +313,12 @@ def plan_of(config: Any, constitution: Constitution, groups: Mapping[str, Consti
         metrics=make_algorithm(config.rl).shown,
         twins=config.evaluate.twins,
         judged_replies=config.evaluate.judged_replies,
-        groups=tuple(groups),
+        groups=groups,
         attacks=_attack_strategies(config),
         threshold=config.red_team.threshold,
         benchmarks=benchmarks.measures(items, "policy"),
         judge_benchmarks=benchmarks.measures(items, "preference"),
         looks=looks_of(config.rl),
-        critique_principles=tuple(p.id for p in constitution.critique_revision),
-        feedback_principles=tuple(dict.fromkeys(p.id for c in groups.values() for p in c.feedback)),
     )
 
 
@@ -491,7 +494,7 @@ def check(inputs: Inputs) -> None:
     Raises:
       ConfigError: this, or no held-out seed shows a strategy of the held-out attacker.
     """
-    if _plan(inputs).attacks:
+    if whole_plan(inputs).attacks:
         seeds = [*direct_seeds(inputs.rows("red_team")), *inputs.rows("attack_seeds")]
         names = inputs.config.evaluate.attack_strategies or inputs.config.red_team.strategies
         with naming("config.evaluate.attack_strategies, with config.data.red_team_seeds"):
@@ -514,7 +517,7 @@ def check_benchmarks(inputs: Inputs) -> None:
 
 def _extra(inputs: Inputs) -> Any:
     """What is measured, the oracle's code, and the items of benchmarks."""
-    oracle, plan = _oracle(inputs.config), _plan(inputs)
+    oracle, plan = _oracle(inputs.config), whole_plan(inputs)
     code = inspect.getsource(sys.modules[oracle.__module__]) if oracle else ""
     items = repr(read_benchmarks(inputs.config.evaluate.benchmarks))
     if plan.attacks:

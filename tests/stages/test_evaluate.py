@@ -32,8 +32,7 @@ def in_root(monkeypatch):
 
 def test_a_run_measures_what_was_declared_before_it(finished):
     summary = read_summary(finished.workdir.folder("report") / "summary.json")
-    data = finished.data
-    declared = declared_keys(evaluate.plan_of(finished.config, data.constitution, data.groups))
+    declared = declared_keys(evaluate.whole_plan(finished.inputs(evaluate.STAGE)))
     chosen = f"rl_cai_{summary.rl['chosen_iteration']}"  # is RL-CAI itself
     measured = {key for key in declared if chosen not in key}
     assert measured < set(declared)
@@ -147,7 +146,7 @@ def test_bad_benchmarks_are_refused_by_their_field(tmp_path, model_folder, task,
         file.write_text(text)
     config = tiny_config(tmp_path / "w", model_folder, **{"evaluate.benchmarks": f"{task}={file}"})
     with pytest.raises(ConfigError) as error:
-        evaluate.plan_of(config, None, {})
+        evaluate.plan_of(config, ("",))
     assert str(error.value).startswith(f"config.evaluate.benchmarks.{task}: ")
     assert all(word in str(error.value) for word in words)
 
