@@ -69,6 +69,11 @@ class Filter:
                 kept.append(attack)
         return kept
 
+    def take_counts(self) -> dict[str, int]:
+        """What became of the prompts since the last time."""
+        counts, self.counts = dict(self.counts), Counter()
+        return counts
+
     def full(self, tags: Sequence[str]) -> bool:
         """Whether one of the tags has its quota."""
         return any(self._of_tag[tag] >= self.quota for tag in tags)

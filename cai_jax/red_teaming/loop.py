@@ -142,10 +142,8 @@ class Loop:
         for number in range(1, self.limits.rounds + 1):
             written = self._write(number)
             tried, found = self.attack(written)
-            counts, self.filter.counts = dict(self.filter.counts), type(self.filter.counts)()
-            rounds.append(
-                Round(number, counts, RED_TEAM.measure("attacks", found) if found else [])
-            )
+            measured = RED_TEAM.measure("attacks", found) if found else []
+            rounds.append(Round(number, self.filter.take_counts(), measured))
             hits = [i for i, result in enumerate(found) if result.values["success"]]
             kept = [tried[i] for i in hits] if self.target else tried
             self.pool.add(kept)
@@ -206,7 +204,9 @@ class Loop:
             short = [a for a in answered if self._fits(a, settings)]
             further = {a.id: a for a in self.attacker.go_on(short) if self._usable(a, settings)}
             self.filter.counts["conversations broken off"] += len(open_) - len(further)
-            whole = {id_: a for id_, a in whole.items() if a not in open_} | further
+            whole = {
+                a.id: a for a in whole.values() if STRATEGIES[a.strategy].turns <= turn
+            } | further
         return [whole[attack.id] for attack in attacks if attack.id in whole]
 
     def _fits(self, attack: Attack, settings: TaskSettings) -> bool:
