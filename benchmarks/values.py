@@ -16,16 +16,16 @@ The same command goes on where it was. Writes benchmarks/results/values.json and
 
 import importlib.util
 import json
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict
 
+from cai_jax.commands.front import start
 from cai_jax.config import parse_config, with_defaults
 from cai_jax.constitution.schema import load_constitution
 from cai_jax.constitution.write import to_yaml
@@ -123,10 +123,8 @@ def told(found: Behaviour) -> dict[str, Any]:
     }
 
 
-def main(_: list[str]) -> None:
+def main() -> None:
     """Runs what is missing, compares, and prints."""
-    logging.getLogger("cai_jax").setLevel(logging.INFO)
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     folder, started = Path(WORKDIR.value), time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     world = folder / "world"
@@ -166,4 +164,4 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    start(main)
