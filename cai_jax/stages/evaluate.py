@@ -544,6 +544,7 @@ STAGE = Stage(
         },
     },
     constitution=("critique_revision", "feedback", "choice_examples", "thought_examples"),
+    groups=("feedback",),
     execute=execute,
     programs=programs,
     extra=_extra,

@@ -14,8 +14,10 @@ from cai_jax.data.readers import read_classed_replies, read_pairs, read_prompts,
 from cai_jax.data.records import read_records
 from cai_jax.data.rows import Comparison, Revision, Sample
 from cai_jax.data.splits import PURPOSES, SERVES, normalized
+from cai_jax.evaluation.attacks import ATTACKS
 from cai_jax.prompts.messages import first_user_text
 from cai_jax.report.summary import read_summary
+from cai_jax.red_teaming.attacks import FILE
 from cai_jax.stages.checks import check_inputs
 from cai_jax.stages.data import SHOWN_PROMPTS
 from cai_jax.stages.pipeline import stages_of
@@ -50,13 +52,20 @@ def turns_by_purpose(workdir):
     found = defaultdict(set)
     for path in workdir.glob("*/rows.json"):
         for name, selection in json.loads(path.read_text(encoding="utf-8")).items():
+            if not selection["file"]:
+                continue
             file = Path(selection["file"])
             read = {"twins": read_twins, "evasiveness": read_classed_replies}.get(name)
             rows = (read or (read_pairs if "pairs" in file.name else read_prompts))(file)
             by_id = {row.id: turns_of(row) for row in rows}
             found[selection["purpose"]].update(*(by_id[id_] for id_ in selection["ids"]))
+    if (attacks := workdir / "red_team" / FILE).exists():
+        found["training"] |= set(map(said, read_prompts(attacks)))
     for name, kind in RECORDS.items():
-        recorded = {said(row) for row in read_records(workdir / name, kind)}
+        rows = read_records(workdir / name, kind)
+        if kind is Sample:
+            found["evaluation"] |= {said(row) for row in rows if row.set.startswith(ATTACKS)}
+        recorded = set(map(said, rows))
         allowed = found["evaluation"] if kind is Sample else found["training"]
         if kind is Comparison:  # of both preference models
             allowed = allowed | found["second_model"]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from conftest import ROOT
 from test_runner import refuse
-from tiny_run import tiny_config
+from tiny_run import run_all, tiny_config
 
 from cai_jax.config import ConfigError
 from cai_jax.constitution.write import to_yaml
@@ -20,6 +20,7 @@ from cai_jax.stages.runner import run_stages
 from cai_jax.stages.stage import open_run
 
 TO_FEEDBACK = "sl_data,sl_train,feedback"
+QUIET = {"red_team.rounds": 0}
 TEXTS = {
     "critique_revision": ("critique_request", "revision_request"),
     "feedback": ("question", "principle", "opposite"),
@@ -31,14 +32,23 @@ def in_root(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
+@pytest.fixture(scope="module")
+def before_edit(model_folder, tmp_path_factory):
+    """A run up to feedback, in which nobody attacks: an attacker reads principles too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        folder = tmp_path_factory.mktemp("before") / "work"
+        return run_all(tiny_config(folder, model_folder, stages=TO_FEEDBACK, **QUIET))[0]
+
+
 @pytest.fixture
 def variant(model_folder, tmp_path):
-    """Opens runs of the finished run's config under another constitution."""
+    """Opens runs of the before_edit run's config under another constitution."""
 
     def opened(name, constitution, **changes):
         path = tmp_path / f"{constitution.name}.yaml"
         path.write_text(to_yaml(constitution), encoding="utf-8")
-        changes = {"constitution.path": str(path), **changes}
+        changes = {"constitution.path": str(path), **QUIET, **changes}
         return open_run(tiny_config(tmp_path / name, model_folder, **changes))
 
     return opened
@@ -84,22 +94,22 @@ def labels_by_principle(opened):
     rows = read_records(opened.workdir.folder("feedback") / "comparisons", Comparison)
     found = Counter(principle for row in rows for principle in row.principle_ids)
     for pair in (*inputs.rows("development"), *inputs.rows("audit")):
-        drawn = feedback._to_judge(inputs, pair.id, pair.messages, "", "").principles
-        found.update(p.id for p in drawn)
+        shown = feedback.ResponsePair(pair.id, pair.messages, "", "", ())
+        found.update(p.id for p in feedback._under(inputs, "", shown).principles)
     return found
 
 
-def test_a_feedback_principle_costs_the_labels_under_it(finished, variant):
-    old = finished.data.constitution
-    row = records(finished, "feedback", {"comparisons": Comparison})["comparisons"][0]
+def test_a_feedback_principle_costs_the_labels_under_it(before_edit, variant):
+    old = before_edit.data.constitution
+    row = records(before_edit, "feedback", {"comparisons": Comparison})["comparisons"][0]
     principle = row.principle_ids[0]
-    labels = labels_by_principle(finished)[principle]
+    labels = labels_by_principle(before_edit)[principle]
     new = rewritten(old, "feedback", principle)
-    earlier = {"reuse_from": str(finished.workdir.path), "stages": TO_FEEDBACK}
+    earlier = {"reuse_from": str(before_edit.workdir.path), "stages": TO_FEEDBACK}
     reused = run(variant("reused", new, **earlier), "feedback")
     found = counts(reused, "feedback")
     assert found["labels"] == {
-        "taken": counts(finished, "feedback")["labels"]["computed"] - labels,
+        "taken": counts(before_edit, "feedback")["labels"]["computed"] - labels,
         "computed": labels,
     }
     assert {kind: found[kind]["computed"] for kind in ("responses", "helpful")} == {
@@ -112,14 +122,14 @@ def test_a_feedback_principle_costs_the_labels_under_it(finished, variant):
     assert {count["taken"] for count in counts(whole, "feedback").values()} == {0}
     kinds = {"comparisons": Comparison, "helpful": Reply}
     assert records(reused, "feedback", kinds) == records(whole, "feedback", kinds)
-    assert records(reused, "feedback", kinds) != records(finished, "feedback", kinds)
+    assert records(reused, "feedback", kinds) != records(before_edit, "feedback", kinds)
     one, other = (r.workdir.manifest("feedback") for r in (reused, whole))
     assert one["metrics"] == other["metrics"]
     assert one["tokens"] < other["tokens"]
 
 
-def test_a_critique_principle_costs_the_dialogues_that_drew_it(finished, variant):
-    old, kinds = finished.data.constitution, dict.fromkeys(("responses", "revisions"), Revision)
+def test_a_critique_principle_costs_the_dialogues_that_drew_it(before_edit, variant):
+    old, kinds = before_edit.data.constitution, dict.fromkeys(("responses", "revisions"), Revision)
     more = {"sl_data.red_team_prompts": 48, "stages": "sl_data"}  # few revisions parse
     first = run(variant("first", old, **more), "sl_data")
     before = records(first, "sl_data", kinds)
@@ -139,22 +149,22 @@ def test_a_critique_principle_costs_the_dialogues_that_drew_it(finished, variant
         assert sum(one["rows"][kind].values()) == other["rows"][kind]["computed"]
 
 
-def test_what_a_labeler_does_not_read_costs_no_label(finished, variant):
-    old = finished.data.constitution
+def test_what_a_labeler_does_not_read_costs_no_label(before_edit, variant):
+    old = before_edit.data.constitution
     entries = tuple(replace(p, author="us", weight=2 * p.weight) for p in old.feedback[::-1])
     new = replace(old, name="shuffled", feedback=entries)
-    earlier = {"reuse_from": str(finished.workdir.path), "stages": TO_FEEDBACK}
+    earlier = {"reuse_from": str(before_edit.workdir.path), "stages": TO_FEEDBACK}
     reused = run(variant("reused", new, **earlier), "feedback")
     assert {count["computed"] for count in counts(reused, "feedback").values()} == {0}
     kinds = {"comparisons": Comparison, "helpful": Reply}
-    assert records(reused, "feedback", kinds) == records(finished, "feedback", kinds)
+    assert records(reused, "feedback", kinds) == records(before_edit, "feedback", kinds)
 
 
-def test_a_killed_run_leaves_what_its_next_start_takes(finished, variant, monkeypatch):
+def test_a_killed_run_leaves_what_its_next_start_takes(before_edit, variant, monkeypatch):
     """In the workdir itself: the old version stays until the new one is whole."""
-    old = finished.data.constitution
+    old = before_edit.data.constitution
     new = rewritten(old, "feedback", old.feedback[0].id)
-    earlier = {"reuse_from": str(finished.workdir.path), "stages": TO_FEEDBACK}
+    earlier = {"reuse_from": str(before_edit.workdir.path), "stages": TO_FEEDBACK}
     run(variant("work", old, **earlier))
     again = variant("work", new, rerun_changed=True, stages=TO_FEEDBACK)
 
@@ -171,8 +181,8 @@ def test_a_killed_run_leaves_what_its_next_start_takes(finished, variant, monkey
     assert found["labels"]["computed"] < found["labels"]["taken"]
 
 
-def test_runs_of_a_store_take_rows_of_each_other(finished, variant, tmp_path):
-    old = finished.data.constitution
+def test_runs_of_a_store_take_rows_of_each_other(before_edit, variant, tmp_path):
+    old = before_edit.data.constitution
     store = {"stage_store": str(tmp_path / "stages"), "stages": "sl_data"}
     run(variant("one", old, **store), "sl_data")
     new = rewritten(old, "critique_revision", old.critique_revision[0].id)
@@ -180,7 +190,7 @@ def test_runs_of_a_store_take_rows_of_each_other(finished, variant, tmp_path):
     assert found["response"]["computed"] == 0
 
 
-def test_values_of_another_origin_or_of_no_finished_stage_are_not_taken(tmp_path):
+def test_values_of_another_origin_or_of_no_before_edit_stage_are_not_taken(tmp_path):
     first = Computed("one model")
     double = lambda numbers: lambda missing: [2.5 * numbers[i] for i in missing]
     assert first.fill("kind", [1, 2], double([1, 2])) == [2.5, 5.0]
@@ -188,14 +198,14 @@ def test_values_of_another_origin_or_of_no_finished_stage_are_not_taken(tmp_path
     ask = lambda origin, kind: Computed(origin, [tmp_path, tmp_path / "none"]).fill(
         kind, [2, 3], lambda missing: [f"place {i}" for i in missing]
     )
-    assert ask("one model", "kind") == ["place 0", "place 1"]  # it was not finished
+    assert ask("one model", "kind") == ["place 0", "place 1"]  # it was not before_edit
     (tmp_path / "manifest.json").write_text("{}")
     assert ask("one model", "kind") == [5.0, "place 1"]
     assert ask("one model", "other kind") == ask("another", "kind") == ["place 0", "place 1"]
     assert len((tmp_path / FILE).read_text().splitlines()) == 2
 
 
-def test_an_earlier_run_that_is_none_is_refused(variant, finished, tmp_path):
-    opened = variant("new", finished.data.constitution, reuse_from=str(tmp_path / "nothing"))
+def test_an_earlier_run_that_is_none_is_refused(variant, before_edit, tmp_path):
+    opened = variant("new", before_edit.data.constitution, reuse_from=str(tmp_path / "nothing"))
     with pytest.raises(ConfigError, match=r"config\.reuse_from: .*nothing is the workdir of no"):
         check_inputs(opened, stages_of(opened.config))

@@ -28,7 +28,12 @@ def in_root(monkeypatch):
 @pytest.fixture
 def tiny(model_folder, tmp_path):
     """Opens runs of the tiny model in one workdir."""
-    return lambda **changes: open_run(tiny_config(tmp_path / "work", model_folder, **changes))
+    quiet = {"red_team.rounds": 0}  # it reads what everybody says first
+
+    def opened(**changes):
+        return open_run(tiny_config(tmp_path / "work", model_folder, **{**quiet, **changes}))
+
+    return opened
 
 
 def refuse(stages):
