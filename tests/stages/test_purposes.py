@@ -16,8 +16,8 @@ from cai_jax.data.rows import Comparison, Revision, Sample
 from cai_jax.data.splits import PURPOSES, SERVES, normalized
 from cai_jax.evaluation.attacks import ATTACKS
 from cai_jax.prompts.messages import first_user_text
-from cai_jax.report.summary import read_summary
 from cai_jax.red_teaming.attacks import FILE
+from cai_jax.report.summary import read_summary
 from cai_jax.stages.checks import check_inputs
 from cai_jax.stages.data import SHOWN_PROMPTS
 from cai_jax.stages.pipeline import stages_of

@@ -159,7 +159,7 @@ def test_a_principle_redoes_only_the_stages_that_read_it(tiny, tmp_path):
     text = (ROOT / "constitutions/harmless.yaml").read_text(encoding="utf-8")
     principle = tiny().data.constitution.feedback[0].id
     path = tmp_path / "constitution.yaml"
-    path.write_text(text.replace(f"id: {principle}", f"id: {principle}-again"), encoding="utf-8")
+    path.write_text(text.replace(principle, f"{principle}-again"), encoding="utf-8")
     after = tiny(**{"constitution.path": str(path)})
     assert redone(tiny(), after) == FROM_FEEDBACK
 
