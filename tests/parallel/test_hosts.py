@@ -218,7 +218,7 @@ def test_artifacts_do_not_depend_on_the_number_of_hosts(resumed, finished, monke
                 wanted = getattr(other, key)
                 if key == "target_ppm":
                     np.testing.assert_allclose(value, wanted, atol=10)
-                elif isinstance(value, float) or key.startswith("shown"):
+                elif isinstance(value, float) or key.startswith(("shown", "group_")):
                     np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=1e-5)
                 else:
                     assert value == wanted, key
