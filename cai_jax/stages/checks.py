@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from functools import cache, partial
 from operator import attrgetter
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from cai_jax.stages.feedback import STAGE as FEEDBACK
 from cai_jax.stages.models import POLICIES
 from cai_jax.stages.pm_train import SECOND
 from cai_jax.stages.pm_train import STAGE as PM_TRAIN
+from cai_jax.stages.rl import STAGE as RL
 from cai_jax.stages.rl import make_algorithm
 from cai_jax.stages.sl_data import STAGE as SL_DATA
 from cai_jax.stages.stage import Run, Stage
@@ -147,7 +149,8 @@ def _check_room(run: Run) -> None:
     c = run.config
     if c.pretrain:
         return  # its tokenizer is made with the model
-    chat = run.models.chat
+    # Stages share prompts, and hundreds of thousands take minutes: each is tokenised once.
+    longest = cache(partial(_longest, run.models.chat, c.generation.response_tokens + 1))
     read: list[tuple[str, Stage, str]]  # a config block, and the rows of which stage it reads
     read = [("sl_train", SL_DATA, name) for name in ("red_team", "helpful")]
     read += [("pm_train", FEEDBACK, name) for name in ("training", "second_model", "helpful")]
@@ -155,23 +158,22 @@ def _check_room(run: Run) -> None:
     if c.second_model.prompts:
         read += [("pm_train", SECOND, "helpful")]
     if make_algorithm(c.rl).block == "rl.direct":
-        read += [("rl.direct", FEEDBACK, "training")]
+        read += [("rl.direct", FEEDBACK, "training"), ("rl.direct", RL, "pairs")]
     for block, stage, name in read:
         if block.split(".")[0] not in c.stages:
             continue
         rows, limit = run.inputs(stage).rows(name), attrgetter(block)(c).sequence_length
-        lengths = [_longest(chat, row, c.generation.response_tokens + 1) for row in rows]
-        if lengths and max(lengths) > limit:
-            row = rows[lengths.index(max(lengths))]
+        if rows and longest(row := max(rows, key=longest)) > limit:
             raise ConfigError(
                 f"config.{block}.sequence_length: {limit}, but "
-                f"{run.data.path(stage.data[name].file)}, row {row.id}, needs {max(lengths)} "
+                f"{run.data.path(stage.data[name].file)}, row {row.id}, needs {longest(row)} "
                 "tokens with the longest response; raise it to that, lower "
                 "config.generation.response_tokens, or shorten the row"
             )
 
 
-def _longest(chat: ChatFormat, row: Prompt | LabelledPair, response_tokens: int) -> int:
+def _longest(chat: ChatFormat, response_tokens: int, row: Prompt | LabelledPair) -> int:
+    """Tokens of a prompt with a response of the longest kind, or of the longer side of a pair."""
     prompt_ids = chat.prompt_ids(row.messages)
     if isinstance(row, Prompt):
         return len(prompt_ids) + response_tokens

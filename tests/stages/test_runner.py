@@ -318,11 +318,14 @@ def test_rows_that_training_has_no_room_for_are_refused_before_anything_runs(
         check_models(tiny(**{**room, **changes}))
 
 
-def test_a_pair_that_training_has_no_room_for_is_refused(tiny, tmp_path):
+@pytest.mark.parametrize("block", ["pm_train", "rl.direct"])
+def test_a_pair_that_training_has_no_room_for_is_refused(tiny, tmp_path, block):
     file = tmp_path / "pairs.jsonl"
     text = (ROOT / "datasets" / "helpfulness_pairs.jsonl").read_text()
     rows = [json.loads(line) for line in text.splitlines()]
     file.write_text("\n".join(json.dumps({**row, "chosen": "so " * 600}) for row in rows))
-    changes = {"data.helpfulness_pairs": str(file), "pm_train.sequence_length": 512}
-    with pytest.raises(ConfigError, match=r"pm_train.*512, but .*pairs\.jsonl, row he-\d+, needs"):
-        check_models(tiny(**{"sl_train.sequence_length": 1024, **changes}))
+    room = {f"{name}.sequence_length": 4096 for name in ("sl_train", "pm_train", "rl.direct")}
+    changes = {"data.helpfulness_pairs": str(file), "rl.algorithm": "dpo", **room}
+    check_models(tiny(**changes))
+    with pytest.raises(ConfigError, match=rf"{block}.*512, but .*pairs\.jsonl, row he-\d+, needs"):
+        check_models(tiny(**{**changes, f"{block}.sequence_length": 512}))
