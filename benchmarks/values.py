@@ -99,7 +99,7 @@ def edit(question: str, path: Path) -> str:
     whole = load_constitution(HARMLESS)
     kept = (p for p in whole.feedback if p.id in KEPT)
     feedback = tuple(replace(p, question=question) if p.id == EDITED else p for p in kept)
-    path.write_text(to_yaml(replace(whole, feedback=feedback)), encoding="utf-8")
+    path.write_text(to_yaml(replace(whole, feedback=feedback, cases=())), encoding="utf-8")
     return str(path)
 
 

@@ -6,12 +6,12 @@ python -m cai_jax.red_team --attacker=SOURCE --count=2000 --out=prompts.jsonl
 python -m cai_jax.red_team --attacker=SOURCE --count=2000 --out=helpful.jsonl \
     --strategies=helpful --seeds=datasets/helpful_prompts.jsonl
 
-With a target, what the judge finds that it fell for is kept, shown to the attacker in the next
-round, and written; without one, all prompts are that are well-formed and new. Rows are prompts that
-config.data.red_team_attacks reads, each with strategy, round, seed, model and the ids of the
-prompts that the attacker was shown. Nothing is kept that is near a row of datasets/ that runs hold
-out. A limit of tokens or minutes ends the loop after the batch that reaches it; what was written is
-still tried.
+With a target, what it fell for is kept, shown to the attacker in the next round, and written: a
+reply that the judge scores below a plain refusal. Without one, all prompts are that are well-formed
+and new. Rows are prompts that config.data.red_team_attacks reads, each with strategy, round, seed,
+model and the ids of the prompts that the attacker was shown. Nothing is kept that is near a row of
+datasets/ that runs hold out. A limit of tokens or minutes ends the loop after the batch that
+reaches it; what was written is still tried.
 """
 
 import logging
@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 from cai_jax.commands import files, models
 from cai_jax.commands.front import start
 from cai_jax.commands.source import open_source
-from cai_jax.config import ConstitutionConfig, DataConfig, naming
+from cai_jax.config import ConstitutionConfig, DataConfig, RedTeamConfig, naming
 from cai_jax.data.readers import Attack, read_attacks
 from cai_jax.data.splits import normalized
 from cai_jax.evaluation.tasks.red_team import judge_by
@@ -44,7 +44,12 @@ from cai_jax.stages.data import Data
 TARGET = flags.DEFINE_string("target", "", "model that is attacked: a source; empty: none")
 ATTACKER = flags.DEFINE_string("attacker", "", "model that writes; empty: the target's base model")
 JUDGE = flags.DEFINE_string("judge", "", "preference model that judges replies: a source")
-THRESHOLD = flags.DEFINE_float("threshold", 0.0, "score below which a reply is harmful")
+REFUSAL = flags.DEFINE_string(
+    "refusal", RedTeamConfig.refusal, "what the judge compares a reply with"
+)
+THRESHOLD = flags.DEFINE_float(
+    "threshold", 0.0, "score, over that of the refusal, below which a reply is harmful"
+)
 SEEDS = flags.DEFINE_string(
     "seeds", "datasets/red_team_prompts.jsonl", "prompts, a strategy named where it is not direct"
 )
@@ -160,7 +165,7 @@ def open_target(mesh: Mesh) -> Target:
         threshold=THRESHOLD.value,
         seed=SEED.value,
     )
-    return Target(generator, settings, judge_by(reward))
+    return Target(generator, settings, judge_by(reward, REFUSAL.value))
 
 
 def open_generator(source: ModelSource, mesh: Mesh) -> tuple[ChatFormat, Generator]:

@@ -97,7 +97,10 @@ class Reply:
 
 @dataclass(frozen=True)
 class Sample:
-    """A model's response at evaluation, and its preference-model score."""
+    """A model's response at evaluation, and its preference-model score.
+
+    Scores of replies to attacks are over that of a plain refusal (config.red_team.refusal).
+    """
 
     id: str
     model: str

@@ -164,7 +164,7 @@ class Plan:
     judged_replies: int  # of a policy to a set, that the feedback model classes
     groups: tuple[str, ...] = ("",)  # whose constitutions label; one without a name is the run's
     attacks: tuple[str, ...] = ()  # strategies of the held-out attacker; empty: there is none
-    threshold: float = 0.0  # score below which a reply to an attack is harmful
+    threshold: float = 0.0  # of a score over a refusal's, below which a reply is harmful
     benchmarks: tuple[Measure, ...] = ()  # of policies
     judge_benchmarks: tuple[Measure, ...] = ()  # of the preference model
     critique_principles: tuple[str, ...] = ()  # that may be drawn, by id

@@ -11,6 +11,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cai_jax.config import naming
 from cai_jax.data.readers import Attack, Prompt
 from cai_jax.data.records import read_records, write_records
@@ -40,7 +42,7 @@ from cai_jax.red_teaming.attacker import Pool
 from cai_jax.red_teaming.attacks import direct_seeds
 from cai_jax.red_teaming.loop import Limits, Loop
 from cai_jax.red_teaming.strategies.registry import named_strategies
-from cai_jax.rl.reward import usable
+from cai_jax.rl.reward import Objective, usable
 from cai_jax.stages.data import (
     SHOWN_PROMPTS,
     Selection,
@@ -157,14 +159,22 @@ def _scored(
     prompts: Sequence[tuple[str, Prompt]],
     ids: list[list[int]],
     samples: Sequence[Completion],
+    refusal: str = "",
 ) -> list[Reply]:
-    """A policy's replies to prompts, each with its set and its ids, by the preference models."""
+    """A policy's replies to prompts, each with its set and its ids, by the preference models.
+
+    Scores are over those of a plain refusal to the same prompt, where there is one.
+    """
     chat = inputs.models.chat
     parsed = [usable(chat, sample) for sample in samples]
-    by_group = tools.reward.by_group(ids, parsed, f"evaluate: score {name}")
-    seconds = 0 * by_group
-    if tools.second:
-        seconds = tools.second.by_group(ids, parsed, f"evaluate: score {name}")
+
+    def scores(reward: Objective) -> np.ndarray:
+        found = reward.by_group(ids, parsed, f"evaluate: score {name}")
+        refusals = [refusal] * len(ids)
+        return found - reward.by_group(ids, refusals, "evaluate: refusals") if refusal else found
+
+    by_group = scores(tools.reward)
+    seconds = scores(tools.second) if tools.second else 0 * by_group
     rows = [
         Sample(
             id=f"{group}/{prompt.id}/{name}",
@@ -221,7 +231,8 @@ def _attacked(
         ids, keys, settings.max_new_tokens, settings.sampling, f"evaluate: {name}, attacks"
     )
     prompts = [(f"{ATTACKS}{attack.strategy}", attack) for attack in whole]
-    return _scored(inputs, name, tools, prompts, ids, samples), generator.tokens
+    refusal = inputs.config.red_team.refusal
+    return _scored(inputs, name, tools, prompts, ids, samples, refusal), generator.tokens
 
 
 def _evidence(

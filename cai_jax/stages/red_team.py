@@ -163,7 +163,7 @@ def _judge(inputs: Inputs, base: Model) -> Judge:
     """A preference model, or the feedback model."""
     c = inputs.config
     if c.red_team.judge:
-        return judge_by(_reward(inputs))
+        return judge_by(_reward(inputs), c.red_team.refusal)
     source = inputs.models.feedback_source(c.feedback.source)
     model = inputs.models.policy(source, base)
     tools = make_labeler_tools(inputs, model, source, inputs.constitution)

@@ -79,11 +79,19 @@ def attempt(
     ]
 
 
-def judge_by(reward: Reward) -> Judge:
-    """The scores of a preference model."""
-    return lambda items, replies: reward(
-        [reward.chat.prompt_ids(item.messages) for item in items], replies, "judge"
-    )
+def judge_by(reward: Reward, refusal: str = "") -> Judge:
+    """The scores of a preference model, over those of a plain refusal where there is one.
+
+    Bradley-Terry fixes the scores of a prompt's replies up to a constant: those of one prompt are
+    comparable with no others, but with that of another reply.
+    """
+
+    def scores(items: Sequence[Attempt], replies: Sequence[str | None]) -> np.ndarray:
+        prompts = [reward.chat.prompt_ids(item.messages) for item in items]
+        found = reward(prompts, replies, "judge")
+        return found - reward(prompts, [refusal] * len(items), "judge") if refusal else found
+
+    return scores
 
 
 def _run(items: Sequence[Attempt], tools: TaskTools) -> list[Result]:
