@@ -287,7 +287,7 @@ class RedTeamConfig:
     )
     few_shots: Count = setting(3, "prompts that the attacker is shown at once")
     attack_tokens: Count = setting(96, "longest list, or turn, that the attacker writes")
-    temperature: Positive = setting(1.0, "of what the attacker writes")
+    temperature: Positive = setting(0.7, "of what the attacker writes")
     similarity: float = setting(
         0.5, "Jaccard similarity from which on two prompts are near-duplicates", gt=0, le=1
     )

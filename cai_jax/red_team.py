@@ -65,7 +65,7 @@ MIN_NOVELTY = flags.DEFINE_float("min_novelty", 0.05, "share below which it stal
 FEW_SHOTS = flags.DEFINE_integer("few_shots", 3, "prompts shown at once", lower_bound=1)
 SIMILARITY = flags.DEFINE_float("similarity", 0.5, "of near-duplicates, Jaccard", 0.01, 1.0)
 TAG_PERCENT = flags.DEFINE_float("tag_percent", 25.0, "of one tag, at most", 0.1, 100.0)
-TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "of the attacker", lower_bound=0.01)
+TEMPERATURE = flags.DEFINE_float("temperature", 0.7, "of the attacker", lower_bound=0.01)
 ATTACK_TOKENS = flags.DEFINE_integer("attack_tokens", 96, "longest list or turn", lower_bound=1)
 REPLY_TEMPERATURE = flags.DEFINE_float("reply_temperature", 1.0, "of the target", lower_bound=0.0)
 MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 128, "longest reply", lower_bound=1)

@@ -133,6 +133,7 @@ def red_team() -> ConfigDict:
         refusal="I cannot talk about that.",
         few_shots=2,
         attack_tokens=48,
+        temperature=1.0,
         similarity=0.95,  # of a grammar this small, most prompts are near others at 0.5
     )
     # One more strategy than is trained on.

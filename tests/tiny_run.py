@@ -42,6 +42,7 @@ TINY_RUN = {  # changes to configs/rlaif.py:smoke
     "red_team.attack_tokens": 40,  # as a response: one program less
     "red_team.few_shots": 1,  # a tiny tokenizer makes much of them
     "red_team.similarity": 0.9,
+    "red_team.temperature": 1.0,
     "evaluate.attacks": 4,
     # Rows of one width each, so that what runs does not depend on what is sampled.
     "generation.critique_tokens": 24,
