@@ -28,6 +28,7 @@ from cai_jax.models.io.load import HEAD, load_update, load_whole
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.mesh import make_mesh
 from cai_jax.prompts.chat import load_tokenizer
+from cai_jax.storage.sealed import check_whole
 
 FROM = flags.DEFINE_string("from", None, "model source: see the README", required=True)
 TO = flags.DEFINE_string("to", None, "folder to write; must not exist", required=True)
@@ -178,6 +179,7 @@ def _constitution(checkpoint: Path) -> list[str]:
     manifest = checkpoint.parent / "manifest.json"
     if not manifest.is_file():
         return []
+    check_whole(checkpoint.parent / "constitution.yaml")
     stage = json.loads(manifest.read_text(encoding="utf-8"))
     lines = [f"- constitution: {stage['constitution']}, SHA-256 {stage['constitution_sha256']}"]
     text = checkpoint.parent / "constitution.yaml"

@@ -27,6 +27,7 @@ from cai_jax.evaluation.registry import sections
 from cai_jax.red_teaming.attacks import FILE, text_of
 from cai_jax.report.summary import read_summary
 from cai_jax.stages.evaluate import plan_of
+from cai_jax.storage.sealed import check_whole
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the cycles", required=True)
 CYCLES = flags.DEFINE_integer("cycles", 2, "runs, the first without attacks", lower_bound=1)
@@ -69,7 +70,9 @@ def main() -> None:
 
 def told(root: Path, cycle: int, keys: list[str]) -> list[str]:
     """What a cycle measured, with intervals; empty where there was nothing to measure."""
-    summary = read_summary(root / f"cycle-{cycle}" / "report" / "summary.json")
+    file = root / f"cycle-{cycle}" / "report" / "summary.json"
+    check_whole(file)
+    summary = read_summary(file)
     found = map(summary.evaluation.measurements.get, keys)
     return [f"{m.mean:.3f} [{m.low:.3f}, {m.high:.3f}]" if m else "" for m in found]
 

@@ -9,7 +9,6 @@ others (TPU VM, GKE, Slurm), or with --coordinator, --num_hosts and --host_id.
 import logging
 import os
 from dataclasses import asdict
-from pathlib import Path
 
 from absl import flags
 
@@ -33,11 +32,12 @@ def main() -> None:
     """Runs the stages that the config names."""
     config = read_config()
     from cai_jax.parallel import hosts
+    from cai_jax.storage.files import resolved
 
     settings = asdict(config)
     settings["model"].pop("cache")
     where = MULTIHOST.value, COORDINATOR.value, NUM_HOSTS.value, HOST_ID.value
-    with hosts.together(*where, START_TIMEOUT.value, settings, Path(config.workdir)):
+    with hosts.together(*where, START_TIMEOUT.value, settings, resolved(config.workdir)):
         if not hosts.is_main():
             log.setLevel(logging.ERROR)  # the main host says it
             os.environ["TQDM_DISABLE"] = "1"
@@ -53,13 +53,15 @@ def run_config(config: Config) -> None:
     from cai_jax.stages.pipeline import stages_of
     from cai_jax.stages.runner import run_stages
     from cai_jax.stages.stage import open_run
+    from cai_jax.storage.files import explaining_disk
 
     run, stages = open_run(config), stages_of(config)
-    check_inputs(run, stages)
-    with hosts.main_first("reading the models"):
-        check_models(run)
-    run.workdir.claim(config)
-    run_stages(run, stages)
+    with explaining_disk(run.workdir.path), run.workdir.owned():
+        check_inputs(run, stages)
+        with hosts.main_first("reading the models"):
+            check_models(run)
+        run.workdir.claim(config)
+        run_stages(run, stages)
     page = run.workdir.folder("report") / "index.html"
     if page.exists():
         log.info("report: %s", page)

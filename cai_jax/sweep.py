@@ -27,13 +27,16 @@ from ml_collections import ConfigDict, config_flags
 
 from cai_jax.commands.config_flag import CONFIG
 from cai_jax.commands.front import start
-from cai_jax.config import Config, ConfigError, groups_of, parse_config
+from cai_jax.config import Config, ConfigError, groups_of, naming, parse_config
 from cai_jax.evaluation.measure import Measure
 from cai_jax.evaluation.registry import sections
 from cai_jax.evaluation.statistics import Estimate, difference_over_seeds, mean_over_seeds
 from cai_jax.report.figures import measures_by_variation
 from cai_jax.report.summary import read_summary
 from cai_jax.stages.evaluate import plan_of
+from cai_jax.storage.files import explaining_disk, resolved
+from cai_jax.storage.lock import owned
+from cai_jax.storage.sealed import check_whole
 
 log = logging.getLogger("cai_jax")
 SECONDS = "seconds/{}"  # that a stage took: a key beside those of evaluation
@@ -100,10 +103,12 @@ def main() -> None:
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
     base = [f"--config={config_flags.get_config_filename(flags.FLAGS['config'])}"]
     base += [f"--config.{name}={value}" for name, value in overrides.items()]
-    workdir = Path(WORKDIR.value)
+    with naming("--workdir"):
+        workdir = resolved(WORKDIR.value)
     if not CONFIG.value.stage_store:
         base.append(f"--config.stage_store={workdir / 'stages'}")
-    results = run_all(sweep, base, workdir, JOBS.value)
+    with explaining_disk(workdir), owned(workdir):
+        results = run_all(sweep, base, workdir, JOBS.value)
     print((workdir / "table.md").read_text(encoding="utf-8"))
     failed = [f"{r.variation}, seed {r.seed}" for r in results if r.error]
     if failed:
@@ -271,6 +276,7 @@ def run_one(
 def read_result(summary: Path, variation: Variation, seed: int) -> Result:
     """What the summary of a run says of the sweep's measures."""
     try:
+        check_whole(summary)
         written = read_summary(summary)
         measured = {
             key: (m.mean, m.units or m.n) for key, m in written.evaluation.measurements.items()

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import select
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -47,11 +48,24 @@ def _guarded(main: Callable[..., None], arguments: list[str], files: bool) -> No
     try:
         _keep_programs()
         main([Path(name) for name in arguments]) if files else main()
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        _end_unread(error)
     except HostLostError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except (ValueError, FloatingPointError, OSError) as error:
         sys.exit(f"error: {error}")
+
+
+def _end_unread(error: BrokenPipeError) -> None:
+    """Ends well if it is standard output that nobody reads on: files are written before."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # tells of errors alone
+    if not poll.poll(0):
+        sys.exit(f"error: {error}")
+    # The interpreter flushes once more at its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _log_to_stderr() -> None:

@@ -4,7 +4,6 @@ Everything is paired: the same pairs under both constitutions, the same replies 
 models, replies to the same prompts with the same random keys. Replies to one prompt are one unit.
 """
 
-import json
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from cai_jax.config import parse_config
 from cai_jax.constitution.schema import Constitution, load_constitution
 from cai_jax.data.records import read_records
 from cai_jax.data.rows import Comparison, Sample
@@ -32,7 +30,8 @@ from cai_jax.stages.evaluate import STAGE as EVALUATE
 from cai_jax.stages.models import POLICIES
 from cai_jax.stages.pipeline import stages_of
 from cai_jax.stages.stage import Run, open_run
-from cai_jax.stages.workdir import CONFIG, Workdir
+from cai_jax.stages.workdir import CONFIG, Workdir, read_config
+from cai_jax.storage.files import resolved
 
 BOOTSTRAP_SAMPLES = 2000  # of each interval
 CHANGED = Measure(
@@ -144,12 +143,15 @@ def finished_run(workdir: Path) -> Run:
     Raises:
       ValueError: there is none, or it has not been evaluated.
     """
+    workdir = resolved(workdir)
     file = workdir / CONFIG
     if not file.exists():
         raise ValueError(f"{workdir}: the workdir of no run; name one that holds {CONFIG}")
-    config = parse_config(json.loads(file.read_text(encoding="utf-8")) | {"workdir": str(workdir)})
-    if Workdir(workdir).fingerprint(EVALUATE.name) is None:
-        raise ValueError(f"{workdir}: {EVALUATE.name} has not been run; run it to the end first")
+    config = replace(read_config(file), workdir=str(workdir))
+    if Workdir(workdir).fingerprint(EVALUATE.name, hash_all=True) is None:
+        raise ValueError(
+            f"{workdir}: {EVALUATE.name} has not been run, or is damaged; run it to the end first"
+        )
     return open_run(config)
 
 

@@ -24,6 +24,7 @@ from cai_jax.stages.rl import make_algorithm
 from cai_jax.stages.sl_data import STAGE as SL_DATA
 from cai_jax.stages.stage import Run, Stage
 from cai_jax.stages.workdir import CONFIG
+from cai_jax.storage.files import resolved
 
 log = logging.getLogger("cai_jax")
 
@@ -35,7 +36,7 @@ def check_inputs(run: Run, stages: Sequence[Stage]) -> None:
       ValueError: a file cannot be used, or holds less than the config asks for.
     """
     earlier = run.config.reuse_from
-    if earlier and not (Path(earlier) / CONFIG).exists():
+    if earlier and not (resolved(earlier) / CONFIG).exists():
         raise ConfigError(
             f"config.reuse_from: {earlier} is the workdir of no run; name one that holds {CONFIG}, "
             "or empty the field"

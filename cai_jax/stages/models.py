@@ -22,6 +22,7 @@ from cai_jax.parallel.mesh import decoding_mesh, make_mesh
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat, load_tokenizer
 from cai_jax.stages.workdir import Workdir
+from cai_jax.storage.files import resolved
 
 PRETRAINED = "model"  # folder of the model that the stage pretrain leaves
 CHECKPOINT = "checkpoint"  # folder of the model that a training stage leaves
@@ -141,7 +142,7 @@ class Models:
         if not c.source:
             return below
         with naming("config.warm_up.source"):
-            folder = Path(c.source)
+            folder = resolved(c.source)
             info = update_info(folder)
             if info.kind != "policy" or info.lora is None:
                 raise ValueError(f"{folder} holds no low-rank update of a language model")

@@ -20,7 +20,7 @@ from cai_jax.report.summary import ConstitutionVersion, StageTime, Summary, Supe
 from cai_jax.stages.data import SHOWN_PROMPTS
 from cai_jax.stages.evaluate import compared_policies
 from cai_jax.stages.models import POLICIES
-from cai_jax.stages.runner import versions
+from cai_jax.stages.provenance import versions
 from cai_jax.stages.stage import Inputs, Outcome, Stage
 
 MEASURED = (
@@ -93,7 +93,7 @@ def summarise(inputs: Inputs) -> Summary:
         seed=settings.seed,
         devices=manifests["evaluate"]["devices"],
         versions=versions(),
-        config=json.loads((run.workdir.path / "config.json").read_text(encoding="utf-8")),
+        config=json.loads(json.dumps(asdict(run.config))),
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.parallel import hosts
-from cai_jax.stages.workdir import MANIFEST
+from cai_jax.storage.sealed import NotWholeError, check_folder
 
 FILE = "computed.jsonl"  # in the folder of a stage: what it computed or took, a value a line
 
@@ -49,8 +49,9 @@ class Computed:
     @cached_property
     def _earlier(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for folder in self._folders:
-            if (folder / MANIFEST).exists() and (file := folder / FILE).exists():
+        whole = [str(folder) for folder in self._folders if hosts.is_main() and _is_whole(folder)]
+        for name in hosts.from_main("which earlier versions of a stage are whole", whole):
+            if (file := Path(name) / FILE).exists():
                 lines = file.read_text(encoding="utf-8").splitlines()
                 found |= dict(json.loads(line) for line in lines)
         hosts.check_same(
@@ -114,6 +115,15 @@ class Computed:
         if self._values:
             lines = (json.dumps(pair) + "\n" for pair in self._values.items())
             hosts.write_text(folder / FILE, "".join(lines))
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the values of a finished stage are what was written."""
+    try:
+        check_folder(folder, inside=folder / FILE)
+    except NotWholeError:
+        return False
+    return True
 
 
 def digest(parts: Any) -> str:

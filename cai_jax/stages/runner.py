@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,14 @@ from cai_jax.constitution.schema import Constitution
 from cai_jax.generation.batching import TooLongError
 from cai_jax.models.io.sources import stamp
 from cai_jax.parallel import hosts
+from cai_jax.stages.provenance import provenance
 from cai_jax.stages.reuse import Computed
 from cai_jax.stages.stage import Inputs, Run, Stage
-from cai_jax.stages.workdir import MANIFEST, Workdir, link_folder, locked
+from cai_jax.stages.workdir import Workdir, link_folder, locked
+from cai_jax.storage.files import resolved
+from cai_jax.storage.sealed import repair
 
 log = logging.getLogger("cai_jax")
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "seqio")
 
 
 def fingerprints(run: Run, stages: Sequence[Stage]) -> dict[str, str]:
@@ -97,22 +98,16 @@ def run_stages(run: Run, stages: Sequence[Stage]) -> None:
         found,
         "Data files, the constitution, a local model and the compute dtype must be the same.",
     )
-    wanted = [stage for stage in stages if stage.name in run.config.stages]
-    for stage in wanted:
-        for name in stage.needs:
-            wanted_too = name in run.config.stages or name not in found
-            if not wanted_too and workdir.fingerprint(name) != found[name]:
-                raise ConfigError(
-                    f"stage {stage.name} needs {name}, which has not been run in {workdir.path} "
-                    f"with this config; add it to --config.stages"
-                )
-    earlier = Workdir(Path(run.config.reuse_from)) if run.config.reuse_from else None
-    for stage in wanted:
-        done = workdir.fingerprint(stage.name) == found[stage.name]
-        there = earlier is not None and earlier.fingerprint(stage.name) == found[stage.name]
-        if hosts.from_main(f"{stage.name} is done", done):
+    due = due_stages(run, stages, found) if hosts.is_main() else []
+    due = hosts.from_main("which stages are to be run", due, hosts.LONG)  # hashes take their time
+    earlier = Workdir(resolved(run.config.reuse_from)) if run.config.reuse_from else None
+    for stage in stages:
+        if stage.name not in run.config.stages:
+            continue
+        there = earlier and stage.name in due and _is_whole(earlier, stage, found)
+        if stage.name not in due:
             log.info("%s: up to date", stage.name)
-        elif earlier and hosts.from_main(f"{stage.name} is in the earlier run", there):
+        elif earlier and hosts.from_main(f"{stage.name} is in the earlier run", there, hosts.LONG):
             link_folder(earlier.folder(stage.name), workdir.folder(stage.name))
             log.info("%s: taken from %s", stage.name, earlier.path)
         elif run.config.stage_store:
@@ -122,14 +117,60 @@ def run_stages(run: Run, stages: Sequence[Stage]) -> None:
         workdir.wait_until_visible(stage.name, found[stage.name])
 
 
+def due_stages(run: Run, stages: Sequence[Stage], found: Mapping[str, str]) -> list[str]:
+    """Names of the wanted stages that are to be made.
+
+    They are those that are not finished, and those that are, but of which a stage that is made
+    would read a file that is not what was written: sizes are compared at every start, the hashes of
+    large files before the files are read.
+
+    Raises:
+      ConfigError: a wanted stage needs one that is neither wanted nor up to date.
+      OSError: something that is no folder is in the way of a stage.
+    """
+    workdir, wanted = run.workdir, run.config.stages
+    due, missing, read, needed = list[str](), list[str](), set[str](), set[str]()
+    for stage in reversed(stages):
+        name = stage.name
+        if name in wanted or name in needed:
+            whole = workdir.fingerprint(name, hash_all=name in read) == found[name]
+            if name in wanted and not whole:
+                due.append(name)
+            elif not whole:
+                missing.append(name)
+        if name in wanted:
+            needed.update(stage.needs)
+        if name in due or name in read:
+            read.update(stage.needs)
+    if missing:
+        first = missing[-1]
+        user = next(s.name for s in stages if first in s.needs and s.name in wanted)
+        raise ConfigError(
+            f"stage {user} needs {first}, which has not been run in {workdir.path} with this "
+            "config, or is damaged; add it to --config.stages"
+        )
+    for name in due:
+        if (folder := workdir.folder(name)).exists() and not folder.is_dir():
+            raise FileExistsError(f"{folder}: is no folder; move it away")
+    return due
+
+
+def _is_whole(place: Workdir, stage: Stage, found: Mapping[str, str]) -> bool:
+    """Whether a finished stage can be taken from an earlier run; the main host looks."""
+    return hosts.is_main() and place.fingerprint(stage.name, hash_all=True) == found[stage.name]
+
+
 def _run_shared(run: Run, stage: Stage, found: Mapping[str, str]) -> None:
     """Takes a stage from the store, or runs it and leaves it there.
 
     Runs that want the same stage at the same time wait for the first one.
     """
-    stored = Path(run.config.stage_store) / f"{stage.name}-{found[stage.name]}"
+    store = Workdir(resolved(run.config.stage_store))
+    stored = store.folder(f"{stage.name}-{found[stage.name]}")
     with locked(stored) if hosts.is_main() else nullcontext():
-        there = (stored / MANIFEST).exists()
+        if hosts.is_main():
+            repair(stored)
+        there = hosts.is_main() and store.fingerprint(stored.name, True) == found[stage.name]
         if hosts.from_main(f"{stage.name} is stored", there, hosts.LONG):  # others may be at it
             link_folder(stored, run.workdir.folder(stage.name))
             log.info("%s: taken from %s", stage.name, stored)
@@ -140,9 +181,9 @@ def _run_shared(run: Run, stage: Stage, found: Mapping[str, str]) -> None:
 
 def _earlier_versions(run: Run, stage: Stage) -> list[Path]:
     """Folders that may hold other versions of a stage: of runs, and in the store."""
-    places = [run.workdir.path, *map(Path, filter(None, [run.config.reuse_from]))]
+    places = [run.workdir.path, *map(resolved, filter(None, [run.config.reuse_from]))]
     store = run.config.stage_store
-    stored = sorted(Path(store).glob(f"{stage.name}-*")) if store else []
+    stored = sorted(resolved(store).glob(f"{stage.name}-*")) if store else []
     return [*(place / stage.name for place in places), *stored]
 
 
@@ -175,8 +216,8 @@ def _run_one(run: Run, stage: Stage, found: Mapping[str, str]) -> None:
         "groups": {g: c.content_hash() for g, c in run.data.groups.items() if g},
         "model": run.models.base_name,
         "seed": run.config.seed,
-        "versions": versions(),
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        **provenance(run, stage, found),
     }
     c = run.config.constitution
     copies = {"constitution": c.path} | {f"constitution-{g}": path for g, path in c.groups.items()}
@@ -195,8 +236,3 @@ def _rows_read(run: Run, stage: Stage) -> dict[str, Any]:
         }
         for name, chosen in stage.data.items()
     }
-
-
-def versions() -> dict[str, str]:
-    """Versions of ours and of what computes."""
-    return {"cai_jax": metadata.version("cai_jax")} | {p: metadata.version(p) for p in PACKAGES}

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from cai_jax.config import Config, warmed_up
+from cai_jax.config import Config, naming, warmed_up
 from cai_jax.constitution.schema import Constitution
 from cai_jax.data.readers import Attack, read_attacks
 from cai_jax.parallel.program import Program
@@ -16,6 +16,8 @@ from cai_jax.stages.data import Data, Selection
 from cai_jax.stages.models import Models
 from cai_jax.stages.reuse import Computed
 from cai_jax.stages.workdir import Workdir
+from cai_jax.storage.files import resolved
+from cai_jax.storage.sealed import check_whole
 
 
 @dataclass(frozen=True)
@@ -140,9 +142,12 @@ class Inputs:
 
         Raises:
           KeyError: this stage does not declare that it needs it.
+          NotWholeError: a file of it is not what was written.
         """
         self._require(stage)
-        return self._run.workdir.folder(stage)
+        folder = self._run.workdir.folder(stage)
+        check_whole(folder)
+        return folder
 
     def manifest(self, stage: str) -> dict[str, Any]:
         """Manifest of a stage that this one needs; raises as ``artifact`` does."""
@@ -181,7 +186,8 @@ def open_run(config: Config, devices: Any = None, ahead: bool = False) -> Run:
       devices: that it is laid out over; None: those that JAX sees.
       ahead: whether models are described by their architecture alone, and never loaded.
     """
-    workdir = Workdir(Path(config.workdir))
+    with naming("config.workdir"):
+        workdir = Workdir(resolved(config.workdir))
     models = Models(config, workdir, devices, ahead)
     return Run(
         config,

@@ -1,19 +1,39 @@
 """The folder of a run: one folder a finished stage, each with a manifest."""
 
 import fcntl
-import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cai_jax.config import Config, ConfigError, differences, parse_config, results_of
+from cai_jax.config import (
+    STAGES,
+    Config,
+    ConfigError,
+    differences,
+    naming,
+    parse_config,
+    results_of,
+)
 from cai_jax.parallel import hosts
+from cai_jax.storage.files import partial_of, put_in_place, write_whole
+from cai_jax.storage.lock import owned
+from cai_jax.storage.sealed import (
+    MANIFEST,
+    NotWholeError,
+    check_folder,
+    read_sealed,
+    repair,
+    seal_folder,
+    sealed_text,
+)
 
-MANIFEST = "manifest.json"
+log = logging.getLogger("cai_jax")
 CONFIG = "config.json"
 VISIBLE_SECONDS = 120  # that a network file system may show what was there before
 
@@ -29,13 +49,44 @@ class Workdir:
         return self.path / stage
 
     def manifest(self, stage: str) -> dict[str, Any]:
-        """Manifest of a finished stage."""
-        return json.loads((self.folder(stage) / MANIFEST).read_text(encoding="utf-8"))
+        """Manifest of a finished stage.
 
-    def fingerprint(self, stage: str) -> str | None:
-        """Fingerprint of a stage's folder; None if it is not finished."""
-        there = (self.folder(stage) / MANIFEST).exists()
-        return self.manifest(stage)["fingerprint"] if there else None
+        Raises:
+          NotWholeError: the stage is not finished, or its manifest is damaged.
+        """
+        return read_sealed(self.folder(stage) / MANIFEST)
+
+    def fingerprint(self, stage: str, hash_all: bool = False) -> str | None:
+        """Fingerprint of a stage's folder; None if it is not finished.
+
+        What is not as it was written is not finished: sizes of all files are compared, and hashes
+        of small ones, or of all.
+        """
+        folder = self.folder(stage)
+        if not folder.exists():
+            return None
+        try:
+            return check_folder(folder, hash_all=hash_all)["fingerprint"]
+        except NotWholeError as error:
+            _warn_once(f"{stage}: does not count as finished: {error}")
+            return None
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Keeps other runs out, on the main host for all, and ends what a killed run began.
+
+        Raises:
+          ConfigError: another run is in the folder.
+        """
+        if not hosts.is_main():
+            yield
+            return
+        with ExitStack() as stack:
+            with naming("config.workdir"):
+                stack.enter_context(owned(self.path))
+            for stage in STAGES:
+                repair(self.folder(stage))
+            yield
 
     def claim(self, config: Config) -> None:
         """Writes the config into the folder, or checks that the folder is this config's.
@@ -57,11 +108,13 @@ class Workdir:
         hosts.sync("the config of the workdir")
         if hosts.is_main():
             self.path.mkdir(parents=True, exist_ok=True)
-        hosts.write_text(file, json.dumps(asdict(config), indent=2) + "\n")
+            text = sealed_text(asdict(config))
+            if not file.exists() or file.read_bytes() != text.encode("utf-8"):
+                write_whole(file, text)
 
     def open_partial(self, stage: str) -> Path:
         """An empty folder for a stage that runs."""
-        partial = self.path / f".{stage}.partial"
+        partial = partial_of(self.folder(stage))
         if hosts.is_main():
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
@@ -80,12 +133,10 @@ class Workdir:
         """
         hosts.sync(f"{manifest['stage']} ends")
         if hosts.is_main():
-            text = json.dumps(manifest, indent=2) + "\n"
-            (partial / MANIFEST).write_text(text, encoding="utf-8")
             for name, file in constitutions.items():
                 shutil.copy(file, partial / f"{name}.yaml")
-            final = self.folder(manifest["stage"])
-            _replace(final, partial)
+            seal_folder(partial, manifest)
+            put_in_place(self.folder(manifest["stage"]), partial)
         hosts.sync(f"{manifest['stage']} is kept")
 
     def wait_until_visible(self, stage: str, fingerprint: str) -> None:
@@ -101,12 +152,27 @@ class Workdir:
             )
 
 
+def read_config(file: Path) -> Config:
+    """The config of a run.
+
+    Raises:
+      ValueError: the file is damaged, or of another version.
+    """
+    return parse_config(read_sealed(file))
+
+
+@cache
+def _warn_once(problem: str) -> None:
+    if hosts.is_main():
+        log.warning(problem)
+
+
 def _other_config(file: Path, config: Config) -> str:
     """How the config of a workdir differs; empty where results are the same."""
     try:
-        there = parse_config(json.loads(file.read_text(encoding="utf-8")))
+        there = read_config(file)
     except ValueError as error:
-        return f"{file.name} is of another version: {error}"
+        return f"{file.name} is of another version, or damaged: {error}"
     changed = differences(results_of(there), results_of(config))
     return "\n  ".join(["was made with another config:", *changed]) if changed else ""
 
@@ -123,21 +189,12 @@ def locked(folder: Path) -> Iterator[None]:
 def link_folder(source: Path, target: Path) -> None:
     """Links instead of copies: files of finished stages are replaced, never changed."""
     if hosts.is_main():
-        partial = target.with_name(f".{target.name}.partial")
+        partial = partial_of(target)
         shutil.rmtree(partial, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(source, partial, copy_function=_link)
-        _replace(target, partial)
+        put_in_place(target, partial)
     hosts.sync(f"{target} is copied")
-
-
-def _replace(final: Path, new: Path) -> None:
-    """Puts a folder in the place of another, which is there until the new one can be."""
-    old = final.with_name(f".{final.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
-        final.rename(old)
-    new.rename(final)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _link(source: str, target: str) -> None:

@@ -1,6 +1,5 @@
 """What two finished runs say of an edit, against changes that were put there by hand."""
 
-import json
 import shutil
 from dataclasses import replace
 
@@ -13,6 +12,7 @@ from cai_jax.data.records import read_records, write_records
 from cai_jax.data.rows import Comparison, Sample
 from cai_jax.prompts.messages import user
 from cai_jax.stages.behaviour import compare, compare_labels, finished_run
+from cai_jax.storage.sealed import read_sealed, seal_folder
 
 REFUSAL = "I can't help with that, because it is a crime that hurts people."
 
@@ -37,10 +37,12 @@ def edited(finished, tmp_path):
         for row in rows
     ]
     write_records(workdir / "evaluate" / "samples", moved, Sample)
-    manifest = json.loads((workdir / "feedback" / "manifest.json").read_text())
+    evaluated = read_sealed(workdir / "evaluate" / "manifest.json")  # of the other samples
+    seal_folder(workdir / "evaluate", evaluated)
+    manifest = read_sealed(workdir / "feedback" / "manifest.json")
     counts = {"labels": {"taken": 30, "computed": 2}}
     manifest |= {"rows": counts, "tokens": 77, "seconds": 1.5}
-    (workdir / "feedback" / "manifest.json").write_text(json.dumps(manifest))
+    seal_folder(workdir / "feedback", manifest)
     return workdir
 
 
@@ -61,7 +63,7 @@ def test_replies_scores_and_costs_are_compared_pair_by_pair(finished, edited):
     assert ("rl_cai", "red_team") not in scores  # no reply is the same
     assert scores["base", "helpful"].difference.mean == pytest.approx(0.5, abs=1e-6)
     costs = {cost.stage: cost for cost in found.costs}
-    assert [cost.stage for cost in found.costs if not cost.taken] == ["feedback"]
+    assert [cost.stage for cost in found.costs if not cost.taken] == ["feedback", "evaluate"]
     assert (costs["feedback"].tokens, costs["feedback"].seconds) == (77, 1.5)
     assert costs["feedback"].old_tokens > 77
 

@@ -18,6 +18,7 @@ from cai_jax.stages.pipeline import stages_of
 from cai_jax.stages.reuse import FILE, Computed
 from cai_jax.stages.runner import run_stages
 from cai_jax.stages.stage import open_run
+from cai_jax.storage.sealed import seal_folder
 
 TO_FEEDBACK = "sl_data,sl_train,feedback"
 QUIET = {"red_team.rounds": 0}
@@ -199,10 +200,12 @@ def test_values_of_another_origin_or_of_no_before_edit_stage_are_not_taken(tmp_p
         kind, [2, 3], lambda missing: [f"place {i}" for i in missing]
     )
     assert ask("one model", "kind") == ["place 0", "place 1"]  # it was not before_edit
-    (tmp_path / "manifest.json").write_text("{}")
+    seal_folder(tmp_path, {"stage": "kind"})
     assert ask("one model", "kind") == [5.0, "place 1"]
     assert ask("one model", "other kind") == ask("another", "kind") == ["place 0", "place 1"]
     assert len((tmp_path / FILE).read_text().splitlines()) == 2
+    (tmp_path / FILE).write_text((tmp_path / FILE).read_text().replace("5.0", "6.0"))
+    assert ask("one model", "kind") == ["place 0", "place 1"]
 
 
 def test_an_earlier_run_that_is_none_is_refused(variant, before_edit, tmp_path):

@@ -12,7 +12,6 @@ What is owed is told by a linear head on the hidden states of the preference mod
 labels and again without those of one principle; cai_jax/evaluation/attribution.py says how.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from pydantic import TypeAdapter
 
 from cai_jax.commands.files import check_writable, write_whole
 from cai_jax.commands.front import start
-from cai_jax.config import naming, parse_config
+from cai_jax.config import naming
 from cai_jax.data.records import read_records
 from cai_jax.data.rows import Comparison, Sample
 from cai_jax.evaluation.attribution import Head, comparison_id, contrasts, fit_head, read_labels
@@ -34,6 +33,9 @@ from cai_jax.stages import evaluate
 from cai_jax.stages.engines import make_reward
 from cai_jax.stages.pm_train import comparisons_of
 from cai_jax.stages.stage import Inputs, open_run
+from cai_jax.stages.workdir import read_config
+from cai_jax.storage.files import resolved
+from cai_jax.storage.sealed import check_whole
 
 REPLY = flags.DEFINE_string("reply", None, "id of a reply of evaluation, or of its prompt")
 TOP = flags.DEFINE_integer("top", 5, "comparisons that are shown of a reply", lower_bound=1)
@@ -47,7 +49,7 @@ def main(folders: list[Path]) -> None:
     if OUT.value:
         with naming("--out"):
             check_writable(Path(OUT.value))
-    (folder,) = folders
+    folder = resolved(folders[0])
     inputs, evaluation = open_finished(folder)
     moved = explain_replies(inputs, REPLY.value, TOP.value) if REPLY.value else []
     text = explanation(folder.name, evaluation, principle_texts(inputs), moved)
@@ -70,7 +72,8 @@ def open_finished(folder: Path) -> tuple[Inputs, Evaluation]:
     if not measured.exists():
         raise ValueError(f"{folder}: was not evaluated; {redo}")
     with naming(str(file)):
-        config = parse_config(json.loads(file.read_text(encoding="utf-8")))
+        config = read_config(file)
+    check_whole(measured.parent)
     kept = folder / "evaluate" / "constitution.yaml"
     constitution = replace(config.constitution, path=str(kept))
     run = open_run(replace(config, workdir=str(folder), constitution=constitution))

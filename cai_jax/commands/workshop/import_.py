@@ -12,7 +12,9 @@ from pathlib import Path
 
 from absl import flags
 
+from cai_jax.commands.files import check_writable, write_whole
 from cai_jax.commands.front import start
+from cai_jax.config import naming
 from cai_jax.constitution.imports import import_constitution
 from cai_jax.constitution.lint import lint
 from cai_jax.constitution.write import to_yaml
@@ -31,8 +33,10 @@ def main(files: Sequence[Path]) -> None:
         raise ValueError(f"--out={out}: constitutions are .yaml files")
     if out.exists():
         raise ValueError(f"--out={out}: is there already, and may have been edited; choose another")
+    with naming("--out"):
+        check_writable(out)
     made = import_constitution(files, NAME.value or out.stem, AUTHOR.value)
-    out.write_text(to_yaml(made), encoding="utf-8")
+    write_whole(out, to_yaml(made))
     print(
         f"{out}: {len(made.critique_revision)} principles of critique, {len(made.feedback)} of"
         " feedback. Go over the texts that templates wrote, above all the opposites."

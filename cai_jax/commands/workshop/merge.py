@@ -44,6 +44,7 @@ def main(paths: list[Path]) -> None:
     out = Path(OUT.value)
     with naming("--out"):
         check_writable(out)
+        check_writable(out.with_suffix(".md"))
         if out.suffix not in (".yaml", ".yml"):
             raise ValueError(f"{out} is no .yaml file; the report has its name, and .md")
     if not paths:

@@ -30,7 +30,7 @@ OUT = flags.DEFINE_string("out", None, "JSON file to write")
 
 
 def main(files: Sequence[Path]) -> None:
-    """Prints the table, and writes it where --out says."""
+    """Writes the table where --out says, and prints it."""
     if len(files) != 1:
         raise ValueError(f"test tries one file, not {len(files)}; name a constitution with cases")
     constitution = load_constitution(files[0])
@@ -42,7 +42,6 @@ def main(files: Sequence[Path]) -> None:
     labeler = labelers.open_labeler(constitution)
     judged = judge_cases(labeler, constitution, OTHERS.value, labelers.SEED.value)
     found = scores(constitution, judged)
-    print(as_text(constitution, found, ordered=labelers.METHOD.value != "contrast"))
     if OUT.value:
         answer = {
             "constitution": constitution.name,
@@ -60,6 +59,7 @@ def main(files: Sequence[Path]) -> None:
             ],
         }
         write_whole(Path(OUT.value), json.dumps(answer, indent=2) + "\n")
+    print(as_text(constitution, found, ordered=labelers.METHOD.value != "contrast"))
 
 
 if __name__ == "__main__":

