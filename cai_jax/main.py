@@ -58,6 +58,7 @@ def run_config(config: Config) -> None:
     run, stages = open_run(config), stages_of(config)
     with explaining_disk(run.workdir.path), run.workdir.owned():
         check_inputs(run, stages)
+        run.models.pin()
         with hosts.main_first("reading the models"):
             check_models(run)
         run.workdir.claim(config)

@@ -1,7 +1,9 @@
 """How every command starts: flags, log, cache of programs; and how a user's mistake ends it."""
 
 import logging
+import math
 import os
+import re
 import select
 import sys
 from collections.abc import Callable
@@ -34,7 +36,12 @@ def start(main: Callable[..., None], files: bool = False) -> None:
 def _parse_flags(argv: list[str]) -> list[str]:
     """Parses flags; an unknown one, or a broken config file, ends with one line."""
     try:
-        return flags.FLAGS(argv)
+        given = flags.FLAGS(argv)
+        for name in flags.FLAGS:
+            value = flags.FLAGS[name].value
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"--{name}: {value} is no finite number; give one")
+        return given
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         # ml_collections hands on the traceback of a config file; its last line is the error.
         text = str(error).strip()
@@ -55,7 +62,29 @@ def _guarded(main: Callable[..., None], arguments: list[str], files: bool) -> No
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except (ValueError, FloatingPointError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(without_secrets(f"error: {error}"))
+
+
+_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
+_IN_URL = re.compile(r"(?<=://)[^/@\s]+(?=@)")  # name and password before a host
+
+
+def without_secrets(text: str) -> str:
+    """A text without what the environment keeps secret, and without passwords in addresses.
+
+    Errors of pip and of hubs quote addresses, and with them who asked.
+    """
+    secrets = {v for name, v in os.environ.items() if _SECRET_NAME.search(name) and len(v) > 7}
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return _IN_URL.sub("***", text)
+
+
+class _PublicFormatter(logging.Formatter):
+    """Lines of the log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record))
 
 
 def _end_unread(error: BrokenPipeError) -> None:
@@ -70,7 +99,7 @@ def _end_unread(error: BrokenPipeError) -> None:
 
 def _log_to_stderr() -> None:
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_PublicFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False  # absl would print it again

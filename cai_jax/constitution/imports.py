@@ -18,6 +18,7 @@ from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
 
 from cai_jax.constitution.schema import Constitution, CritiquePrinciple, FeedbackPrinciple
+from cai_jax.reading import parse_json, read_text
 
 UNTAGGED = "imported"
 
@@ -241,11 +242,7 @@ def _items(path: Path) -> Iterator[Item]:
     reader = READERS.get(path.suffix.lower())
     if not reader:
         raise ValueError(f"{path}: import reads files that end with {', '.join(READERS)}")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from error
-    return reader(path, text)
+    return reader(path, read_text(path))
 
 
 def _lines(path: Path, text: str) -> Iterator[Item]:
@@ -324,10 +321,7 @@ _COMPARES = re.compile(
 
 def _json(path: Path, text: str) -> Iterator[Item]:
     """The published forms: names with requests, and lists of questions; or of sentences."""
-    try:
-        found = json.loads(text, object_pairs_hook=lambda pairs: _without_repeats(path, pairs))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}") from error
+    found = parse_json(path, text, "write a list, or a mapping from names to principles")
     named = found.items() if isinstance(found, dict) else None
     if named is None and not isinstance(found, list):
         raise ValueError(f"{path}: must be a list, or a mapping from names to principles")
@@ -366,15 +360,6 @@ def _json_item(where: str, name: str, value: Any) -> Iterator[Item]:
             f"{where}: {name or 'an entry'} is neither a sentence nor a mapping of prompt and"
             " edit_request alone; take out what else is in it"
         )
-
-
-def _without_repeats(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{path}: {twice!r} appears twice; rename one")
-    return found
 
 
 def _sentence(text: str, where: str) -> str:

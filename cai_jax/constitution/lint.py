@@ -25,6 +25,7 @@ from cai_jax.constitution.schema import (
     locate_constitution,
 )
 from cai_jax.constitution.wording import compare, wording
+from cai_jax.reading import read_text
 
 CONTRAST = ("principle", "opposite")
 SHORTEST = 3  # words
@@ -395,7 +396,7 @@ _ALLOWS = re.compile(r"( *)# lint-allow\b *([\w-]*):? *(.*)")
 
 
 def _allowances(path: Path) -> Iterator[_Allowance]:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).splitlines()
     for number, line in enumerate(lines, 1):
         match = _ALLOWS.fullmatch(line)
         if not match:

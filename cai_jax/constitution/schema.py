@@ -15,6 +15,8 @@ from typing import Any, NoReturn, TypeVar
 
 import yaml
 
+from cai_jax.reading import FileError, compose_yaml
+
 
 @dataclass(frozen=True)
 class CritiquePrinciple:
@@ -174,17 +176,9 @@ def locate_constitution(path: Path) -> Located:
       ConstitutionError: the file is missing, not YAML, or not a constitution.
     """
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except OSError as error:
-        problem = f"{error.strerror or error}; choose a file of constitutions/"
-        raise ConstitutionError(problem, path) from error
-    except UnicodeDecodeError as error:
-        raise ConstitutionError(f"not UTF-8 text ({error}); save it as UTF-8", path) from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = f"not valid YAML: {getattr(error, 'problem', None) or error}"
-        problem += "; quote texts with colons, brackets or quotes in them"
-        raise ConstitutionError(problem, path, mark.line + 1 if mark else None) from error
+        root = compose_yaml(path)
+    except FileError as error:
+        raise ConstitutionError(error.problem, path, error.line) from error
     reader = _Reader(path)
     return Located(path, reader.constitution(root), reader.lines)
 

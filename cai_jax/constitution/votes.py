@@ -11,6 +11,7 @@ Bayesian information criterion, in which a share counts as known from the votes 
 
 import csv
 import difflib
+import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from sklearn.naive_bayes import MultinomialNB
 from threadpoolctl import threadpool_limits
 
 from cai_jax.constitution.schema import ConstitutionError
+from cai_jax.reading import FileError, read_text
 
 COLUMNS = ("participant", "statement", "vote")
 VALUES = {"agree": 1.0, "pass": 0.5, "disagree": 0.0}
@@ -108,13 +110,12 @@ def read_votes(path: Path) -> list[Vote]:
       ConstitutionError: a row is not a vote; the message names file, line and remedy.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            numbered = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
-    except OSError as error:
-        raise ConstitutionError(f"{path}: {error.strerror or error}; name a CSV file") from error
-    except UnicodeDecodeError as error:
-        raise ConstitutionError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from error
+        text = read_text(path)
+    except FileError as error:
+        raise ConstitutionError(error.problem, path, error.line) from error
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        numbered = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
     except csv.Error as error:
         raise ConstitutionError(
             f"{path}, line {reader.line_num}: not CSV ({error}); close every quotation mark"

@@ -256,5 +256,13 @@ def spread(entries: tuple[Entry, ...], count: int, seed: int, name: str) -> tupl
 
 def repeated(prompts: list[Prompt], times: int) -> list[Prompt]:
     """Every prompt several times, under ids of their own, so that samples differ."""
-    again = [replace(p, id=f"{p.id}.{n}") for n in range(1, times) for p in prompts]
+    taken = {prompt.id for prompt in prompts}
+    again = []
+    for number in range(1, times):
+        for prompt in prompts:
+            own = f"{prompt.id}.{number}"
+            while own in taken:  # by a row of the file, or a repeat of one
+                own += "+"
+            taken.add(own)
+            again.append(replace(prompt, id=own))
     return [*prompts, *again]

@@ -38,6 +38,7 @@ from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.hosts import write_text
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.messages import first_user_text
+from cai_jax.reading import read_json
 from cai_jax.red_teaming.attacker import Pool
 from cai_jax.red_teaming.attacks import direct_seeds
 from cai_jax.red_teaming.loop import Limits, Loop
@@ -244,7 +245,7 @@ def _evidence(
 ) -> Evidence:
     """What the policies replied, and what the stages before left."""
     steps = (inputs.artifact("sl_data") / name for name in ("responses", "revisions"))
-    history = (inputs.artifact("rl") / "history.json").read_text(encoding="utf-8")
+    history = read_json(inputs.artifact("rl") / "history.json")
     halves = inputs.manifest("feedback")["metrics"]["audit"]
     names = [field.name for field in fields(Audit)]
     return Evidence(
@@ -263,7 +264,7 @@ def _evidence(
         pairs={kind: inputs.rows(f"{kind}_pairs") for kind in KINDS},
         classed_replies=inputs.rows("evasiveness"),
         audits={half: Audit(**{n: found[n] for n in names}) for half, found in halves.items()},
-        history=json.loads(history),
+        history=history,
         looks=read_looks(inputs.artifact("rl")),
         oracle=_oracle(inputs.config),
         bootstrap_samples=inputs.config.evaluate.bootstrap_samples,

@@ -22,7 +22,7 @@ from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
 from cai_jax.models.blueprint import Model
 from cai_jax.models.io.checkpoint import CheckpointInfo
-from cai_jax.models.io.sources import ModelSource, stamp
+from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.hosts import write_text
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.messages import first_user_text
@@ -237,7 +237,10 @@ def _extra(inputs: Inputs) -> Any:
     c = inputs.config.red_team
     texts = "\n".join(text for turns in inputs.turns.values() for text in turns)
     named = [name for name in (c.target, c.judge) if name and name not in POLICIES]
-    return [[stamp(name) for name in named], sha256(texts.encode("utf-8")).hexdigest()]
+    return [
+        [inputs.models.identity(name) for name in named],
+        sha256(texts.encode("utf-8")).hexdigest(),
+    ]
 
 
 STAGE = Stage(

@@ -15,6 +15,7 @@ from cai_jax.evaluation.measure import Evaluation
 from cai_jax.feedback.registry import LABELERS
 from cai_jax.parallel.hosts import write_text
 from cai_jax.prompts.messages import Dialogue
+from cai_jax.reading import read_json, read_object
 from cai_jax.report.page import render_page
 from cai_jax.report.summary import ConstitutionVersion, StageTime, Summary, Supervision
 from cai_jax.stages.data import SHOWN_PROMPTS
@@ -38,12 +39,12 @@ MEASURED = (
 def execute(inputs: Inputs, folder: Path) -> Outcome:
     """Writes index.html and summary.json."""
     summary, count = summarise(inputs), inputs.config.report.transcripts
-    history = (inputs.artifact("rl") / "history.json").read_text(encoding="utf-8")
+    history = read_json(inputs.artifact("rl") / "history.json")
     samples = read_records(inputs.artifact("evaluate") / "samples", Sample)
     held_out = list(dict.fromkeys(row.prompt for row in samples if row.set == "red_team"))
     page = render_page(
         summary=summary,
-        history=json.loads(history),
+        history=history,
         shown=_side_by_side(samples, (prompt.messages for prompt in SHOWN_PROMPTS)),
         held_out=_side_by_side(samples, held_out[:count]),
         transcripts=_transcripts(inputs)[:count],

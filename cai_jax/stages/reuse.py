@@ -19,6 +19,7 @@ import numpy as np
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.parallel import hosts
+from cai_jax.reading import FileError, parse_json, read_lines
 from cai_jax.storage.sealed import NotWholeError, check_folder
 
 FILE = "computed.jsonl"  # in the folder of a stage: what it computed or took, a value a line
@@ -52,8 +53,7 @@ class Computed:
         whole = [str(folder) for folder in self._folders if hosts.is_main() and _is_whole(folder)]
         for name in hosts.from_main("which earlier versions of a stage are whole", whole):
             if (file := Path(name) / FILE).exists():
-                lines = file.read_text(encoding="utf-8").splitlines()
-                found |= dict(json.loads(line) for line in lines)
+                found |= dict(_pair(file, number, line) for number, line in read_lines(file))
         hosts.check_same(
             "what earlier versions of a stage computed",
             {"keys": digest(sorted(found))},
@@ -124,6 +124,13 @@ def _is_whole(folder: Path) -> bool:
     except NotWholeError:
         return False
     return True
+def _pair(file: Path, number: int, line: str) -> tuple[str, Any]:
+    """What determines a value, and the value."""
+    remedy = "delete the file, and its values are computed again"
+    found = parse_json(file, line, remedy, number)
+    if not isinstance(found, list) or len(found) != 2 or not isinstance(found[0], str):
+        raise FileError(file, f"is no computed value; {remedy}", number)
+    return found[0], found[1]
 
 
 def digest(parts: Any) -> str:

@@ -19,6 +19,7 @@ from cai_jax.models.io.load import load_policy, loading_programs
 from cai_jax.parallel import hosts
 from cai_jax.parallel.hosts import write_text
 from cai_jax.parallel.program import Program
+from cai_jax.reading import read_json
 from cai_jax.rl.algorithm import OFFLOAD, SAMPLING, SCORING, TRAINING, Algorithm, Labelled, Task
 from cai_jax.rl.prompts import Drawn
 from cai_jax.rl.registry import ALGORITHMS
@@ -195,7 +196,7 @@ def looks_of(settings: RLConfig) -> tuple[int, ...]:
 def read_looks(folder: Path) -> list[Look]:
     """What the watch of a finished stage saw; nothing where there was none."""
     file = folder / LOOKS
-    return [Look(**look) for look in json.loads(file.read_text("utf-8"))] if file.exists() else []
+    return [Look(**look) for look in read_json(file)] if file.exists() else []
 
 
 def _open_reward(inputs: Inputs) -> tuple[Objective, list[Program]]:

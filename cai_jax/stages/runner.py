@@ -20,7 +20,6 @@ import cai_jax
 from cai_jax.config import ConfigError, results_of
 from cai_jax.constitution.schema import Constitution
 from cai_jax.generation.batching import TooLongError
-from cai_jax.models.io.sources import stamp
 from cai_jax.parallel import hosts
 from cai_jax.stages.provenance import provenance
 from cai_jax.stages.reuse import Computed
@@ -44,8 +43,9 @@ def fingerprints(run: Run, stages: Sequence[Stage]) -> dict[str, str]:
 def _shared(run: Run) -> list[Any]:
     """What all stages depend on."""
     model = run.config.model
-    shared = [cai_jax.__version__, run.config.seed, model.system_prompt, str(run.models.dtype)]
-    return [*shared, model.source, stamp(model.source)]
+    told = [model.system_prompt, model.date]
+    shared = [cai_jax.__version__, run.config.seed, *told, str(run.models.dtype)]
+    return [*shared, run.models.pinned(model.source), run.models.identity(model.source)]
 
 
 def origin(run: Run, stage: Stage, found: Mapping[str, str]) -> str:
@@ -57,7 +57,8 @@ def origin(run: Run, stage: Stage, found: Mapping[str, str]) -> str:
       found: fingerprints.
     """
     blocks = [getattr(run.config, name) for name in stage.blocks]
-    sources = [(block.source, stamp(block.source)) for block in blocks if hasattr(block, "source")]
+    named = [block.source for block in blocks if hasattr(block, "source")]
+    sources = [(name, run.models.identity(name)) for name in named]
     below = [found[name] for name in stage.needs if name in found]
     return _hash([stage.name, _shared(run), sources, below])
 
@@ -68,7 +69,7 @@ def declared(inputs: Inputs) -> list[Any]:
     blocks = {name: getattr(inputs.config, name) for name in stage.blocks}
     return [
         {name: results_of(block) for name, block in blocks.items()},
-        [stamp(block.source) for block in blocks.values() if hasattr(block, "source")],
+        [inputs.models.identity(b.source) for b in blocks.values() if hasattr(b, "source")],
         {name: [asdict(row) for row in inputs.rows(name)] for name in stage.data},
         _parts(inputs.constitution, stage.constitution),
         stage.groups and {group: _parts(c, stage.groups) for group, c in inputs.groups.items()},

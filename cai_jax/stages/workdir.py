@@ -21,6 +21,7 @@ from cai_jax.config import (
     results_of,
 )
 from cai_jax.parallel import hosts
+from cai_jax.reading import read_object
 from cai_jax.storage.files import partial_of, put_in_place, write_whole
 from cai_jax.storage.lock import owned
 from cai_jax.storage.sealed import (

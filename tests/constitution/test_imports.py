@@ -182,8 +182,8 @@ def test_the_papers_files_load(tmp_path, name):
         ("rules.md", "- Be ![kind](a.png) now.\n", ["line 1", "image cannot be read"]),
         ("rules.md", "Be kind.\n", ["no principle in there"]),
         ("rules.md", "## ?\n- Be kind.\n", ["line 1", "no word to be named by"]),
-        ("rules.json", '{"a": "Be kind.",\n}', ["line 2", "not valid JSON"]),
-        ("rules.json", '{"a": "Be kind.", "a": "Be calm."}', ["'a' appears twice; rename one"]),
+        ("rules.json", '{"a": "Be kind.",\n}', ["line 2", "not JSON"]),
+        ("rules.json", '{"a": "Be kind.", "a": "Be calm."}', ["'a' appears twice"]),
         (
             "rules.json",
             '{"a": "Be kind.",\n "b": {"prompt": "x", "edit_request": "y", "z": 1}}',
@@ -193,7 +193,7 @@ def test_the_papers_files_load(tmp_path, name):
         ("rules.json", '{"a": {"prompt": "", "edit_request": "y"}}', ["an empty text; write one"]),
         ("rules.json", '[{"prompt": "Human: hi", "corrects": []}]', ["few-shots", "by hand"]),
         ("rules.json", '["Human: hi"]', ["few-shots", "by hand"]),
-        ("rules.json", '["Be \\ud800 kind."]', ["line 1", "control characters"]),
+        ("rules.json", '["Be \\ud800 kind."]', ["half of a surrogate pair"]),
         ("rules.json", '"Be kind."', ["must be a list, or a mapping"]),
         ("rules.json", "[7]", ["an entry is neither a sentence nor"]),
     ],
@@ -208,7 +208,7 @@ def test_what_cannot_be_read_is_refused_with_its_line(tmp_path, name, content, w
 
 def test_other_encodings_are_refused(tmp_path):
     (tmp_path / "rules.txt").write_bytes("Sé amable.".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"rules.txt: not UTF-8 .* save it as UTF-8"):
+    with pytest.raises(ValueError, match=r"rules.txt: not UTF-8 .* save the file as UTF-8"):
         import_constitution([tmp_path / "rules.txt"], "out", "Mina")
 
 

@@ -159,8 +159,8 @@ def test_bad_rows_name_file_line_and_remedy(tmp_path, table, words):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, ["No such file", "name a CSV file"]),
-        (b"\xff\xfeparticipant", ["not UTF-8", "save it"]),
+        (None, ["no such file", "check the path"]),
+        (b"\xff\xfeparticipant", ["not UTF-8", "save the file"]),
         (b'participant,statement,vote\na,"kind,agree\n', ["line", "not CSV", "quotation mark"]),
         (b"participant;statement;vote\na;kind;agree\n", ["line 1", "with commas between"]),
     ],

@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from absl import flags
-from pydantic import TypeAdapter
 
 from cai_jax.commands.files import check_writable, write_whole
 from cai_jax.commands.front import start
@@ -27,6 +26,7 @@ from cai_jax.data.rows import Comparison, Sample
 from cai_jax.evaluation.attribution import Head, comparison_id, contrasts, fit_head, read_labels
 from cai_jax.evaluation.measure import Evaluation
 from cai_jax.prompts.critique_revision import parse_reply
+from cai_jax.reading import read_object, validated
 from cai_jax.report.explanation import CHAPTERS, Moved, explanation
 from cai_jax.rl.reward import Reward
 from cai_jax.stages import evaluate
@@ -77,7 +77,7 @@ def open_finished(folder: Path) -> tuple[Inputs, Evaluation]:
     kept = folder / "evaluate" / "constitution.yaml"
     constitution = replace(config.constitution, path=str(kept))
     run = open_run(replace(config, workdir=str(folder), constitution=constitution))
-    evaluation = TypeAdapter(Evaluation).validate_json(measured.read_bytes())
+    evaluation = validated(Evaluation, measured)
     if not {section.name for section in evaluation.sections} & {*CHAPTERS}:
         raise ValueError(f"{folder}: was evaluated before principles were measured; {redo}")
     return run.inputs(evaluate.STAGE), evaluation

@@ -10,16 +10,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 from flax import nnx
+from pydantic import Field
 
 from cai_jax.models.config import LoRAConfig
 from cai_jax.models.params import path_name
 from cai_jax.parallel.hosts import is_main, write_text
+from cai_jax.reading import validated
 from cai_jax.storage.files import resolved, without_globs
 from cai_jax.storage.sealed import check_whole
 
@@ -31,11 +34,12 @@ PARAMS = "params"
 class CheckpointInfo:
     """Contents of ``model.json``."""
 
-    kind: str  # "policy" or "preference"
-    base: str  # source of the model below it; paths are whole, or relative to this folder
+    kind: Literal["policy", "preference"]
+    # Source of the model below it; paths are whole, or relative to this folder.
+    base: Annotated[str, Field(pattern=r"^[^\x00]*$")]
     lora: LoRAConfig | None  # None: all parameters were trained
     score_mean: float = 0.0  # preference models: normalisation of scores
-    score_std: float = 1.0
+    score_std: Annotated[float, Field(gt=0)] = 1.0
 
 
 def save_checkpoint(folder: Path, info: CheckpointInfo, trained: nnx.State) -> None:
@@ -113,14 +117,9 @@ def read_info(folder: Path) -> CheckpointInfo:
     """Reads ``model.json``.
 
     Raises:
-      ValueError: the file is not one of ours.
+      FileError: the file is not one of ours.
     """
-    try:
-        fields = json.loads((folder / MODEL_FILE).read_text(encoding="utf-8"))
-        lora = fields.pop("lora")
-        return CheckpointInfo(lora=LoRAConfig(**lora) if lora else None, **fields)
-    except (json.JSONDecodeError, TypeError, KeyError) as error:
-        raise ValueError(f"{folder / MODEL_FILE}: not a cai_jax checkpoint ({error})") from error
+    return validated(CheckpointInfo, folder / MODEL_FILE)
 
 
 def restore_trained(folder: Path, wanted: nnx.State) -> nnx.State:
