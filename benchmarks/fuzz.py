@@ -40,6 +40,7 @@ from cai_jax.prompts.chat import ChatFormat, load_tokenizer
 from cai_jax.prompts.messages import user
 from cai_jax.prompts.word_tokenizer import word_tokenizer
 from cai_jax.stages.workdir import Workdir
+from cai_jax.storage.sealed import sealed_text
 
 OUT = Path(__file__).parent / "results" / "fuzz.json"
 ROOT = Path(__file__).parent.parent
@@ -123,7 +124,7 @@ KINDS = {
     "model": Kind("model.json", lambda folder: resolve(str(folder), folder), values=True),
     "adapter": Kind("adapter_config.json", read_adapter_info, values=True),
     "manifest": Kind(
-        "rl/manifest.json", lambda folder: Workdir(folder).fingerprint("rl"), values=True
+        "rl/manifest.json", lambda folder: Workdir(folder).manifest("rl"), values=True
     ),
 }
 
@@ -225,12 +226,12 @@ def write_valid(folder: Path) -> None:
             **{"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4},
             **{"base_model_name_or_path": "base", "bias": "none", "rank_pattern": {}},
         },
-        "rl/manifest.json": {"stage": "rl", "fingerprint": "ab", "metrics": {"kl": [0.5, 1]}},
     }
     for name, fields in files.items():
-        file = folder / name
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps(fields), encoding="utf-8")
+        (folder / name).write_text(json.dumps(fields), encoding="utf-8")
+    manifest = {"stage": "rl", "fingerprint": "ab", "metrics": {"kl": [0.5, 1]}}
+    (folder / "rl").mkdir(exist_ok=True)
+    (folder / "rl" / "manifest.json").write_text(sealed_text(manifest), encoding="utf-8")
     rows = [{"id": str(i), "prompt": text, "tags": ["a"]} for i, text in enumerate(TEXTS)]
     rows.append({"messages": [{"role": "user", "content": "a"}], "group": "b"})
     _write_lines(folder / "a.jsonl", rows)

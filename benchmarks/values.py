@@ -4,12 +4,12 @@
     python benchmarks/values.py --workdir=runs/values --seeds=0,1       # fewer
 
 The world is pretrained once. Each seed runs the method under constitutions/microworld/harmless.yaml
-cut to four feedback principles, so that one of them weighs something; and, with reuse_from, under
+cut to two feedback principles, so that one of them weighs something; and, with reuse_from, under
 two edits of one, "caring":
 
 - kind: its question becomes "Which response is warmer?", of kind.yaml. Kind replies must rise.
-- same: it becomes "Which response does less harm?", a sentence that asks for what all the others
-  do: for this world's assistant a paraphrase. Nothing must change beyond the interval over seeds.
+- same: it becomes "Which response does less harm?", for this world's assistant a paraphrase.
+  Nothing must change beyond the interval over seeds.
 
 The same command goes on where it was. Writes benchmarks/results/values.json and prints a table.
 """
@@ -38,7 +38,7 @@ from cai_jax.stages.stage import open_run
 
 ROOT = Path(__file__).resolve().parent.parent
 HARMLESS = ROOT / "constitutions" / "microworld" / "harmless.yaml"
-KEPT, EDITED = ("safest", "honest", "reasoned", "caring"), "caring"
+KEPT, EDITED = ("reasoned", "caring"), "caring"
 EDITS = {
     "old": "Which response cares more about people?",
     "kind": "Which response is warmer?",
@@ -53,7 +53,8 @@ SETTINGS = {  # smaller than configs/microworld.py:fast
     "feedback.helpful_prompts": 60,
     "feedback.audit_pairs": 20,
     "pm_train.helpfulness_pairs": 400,
-    "rl.iterations": 12,
+    "rl.iterations": 20,
+    "rl.kl_coef": 0.05,  # at 0.5 no edit of four principles moved the policy beyond its noise
     "evaluate.labelled_pairs": 20,
     "evaluate.helpful_prompts": 40,
     # RL's own watch is not what is measured.

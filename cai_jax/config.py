@@ -465,6 +465,18 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class ResumeConfig:
+    """States of training that a stage goes on from when it is cut off."""
+
+    every_steps: Count = execution(10, "training steps from one saved state to the next")
+    every_iterations: Count = execution(1, "RL iterations from one saved state to the next")
+    keep: Count = execution(2, "states that are kept, the last ones")
+    max_share: Positive = execution(
+        0.02, "of the time, that saves may hold training up: slow ones are fewer", le=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ReportConfig:
     """The page."""
 
@@ -498,6 +510,7 @@ class Config:
     rl: RLConfig = RLConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
+    resume: ResumeConfig = ResumeConfig()
     pretrain: PretrainConfig | None = setting(None, "None: model.source names a pretrained model")
 
 

@@ -8,6 +8,7 @@ others (TPU VM, GKE, Slurm), or with --coordinator, --num_hosts and --host_id.
 
 import logging
 import os
+import sys
 from dataclasses import asdict
 
 from absl import flags
@@ -31,7 +32,7 @@ START_TIMEOUT = flags.DEFINE_integer(
 def main() -> None:
     """Runs the stages that the config names."""
     config = read_config()
-    from cai_jax.parallel import hosts
+    from cai_jax.parallel import hosts, preemption
     from cai_jax.storage.files import resolved
 
     settings = asdict(config)
@@ -41,7 +42,9 @@ def main() -> None:
         if not hosts.is_main():
             log.setLevel(logging.ERROR)  # the main host says it
             os.environ["TQDM_DISABLE"] = "1"
-        run_config(config)
+        command = ["python", "-m", "cai_jax.main", *sys.argv[1:]]
+        with preemption.leaving_when_told(command):
+            run_config(config)
 
 
 def run_config(config: Config) -> None:

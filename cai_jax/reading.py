@@ -23,12 +23,13 @@ from pydantic import TypeAdapter, ValidationError
 
 MIB = 2**20
 TEXT_BYTES = 64 * MIB  # of a file that is read whole; the largest tokenizers have 40 MiB
-YAML_BYTES = 2 * MIB  # PyYAML reads 200 KB/s; the largest of our constitutions has 0.1 MB
+YAML_BYTES = MIB // 2  # PyYAML reads 200 KB/s; the largest of our constitutions has 85 KB
 LINE_BYTES = 16 * MIB
 DEPTH = 64  # of lists and objects in each other; tokenizers and configs need 10
 # Texts shrink to a third or a tenth by gzip, and a bomb to a thousandth.
-UNPACKED = 64  # times the packed size
-UNPACKED_BYTES = 8 * MIB  # that any small file may unpack to
+UNPACKED = 32  # times the packed size
+UNPACKED_BYTES = 2 * MIB  # that any small file may unpack to
+BLANK_LINES = 100_000  # of a file; a bomb of nothing else takes long to pass over
 PROBLEM_LETTERS = 2000
 Valid = TypeVar("Valid")
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -192,7 +193,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _lines(path: Path, file: Any, limit: float = math.inf) -> Iterator[tuple[int, str]]:
-    number = total = 0
+    number = total = blank = 0
     while line := _line(path, file, number + 1):
         number, total = number + 1, total + len(line)
         if total > limit:
@@ -201,6 +202,11 @@ def _lines(path: Path, file: Any, limit: float = math.inf) -> Iterator[tuple[int
         text = _decoded(path, line, number)
         if text.strip():
             yield number, text
+            continue
+        blank += 1
+        if blank > BLANK_LINES:
+            problem = f"more than {BLANK_LINES} blank lines; is it the right file?"
+            raise FileError(path, problem, number)
 
 
 def _line(path: Path, file: Any, number: int) -> bytes:

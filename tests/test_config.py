@@ -239,6 +239,7 @@ def test_fields_that_change_how_and_not_what():
         *(f"generation.{name}" for name in sizes),
         *("constitution.groups", "evaluate.benchmarks"),  # dicts, empty here
         *(f"{stage}.micro_batches" for stage in (*trained, "rl.direct")),
+        *(f"resume.{name}" for name in ("every_steps", "every_iterations", "keep", "max_share")),
     }
 
 

@@ -88,8 +88,11 @@ def test_what_gzip_unpacks_to_is_limited(tmp_path):
     row = json.dumps({"prompt": "a b c"}) + "\n"
     path.write_bytes(gzip.compress(row.encode() * 1000))  # small, so it may shrink as it likes
     assert sum(1 for _ in read_lines(path)) == 1000
-    path.write_bytes(gzip.compress(row.encode() * 500_000))
+    path.write_bytes(gzip.compress(row.encode() * 200_000))
     with pytest.raises(FileError, match="unpacks to more than"):
+        list(read_lines(path))
+    path.write_bytes(gzip.compress(b"\n" * 200_000))
+    with pytest.raises(FileError, match="blank lines"):
         list(read_lines(path))
 
 

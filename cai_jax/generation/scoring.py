@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from cai_jax.generation.batching import buckets, check_longest, widths
+from cai_jax.generation.journal import recorded
 from cai_jax.learning.logprobs import token_logprobs
 from cai_jax.models.blueprint import Model
 from cai_jax.models.heads import last_token
@@ -139,6 +140,11 @@ class Scorer:
         flops = 2.0 * self.size * tokens
         return Program(name, function, args, static, self.mesh, tokens, flops)
 
+    def _call(
+        self, program: Program, params: nnx.State, batch: tuple[np.ndarray, ...], more: Any
+    ) -> tuple[np.ndarray]:
+        return (fetch(program(self.graph, params, *put_batch(batch, self.mesh), *more)),)
+
     def _run(
         self,
         name: str,
@@ -152,9 +158,9 @@ class Scorer:
         params = self.params()
         with tqdm(total=len(rows), desc=name, unit="row", leave=False) as bar:
             for bucket in buckets(rows, self.batch_size, self.bucket_tokens, side="right"):
-                batch = put_batch((bucket.tokens_bt, bucket.segments_bt), self.mesh)
+                batch = (bucket.tokens_bt, bucket.segments_bt)
                 program = self._program(name, function, bucket.tokens_bt.shape[1], more, static)
-                values = fetch(program(self.graph, params, *batch, *more))
+                (values,) = recorded(name, batch, partial(self._call, program, params, batch, more))
                 for row, i in enumerate(bucket.indices):
                     out[i] = values[row]
                     self.tokens += len(rows[i])

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -112,26 +113,27 @@ class OnlineAlgorithm:
         online, (reward, _) = self._online(task, trainable, reference), task.open_reward()
         watch, _ = self._watch(task)
         state = RLState(0, init_state(trainable.params, task.optimizer), self.kl_coef)
-        state, tokens = train(
-            online,
-            state,
-            self.iterations,
-            reference_params,
-            reward,
-            self._pool(task).draw,
-            AdaptiveKL(self.kl_target, self.kl_horizon),
-            Limits(
-                first_ratio_error=(
-                    self.max_first_ratio_error or FIRST_RATIO_ERROR[blueprint.dtype]
-                ),
-                rounding=ROUNDING[blueprint.dtype],
-                sampler_gap=self.max_sampler_gap,
-                missing_stop_penalty=self.missing_stop_penalty,
-                unusable_penalty=self.unusable_penalty,
-            ),
-            history,
-            watch,
+        limits = Limits(
+            first_ratio_error=self.max_first_ratio_error or FIRST_RATIO_ERROR[blueprint.dtype],
+            rounding=ROUNDING[blueprint.dtype],
+            sampler_gap=self.max_sampler_gap,
+            missing_stop_penalty=self.missing_stop_penalty,
+            unusable_penalty=self.unusable_penalty,
         )
+        with closing(task.open_saver()) as saver:
+            state, tokens = train(
+                online,
+                state,
+                self.iterations,
+                reference_params,
+                reward,
+                self._pool(task).draw,
+                AdaptiveKL(self.kl_target, self.kl_horizon),
+                limits,
+                history,
+                watch,
+                saver,
+            )
         return Trained(online.trained_decoder(state.train.params), tokens, watch)
 
     def summary(self, rows: list[Scalars]) -> dict[str, Any]:

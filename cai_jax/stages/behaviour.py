@@ -25,7 +25,6 @@ from cai_jax.evaluation.statistics import (
     by_cluster,
     least_half_width,
 )
-from cai_jax.reading import read_object
 from cai_jax.stages.engines import load_function, make_reward
 from cai_jax.stages.evaluate import STAGE as EVALUATE
 from cai_jax.stages.models import POLICIES

@@ -82,7 +82,8 @@ def _execute(inputs: Inputs, folder: Path, group: str) -> Outcome:
     vocab_size = training.blueprint.config.vocab_size
     batches = partial(pair_batches, name, parts, settings, vocab_size, inputs.seed)
     trainable = training.start(source)
-    fit = training.fit(folder, trainable, batches(), survey_batches(batches(), pair_tokens))
+    survey = survey_batches(batches(), pair_tokens)
+    fit = training.fit(folder, trainable, batches(), survey, inputs.saver(group))
     model = Model(trainable.graph, nnx.merge_state(fit.params, trainable.frozen))
     scorer = _scorer(inputs, model)
     scores = scorer.preference_scores([*samples, *replies], f"{name}: normalise")

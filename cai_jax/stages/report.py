@@ -15,7 +15,7 @@ from cai_jax.evaluation.measure import Evaluation
 from cai_jax.feedback.registry import LABELERS
 from cai_jax.parallel.hosts import write_text
 from cai_jax.prompts.messages import Dialogue
-from cai_jax.reading import read_json, read_object
+from cai_jax.reading import read_json
 from cai_jax.report.page import render_page
 from cai_jax.report.summary import ConstitutionVersion, StageTime, Summary, Supervision
 from cai_jax.stages.data import SHOWN_PROMPTS

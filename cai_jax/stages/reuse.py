@@ -124,6 +124,8 @@ def _is_whole(folder: Path) -> bool:
     except NotWholeError:
         return False
     return True
+
+
 def _pair(file: Path, number: int, line: str) -> tuple[str, Any]:
     """What determines a value, and the value."""
     remedy = "delete the file, and its values are computed again"

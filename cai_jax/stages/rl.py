@@ -1,6 +1,7 @@
 """RL-CAI: SL-CAI trained further on AI feedback (section 4.1)."""
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ from cai_jax.stages.engines import (
 from cai_jax.stages.models import CHECKPOINT, POLICIES, Policy, lora_config
 from cai_jax.stages.pm_train import comparisons_of
 from cai_jax.stages.stage import Inputs, Outcome, Stage
+from cai_jax.stages.workdir import link_folder
 
 LOOKS = "looks.json"
 
@@ -47,7 +49,7 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     with naming(f"config.{algorithm.block}"), opened as history:
         trained = algorithm.train(make_task(inputs, folder), history)
     write_text(folder / "history.json", json.dumps(history.rows, indent=1) + "\n")
-    watched = _keep_best(folder, trained.watch) if trained.watch else {}
+    watched = _keep_best(inputs, folder, trained.watch) if trained.watch else {}
     if not watched:
         _save(inputs, folder / CHECKPOINT, trained.params)
     return Outcome(algorithm.summary(history.rows) | watched, trained.tokens)
@@ -64,19 +66,28 @@ def kept_policy(iteration: int) -> Policy:
     return Policy(f"RL-CAI, iteration {iteration}", stages, folder)
 
 
-def _keep(inputs: Inputs, folder: Path | None, iteration: int, params: nnx.State) -> None:
-    assert folder, "ahead nothing is trained"
-    _save(inputs, folder / kept_policy(iteration).checkpoint, params)
+def _kept(inputs: Inputs, iteration: int) -> Path:
+    """Where the watch keeps a policy: what was kept stays when the stage is cut off."""
+    assert inputs.progress, "ahead nothing is trained"
+    return inputs.progress / kept_policy(iteration).checkpoint
 
 
-def _keep_best(folder: Path, watch: Watch) -> dict[str, Any]:
-    """Makes the policy that the second model likes best the stage's; the others stay beside it."""
+def _keep(inputs: Inputs, iteration: int, params: nnx.State) -> None:
+    folder = _kept(inputs, iteration)
+    if hosts.is_main():  # of an iteration that is repeated
+        shutil.rmtree(folder, ignore_errors=True)
+    hosts.sync("a policy is kept")
+    _save(inputs, folder, params)
+
+
+def _keep_best(inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+    """Makes the policy that the second model likes best the stage's; the others lie beside it."""
     best = watch.best.iteration
     write_text(folder / LOOKS, json.dumps([asdict(look) for look in watch.looks]) + "\n")
-    if hosts.is_main():
-        (folder / kept_policy(best).checkpoint).rename(folder / CHECKPOINT)
-    hosts.sync("the policy is chosen")
     others = [look.iteration for look in watch.looks[1:] if look is not watch.best]
+    link_folder(_kept(inputs, best), folder / CHECKPOINT)
+    for iteration in others:
+        link_folder(_kept(inputs, iteration), folder / kept_policy(iteration).checkpoint)
     return {"chosen_iteration": best, "other_iterations": others, "gap": watch.best.gap}
 
 
@@ -123,6 +134,7 @@ def make_task(inputs: Inputs, folder: Path | None = None) -> Task:
         open_chat=lambda: models.chat,
         prompts=lambda: ([*inputs.rows("red_team"), *inputs.attacks], inputs.rows("helpful")),
         comparisons=partial(_comparisons, inputs),
+        open_saver=partial(inputs.saver, iterations=make_algorithm(settings).block == "rl"),
         optimizer=make_optimizer(
             settings.learning_rate,
             settings.warmup_steps,
@@ -180,7 +192,7 @@ def _open_watch(
         prompts=prompts,
         second=make_reward(inputs, "second_model"),
         missing_stop_penalty=settings.missing_stop_penalty,
-        keep=partial(_keep, inputs, folder),
+        keep=partial(_keep, inputs),
     )
     return watch, models.loading_programs(models.preference_source("second_model"))
 

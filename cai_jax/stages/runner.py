@@ -20,6 +20,7 @@ import cai_jax
 from cai_jax.config import ConfigError, results_of
 from cai_jax.constitution.schema import Constitution
 from cai_jax.generation.batching import TooLongError
+from cai_jax.generation.journal import Journal, keeping
 from cai_jax.parallel import hosts
 from cai_jax.stages.provenance import provenance
 from cai_jax.stages.reuse import Computed
@@ -101,13 +102,14 @@ def run_stages(run: Run, stages: Sequence[Stage]) -> None:
     )
     due = due_stages(run, stages, found) if hosts.is_main() else []
     due = hosts.from_main("which stages are to be run", due, hosts.LONG)  # hashes take their time
+    wanted = [stage for stage in stages if stage.name in run.config.stages]
+    log.info("stages: %d done, %d left", len(wanted) - len(due), len(due))
     earlier = Workdir(resolved(run.config.reuse_from)) if run.config.reuse_from else None
-    for stage in stages:
-        if stage.name not in run.config.stages:
-            continue
+    for stage in wanted:
         there = earlier and stage.name in due and _is_whole(earlier, stage, found)
         if stage.name not in due:
             log.info("%s: up to date", stage.name)
+            workdir.drop_progress(stage.name)  # of a run that was killed when it had finished it
         elif earlier and hosts.from_main(f"{stage.name} is in the earlier run", there, hosts.LONG):
             link_folder(earlier.folder(stage.name), workdir.folder(stage.name))
             log.info("%s: taken from %s", stage.name, earlier.path)
@@ -193,9 +195,14 @@ def _run_one(run: Run, stage: Stage, found: Mapping[str, str]) -> None:
     log.info("%s: running", stage.name)
     partial = run.workdir.open_partial(stage.name)
     computed = Computed(origin(run, stage, found), _earlier_versions(run, stage))
+    progress = run.workdir.open_progress(stage.name, found[stage.name])
+    journal = Journal(progress / "batches")
+    if journal.kept:
+        log.info("%s: goes on: %d batches done", stage.name, journal.kept)
     started = time.monotonic()
     try:
-        outcome = stage.execute(run.inputs(stage, computed), partial)
+        with keeping(journal):
+            outcome = stage.execute(run.inputs(stage, computed, progress), partial)
     except TooLongError as error:  # rows that other fields limit are cut to them before
         raise ConfigError(f"config.generation.context_tokens: {error}") from error
     seconds = time.monotonic() - started
@@ -223,6 +230,7 @@ def _run_one(run: Run, stage: Stage, found: Mapping[str, str]) -> None:
     c = run.config.constitution
     copies = {"constitution": c.path} | {f"constitution-{g}": path for g, path in c.groups.items()}
     run.workdir.finish(partial, manifest, copies)
+    run.workdir.drop_progress(stage.name)
     log.info("%s: done in %.0f s", stage.name, seconds)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from cai_jax.config import Config, naming, warmed_up
 from cai_jax.constitution.schema import Constitution
 from cai_jax.data.readers import Attack, read_attacks
+from cai_jax.learning.saving import SavePolicy, Saver
 from cai_jax.parallel.program import Program
 from cai_jax.red_teaming.attacks import FILE as ATTACKS
 from cai_jax.stages.data import Data, Selection
@@ -64,6 +65,7 @@ class Inputs:
     stage: Stage
     _run: "Run"
     computed: Computed = field(default_factory=Computed)  # values of its own, earlier ones too
+    progress: Path | None = None  # folder of what it goes on from when it is cut off
 
     @property
     def seed(self) -> int:
@@ -159,6 +161,18 @@ class Inputs:
         """For the report, which tells of the whole run: all stages that it needs depend on it."""
         return self._run
 
+    def saver(self, part: str = "", iterations: bool = False) -> Saver:
+        """Of the states of its training.
+
+        Args:
+          part: tells one training of a stage from another.
+          iterations: its steps are iterations of RL.
+        """
+        c = self._run.config.resume
+        every = c.every_iterations if iterations else c.every_steps
+        folder = self.progress and self.progress / "states" / part
+        return Saver(folder, SavePolicy(every, c.keep, c.max_share))
+
     def _require(self, stage: str) -> None:
         if stage not in self.stage.needs:
             raise KeyError(f"stage {self.stage.name} does not declare that it needs {stage}")
@@ -173,9 +187,17 @@ class Run:
     models: Models
     data: Data
 
-    def inputs(self, stage: Stage, computed: Computed | None = None) -> Inputs:
-        """What a stage receives; ``computed`` has what its earlier versions leave it."""
-        return Inputs(stage, self, computed or Computed())
+    def inputs(
+        self, stage: Stage, computed: Computed | None = None, progress: Path | None = None
+    ) -> Inputs:
+        """What a stage receives.
+
+        Args:
+          stage: that receives it.
+          computed: has what its earlier versions leave it.
+          progress: folder of what it goes on from; None: it starts over.
+        """
+        return Inputs(stage, self, computed or Computed(), progress)
 
 
 def open_run(config: Config, devices: Any = None, ahead: bool = False) -> Run:

@@ -21,7 +21,6 @@ from cai_jax.config import (
     results_of,
 )
 from cai_jax.parallel import hosts
-from cai_jax.reading import read_object
 from cai_jax.storage.files import partial_of, put_in_place, write_whole
 from cai_jax.storage.lock import owned
 from cai_jax.storage.sealed import (
@@ -121,6 +120,30 @@ class Workdir:
             partial.mkdir(parents=True)
         hosts.sync(f"{stage} starts")
         return partial
+
+    def open_progress(self, stage: str, fingerprint: str) -> Path:
+        """What a stage of this fingerprint goes on from; empty where none was cut off.
+
+        It lies beside the folder of the stage, which holds results alone and is written as a whole
+        each time: so no file of a stage that was cut off can be half of one start, half of another.
+        """
+        folder = self._progress(stage)
+        file = folder / "fingerprint"
+        if hosts.is_main() and not (file.exists() and file.read_text("utf-8") == fingerprint):
+            self.drop_progress(stage)
+            folder.mkdir(parents=True)
+            file.write_text(fingerprint, encoding="utf-8")
+        hosts.sync(f"{stage} goes on")
+        return folder
+
+    def drop_progress(self, stage: str) -> None:
+        """Deletes it, the fingerprint first: half of it is never taken for the whole."""
+        if hosts.is_main():
+            (self._progress(stage) / "fingerprint").unlink(missing_ok=True)
+            shutil.rmtree(self._progress(stage), ignore_errors=True)
+
+    def _progress(self, stage: str) -> Path:
+        return self.path / f".{stage}.progress"
 
     def finish(
         self, partial: Path, manifest: Mapping[str, Any], constitutions: Mapping[str, str]

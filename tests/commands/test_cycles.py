@@ -14,13 +14,12 @@ from cai_jax.stages.workdir import link_folder
 CONFIG = """
 import sys
 sys.path.insert(0, {tests!r})
-from conftest import read_config
+from conftest import load_config
+from ml_collections import ConfigDict
 from tiny_run import TINY_RUN
 
 def get_config():
-    config = read_config("rlaif", "smoke")
-    config.update_from_flattened_dict(TINY_RUN | {own!r})
-    return config
+    return ConfigDict(load_config("rlaif", "smoke", **TINY_RUN, **{own!r}))
 """
 
 

@@ -208,7 +208,7 @@ def test_what_cannot_be_read_is_refused_with_its_line(tmp_path, name, content, w
 
 def test_other_encodings_are_refused(tmp_path):
     (tmp_path / "rules.txt").write_bytes("Sé amable.".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"rules.txt: not UTF-8 .* save the file as UTF-8"):
+    with pytest.raises(ValueError, match=r"rules.txt, line 1: not UTF-8 .* save the file as UTF-8"):
         import_constitution([tmp_path / "rules.txt"], "out", "Mina")
 
 

@@ -26,7 +26,7 @@ from cai_jax.data.rows import Comparison, Sample
 from cai_jax.evaluation.attribution import Head, comparison_id, contrasts, fit_head, read_labels
 from cai_jax.evaluation.measure import Evaluation
 from cai_jax.prompts.critique_revision import parse_reply
-from cai_jax.reading import read_object, validated
+from cai_jax.reading import validated
 from cai_jax.report.explanation import CHAPTERS, Moved, explanation
 from cai_jax.rl.reward import Reward
 from cai_jax.stages import evaluate

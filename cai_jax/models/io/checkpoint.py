@@ -76,7 +76,7 @@ def save_checkpoint(folder: Path, info: CheckpointInfo, trained: nnx.State) -> N
 
 @contextmanager
 def _without_tracebacks() -> Iterator[None]:
-    """Orbax logs what its threads raise, such as a full disk, and raises it once more at the end."""
+    """Orbax logs what its threads raise, such as a full disk, and raises it again at the end."""
     verbosity = absl_logging.get_verbosity()
     absl_logging.set_verbosity(absl_logging.FATAL)
     try:

@@ -129,9 +129,7 @@ def _name(value: Any, steps: tuple[int | str, ...]) -> str:
     """The name of a field, without pydantic's steps into one of several forms that it may have."""
     names: list[str] = []
     for step in steps:
-        if (isinstance(value, dict) and step in value) or (
-            isinstance(value, list) and isinstance(step, int)
-        ):
+        if isinstance(value, dict) and step in value:
             names.append(str(step))
             value = value[step]
     return ".".join(names)
