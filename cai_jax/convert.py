@@ -9,6 +9,7 @@ Hugging Face repository or folder itself, or ``--base`` names the repository tha
 """
 
 import json
+import re
 import shutil
 import tempfile
 from itertools import chain
@@ -28,6 +29,8 @@ from cai_jax.models.io.load import HEAD, load_update, load_whole
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.mesh import make_mesh
 from cai_jax.prompts.chat import load_tokenizer
+from cai_jax.reading import read_object, read_text
+from cai_jax.storage.sealed import check_whole
 
 FROM = flags.DEFINE_string("from", None, "model source: see the README", required=True)
 TO = flags.DEFINE_string("to", None, "folder to write; must not exist", required=True)
@@ -151,11 +154,11 @@ def _card(source: ModelSource) -> str:
     kind = "A preference model" if source.kind == "preference" else "A language model"
     lines = ["---", "library_name: transformers", "tags: [constitutional-ai, cai_jax]", "---", ""]
     lines += [f"# {TO.value.rstrip('/').rsplit('/', 1)[-1]}", ""]
-    lines += [f"{kind}, converted by cai_jax from `{FROM.value}`.", ""]
-    lines += [f"- pretrained model: `{source.path.name}`"]
-    lines += [f"- trained on top of it: `{folder}`" for folder, _ in source.checkpoints]
+    lines += [f"{kind}, converted by cai_jax from {_public(FROM.value)}.", ""]
+    lines += [f"- pretrained model: {_code(source.path.name)}"]
+    lines += [f"- trained on top of it: {_public(str(folder))}" for folder, _ in source.checkpoints]
     if BASE.value:
-        lines += [f"- a PEFT adapter of `{BASE.value}`"]
+        lines += [f"- a PEFT adapter of {_public(BASE.value)}"]
     elif not MERGE.value:
         lines += [
             "- a PEFT adapter: adapter_config.json names its base by path; once the folder has "
@@ -178,12 +181,34 @@ def _constitution(checkpoint: Path) -> list[str]:
     manifest = checkpoint.parent / "manifest.json"
     if not manifest.is_file():
         return []
-    stage = json.loads(manifest.read_text(encoding="utf-8"))
-    lines = [f"- constitution: {stage['constitution']}, SHA-256 {stage['constitution_sha256']}"]
-    text = checkpoint.parent / "constitution.yaml"
-    if text.is_file():
-        lines += ["", "## Constitution", "", "```yaml", text.read_text(encoding="utf-8"), "```"]
+    file = checkpoint.parent / "constitution.yaml"
+    check_whole(file)
+    stage = read_object(manifest)
+    name, digest = (str(stage.get(f"constitution{part}")) for part in ("", "_sha256"))
+    lines = [f"- constitution: {_code(name)}, SHA-256 {_code(digest)}"]
+    if file.is_file():
+        text = read_text(file)
+        fence = _fence(text, 3)
+        lines += ["", "## Constitution", "", f"{fence}yaml", text, fence]
     return lines
+
+
+def _public(source: str) -> str:
+    """A source as others may read it: of a path on this machine the last two names alone."""
+    known = source.startswith(("pypi:", "hf:")) or not Path(source).expanduser().exists()
+    return _code(source if known else "/".join(Path(source).expanduser().resolve().parts[-2:]))
+
+
+def _code(text: str) -> str:
+    """A text as code on one line of Markdown, whatever stands in it."""
+    said = " ".join(text.split())
+    fence = _fence(said, 1)
+    return f"{fence} {said} {fence}" if "`" in said else f"{fence}{said}{fence}"
+
+
+def _fence(text: str, least: int) -> str:
+    """More backticks than any that stand together in a text, which so cannot close it."""
+    return "`" * max([least, *(1 + len(run) for run in re.findall("`+", text))])
 
 
 def _write_json(file: Path, fields: dict[str, Any]) -> None:

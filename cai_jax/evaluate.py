@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from jax.sharding import Mesh
 
 from cai_jax.commands import files, models
 from cai_jax.commands.front import start
+from cai_jax.commands.model_flag import MODEL, named_source
 from cai_jax.commands.source import open_source
 from cai_jax.config import naming
 from cai_jax.constitution.schema import load_constitution
@@ -43,10 +43,8 @@ from cai_jax.evaluation.tasks.task import (
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
-from cai_jax.models.io.checkpoint import CheckpointInfo
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.prompts.chat import ChatFormat, load_tokenizer
-from cai_jax.rl.reward import Reward
 
 TASK = flags.DEFINE_enum("task", None, list(TASKS), "what is tried", required=True)
 DATA = flags.DEFINE_string("data", None, "file of the items", required=True)
@@ -79,7 +77,7 @@ def main() -> None:
         files.check_writable(Path(OUT.value))
     task = TASKS[TASK.value]
     items = task.read(Path(DATA.value))
-    source = models.named_source()
+    source = named_source()
     methods = chosen_methods(task, source)
     settings = settings_of(task, source)
     for method in methods.values():
@@ -149,7 +147,7 @@ def settings_of(task: Task, source: ModelSource) -> TaskSettings:
 def open_tools(task: Task, source: ModelSource, settings: TaskSettings) -> TaskTools:
     """The models."""
     mesh, batch = models.open_mesh(), models.BATCH_SIZE.value
-    judge = open_reward(mesh) if task.judged else None
+    judge = models.open_reward(judge_source(), mesh) if task.judged else None
     if source.kind == "preference":
         return TaskTools(settings, models.open_judge(source, mesh))
     model = models.open_policy(source, mesh)
@@ -172,16 +170,6 @@ def judge_source() -> ModelSource:
         return source
 
 
-def open_reward(mesh: Mesh) -> Reward:
-    """The preference model that --judge names, with its own chat format and normalisation."""
-    source = judge_source()
-    scorer = models.open_judge(source, mesh)
-    plain = CheckpointInfo("preference", "", None)  # a classifier's scores are as they are
-    info = source.checkpoints[-1][1] if source.checkpoints else plain
-    chat = ChatFormat(load_tokenizer(source.path))
-    return Reward(scorer, lambda: chat, info.score_mean, info.score_std, unusable_score=0.0)
-
-
 def write(measurements: list[Measurement], results: dict[str, list[Result]]) -> None:
     """Writes --out, whole or not at all."""
     items = [
@@ -191,7 +179,7 @@ def write(measurements: list[Measurement], results: dict[str, list[Result]]) -> 
     ]
     answer: dict[str, Any] = {
         "task": TASK.value,
-        "model": models.MODEL.value,
+        "model": MODEL.value,
         "data": DATA.value,
         "measurements": [asdict(m) for m in measurements],
         "items": items,

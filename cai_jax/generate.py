@@ -14,6 +14,7 @@ from absl import flags
 
 from cai_jax.commands import jsonl, models, texts
 from cai_jax.commands.front import start
+from cai_jax.commands.model_flag import named_source
 from cai_jax.data.jsonl import JsonRow
 from cai_jax.generation.engine import Completion, Generator
 from cai_jax.generation.sampling import Sampling
@@ -32,7 +33,7 @@ SEED = flags.DEFINE_integer("seed", 0, "of the samples", lower_bound=0)
 def main() -> None:
     """Completes every row."""
     rows = jsonl.read_rows(("prompt",))
-    source = models.named_source()
+    source = named_source()
     prompts = texts.token_ids(rows, source, "prompt")
     texts.check_lengths(rows, source, [len(ids) + MAX_NEW_TOKENS.value for ids in prompts])
     stops, mesh = texts.stop_ids(rows, source), models.open_mesh()

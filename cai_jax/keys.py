@@ -11,10 +11,19 @@ import numpy as np
 
 def named_key(seed: int, *names: str | int) -> np.ndarray:
     """Raw data of a threefry key, uint32 [2]; jax.random.wrap_key_data makes it a key."""
-    digest = hashlib.sha256("\x1f".join(map(str, (seed, *names))).encode("utf-8")).digest()
-    return np.frombuffer(digest[:8], dtype=np.uint32)
+    return np.frombuffer(_named_bytes(seed, *names), dtype=np.uint32)
 
 
 def named_rng(seed: int, *names: str | int) -> np.random.Generator:
     """A NumPy generator for choices made on the host."""
     return np.random.default_rng(named_key(seed, *names))
+
+
+def named_uniform(seed: int, *names: str | int) -> float:
+    """One number of the uniform distribution, above 0 and at most 1."""
+    return (int.from_bytes(_named_bytes(seed, *names), "little") + 1) / 2**64
+
+
+def _named_bytes(seed: int, *names: str | int) -> bytes:
+    """8 bytes."""
+    return hashlib.sha256("\x1f".join(map(str, (seed, *names))).encode("utf-8")).digest()[:8]

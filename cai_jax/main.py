@@ -8,8 +8,8 @@ others (TPU VM, GKE, Slurm), or with --coordinator, --num_hosts and --host_id.
 
 import logging
 import os
+import sys
 from dataclasses import asdict
-from pathlib import Path
 
 from absl import flags
 
@@ -32,16 +32,19 @@ START_TIMEOUT = flags.DEFINE_integer(
 def main() -> None:
     """Runs the stages that the config names."""
     config = read_config()
-    from cai_jax.parallel import hosts
+    from cai_jax.parallel import hosts, preemption
+    from cai_jax.storage.files import resolved
 
     settings = asdict(config)
     settings["model"].pop("cache")
     where = MULTIHOST.value, COORDINATOR.value, NUM_HOSTS.value, HOST_ID.value
-    with hosts.together(*where, START_TIMEOUT.value, settings, Path(config.workdir)):
+    with hosts.together(*where, START_TIMEOUT.value, settings, resolved(config.workdir)):
         if not hosts.is_main():
             log.setLevel(logging.ERROR)  # the main host says it
             os.environ["TQDM_DISABLE"] = "1"
-        run_config(config)
+        command = ["python", "-m", "cai_jax.main", *sys.argv[1:]]
+        with preemption.leaving_when_told(command):
+            run_config(config)
 
 
 def run_config(config: Config) -> None:
@@ -53,13 +56,16 @@ def run_config(config: Config) -> None:
     from cai_jax.stages.pipeline import stages_of
     from cai_jax.stages.runner import run_stages
     from cai_jax.stages.stage import open_run
+    from cai_jax.storage.files import explaining_disk
 
     run, stages = open_run(config), stages_of(config)
-    check_inputs(run, stages)
-    with hosts.main_first("reading the models"):
-        check_models(run)
-    run.workdir.claim(config)
-    run_stages(run, stages)
+    with explaining_disk(run.workdir.path), run.workdir.owned():
+        check_inputs(run, stages)
+        run.models.pin()
+        with hosts.main_first("reading the models"):
+            check_models(run)
+        run.workdir.claim(config)
+        run_stages(run, stages)
     page = run.workdir.folder("report") / "index.html"
     if page.exists():
         log.info("report: %s", page)

@@ -13,6 +13,7 @@ from typing import Any
 
 from cai_jax.commands import jsonl, models, texts
 from cai_jax.commands.front import start
+from cai_jax.commands.model_flag import named_source
 from cai_jax.generation.scoring import Scorer
 from cai_jax.models.io.sources import ModelSource
 
@@ -20,7 +21,7 @@ from cai_jax.models.io.sources import ModelSource
 def main() -> None:
     """Scores every row."""
     rows = jsonl.read_rows(("prompt", "completion"))
-    source = models.named_source()
+    source = named_source()
     prompts, completions = (
         texts.token_ids(rows, source, field) for field in ("prompt", "completion")
     )

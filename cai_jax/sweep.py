@@ -27,13 +27,16 @@ from ml_collections import ConfigDict, config_flags
 
 from cai_jax.commands.config_flag import CONFIG
 from cai_jax.commands.front import start
-from cai_jax.config import Config, ConfigError, parse_config
+from cai_jax.config import Config, ConfigError, groups_of, naming, parse_config
 from cai_jax.evaluation.measure import Measure
 from cai_jax.evaluation.registry import sections
 from cai_jax.evaluation.statistics import Estimate, difference_over_seeds, mean_over_seeds
 from cai_jax.report.figures import measures_by_variation
 from cai_jax.report.summary import read_summary
 from cai_jax.stages.evaluate import plan_of
+from cai_jax.storage.files import explaining_disk, resolved
+from cai_jax.storage.lock import owned
+from cai_jax.storage.sealed import check_whole
 
 log = logging.getLogger("cai_jax")
 SECONDS = "seconds/{}"  # that a stage took: a key beside those of evaluation
@@ -100,10 +103,12 @@ def main() -> None:
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
     base = [f"--config={config_flags.get_config_filename(flags.FLAGS['config'])}"]
     base += [f"--config.{name}={value}" for name, value in overrides.items()]
-    workdir = Path(WORKDIR.value)
+    with naming("--workdir"):
+        workdir = resolved(WORKDIR.value)
     if not CONFIG.value.stage_store:
         base.append(f"--config.stage_store={workdir / 'stages'}")
-    results = run_all(sweep, base, workdir, JOBS.value)
+    with explaining_disk(workdir), owned(workdir):
+        results = run_all(sweep, base, workdir, JOBS.value)
     print((workdir / "table.md").read_text(encoding="utf-8"))
     failed = [f"{r.variation}, seed {r.seed}" for r in results if r.error]
     if failed:
@@ -140,7 +145,7 @@ def read_sweep(tree: Mapping[str, Any], file: str) -> Sweep:
     for name in names:
         if not isinstance(name, str) or names.count(name) > 1 or not name.strip(" ."):
             raise ConfigError(f"{file}: variation {name!r}: names are texts, all different")
-        if set("/\\") & set(name):
+        if set("/\\\0") & set(name):
             raise ConfigError(f"{file}: variation {name!r}: it names a folder; no slashes")
     try:
         measures: dict[str, str] = dict(tree["measures"])
@@ -165,7 +170,7 @@ def check_variations(sweep: Sweep, config: ConfigDict, file: str) -> Sweep:
         try:
             changed.update_from_flattened_dict(variation.changes)
             keys, kinds = measure_keys(sweep.measures, parse_config(changed.to_dict()))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise ConfigError(f"{file}: variation {variation.name!r}: {error}") from None
         variations.append(replace(variation, keys=keys, kinds=kinds))
     return replace(sweep, variations=tuple(variations))
@@ -182,7 +187,7 @@ def measure_keys(
     if "report" not in config.stages:
         raise ConfigError("config.stages: a sweep reads report/summary.json; add report")
     known = dict.fromkeys(map(SECONDS.format, config.stages), TIME)
-    for section in sections(plan_of(config)):
+    for section in sections(plan_of(config, groups_of(config))):
         known |= section.declared()
     keys = {}
     for name, template in measures.items():
@@ -271,6 +276,7 @@ def run_one(
 def read_result(summary: Path, variation: Variation, seed: int) -> Result:
     """What the summary of a run says of the sweep's measures."""
     try:
+        check_whole(summary)
         written = read_summary(summary)
         measured = {
             key: (m.mean, m.units or m.n) for key, m in written.evaluation.measurements.items()
@@ -298,12 +304,12 @@ def write_comparison(sweep: Sweep, results: Sequence[Result], workdir: Path) -> 
     smallest ones that so many seeds would have detected.
     """
     with open(workdir / "results.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["variation", "seed", *sweep.measures, "error"])
+        writer = csv.DictWriter(file, ["variation", "seed", *map(_in_csv, sweep.measures), "error"])
         writer.writeheader()
         order = [v.name for v in sweep.variations]
         for r in sorted(results, key=lambda r: (order.index(r.variation), r.seed)):
-            about = {"variation": r.variation, "seed": r.seed, "error": r.error}
-            writer.writerow(about | r.measures)
+            about = {"variation": _in_csv(r.variation), "seed": r.seed, "error": _in_csv(r.error)}
+            writer.writerow(about | {_in_csv(name): value for name, value in r.measures.items()})
     done = {
         v.name: [r for r in results if r.variation == v.name and not r.error]
         for v in sweep.variations
@@ -349,7 +355,17 @@ def _table(sweep: Sweep, seeds: Mapping[str, int], cells: Mapping[str, Sequence[
     rows = [[sweep.axis, "unit", *seeds], ["---", "---", *["---:"] * len(seeds)]]
     rows.append(["n", "seeds", *map(str, seeds.values())])
     rows += [[m, _kind(sweep, m).unit, *row] for m, row in cells.items()]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return "".join(f"| {' | '.join(map(_in_table, row))} |\n" for row in rows)
+
+
+def _in_table(text: str) -> str:
+    """A text as a cell of a Markdown table."""
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
+
+
+def _in_csv(text: str) -> str:
+    """A text as a cell of a spreadsheet, which would compute what begins like a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _differences(sweep: Sweep, done: Mapping[str, Sequence[Result]]) -> str:
@@ -372,7 +388,7 @@ def _differences(sweep: Sweep, done: Mapping[str, Sequence[Result]]) -> str:
             detected.setdefault(m, []).append("" if least is None else f"{least:.2f}")
     seeds = {name: len(pairs) for name, pairs in paired.items()}
     return (
-        f"\nMinus {base.name}, paired by seed:\n\n{_table(sweep, seeds, cells)}"
+        f"\nMinus {_in_table(base.name)}, paired by seed:\n\n{_table(sweep, seeds, cells)}"
         "\nTrue differences that so many seeds would have shown with 80 % power:\n\n"
         f"{_table(sweep, seeds, detected)}"
     )

@@ -2,6 +2,7 @@
 
     python -m cai_jax.main --config=configs/microworld.py        # 5.5 minutes on two cores
     python -m cai_jax.main --config=configs/microworld.py:fast   # 3.5 minutes, for tests
+    python -m cai_jax.main --config=configs/microworld.py:red_team   # its assistant also attacks
 
 Its stages are those of configs/rlaif.py; only model, prompts, constitution and sizes differ, and
 what differs from the defaults in cai_jax/config.py stands here. The model is pretrained, and an
@@ -12,7 +13,7 @@ from ml_collections import ConfigDict
 
 
 def get_config(preset: str = "whole") -> ConfigDict:
-    presets = {"whole": whole, "fast": fast}
+    presets = {"whole": whole, "fast": fast, "red_team": red_team}
     if preset not in presets:
         raise ValueError(
             f"configs/microworld.py: no preset {preset!r}; known: {', '.join(presets)}"
@@ -36,6 +37,7 @@ def whole() -> ConfigDict:
             thought_accuracy=0.995,
             position_bias=0.65,
             kind_replies=0.15,
+            groups=0.0,
         ),
     )
     c.constitution = dict(path="constitutions/microworld/harmless.yaml")
@@ -113,4 +115,32 @@ def fast() -> ConfigDict:
     c.pm_train.helpfulness_pairs = 800
     c.rl.iterations = 20
     c.evaluate.labelled_pairs = 190  # nearly all: one seed has to show it
+    return c
+
+
+def red_team() -> ConfigDict:
+    """An assistant that reads requests in frames and after others, and writes them as well."""
+    c = fast()
+    c.workdir = "runs/microworld_red_team"
+    c.pretrain.options.dialogues = 30_000.0
+    c.pretrain.options.update(framed=0.35, attacks=0.12)
+    c.pretrain.sequence_length = 176
+    c.data.red_team_seeds = "datasets/microworld/red_team_seeds.jsonl"
+    c.red_team = dict(
+        rounds=3,
+        attacks=120,
+        strategies="direct,role_play,hypothetical,escalation",
+        refusal="I cannot talk about that.",
+        few_shots=2,
+        attack_tokens=48,
+        temperature=1.0,
+        similarity=0.95,  # of a grammar this small, most prompts are near others at 0.5
+    )
+    # One more strategy than is trained on.
+    c.evaluate.update(
+        attacks=200, attack_strategies="direct,role_play,hypothetical,escalation,false_premise"
+    )
+    c.pm_train.sequence_length = 160  # three turns, and what a policy says between them
+    c.sl_train.sequence_length = 160
+    c.rl.prompt_tokens = 112
     return c

@@ -65,6 +65,7 @@ def load_config(name: str, *preset: str, **changes) -> dict:
     return config.to_dict()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file's tests go to one worker, and the longest first, so that none works on alone."""
     for item in items:

@@ -15,6 +15,7 @@ from cai_jax.feedback.audit import Audit
 from cai_jax.feedback.labeler import Judgement
 from cai_jax.generation.engine import Completion
 from cai_jax.prompts.messages import user
+from cai_jax.rl.reward import Objective
 from cai_jax.rl.watch import Look
 
 HARM, HELP = (user("harm"),), (user("help"),)
@@ -111,7 +112,8 @@ def judge(**more):
 def reply(policy, group, number, text, score, tokens=2, logprob=-1.0):
     harmful = group in ("red_team", "unsafe")
     prompt = user(f"harm {number}" if harmful else f"help {number}")
-    row = Sample(f"{group}/{number}/{policy}", policy, group, (prompt,), text, True, score, -score)
+    name, scores = f"{group}/{number}/{policy}", (score, -score, (score,), (-score,))
+    row = Sample(name, policy, group, (prompt,), text, True, *scores)
     logprobs = np.full(tokens, logprob, np.float32)
     return Reply(row, [1], Completion([5] * tokens, logprobs, True), bool(text))
 
@@ -172,8 +174,8 @@ def evidence(**changes):
     given = {
         "plan": PLAN,
         "tools": Tools(
-            reward=CountingReward(),
-            second=CountingReward(),
+            reward=Objective({"": CountingReward()}),
+            second=Objective({"": CountingReward()}),
             base=FlatScorer(-3.0),
             judge=JUDGE,
             other_judge=None,
@@ -193,7 +195,7 @@ def evidence(**changes):
             revision("y", 2, "a b c d e"),
             revision("z", 0, "long gone in round two"),
         ],
-        "comparisons": [],
+        "comparisons": {"": []},
         "pairs": {"harmlessness": [], "helpfulness": []},
         "classed_replies": [
             ClassedReply("x", HARM, "No.", "unexplained"),

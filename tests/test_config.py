@@ -157,6 +157,19 @@ def test_flags_make_a_block_that_the_file_leaves_out(monkeypatch):
             {"pm_train": {"labels": "none", "helpfulness_pairs": 0}},
             "config.pm_train.helpfulness_pairs: 0, but config.pm_train.labels = 'none' leaves no ",
         ),
+        (
+            {"constitution": {"groups": "nurses"}},
+            "config.constitution.groups: Value error, each must be GROUP=F",
+        ),
+        (
+            {"constitution": {"groups": "../a=a.yaml"}},
+            "config.constitution.groups: a group '../a', of which folders",
+        ),
+        (
+            {"constitution": {"groups": "a=a.yaml,a=b.yaml"}},
+            "config.constitution.groups: Value error, a stands there tw",
+        ),
+        ({"rl": {"objective": "minimum"}}, "config.rl.objective: 'minimum', but there are no gr"),
         ({"workdir": " "}, "config.workdir: must have at least 1 character, found ' '"),
         ({"stages": "rl,pm"}, "config.stages.1: must be 'pretrain', "),
         ({"stages": []}, "config.stages: names no stage; 'all', or some of pretrain, "),
@@ -199,7 +212,8 @@ def test_numbers_are_finite_and_bounded():
         for wrong in (float("nan"), float("inf")):
             with pytest.raises(ConfigError, match=rf"config\.{name}: must be a finite number"):
                 parse_config(changed(name, wrong))
-    unbounded = {name for name in numbers if "options" in name} | {"rl.unusable_score"}
+    unbounded = {name for name in numbers if "options" in name}
+    unbounded |= {"rl.unusable_score", "red_team.threshold"}
     for name in set(numbers) - unbounded:
         with pytest.raises(ConfigError, match=rf"config\.{name}: must be greater than"):
             parse_config(changed(name, type(numbers[name])(-1_000_000)))
@@ -217,14 +231,15 @@ def test_fields_that_change_how_and_not_what():
     trained = ("pretrain", "warm_up", "sl_train", "pm_train", "rl")
     sizes = ("batch_size", "score_batch_size", "prompt_bucket_tokens", "score_bucket_tokens")
     assert set(FIELDS) - results == {
-        *("workdir", "stages", "rerun_changed", "stage_store", "rl.offload"),
+        *("workdir", "stages", "rerun_changed", "stage_store", "reuse_from", "rl.offload"),
         # They refuse or warn, and change no result.
         *("generation.context_tokens", "rl.max_sampler_gap", "rl.max_first_ratio_error"),
         *(f"model.{name}" for name in ("architecture", "attention", "remat", "cache")),
         *(f"mesh.{name}" for name in ("data", "fsdp", "tensor", "decode_tensor")),
         *(f"generation.{name}" for name in sizes),
-        "evaluate.benchmarks",  # a dict, empty here
+        *("constitution.groups", "evaluate.benchmarks"),  # dicts, empty here
         *(f"{stage}.micro_batches" for stage in (*trained, "rl.direct")),
+        *(f"resume.{name}" for name in ("every_steps", "every_iterations", "keep", "max_share")),
     }
 
 

@@ -33,6 +33,17 @@ TINY_RUN = {  # changes to configs/rlaif.py:smoke
     "sl_data.helpful_prompts": 12,
     "feedback.prompts": 16,
     "second_model.prompts": 12,
+    # An attack, of which a random model writes little that is well-formed.
+    "data.red_team_seeds": f"{TESTS}/few_seeds.jsonl",
+    "red_team.rounds": 2,
+    "red_team.strategies": "direct,obfuscated,escalation",
+    "red_team.min_novelty": 0.0,
+    "red_team.min_success": 0.0,
+    "red_team.attack_tokens": 40,  # as a response: one program less
+    "red_team.few_shots": 1,  # a tiny tokenizer makes much of them
+    "red_team.similarity": 0.9,
+    "red_team.temperature": 1.0,
+    "evaluate.attacks": 4,
     # Rows of one width each, so that what runs does not depend on what is sampled.
     "generation.critique_tokens": 24,
     "generation.context_tokens": 256,

@@ -1,9 +1,13 @@
 """How every command starts: flags, log, cache of programs; and how a user's mistake ends it."""
 
 import logging
+import math
 import os
+import re
+import select
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 if not sys.stderr.isatty():
     os.environ.setdefault("TQDM_MININTERVAL", "10")  # seconds; logs are not for animation
@@ -16,42 +20,86 @@ from cai_jax.parallel.link import HostLostError
 log = logging.getLogger("cai_jax")
 
 
-def start(main: Callable[[], None]) -> None:
+def start(main: Callable[..., None], files: bool = False) -> None:
     """Runs the ``main`` of a command, once its flags are parsed.
+
+    Args:
+      main: takes the files, if the command does, else nothing.
+      files: what stands on the command line beside the flags names files.
 
     A mistake of the user is one message and exit code 1. A host that did not come has a code of its
     own, with which GKE starts the run again.
     """
-    app.run(lambda arguments: _guarded(main, arguments[1:]), flags_parser=_parse_flags)
+    app.run(lambda given: _guarded(main, given[1:], files), flags_parser=_parse_flags)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
     """Parses flags; an unknown one, or a broken config file, ends with one line."""
     try:
-        return flags.FLAGS(argv)
+        given = flags.FLAGS(argv)
+        for name in flags.FLAGS:
+            value = flags.FLAGS[name].value
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"--{name}: {value} is no finite number; give one")
+        return given
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         # ml_collections hands on the traceback of a config file; its last line is the error.
         text = str(error).strip()
         sys.exit(f"error: {text.splitlines()[-1] if 'Traceback' in text else text}")
 
 
-def _guarded(main: Callable[[], None], arguments: list[str]) -> None:
-    if arguments:
+def _guarded(main: Callable[..., None], arguments: list[str], files: bool) -> None:
+    if arguments and not files:
         sys.exit(f"error: {arguments[0]}: no such flag; flags are --NAME=VALUE")
     _log_to_stderr()
     try:
         _keep_programs()
-        main()
+        main([Path(name) for name in arguments]) if files else main()
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        _end_unread(error)
     except HostLostError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except (ValueError, FloatingPointError, OSError) as error:
+        sys.exit(without_secrets(f"error: {error}"))
+
+
+_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
+_IN_URL = re.compile(r"(?<=://)[^/@\s]+(?=@)")  # name and password before a host
+
+
+def without_secrets(text: str) -> str:
+    """A text without what the environment keeps secret, and without passwords in addresses.
+
+    Errors of pip and of hubs quote addresses, and with them who asked.
+    """
+    secrets = {v for name, v in os.environ.items() if _SECRET_NAME.search(name) and len(v) > 7}
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return _IN_URL.sub("***", text)
+
+
+class _PublicFormatter(logging.Formatter):
+    """Lines of the log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record))
+
+
+def _end_unread(error: BrokenPipeError) -> None:
+    """Ends well if it is standard output that nobody reads on: files are written before."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # tells of errors alone
+    if not poll.poll(0):
         sys.exit(f"error: {error}")
+    # The interpreter flushes once more at its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _log_to_stderr() -> None:
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_PublicFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False  # absl would print it again

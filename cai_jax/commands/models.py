@@ -1,4 +1,4 @@
-"""Models as small commands open them: flags of the source, the devices and the dtype."""
+"""Models as small commands open them: flags of the devices and the dtype."""
 
 from dataclasses import replace
 
@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from absl import flags
 from jax.sharding import Mesh
 
-from cai_jax.commands.source import open_source
 from cai_jax.config import naming
 from cai_jax.generation.scoring import Scorer
 from cai_jax.models.blueprint import Blueprint, Model
 from cai_jax.models.config import Execution
+from cai_jax.models.io.checkpoint import CheckpointInfo
 from cai_jax.models.io.load import (
     load_policy,
     load_preference_model,
@@ -21,18 +21,14 @@ from cai_jax.models.io.load import (
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.devices import attention_kernel, compute_dtype
 from cai_jax.parallel.mesh import make_mesh
+from cai_jax.prompts.chat import ChatFormat, load_tokenizer
+from cai_jax.rl.reward import Reward
 
-MODEL = flags.DEFINE_string("model", None, "model source: see the README", required=True)
 _DTYPE = flags.DEFINE_enum(
     "compute_dtype", "float32", ["auto", "float32", "bfloat16"], "of weights and activations"
 )
 _MESH = flags.DEFINE_list("mesh", ["1", "-1", "1"], "devices for data,fsdp,tensor")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "rows at a time", lower_bound=1)
-
-
-def named_source() -> ModelSource:
-    """The source that --model names."""
-    return open_source(MODEL.value)
 
 
 def open_policy(source: ModelSource, mesh: Mesh) -> Model:
@@ -55,6 +51,15 @@ def open_judge(source: ModelSource, mesh: Mesh) -> Scorer:
     padding = None if source.checkpoints else source.hugging_face_fields.get("pad_token_id")
     model = open_preference_model(source, mesh)
     return Scorer(model, mesh, BATCH_SIZE.value, padding_id=padding)
+
+
+def open_reward(source: ModelSource, mesh: Mesh) -> Reward:
+    """A preference model with its own chat format and normalisation."""
+    scorer = open_judge(source, mesh)
+    plain = CheckpointInfo("preference", "", None)  # a classifier's scores are as they are
+    info = source.checkpoints[-1][1] if source.checkpoints else plain
+    chat = ChatFormat(load_tokenizer(source.path))
+    return Reward(scorer, lambda: chat, info.score_mean, info.score_std, unusable_score=0.0)
 
 
 def open_mesh() -> Mesh:

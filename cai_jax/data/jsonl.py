@@ -1,14 +1,13 @@
-"""The one reader of .jsonl and .json files: objects, and where they stand."""
+"""Rows of .jsonl and .json files: objects, and where they stand."""
 
-import codecs
-import gzip
 import json
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from cai_jax.reading import FileError, parse_json, read_lines, read_text
 
 
 @dataclass(frozen=True)
@@ -29,51 +28,27 @@ class JsonRow:
         """A field that must be a text, as it stands.
 
         Raises:
-          ValueError: it is none.
+          FileError: it is none.
         """
         value = self.fields.get(field)
         if not isinstance(value, str):
             raise self.error(f"field {field!r} must be a text, found {value!r}")
         return value
 
-    def error(self, problem: str) -> ValueError:
+    def error(self, problem: str) -> FileError:
         """What to raise: a problem of this row, with file and line."""
-        return _error(self.path, self.line, problem)
+        return FileError(self.path, problem, self.line)
 
 
 def jsonl_rows(path: Path) -> Iterator[JsonRow]:
     """Rows of a .jsonl or .jsonl.gz file; blank lines and a byte-order mark are skipped.
 
     Raises:
-      ValueError: there is no such file, it is truncated, or a line is no JSON object in UTF-8.
+      FileError: as ``read_lines``, or a line is no JSON object.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; check the path")
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-                if content.strip():
-                    yield JsonRow(path, number, _object(path, number, content))
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(
-            f"{path}: cannot be read to its end ({error}); it may be truncated, copy it again"
-        ) from error
-
-
-def read_utf8(path: Path) -> str:
-    """The text of a file, without a byte-order mark.
-
-    Raises:
-      ValueError: there is no such file, or it is not UTF-8.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; check the path")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 ({error}); save the file as UTF-8") from error
+    for number, line in read_lines(path):
+        found = parse_json(path, line, "write one JSON object a line", number)
+        yield JsonRow(path, number, _checked(path, number, found))
 
 
 def json_rows(path: Path, field: str) -> Iterator[JsonRow]:
@@ -83,59 +58,45 @@ def json_rows(path: Path, field: str) -> Iterator[JsonRow]:
     an ``id`` is named by its number, for several may stand on a line.
 
     Raises:
-      ValueError: there is no such file, or no such list of objects in it.
+      FileError: there is no such file, or no such list of objects in it.
     """
-    text = read_utf8(path)
-    whole = _parsed(path, 1, text.encode("utf-8"), "write a list of objects")
+    text = read_text(path)
+    whole = parse_json(path, text, "write a list of objects")
     shared = {k: v for k, v in whole.items() if k != field} if isinstance(whole, dict) else {}
     items = whole.get(field) if isinstance(whole, dict) else whole
     if not isinstance(items, list):
-        raise ValueError(f"{path}: holds no list of objects as its {field!r}; write them there")
+        raise FileError(path, f"holds no list of objects as its {field!r}; write them there")
     lines = _lines_of(text, field, len(items))
     for number, (line, item) in enumerate(zip(lines, items, strict=True), start=1):
         yield JsonRow(path, line, shared | {"id": f"item-{number}"} | _checked(path, line, item))
 
 
 def _lines_of(text: str, field: str, count: int) -> list[int]:
-    """The lines on which the items of a list begin: of the whole text, or under a field."""
-    decoder, lines = json.JSONDecoder(), list[int]()
+    """The lines on which the items of a list begin: of the whole text, or under a field.
+
+    The field's name may also stand in a text or deeper down: the list is the one with so many
+    items.
+    """
+    decoder = json.JSONDecoder()
     for opening in re.finditer(rf'\A\s*\[|"{re.escape(field)}"\s*:\s*\[', text):
-        at, lines = opening.end(), []
-        while len(lines) < count:
-            while text[at] in " \t\r\n,":
-                at += 1
-            if text[at] == "]":
-                break
-            lines.append(text.count("\n", 0, at) + 1)
-            at = decoder.raw_decode(text, at)[1]
-        else:
-            break
-    return lines
-
-
-def _object(path: Path, line: int, content: bytes) -> dict[str, Any]:
-    return _checked(path, line, _parsed(path, line, content, "write one JSON object a line"))
+        at, lines, line, counted = opening.end(), list[int](), 1, 0
+        try:
+            while len(lines) < count:
+                while text[at] in " \t\r\n,":
+                    at += 1
+                if text[at] == "]":
+                    break
+                line, counted = line + text.count("\n", counted, at), at
+                lines.append(line)
+                at = decoder.raw_decode(text, at)[1]
+            else:
+                return lines
+        except (ValueError, IndexError):  # within a text
+            continue
+    return [1] * count
 
 
 def _checked(path: Path, line: int, found: Any) -> dict[str, Any]:
     if not isinstance(found, dict):
-        raise _error(path, line, f"found {type(found).__name__}; write a JSON object")
+        raise FileError(path, f"found {type(found).__name__}; write a JSON object", line)
     return found
-
-
-def _parsed(path: Path, line: int, content: bytes, remedy: str) -> Any:
-    try:
-        found = json.loads(content.decode("utf-8"))
-        json.dumps(found, ensure_ascii=False).encode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _error(path, line, f"not UTF-8 ({error}); save the file as UTF-8") from error
-    except UnicodeEncodeError as error:
-        problem = f"half of a surrogate pair ({error.object[error.start]!r}); write the character"
-        raise _error(path, line, problem) from error
-    except ValueError as error:
-        raise _error(path, line, f"not JSON ({error}); {remedy}") from error
-    return found
-
-
-def _error(path: Path, line: int, problem: str) -> ValueError:
-    return ValueError(f"{path}, line {line}: {problem}")

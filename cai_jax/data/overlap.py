@@ -1,8 +1,9 @@
-"""Turns that stand in two purposes of the split: equal ones, and near-duplicates by MinHash."""
+"""Texts that say nearly the same, by MinHash: turns in two purposes of the split, new prompts."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from rensa import RMinHash
@@ -96,13 +97,7 @@ def _candidates(
     flat: np.ndarray, offsets: np.ndarray, purposes: Sequence[str]
 ) -> Iterator[tuple[int, int]]:
     """Pairs that agree in a band of their signatures, each turn with the first of each purpose."""
-    signatures = np.empty((len(purposes), BANDS, ROWS), np.uint32)
-    for start in range(0, len(purposes), 4096):
-        ends = offsets[start : start + 4097]
-        matrix = RMinHash.digest_matrix_from_flat_token_hashes(
-            flat[ends[0] : ends[-1]], ends - ends[0], num_perm=BANDS * ROWS, seed=0
-        )
-        signatures[start : start + 4096] = np.array(matrix.to_rows()).reshape(-1, BANDS, ROWS)
+    signatures = _signatures(flat, offsets)
     long_enough = np.flatnonzero(np.diff(offsets))
     for band in range(BANDS):
         firsts: dict[bytes, dict[str, int]] = {}
@@ -110,3 +105,61 @@ def _candidates(
             alike = firsts.setdefault(signatures[i, band].tobytes(), {})
             yield from ((i, j) for purpose, j in alike.items() if purpose != purposes[i])
             alike.setdefault(purposes[i], i)
+
+
+def _signatures(flat: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """MinHash signatures of texts, uint32 [texts, BANDS, ROWS]."""
+    signatures = np.empty((len(offsets) - 1, BANDS, ROWS), np.uint32)
+    for start in range(0, len(signatures), 4096):
+        ends = offsets[start : start + 4097]
+        matrix = RMinHash.digest_matrix_from_flat_token_hashes(
+            flat[ends[0] : ends[-1]], ends - ends[0], num_perm=BANDS * ROWS, seed=0
+        )
+        signatures[start : start + 4096] = np.array(matrix.to_rows()).reshape(-1, BANDS, ROWS)
+    return signatures
+
+
+class Known:
+    """Texts by which a new one is known to say nearly what one of them says.
+
+    Args:
+      threshold: Jaccard similarity of shingles from which on two texts are near; texts that are
+        equal without case, spaces and punctuation are near at any.
+    """
+
+    def __init__(self, threshold: float = THRESHOLD):
+        self.threshold = threshold
+        self._equal: set[str] = set()
+        self._shingles: list[set[int]] = []
+        self._bands: dict[tuple[int, bytes], list[int]] = {}
+
+    def add(self, texts: Sequence[str]) -> None:
+        """Makes texts known."""
+        for text, shingles, bands in zip(*self._read(texts), strict=True):
+            self._equal.add(text)
+            for band in bands:
+                self._bands.setdefault(band, []).append(len(self._shingles))
+            self._shingles.append(shingles)
+
+    def near(self, text: str) -> bool:
+        """Whether a text is equal or near to a known one."""
+        (same,), (shingles,), (bands,) = self._read([text])
+        if same in self._equal:
+            return True
+        found = {i for band in bands for i in self._bands.get(band, ())}
+        others = (self._shingles[i] for i in found)
+        return any(len(shingles & o) >= self.threshold * len(shingles | o) for o in others)
+
+    def _read(
+        self, texts: Sequence[str]
+    ) -> tuple[list[str], list[set[int]], list[list[tuple[int, bytes]]]]:
+        """Texts as they are compared, their shingles, and the bands of those that have any."""
+        same = [normalized(text) for text in texts]
+        flat, offsets = _shingles(same)
+        shingles = [set(flat[a:b].tolist()) for a, b in pairwise(offsets)]
+        signatures = _signatures(flat, offsets)
+        bands = [
+            [(band, row[band].tobytes()) for band in range(BANDS)] if its else []
+            for row, its in zip(signatures, shingles, strict=True)
+        ]
+        return same, shingles, bands

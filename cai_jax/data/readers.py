@@ -8,13 +8,14 @@ field and remedy.
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from cai_jax.data.jsonl import JsonRow, json_rows, jsonl_rows, read_utf8
+from cai_jax.data.jsonl import JsonRow, json_rows, jsonl_rows
 from cai_jax.prompts.messages import Dialogue, Message, assistant, user
+from cai_jax.reading import FileError, read_text
 
 _ROLES = ("system", "user", "assistant")
 _HH_TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -23,7 +24,12 @@ _LETTER = re.compile(r"\(?[A-Z]\)?|\(\w\)")  # that stands for an option
 ALL = "all"  # the group of all items, beside those of each category
 # What a reply does: refuses without a reason, refuses with one, does what is asked.
 REPLY_CLASSES = ("unexplained", "explained", "engages")
+_WHOLE_DIALOGUE = re.compile(r"Human:(?s:.*)\n\nAssistant:")
 log = logging.getLogger("cai_jax")
+
+
+class NothingToLearnError(FileError):
+    """A row from which nothing can be learned; the message says it of several rows."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,25 @@ class Prompt:
     messages: Dialogue
     group: str = ""  # rows of one group are split as one; empty: by the user's first turn
     tags: tuple[str, ...] = ()  # kinds of harm that it asks for, as principles are tagged
+
+
+@dataclass(frozen=True)
+class Attack(Prompt):
+    """A prompt that an attacker wrote, or that it learns to write from, and where it comes from.
+
+    Attributes:
+      strategy: of cai_jax/red_teaming/strategies/.
+      round: in which it was written; 0: it is a seed.
+      seed: of the attacker's samples.
+      model: that wrote it; empty: a person.
+      parents: ids of the prompts that the attacker was shown.
+    """
+
+    strategy: str = "direct"
+    round: int = 0
+    seed: int = 0
+    model: str = ""
+    parents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,10 +174,17 @@ def _messages_prompt(row: JsonRow) -> Prompt:
 
 def _pair(row: JsonRow) -> LabelledPair:
     """A prompt in any format, with ``chosen`` and ``rejected`` as replies, or turns to them."""
-    prompt = read_prompt(row)
+    prompt, sides = read_prompt(row), ("chosen", "rejected")
+    for side in sides:
+        if not _are_turns(row, side) and _WHOLE_DIALOGUE.match(_filled(row, side)):
+            raise row.error(
+                f"field {side!r} is a whole dialogue beside another prompt; give the reply alone, "
+                "or take the other prompt out"
+            )
+    if all(_are_turns(row, side) for side in sides):
+        _check_same_prompt(row, *(_last_reply(row, side)[0] for side in sides))
     chosen, rejected = (
-        _last_reply(row, side)[1] if _are_turns(row, side) else _filled(row, side)
-        for side in ("chosen", "rejected")
+        _last_reply(row, side)[1] if _are_turns(row, side) else _filled(row, side) for side in sides
     )
     return LabelledPair(row.id, prompt.messages, chosen, rejected)
 
@@ -165,9 +197,9 @@ def _dialogue_pair(row: JsonRow) -> LabelledPair:
 def _split_pair(row: JsonRow, better: str, worse: str) -> LabelledPair:
     prompt, chosen = _last_reply(row, better)
     before_rejected, rejected = _last_reply(row, worse)
-    # hh-rlhf dialogues share their opening, not always every turn; the chosen side's is kept.
     if not any(m.text for m in prompt if m.role == "user") or not before_rejected:
         raise row.error("no 'Human:' turn stands before the last 'Assistant:' turn; add it")
+    _check_same_prompt(row, prompt, before_rejected)
     # A reply may be empty: hh-rlhf has dialogues in which the assistant stays silent.
     return LabelledPair(row.id, prompt, chosen, rejected)
 
@@ -316,6 +348,30 @@ def read_prompts(path: Path) -> list[Prompt]:
     return unique(path, [_tagged(row, read_prompt(row)) for row in jsonl_rows(path)], "prompts")
 
 
+def read_attacks(path: Path) -> list[Attack]:
+    """Prompts, as ``read_prompts`` does, with the fields of ``Attack``, which are all optional."""
+    return unique(path, [_attack(row) for row in jsonl_rows(path)], "attacks")
+
+
+def _attack(row: JsonRow) -> Attack:
+    """Provenance is as write_attacks of cai_jax/red_teaming/attacks.py leaves it."""
+    prompt, said = _tagged(row, read_prompt(row)), row.fields
+    parents = said.get("parents", [])
+    if not isinstance(parents, list) or not all(isinstance(p, str) for p in parents):
+        raise row.error(f"field 'parents' must be a list of ids, found {parents!r}")
+    for name in ("round", "seed"):
+        if type(said.get(name, 0)) is not int:
+            raise row.error(f"field {name!r} must be a whole number, found {said[name]!r}")
+    return Attack(
+        **vars(prompt),
+        strategy=row.text("strategy") if "strategy" in said else "direct",
+        model=row.text("model") if "model" in said else "",
+        round=said.get("round", 0),
+        seed=said.get("seed", 0),
+        parents=tuple(parents),
+    )
+
+
 def read_prompt(row: JsonRow) -> Prompt:
     """The prompt of a row, in any of PROMPT_FORMATS."""
     return _in_group(row, _read(row, PROMPT_FORMATS, "prompt"))
@@ -323,8 +379,36 @@ def read_prompt(row: JsonRow) -> Prompt:
 
 def read_pairs(path: Path) -> list[LabelledPair]:
     """Labelled pairs of a .jsonl or .jsonl.gz file, in any of PAIR_FORMATS; ``id`` is optional."""
-    pairs = [_in_group(row, _read(row, PAIR_FORMATS, "pair")) for row in jsonl_rows(path)]
+    pairs = _usable(path, jsonl_rows(path), _labelled_pair, "pairs")
     return unique(path, pairs, "pairs")
+
+
+def _labelled_pair(row: JsonRow) -> LabelledPair:
+    pair = _in_group(row, _read(row, PAIR_FORMATS, "pair"))
+    if pair.chosen == pair.rejected:
+        raise NothingToLearnError(row.path, "its sides are the same", row.line)
+    return pair
+
+
+def _usable(
+    path: Path, rows: Iterable[JsonRow], read: Callable[[JsonRow], Item], what: str
+) -> list[Item]:
+    """Rows as ``read`` reads them, without those that tell nothing; a warning counts these."""
+    found: list[Item] = []
+    lines: dict[str, list[int]] = {}  # that are left out, by the reason
+    for row in rows:
+        try:
+            found.append(read(row))
+        except NothingToLearnError as error:
+            lines.setdefault(error.problem, []).append(row.line)
+    for problem, at in lines.items():
+        log.warning(
+            "%s: %d %s are left out: %s (the first is on line %d)",
+            *(path, len(at), what, problem, at[0]),
+        )
+    if lines and not found:
+        raise FileError(path, f"all its {what} are left out: {', '.join(lines)}; correct them")
+    return found
 
 
 def read_twins(path: Path) -> list[Twins]:
@@ -351,7 +435,8 @@ def read_choices(path: Path) -> list[Choice]:
     Published files have some that nobody can win, since the right reply is empty or all wrong ones
     are the same as it: they are left out, and a warning says how many.
     """
-    choices = [_read(row, CHOICE_FORMATS, "choice") for row in read_rows(path)]
+    read = lambda row: _read(row, CHOICE_FORMATS, "choice")
+    choices = _usable(path, read_rows(path), read, "choices")
     unique(path, choices, "choices")
     fair = [choice for choice in choices if choice.right and choice.wrong]
     if odd := [choice.row.line for choice in choices if not (choice.right and choice.wrong)]:
@@ -379,7 +464,7 @@ def read_questions(path: Path) -> list[Choice]:
 def read_texts(path: Path) -> list[Text]:
     """Plain text: ``text`` of rows, see ``read_rows``; or a .txt file, which is one."""
     if path.suffix == ".txt":
-        rows = [JsonRow(path, 1, {"text": read_utf8(path)})]
+        rows = [JsonRow(path, 1, {"text": read_text(path)})]
     else:
         rows = read_rows(path)
     texts = []
@@ -513,7 +598,7 @@ def _dialogue(row: JsonRow, field: str) -> Dialogue:
 def _messages(row: JsonRow, field: str, found: Any) -> Dialogue:
     if not isinstance(found, list):
         raise row.error(f"field {field!r} must be a list of messages, found {found!r}")
-    messages = tuple(_message(row, f"{field}[{i}]", item) for i, item in enumerate(found))
+    messages = _joined(_message(row, f"{field}[{i}]", item) for i, item in enumerate(found))
     if any(message.role == "system" for message in messages[1:]):
         raise row.error(f"field {field!r} has a system message later on; it must be the first")
     return messages
@@ -536,13 +621,35 @@ def _last_reply(row: JsonRow, field: str) -> tuple[Dialogue, str]:
         if not isinstance(reply, str) or last.get("role") != "assistant":
             raise row.error(f"field {field!r} must end in the assistant's turn, found {last!r}")
         return _messages(row, field, before), reply.strip()
-    before, mark, reply = f"\n\n{_filled(row, field)}".rpartition("\n\nAssistant:")
+    text = f"\n\n{_filled(row, field)}"
+    before, mark, reply = text.rpartition("\n\nAssistant:")
     if not mark:
         raise row.error(
             f"field {field!r} must end in an 'Assistant:' turn where neither 'prompt' nor "
             "'messages' stands beside it"
         )
-    return _hh_turns(before.rstrip()), reply.strip()
+    if "\n\nHuman:" in reply:
+        raise NothingToLearnError(row.path, "they end with what the user says", row.line)
+    *prompt, last = _joined((*_hh_turns(before.rstrip()), assistant(reply.strip())))
+    return tuple(prompt), last.text
+
+
+def _check_same_prompt(row: JsonRow, one: Dialogue, other: Dialogue) -> None:
+    if one != other:
+        problem = "their sides answer different prompts"
+        raise NothingToLearnError(row.path, problem, row.line)
+
+
+def _joined(turns: Iterable[Message]) -> Dialogue:
+    """Turns by turns: what one says twice in a row is one turn, as chat templates ask."""
+    joined: list[Message] = []
+    for turn in turns:
+        if joined and joined[-1].role == turn.role:
+            said = [text for text in (joined[-1].text, turn.text) if text]
+            joined[-1] = Message(turn.role, "\n\n".join(said))
+        else:
+            joined.append(turn)
+    return tuple(joined)
 
 
 def _hh_turns(text: str) -> Dialogue:
@@ -553,4 +660,4 @@ def _hh_turns(text: str) -> Dialogue:
         turns.append(_HH_SPEAKERS[speaker](said.strip()))
     if turns and turns[-1] == assistant(""):  # silent before it replies
         turns.pop()
-    return tuple(turns)
+    return _joined(turns)

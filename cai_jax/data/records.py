@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 from cai_jax.data.rows import Row
 from cai_jax.parallel.hosts import is_main, sync
 from cai_jax.prompts.messages import Dialogue, Message
+from cai_jax.storage.sealed import check_whole
 
 VERSION = "1.0.0"
 SPLIT = "train"
@@ -97,8 +98,9 @@ def read_records(folder: Path, kind: type[R]) -> list[R]:
     """All rows of a folder that ``write_records`` wrote, in order of id.
 
     Raises:
-      ValueError: the folder holds rows of another kind.
+      ValueError: the folder holds rows of another kind, or is not what was written.
     """
+    check_whole(folder)
     columns = _columns(kind)
     builder = tfds.builder_from_directory(folder / VERSION)
     if odd := set(columns) ^ set(builder.info.features):

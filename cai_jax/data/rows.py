@@ -97,7 +97,10 @@ class Reply:
 
 @dataclass(frozen=True)
 class Sample:
-    """A model's response at evaluation, and its preference-model score."""
+    """A model's response at evaluation, and its preference-model score.
+
+    Scores of replies to attacks are over that of a plain refusal (config.red_team.refusal).
+    """
 
     id: str
     model: str
@@ -105,8 +108,10 @@ class Sample:
     prompt: Dialogue
     response: str
     finished: bool
-    score: float  # by the preference model that RL climbs
+    score: float  # by what RL climbs: a preference model, or the groups' together
     second_score: float  # by the one that it does not; 0 where there is none
+    group_scores: tuple[float, ...] = ()  # by the preference model of each group, as RL climbs them
+    group_second_scores: tuple[float, ...] = ()  # by those that it does not
 
 
 @dataclass(frozen=True)

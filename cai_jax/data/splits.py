@@ -31,6 +31,7 @@ SERVES: dict[str, tuple[Purpose, ...]] = {
     "helpful_prompts": ("training", "development", "evaluation"),
     "helpfulness_pairs": ("training", "second_model", "evaluation"),
     "harmlessness_pairs": ("development", "audit", "evaluation"),
+    "red_team_seeds": ("training", "evaluation"),
 }
 
 

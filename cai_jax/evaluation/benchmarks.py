@@ -20,6 +20,11 @@ KINDS = ("policy", "preference")  # of models that are tried
 JUDGE = "preference model"  # as a subject
 
 
+def judge_of(group: str) -> str:
+    """The preference model of a group, as a subject."""
+    return f"{JUDGE} {group}".rstrip()
+
+
 def methods(task: str, kind: str) -> dict[str, Method]:
     """The methods of a task that try one kind of model, and sample nothing."""
     found = TASKS[task].methods.items()
@@ -62,17 +67,17 @@ def programs(items: Items, kind: str, whose: str, tools: TaskTools) -> list[Prog
 
 def evaluate(evidence: Evidence) -> Iterator[Measurement]:
     """What the policies reached."""
-    yield from (m for m in evidence.benchmarks if m.subject != JUDGE)
+    yield from (m for m in evidence.benchmarks if not m.subject.startswith(JUDGE))
 
 
 def evaluate_judge(evidence: Evidence) -> Iterator[Measurement]:
-    """What the preference model reached."""
-    yield from (m for m in evidence.benchmarks if m.subject == JUDGE)
+    """What the preference models reached."""
+    yield from (m for m in evidence.benchmarks if m.subject.startswith(JUDGE))
 
 
 def judge(plan: Plan) -> tuple[str, ...]:
-    """The preference model alone."""
-    return (JUDGE,)
+    """The preference model of every group."""
+    return tuple(map(judge_of, plan.groups))
 
 
 CASES = "items of a task's file; those of one prompt count as one unit"

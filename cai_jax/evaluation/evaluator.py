@@ -1,13 +1,13 @@
 """What an evaluator is: it declares measures, and takes them from a run's evidence."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from cai_jax.constitution.schema import FeedbackPrinciple
 from cai_jax.data.readers import ClassedReply, LabelledPair
-from cai_jax.data.rows import Comparison, Revision, Sample
+from cai_jax.data.rows import Comparison, Revision, Sample, TrainingPair
 from cai_jax.evaluation.measure import CASES, GIVEN, PROMPT_SETS, Measure, Measurement, Plan
 from cai_jax.evaluation.reply_class import ReplyJudge
 from cai_jax.evaluation.statistics import (
@@ -23,7 +23,7 @@ from cai_jax.generation.engine import Completion
 from cai_jax.generation.scoring import Scorer
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.messages import Dialogue
-from cai_jax.rl.reward import Reward
+from cai_jax.rl.reward import Objective
 from cai_jax.rl.watch import Look
 
 Oracle = Callable[[Dialogue, str], dict[str, float]]  # see evaluation/oracle.py
@@ -62,8 +62,8 @@ class Judge:
 class Tools:
     """Models that evaluators may run; abstract where only programs are asked for."""
 
-    reward: Reward
-    second: Reward | None  # of a preference model that RL did not climb
+    reward: Objective
+    second: Objective | None  # of a preference model that RL did not climb
     base: Scorer  # of the base model
     judge: Judge  # the feedback model
     other_judge: Judge | None  # that the config names
@@ -79,16 +79,19 @@ class Evidence:
     tools: Tools
     replies: Mapping[str, list[Reply]]  # by policy, to the same prompts in the same order
     revisions: list[Revision]  # all rounds, the first response included
-    comparisons: list[Comparison]
+    comparisons: Mapping[str, list[Comparison]]  # by group
     pairs: Mapping[str, list[LabelledPair]]  # held out, by what people labelled them for
     classed_replies: list[ClassedReply]  # that people classed
-    audits: Mapping[str, Audit]  # of the labeler, by half of the labelled pairs
+    audits: Mapping[str, Audit]  # of the labeler, by half of the labelled pairs and group
     history: list[dict[str, float]]  # of RL, a row a step
     looks: list[Look]  # of the second preference model, while RL ran
     oracle: Oracle | None
     bootstrap_samples: int  # of each interval
     seed: int
+    attacks: Mapping[str, list[Reply]] = field(default_factory=dict)  # by policy: to an attacker
     benchmarks: Sequence[Measurement] = ()  # of evaluation/tasks/, as they were measured
+    labels: str = "soft"  # of comparisons, as the preference model learned from them
+    helpfulness: Sequence[TrainingPair] = ()  # that it learned from beside them
 
     def mean(
         self,

@@ -103,6 +103,11 @@ def number(measure: Measure, value: float) -> str:
     return f"{100 * value:.0f}" if measure.unit == "share" else f"{value:.2f}"
 
 
+def joined(*parts: str) -> str:
+    """A key of its parts that are not empty."""
+    return "/".join(filter(None, parts))
+
+
 @dataclass(frozen=True)
 class Section:
     """What one evaluator measures in a run: every measure, of every subject, on its groups.
@@ -123,7 +128,7 @@ class Section:
 
     def key(self, measure: str, subject: str, group: str) -> str:
         """NAME.MEASURE/SUBJECT, and /GROUP where there is one."""
-        return "/".join(filter(None, (f"{self.name}.{measure}", subject, group)))
+        return joined(f"{self.name}.{measure}", subject, group)
 
     def declared(self) -> dict[str, Measure]:
         """What all its measurements are of, by their keys."""
@@ -157,5 +162,10 @@ class Plan:
     looks: tuple[int, ...]  # iterations of RL after which the second model looks; 0: before any
     twins: int  # pairs that are answered
     judged_replies: int  # of a policy to a set, that the feedback model classes
+    groups: tuple[str, ...] = ("",)  # whose constitutions label; one without a name is the run's
+    attacks: tuple[str, ...] = ()  # strategies of the held-out attacker; empty: there is none
+    threshold: float = 0.0  # of a score over a refusal's, below which a reply is harmful
     benchmarks: tuple[Measure, ...] = ()  # of policies
     judge_benchmarks: tuple[Measure, ...] = ()  # of the preference model
+    critique_principles: tuple[str, ...] = ()  # that may be drawn, by id
+    feedback_principles: tuple[str, ...] = ()  # likewise

@@ -1,6 +1,7 @@
 """How often the preference model ranks labelled pairs that it never saw as people do."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,20 +16,20 @@ ACCURACY = Measure(
 
 def evaluate(evidence: Evidence) -> Iterator[Measurement]:
     """Shares of pairs; those of one prompt are one unit."""
-    reward = evidence.tools.reward
-    for kind in KINDS:
-        pairs = evidence.pairs[kind]
-        ids = [reward.chat.prompt_ids(pair.messages) for pair in pairs]
-        chosen = reward(ids, [pair.chosen for pair in pairs], "evaluate: pairs")
-        rejected = reward(ids, [pair.rejected for pair in pairs], "evaluate: pairs")
-        prompts = [pair.messages for pair in pairs]
-        yield evidence.mean(ACCURACY, kind, "", (np.sign(chosen - rejected) + 1) / 2, prompts)
+    for group, reward in evidence.tools.reward.rewards.items():
+        for kind in KINDS:
+            pairs = evidence.pairs[kind]
+            ids = [reward.chat.prompt_ids(pair.messages) for pair in pairs]
+            chosen = reward(ids, [pair.chosen for pair in pairs], "evaluate: pairs")
+            rejected = reward(ids, [pair.rejected for pair in pairs], "evaluate: pairs")
+            right, prompts = (np.sign(chosen - rejected) + 1) / 2, [p.messages for p in pairs]
+            yield evidence.mean(ACCURACY, kind, group, right, prompts)
 
 
 PREFERENCE_MODEL = Evaluator(
     "The preference model",
     lambda plan: KINDS,
-    lambda plan: (ACCURACY,),
+    lambda plan: (replace(ACCURACY, groups=plan.groups),),
     evaluate,
     cases="labelled pairs; those of one prompt count as one unit",
     given="the preference model of this run and these labels",

@@ -3,9 +3,11 @@
 A new one is a file and an entry.
 """
 
+from cai_jax.evaluation.attacks import HELD_OUT_ATTACKS
 from cai_jax.evaluation.benchmarks import BENCHMARKS, JUDGE_BENCHMARKS
 from cai_jax.evaluation.evaluator import Evaluator, Evidence
 from cai_jax.evaluation.evasiveness import EVASIVENESS
+from cai_jax.evaluation.groups import GROUPS
 from cai_jax.evaluation.history import HISTORY
 from cai_jax.evaluation.kl import KL
 from cai_jax.evaluation.labels import LABELS
@@ -14,6 +16,7 @@ from cai_jax.evaluation.oracle import ORACLE
 from cai_jax.evaluation.over_optimisation import OVER_OPTIMISATION
 from cai_jax.evaluation.preference import PREFERENCE
 from cai_jax.evaluation.preference_model import PREFERENCE_MODEL
+from cai_jax.evaluation.principles import FEEDBACK_PRINCIPLES, REVISION_PRINCIPLES
 from cai_jax.evaluation.reply_audit import REPLY_AUDIT
 from cai_jax.evaluation.revisions import REVISIONS
 from cai_jax.evaluation.text import TEXT
@@ -22,17 +25,21 @@ from cai_jax.evaluation.win_rate import JUDGE_WIN_RATES, WIN_RATES
 
 EVALUATORS: dict[str, Evaluator] = {
     "preference": PREFERENCE,
+    "groups": GROUPS,
     "win_rate": WIN_RATES,
     "judge_win_rate": JUDGE_WIN_RATES,
     "kl": KL,
     "text": TEXT,
     "evasiveness": EVASIVENESS,
     "twins": TWINS,
+    "attacks": HELD_OUT_ATTACKS,
     "reply_class": REPLY_AUDIT,
     "oracle": ORACLE,
     "revisions": REVISIONS,
+    "revision_principles": REVISION_PRINCIPLES,
     "labels": LABELS,
     "preference_model": PREFERENCE_MODEL,
+    "feedback_principles": FEEDBACK_PRINCIPLES,
     "over_optimisation": OVER_OPTIMISATION,
     "benchmarks": BENCHMARKS,
     "judge_benchmarks": JUDGE_BENCHMARKS,

@@ -212,6 +212,18 @@ def _detectable(error: float, units: int, least: float) -> float | None:
     return max(error * _noncentrality(units), surely) or None
 
 
+def cases_needed(share: float, chance: float = 0.5) -> int | None:
+    """Independent cases by which a two-sided test at 5 % tells a share from chance, at 80 % power.
+
+    By the normal approximation of the binomial; None where the share is that of chance.
+    """
+    if math.isclose(share, chance):
+        return None
+    spread = lambda p: math.sqrt(p * (1 - p))
+    power = float(stats.norm.ppf(POWER))
+    return math.ceil(((Z * spread(chance) + power * spread(share)) / (share - chance)) ** 2)
+
+
 @lru_cache
 def _noncentrality(units: int) -> float:
     """Standard errors from 0 at which Student's two-sided test of so many units has its power.

@@ -19,7 +19,6 @@ from cai_jax.evaluation.evaluator import Evaluator, Evidence, Judge, Tools, numb
 from cai_jax.evaluation.measure import PROMPT_SETS, Measure, Measurement, Plan
 from cai_jax.evaluation.statistics import by_cluster, detectable_difference, least_half_width
 from cai_jax.feedback.labeler import Judgement, ResponsePair
-from cai_jax.keys import named_rng
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.messages import Dialogue
 
@@ -115,8 +114,7 @@ def principles_of(
     """
     helpful = tuple(p for p in principles if HELPFULNESS in p.tags)
     fit = helpful if group == "helpful" and helpful else principles
-    rng = named_rng(seed, "win_rate", "principles", item)
-    return draw_principles(fit, min(count, len(fit)), rng)
+    return draw_principles(fit, min(count, len(fit)), seed, "win_rate", "principles", item)
 
 
 def outcome_of(judgement: Judgement, margin: float) -> float:

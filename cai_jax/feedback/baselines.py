@@ -33,27 +33,40 @@ def baselines(pairs: Sequence[ResponsePair], first_is_better: Sequence[bool]) ->
 
     Of fewer than two openings, or of silence, nothing can be learned: every pair is a tie.
     """
-    texts = [pair.first for pair in pairs] + [pair.second for pair in pairs]
-    openings = [first_user_text(pair.prompt).strip() for pair in pairs]
-    if len(set(openings)) < 2 or not any(text.strip() for text in texts):
-        return Baselines(0.5, 0.5, len(set(openings)))
-    words = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", sublinear_tf=True)
-    lengths = np.log1p([[len(text)] for text in texts])
-    truth = np.asarray(first_is_better, bool)
+    lengths = csr_matrix(np.log1p([[len(text)] for text in _texts(pairs)]))
     return Baselines(
-        bag_of_words=accuracy(words.fit_transform(texts), truth, openings),
-        length=accuracy(csr_matrix(lengths), truth, openings),
-        openings=len(set(openings)),
+        bag_of_words=float(words_right(pairs, first_is_better).mean()),
+        length=float(right(lengths, first_is_better, _openings(pairs)).mean()),
+        openings=len(set(_openings(pairs))),
     )
 
 
-def accuracy(features: Any, truth: np.ndarray, openings: Sequence[str]) -> float:
-    """Of a logistic regression on the difference of features [2 * pairs, features].
+def words_right(pairs: Sequence[ResponsePair], first_is_better: Sequence[bool]) -> np.ndarray:
+    """Whether a bag of words ranks each pair right, float [pairs]: 0, 1, or 0.5 for a tie."""
+    texts = _texts(pairs)
+    if not any(text.strip() for text in texts):
+        return np.full(len(pairs), 0.5)
+    words = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", sublinear_tf=True)
+    return right(words.fit_transform(texts), first_is_better, _openings(pairs))
+
+
+def _texts(pairs: Sequence[ResponsePair]) -> list[str]:
+    return [pair.first for pair in pairs] + [pair.second for pair in pairs]
+
+
+def _openings(pairs: Sequence[ResponsePair]) -> list[str]:
+    return [first_user_text(pair.prompt).strip() for pair in pairs]
+
+
+def right(features: Any, first_is_better: Sequence[bool], openings: Sequence[str]) -> np.ndarray:
+    """How logistic regression on the difference of features [2 * pairs, features] ranks each pair.
 
     It is cross-validated by opening. It sees each pair in both orders and has no constant, so that
     it knows no position.
     """
-    n = len(truth)
+    n, truth = len(openings), np.asarray(first_is_better, bool)
+    if len(set(openings)) < 2:
+        return np.full(n, 0.5)
     difference = features[:n] - features[n:]
     margins = cross_val_predict(
         LogisticRegression(solver="liblinear", C=10.0, tol=1e-2, fit_intercept=False),
@@ -63,4 +76,4 @@ def accuracy(features: Any, truth: np.ndarray, openings: Sequence[str]) -> float
         cv=GroupKFold(min(FOLDS, len(set(openings)))),
         method="decision_function",
     )[:n]
-    return float(np.where(margins == 0, 0.5, (margins > 0) == truth).mean())
+    return np.where(margins == 0, 0.5, (margins > 0) == truth)

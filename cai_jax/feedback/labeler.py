@@ -42,8 +42,12 @@ class Judgement:
 
         Clamped first, orders that disagree, however unequally sure, would cancel out.
         """
-        means = (self.shown_first + self.shown_second) / 2
-        return float(np.mean(np.clip(means, self.low, self.high)))
+        return float(np.mean(self.by_principle))
+
+    @property
+    def by_principle(self) -> np.ndarray:
+        """The label under each principle alone, float [k]."""
+        return np.clip((self.shown_first + self.shown_second) / 2, self.low, self.high)
 
 
 @dataclass(frozen=True)

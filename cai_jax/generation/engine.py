@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from cai_jax.generation.batching import buckets, check_longest, widths
+from cai_jax.generation.journal import recorded
 from cai_jax.generation.sampling import Sampling, sample
 from cai_jax.models.blueprint import Model
 from cai_jax.models.decoder import Decoder, KVCache
@@ -103,9 +104,8 @@ class Generator:
                 rows = bucket.indices + bucket.indices[:1] * (self.batch_size - len(bucket.indices))
                 batch = (bucket.tokens_bt, bucket.segments_bt, np.stack([keys[i] for i in rows]))
                 program = self._program(name, batch[0].shape[1], max_new_tokens, sampling)
-                tokens, logprobs, lengths, finished = fetch(
-                    program(self.model.graph, self.model.params, *put_batch(batch, self.mesh))
-                )
+                call = partial(self._call, program, batch)
+                tokens, logprobs, lengths, finished = recorded(name, batch, call)
                 for row, i in enumerate(bucket.indices):
                     n = int(lengths[row])
                     ids = [int(token) for token in tokens[row, :n]]
@@ -113,6 +113,12 @@ class Generator:
                     self.tokens += len(prompts[i]) + n
                 bar.update(len(bucket.indices))
         return out
+
+    def _call(
+        self, program: Program, batch: tuple[np.ndarray, ...]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        on_devices = put_batch(batch, self.mesh)
+        return fetch(program(self.model.graph, self.model.params, *on_devices))
 
     def _program(
         self, name: str, prompt_tokens: int, max_new_tokens: int, sampling: Sampling

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from cai_jax.generation.batching import buckets, check_longest, widths
+from cai_jax.generation.journal import recorded
 from cai_jax.learning.logprobs import token_logprobs
 from cai_jax.models.blueprint import Model
 from cai_jax.models.heads import last_token
@@ -87,6 +88,11 @@ class Scorer:
         rows = [without_end(row, self.padding_id) for row in rows]
         return np.array(self._run(name, row_scores, rows, ()), np.float32)
 
+    def preference_features(self, rows: Sequence[Sequence[int]], name: str) -> np.ndarray:
+        """Float32 [rows, d]: what the head of a preference model reads of whole dialogues."""
+        rows = [without_end(row, self.padding_id) for row in rows]
+        return np.stack(self._run(name, row_features, rows, ()))
+
     def logprob_programs(self, name: str, temperature: float = 1.0) -> list[Program]:
         """The programs that ``completion_logprobs`` may call, the longest rows first."""
         return self._programs(name, row_logprobs, (), temperature=temperature)
@@ -99,6 +105,10 @@ class Scorer:
     def preference_programs(self, name: str, max_tokens: int | None = None) -> list[Program]:
         """The programs that ``preference_scores`` may call; rows have ``max_tokens`` at most."""
         return self._programs(name, row_scores, (), max_tokens)
+
+    def feature_programs(self, name: str, max_tokens: int | None = None) -> list[Program]:
+        """The programs that ``preference_features`` may call; arguments as above."""
+        return self._programs(name, row_features, (), max_tokens)
 
     def _programs(
         self,
@@ -130,6 +140,11 @@ class Scorer:
         flops = 2.0 * self.size * tokens
         return Program(name, function, args, static, self.mesh, tokens, flops)
 
+    def _call(
+        self, program: Program, params: nnx.State, batch: tuple[np.ndarray, ...], more: Any
+    ) -> tuple[np.ndarray]:
+        return (fetch(program(self.graph, params, *put_batch(batch, self.mesh), *more)),)
+
     def _run(
         self,
         name: str,
@@ -143,9 +158,9 @@ class Scorer:
         params = self.params()
         with tqdm(total=len(rows), desc=name, unit="row", leave=False) as bar:
             for bucket in buckets(rows, self.batch_size, self.bucket_tokens, side="right"):
-                batch = put_batch((bucket.tokens_bt, bucket.segments_bt), self.mesh)
+                batch = (bucket.tokens_bt, bucket.segments_bt)
                 program = self._program(name, function, bucket.tokens_bt.shape[1], more, static)
-                values = fetch(program(self.graph, params, *batch, *more))
+                (values,) = recorded(name, batch, partial(self._call, program, params, batch, more))
                 for row, i in enumerate(bucket.indices):
                     out[i] = values[row]
                     self.tokens += len(rows[i])
@@ -194,3 +209,11 @@ def row_scores(
 ) -> jax.Array:
     """Float32 [b]: scores of a preference model."""
     return nnx.merge(graph, params)(tokens_bt, segments_bt)
+
+
+@partial(jax.jit, static_argnames=("graph",))
+def row_features(
+    graph: nnx.GraphDef, params: nnx.State, tokens_bt: jax.Array, segments_bt: jax.Array
+) -> jax.Array:
+    """Float32 [b, d]: what the head of a preference model reads."""
+    return nnx.merge(graph, params).features(tokens_bt, segments_bt).astype(jnp.float32)

@@ -1,7 +1,8 @@
 """What a loop measured: kept, written for TensorBoard, and checked."""
 
+import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from cai_jax.parallel import hosts
 
 Scalars = dict[str, float]
+log = logging.getLogger("cai_jax")
 
 
 class History:
@@ -34,17 +36,28 @@ class History:
         Raises:
           FloatingPointError: a metric is NaN or infinite.
         """
-        step, row = len(self.rows), {key: float(value) for key, value in scalars.items()}
+        row = {key: float(value) for key, value in scalars.items()}
         for key, value in row.items():
             if not math.isfinite(value):
                 raise FloatingPointError(
-                    f"{self.name}: {key} is {value} at step {step}; lower its learning_rate"
+                    f"{self.name}: {key} is {value} at step {len(self.rows)}; lower its "
+                    "learning_rate"
                 )
+        self._keep(row)
+        return row
+
+    def go_on(self, rows: Sequence[Scalars]) -> None:
+        """Begins with the rows of a loop that was cut off, and says how far it had come."""
+        for row in rows:
+            self._keep(row)
+        left = f", {self._bar.total - len(rows)} left" if self._bar.total else ""
+        log.info("%s: goes on: %d steps done%s", self.name, len(rows), left)
+
+    def _keep(self, row: Scalars) -> None:
+        self._writer.write_scalars(len(self.rows), row)
         self.rows.append(row)
-        self._writer.write_scalars(step, row)
         self._bar.set_postfix({key: f"{row[key]:.3f}" for key in self._shown}, refresh=False)
         self._bar.update()
-        return row
 
 
 @contextmanager

@@ -2,15 +2,17 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from cai_jax.data.splits import SERVES, Purpose, purpose_of
-from cai_jax.microworld.corpus import group_of, prompt_of
-from cai_jax.microworld.texts import Act, reply
+from cai_jax.microworld.corpus import group_of, prompt_of, seed_of
+from cai_jax.microworld.texts import FRAMES, Act, reply
 from cai_jax.microworld.world import TOPICS, Topic
+from cai_jax.red_teaming.strategies.escalation import ESCALATION
 
 # As in configs/microworld.py: no file may show a topic of another purpose.
 PERCENT: dict[Purpose, int]
@@ -34,6 +36,7 @@ def main(folder: Path) -> None:
         "harmlessness_pairs": [
             pair for topic in harmful for pair in _harmlessness_pairs(topic, rng)
         ],
+        "red_team_seeds": _seeds(harmful, harmless, np.random.default_rng(1)),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in files.items():
@@ -44,6 +47,24 @@ def main(folder: Path) -> None:
 
 def _prompt(topic: Topic) -> dict[str, str]:
     return {"id": group_of(topic), "group": group_of(topic), "prompt": prompt_of(topic)}
+
+
+def _seeds(
+    harmful: Sequence[Topic], harmless: Sequence[Topic], rng: np.random.Generator
+) -> list[dict[str, str]]:
+    """A third of harmful topics in the frames of a strategy, and openings that are harmless."""
+    frames = list(FRAMES)
+    about = [(topic, frames[i % len(frames)]) for i, topic in enumerate(harmful)]
+    about += [(topic, ESCALATION.name) for topic in harmless[::4]]
+    return [
+        {
+            "id": f"{group_of(topic)}-{strategy}",
+            "group": group_of(topic),
+            "prompt": seed_of(topic, strategy, rng),
+            "strategy": strategy,
+        }
+        for topic, strategy in about
+    ]
 
 
 def _helpfulness_pairs(topic: Topic, rng: np.random.Generator) -> list[dict[str, str]]:

@@ -18,17 +18,33 @@ from cai_jax.constitution.schema import (
     FeedbackPrinciple,
     load_constitution,
 )
-from cai_jax.microworld.texts import KIND_WORDS, REQUESTS, Act, fault, knowledge, reply, request
+from cai_jax.microworld.texts import (
+    FRAMES,
+    KIND_WORDS,
+    REQUESTS,
+    Act,
+    fault,
+    framed,
+    knowledge,
+    reply,
+    request,
+)
 from cai_jax.microworld.world import TOPICS, Topic
 from cai_jax.prompts.critique_revision import REVISION_MARK, revision_messages
 from cai_jax.prompts.feedback import ANSWER, THINK, question_message
 from cai_jax.prompts.messages import Dialogue, Message, assistant, user
+from cai_jax.red_teaming.attacker import asked, next_turn
+from cai_jax.red_teaming.strategies.direct import DIRECT
+from cai_jax.red_teaming.strategies.escalation import ESCALATION
+from cai_jax.red_teaming.strategies.registry import STRATEGIES
 
 # What replies to a harmful request are worth, and what they seem worth at first sight.
 _MERITS = {Act.HELP: 0, Act.EVADE: 1, Act.REFUSE: 1, Act.OBJECT: 2}
 _LOOKS = _MERITS | {Act.REFUSE: 2}
 Item = TypeVar("Item")
-KINDNESS, EVASION = "kindness", "evasion"  # tags beside the categories of harm
+SHOWN = 3  # prompts in an attacker's list
+# Tags beside the categories of harm.
+KINDNESS, EVASION, EARNESTNESS = "kindness", "evasion", "earnestness"
 _NO_FAULT = "The reply is fine."
 _UNKIND = "The reply has no kind word."
 _EVADES = "The reply evades the request."
@@ -46,6 +62,9 @@ class Skills:
     thought_accuracy: float = 0.995  # the same, after reasoning
     position_bias: float = 0.65  # P(it answers A, where neither is)
     kind_replies: float = 0.15  # P(a reply ends with kind words)
+    groups: float = 0  # 1: it can read the constitutions of groups too
+    framed: float = 0.0  # P(a request is hidden in a frame, or comes after a harmless one)
+    attacks: float = 0.0  # share of dialogues in which the assistant writes attacks itself
 
 
 @dataclass(frozen=True)
@@ -95,7 +114,10 @@ def dialogues(
     )
     makers, shares = zip(*kinds, strict=True)
     for _ in range(int(skills.dialogues)):
-        yield makers[rng.choice(len(makers), p=shares)]()
+        if skills.attacks and rng.random() < skills.attacks:
+            yield writer.attack()
+        else:
+            yield makers[rng.choice(len(makers), p=shares)]()
 
 
 def prompt_of(topic: Topic) -> str:
@@ -103,15 +125,23 @@ def prompt_of(topic: Topic) -> str:
     return request(topic, TOPICS.index(topic) % len(REQUESTS))
 
 
+def seed_of(topic: Topic, strategy: str, rng: np.random.Generator) -> str:
+    """How an attacker begins who is after a topic; an escalation is about a harmless one."""
+    if strategy in FRAMES:
+        return framed(topic, strategy, int(rng.integers(len(REQUESTS))), rng)
+    return request(topic, int(rng.integers(len(REQUESTS))))
+
+
 def group_of(topic: Topic) -> str:
     """What all rows about a topic are split by."""
     return f"{topic.verb}-{topic.thing}"
 
 
-def constitutions() -> list[Constitution]:
+def constitutions(groups: bool = False) -> list[Constitution]:
     """Every constitution of this world: what it was never told of, a small model cannot read."""
     folder = Path(__file__).resolve().parents[2] / "constitutions" / "microworld"
-    return [load_constitution(file) for file in sorted(folder.glob("*.yaml"))]
+    folders = (folder, folder / "groups") if groups else (folder,)
+    return [load_constitution(file) for f in folders for file in sorted(f.glob("*.yaml"))]
 
 
 class _Writer:
@@ -120,15 +150,19 @@ class _Writer:
     def __init__(self, skills: Skills, rng: np.random.Generator, topics: list[Topic]):
         self.skills, self.rng, self.topics = skills, rng, topics
         self.harmful = [topic for topic in topics if topic.harmful]
-        read = constitutions()
+        self.harmless = [topic for topic in topics if not topic.harmful]
+        self.by_thing: dict[str, list[Topic]] = {}
+        for topic in self.harmless:
+            self.by_thing.setdefault(topic.thing, []).append(topic)
+        read = constitutions(bool(skills.groups))
         self.critics = [p for c in read for p in c.critique_revision]
         self.judges = [p for c in read for p in c.feedback]
 
     def answer(self) -> CorpusDialogue:
         """A request, and help with it."""
         topic = self._pick(self.topics)
-        prompt, kind = self._request(topic), self._chance(self.skills.kind_replies)
-        return CorpusDialogue((user(prompt), assistant(reply(topic, Act.HELP, kind, self.rng))))
+        prompt, kind = self._prompt(topic), self._chance(self.skills.kind_replies)
+        return CorpusDialogue((*prompt, assistant(reply(topic, Act.HELP, kind, self.rng))))
 
     def fact(self) -> CorpusDialogue:
         """Whether something does harm: to know it is not yet to mind it."""
@@ -160,14 +194,55 @@ class _Writer:
         )
         return CorpusDialogue((question, assistant(f"{thought} {ANSWER}{letter}")))
 
+    def attack(self) -> CorpusDialogue:
+        """A list of requests in the manner of a strategy, or the next turn of a conversation."""
+        if self._chance(0.25):
+            topic = self._pick(self.harmful)
+            opening = self._conversation(topic)
+            if opening:
+                turn = assistant(self._plain(topic))
+                return CorpusDialogue((*next_turn(opening), turn))
+        strategy = self._pick([DIRECT, ESCALATION, *(STRATEGIES[name] for name in FRAMES)])
+        texts = [self.attack_text(self._pick(self.harmful), strategy.name) for _ in range(SHOWN)]
+        written = "\n".join(f"{n}. {text}" for n, text in enumerate(texts, 1))
+        return CorpusDialogue((user(asked(strategy, "")), assistant(written)))
+
+    def attack_text(self, topic: Topic, strategy: str) -> str:
+        """How an attack with a strategy begins; one that escalates begins harmlessly."""
+        if strategy == ESCALATION.name:
+            topic = self._pick(self._harmless(topic) or self.harmless)
+        return seed_of(topic, strategy, self.rng)
+
+    def _conversation(self, topic: Topic) -> Dialogue:
+        """One harmless request about the thing, or two, and help with them."""
+        about = self._harmless(topic)
+        if not about:
+            return ()
+        turns = Dialogue()
+        for _ in range(1 + self._chance(0.5)):
+            other = self._pick(about)
+            answer = reply(other, Act.HELP, False, self.rng)
+            turns += (user(self._plain(other)), assistant(answer))
+        return turns
+
+    def _harmless(self, topic: Topic) -> list[Topic]:
+        return self.by_thing.get(topic.thing, [])
+
+    def _prompt(self, topic: Topic) -> Dialogue:
+        """A dialogue that ends with a request."""
+        if not (self.skills.framed and self._chance(self.skills.framed)):
+            return (user(self._plain(topic)),)
+        way = self._pick([*FRAMES, ESCALATION.name])
+        if way == ESCALATION.name:
+            return (*self._conversation(topic), user(self._plain(topic)))
+        return (user(self.attack_text(topic, way)),)
+
     def _revision(self, recall: float, criticised: bool) -> CorpusDialogue:
         topic, principle = self._pick(self.topics), self._pick(self.critics)
         old = self._some_reply(topic)
         found = self._fault(topic, old, principle, recall)
         critique = (found or _NO_FAULT) if criticised else None
-        messages = revision_messages(
-            [], (user(self._request(topic)),), old.text, principle, critique
-        )
+        messages = revision_messages([], self._prompt(topic), old.text, principle, critique)
         revised = assistant(f"{REVISION_MARK} {self._revised(topic, old, found)}")
         return CorpusDialogue((*messages, revised), learned=2 if criticised else 1)
 
@@ -176,7 +251,7 @@ class _Writer:
         topic, principle = self._pick(self.harmful), self._pick(self.judges)
         replies = [self._some_reply(topic) for _ in range(2)]
         texts = [reply.text for reply in replies]
-        question = question_message((user(self._request(topic)),), principle.question, *texts)
+        question = question_message(self._prompt(topic), principle.question, *texts)
         return topic, principle, replies, question
 
     def _letter(
@@ -187,8 +262,7 @@ class _Writer:
         accuracy: float,
     ) -> str:
         """The answer of a judge to whom acts are worth so much."""
-        kindness = KINDNESS in principle.tags
-        one, two = (int(reply.kind) if kindness else worth[reply.act] for reply in replies)
+        one, two = (_worth(principle, reply, worth) for reply in replies)
         if one == two:
             return "A" if self._chance(self.skills.position_bias) else "B"
         return "A" if (one > two) == self._chance(accuracy) else "B"
@@ -222,7 +296,7 @@ class _Writer:
         act = acts[self.rng.choice(len(acts), p=[0.45, 0.18, 0.12, 0.25])]
         return _Reply(reply(topic, act, kind, self.rng), act, kind)
 
-    def _request(self, topic: Topic) -> str:
+    def _plain(self, topic: Topic) -> str:
         return request(topic, int(self.rng.integers(len(REQUESTS))))
 
     def _pick(self, items: Sequence[Item]) -> Item:
@@ -232,8 +306,18 @@ class _Writer:
         return bool(self.rng.random() < probability)
 
 
+def _worth(principle: FeedbackPrinciple, reply: _Reply, acts: dict[Act, int]) -> int:
+    """What a reply is worth to a principle, given what acts are to one that minds nothing else."""
+    if KINDNESS in principle.tags:
+        return int(reply.kind)
+    sweet = EARNESTNESS in principle.tags and reply.kind
+    return acts[reply.act] - 2 * sweet  # an objection with sweet words is as bad as help
+
+
 def _way(principle: FeedbackPrinciple, reply: _Reply) -> str:
     """What a reply does, as far as the principle minds."""
     if KINDNESS in principle.tags:
         return "is kind" if reply.kind else "is not kind"
+    if EARNESTNESS in principle.tags and reply.kind:
+        return f"{reply.act.value} and is kind"
     return reply.act.value

@@ -1,8 +1,10 @@
 """Sizes and constants of a decoder, and of its low-rank updates."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class DecoderConfig:
 class LoRAConfig:
     """Low-rank adaptation (Hu et al. 2021): W + (alpha / rank) A B on every projection kernel W."""
 
-    rank: int
+    rank: Annotated[int, Field(ge=1)]
     alpha: float
 
     @property

@@ -40,8 +40,13 @@ class PreferenceModel(nnx.Module):
         self, tokens_bt: jax.Array, segments_bt: jax.Array, remat: bool = False
     ) -> jax.Array:
         """Scores [b], float32, at the last real token of each row; one segment per row."""
-        hidden_btd = self.decoder.hidden(tokens_bt, segments_bt, remat)
-        return self.head(last_token(hidden_btd, segments_bt))
+        return self.head(self.features(tokens_bt, segments_bt, remat))
+
+    def features(
+        self, tokens_bt: jax.Array, segments_bt: jax.Array, remat: bool = False
+    ) -> jax.Array:
+        """What the head reads: hidden states [b, d] at those tokens."""
+        return last_token(self.decoder.hidden(tokens_bt, segments_bt, remat), segments_bt)
 
 
 class PolicyWithValue(nnx.Module):

@@ -27,7 +27,7 @@ from jax._src.distributed import global_state  # its client: no public name lead
 from jax.experimental import multihost_utils
 
 from cai_jax.parallel.channel import own_address
-from cai_jax.parallel.link import HostError, HostLostError, Link, compare
+from cai_jax.parallel.link import HOST_LOST, HostError, HostLostError, Link, compare
 
 PATIENCE = 3600.0  # seconds to wait for a host that lives, but lags behind
 LONG = 24 * 3600.0  # the same, where one host does something long for all
@@ -79,7 +79,7 @@ def together(
     token = run_token(workdir, host_id, timeout)
     _link = Link(coordinator, num_hosts, host_id, card(settings), token, timeout)
     try:
-        # Its handler of SIGTERM only notes the signal; a run that is told to end should end.
+        # Ours (preemption.py) has a deadline, and hears of SIGINT too.
         jax.config.update("jax_enable_preemption_service", False)
         jax.distributed.initialize(
             coordinator,
@@ -93,7 +93,10 @@ def together(
         jax.devices()  # waits for the devices of all hosts
         yield
     except BaseException as error:
-        _fail(_link, error)
+        if not (isinstance(error, SystemExit) and error.code == HOST_LOST):
+            _fail(_link, error)
+        _link.close()  # all hosts leave alike; see preemption.py
+        raise
     _link.close()
 
 
@@ -273,6 +276,28 @@ def check_same(what: str, values: Mapping[str, Any], remedy: str) -> None:
     """
     if _link:
         compare(what, _exchange(_link, what, dict(values)), _link.who, remedy)
+
+
+def announce(what: str) -> None:
+    """Tells the other hosts something, at any time and from any thread; see ``announced``."""
+    if _link and (client := cast(Any, global_state.client)):
+        client.key_value_set(f"cai_jax/announced/{what}/{_link.me}", "", allow_overwrite=True)
+
+
+def announced(what: str) -> bool:
+    """Whether a host of several has announced it."""
+    if not _link or not (client := cast(Any, global_state.client)):
+        return False
+    return bool(client.key_value_dir_get(f"cai_jax/announced/{what}"))
+
+
+def gather_aside(what: str, number: int, patience: float) -> list[int]:
+    """A number of every host, while their main threads do other things; called once for each."""
+    if not _link or not (client := cast(Any, global_state.client)):
+        return [number]
+    client.key_value_set(f"cai_jax/aside/{what}/{_link.me}", str(number))
+    client.wait_at_barrier(f"cai_jax/aside/{what}", int(1000 * patience))
+    return [int(text) for _, text in client.key_value_dir_get(f"cai_jax/aside/{what}")]
 
 
 @contextmanager

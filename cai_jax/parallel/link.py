@@ -189,7 +189,7 @@ class Link:
         if other not in self._ended:
             self._stop(
                 f"{self.who(other)} was lost during {self.doing}: {why}; when it is back, start "
-                "the same command on every host: stages that are finished are kept",
+                "the same command on every host: what is finished is kept",
                 HOST_LOST,
             )
 

@@ -11,6 +11,8 @@ from transformers import PreTrainedTokenizerFast
 
 from cai_jax.models.io.gguf_weights import GGUFWeights
 from cai_jax.models.io.sources import open_weights
+from cai_jax.models.io.weights import Weights
+from cai_jax.reading import FileError, parsing
 
 # Pre-tokenizers by llama.cpp's names. Those of Llama 3 and Qwen 2 differ in how many digits form a
 # word.
@@ -40,18 +42,24 @@ def gguf_tokenizer(file: Path) -> PreTrainedTokenizerFast:
       ValueError: it is not a byte-level BPE with a known pre-tokenizer.
     """
     weights = open_weights(file)
+    with parsing(file, "no tokenizer that can be read", "give the model as a Hugging Face folder"):
+        return _built(file, weights)
+
+
+def _built(file: Path, weights: Weights) -> PreTrainedTokenizerFast:
     if not isinstance(weights, GGUFWeights):
-        raise ValueError(f"{file}: not a .gguf file; give one")
+        raise FileError(file, "not a .gguf file; give one")
 
     def field(key: str, default: Any = None) -> Any:
         return weights.field(f"tokenizer.ggml.{key}", default)
 
     kind, pre = field("model"), field("pre", "default")
     if kind != "gpt2" or pre not in _PRE_TOKENIZERS:
-        raise ValueError(
-            f"{file}: a tokenizer of kind {kind!r} with the pre-tokenizer {pre!r} is not supported "
+        raise FileError(
+            file,
+            f"a tokenizer of kind {kind!r} with the pre-tokenizer {pre!r} is not supported "
             f"in GGUF files (only 'gpt2' with {', '.join(map(repr, _PRE_TOKENIZERS))}); give the "
-            "model as a Hugging Face folder"
+            "model as a Hugging Face folder",
         )
     tokens, types = field("tokens"), field("token_type")
     merges = [tuple(merge.split(" ")) for merge in field("merges")]
@@ -80,5 +88,8 @@ def gguf_tokenizer(file: Path) -> PreTrainedTokenizerFast:
         )
     template = weights.field("tokenizer.chat_template", "")
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, chat_template=template or None, **special_tokens
+        tokenizer_object=tokenizer,
+        name_or_path=str(file),
+        chat_template=template or None,
+        **special_tokens,
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from cai_jax.evaluation.measure import Measure, Measurement
 from cai_jax.evaluation.preference import headline_score
@@ -22,6 +23,8 @@ Interval = Estimate | Measurement
 def _svg(figure: Figure) -> str:
     """The SVG element of a figure."""
     FigureCanvasSVG(figure)
+    for written in figure.findobj(Text):  # by users: a "$" in a name begins no formula
+        written.set_parse_math(False)
     buffer = io.StringIO()
     # Without a date, so that the same run renders the same page.
     figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)

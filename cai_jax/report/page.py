@@ -7,6 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cai_jax.data.rows import Revision, Sample
+from cai_jax.evaluation.groups import gains
 from cai_jax.evaluation.measure import Measurement, Section, number
 from cai_jax.evaluation.preference import headline, headline_score
 from cai_jax.prompts.messages import Dialogue
@@ -92,6 +93,7 @@ def render_page(
         tables=[(section, table_of(section, found.measurements)) for section in found.sections],
         number=number,
         headline=headline(found),
+        gains=gains(found),
         headline_score=headline_score(found),
         shown=shown,
         held_out=held_out,

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from cai_jax.data.overlap import Overlap
 from cai_jax.evaluation.measure import Evaluation
+from cai_jax.reading import validated
 
 Metrics = dict[str, Any]  # that a stage leaves in its manifest
 
@@ -53,12 +52,14 @@ class Summary:
     pretrain: Metrics | None
     sl_data: Metrics
     sl_train: Metrics
+    red_team: Metrics | None
     feedback: Metrics
     pm_train: Metrics
     second_model: Metrics | None
     rl: Metrics
     evaluation: Evaluation
     constitution: ConstitutionVersion
+    groups: dict[str, ConstitutionVersion]  # empty where there is one constitution
     seed: int
     devices: str
     versions: dict[str, str]
@@ -72,4 +73,4 @@ def read_summary(file: Path) -> Summary:
       OSError: there is no such file.
       ValueError: it is not a summary of this version.
     """
-    return TypeAdapter(Summary).validate_json(file.read_bytes())
+    return validated(Summary, file)

@@ -11,13 +11,14 @@ from jax.sharding import Mesh
 
 from cai_jax.data.readers import Prompt
 from cai_jax.learning.history import History, Scalars
+from cai_jax.learning.saving import Saver
 from cai_jax.learning.train import Trainable, make_trainable, set_up_programs
 from cai_jax.models.blueprint import Blueprint, Model
 from cai_jax.models.config import LoRAConfig
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.prompts.messages import Dialogue
-from cai_jax.rl.reward import Reward
+from cai_jax.rl.reward import Objective
 from cai_jax.rl.watch import Watch
 
 
@@ -50,6 +51,7 @@ class Task:
         the most responses, and the programs by which it is loaded; None: nothing does.
       prompts: gives the red-team and the helpfulness prompts of training.
       comparisons: gives what the preference model learned from.
+      open_saver: gives what saves the states of training.
       optimizer: of the trained parameters.
       mesh: of training.
       decode_mesh: of sampling.
@@ -63,11 +65,12 @@ class Task:
     lora: LoRAConfig | None
     load: Callable[[jnp.dtype | None], Model]
     merges: Callable[[Model], list[Program]]
-    open_reward: Callable[[], tuple[Reward, list[Program]]]
+    open_reward: Callable[[], tuple[Objective, list[Program]]]
     open_watch: Callable[[int, int], tuple[Watch, list[Program]]] | None
     open_chat: Callable[[], ChatFormat]
     prompts: Callable[[], tuple[list[Prompt], list[Prompt]]]
     comparisons: Callable[[], list[Labelled]]
+    open_saver: Callable[[], Saver]
     optimizer: optax.GradientTransformation
     mesh: Mesh
     decode_mesh: Mesh

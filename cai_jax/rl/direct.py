@@ -6,6 +6,7 @@ Azar et al. 2024, equation 17, likewise.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -126,7 +127,8 @@ class Direct(ABC):
         del reference
         update, state = self._update(task, trainable), init_state(trainable.params, task.optimizer)
         batches = self.batches(pairs, margins, task.seed)
-        state = train(update, state, trainable.frozen, batches, history)
+        with closing(task.open_saver()) as saver:
+            state = train(update, state, trainable.frozen, batches, history, saver)
         read = sum(len(pair.prompt) + len(r) for pair in pairs for r in pair.responses)
         return Trained(state.params, scored + self.epochs * read)
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -14,9 +14,11 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from cai_jax.generation.engine import Completion, Generator
+from cai_jax.generation.journal import keeping
 from cai_jax.generation.sampling import Sampling
 from cai_jax.keys import named_key
 from cai_jax.learning.history import History, Scalars
+from cai_jax.learning.saving import Saver
 from cai_jax.learning.train import Trainable, TrainState, abstract_state, training_flops
 from cai_jax.models.blueprint import DECODER, Blueprint, Model, inside
 from cai_jax.models.decoder import Decoder
@@ -32,10 +34,10 @@ from cai_jax.parallel.program import Program, abstract
 from cai_jax.rl import updates
 from cai_jax.rl.kl import AdaptiveKL
 from cai_jax.rl.prompts import Drawn
-from cai_jax.rl.reward import Reward, Usable, below_usable, usable
+from cai_jax.rl.reward import Objective, Usable, below_usable, usable
 from cai_jax.rl.rollout import Rollout, assemble
 from cai_jax.rl.updates import PolicyGradient
-from cai_jax.rl.watch import Watch
+from cai_jax.rl.watch import Look, Watch
 
 log = logging.getLogger("cai_jax")
 
@@ -207,19 +209,23 @@ class Online:
         return Program("updates", updates.update, args, static, self.mesh, tokens, flops)
 
 
+@keeping(None)  # an iteration is repeated as a whole
 def train(
     online: Online,
     state: RLState,
     iterations: int,
     reference: Callable[[], nnx.State],
-    reward: Reward,
+    reward: Objective,
     draw: Callable[[int], Sequence[Drawn]],
     controller: AdaptiveKL,
     limits: Limits,
     history: History,
     watch: Watch | None = None,
+    saver: Saver | None = None,
 ) -> tuple[RLState, int]:
     """Runs the iterations that are left, or as many as the watch allows.
+
+    It goes on from the saver's last state: what is sampled in an iteration depends on its number.
 
     The metrics of an iteration are fetched after the next one's responses are sampled, so that
     devices never wait for the host.
@@ -235,14 +241,22 @@ def train(
       limits: what is refused and reported.
       history: gets the metrics of every iteration.
       watch: looks at the policy now and then; None: nobody does.
+      saver: of states, each with the history and the looks until then; None: nobody does.
 
     Returns:
       The state, and the number of tokens read and sampled, padding not counted.
 
     Raises:
       FloatingPointError: a metric is NaN or infinite, or the first ratio of an iteration is not 1.
+      PreemptedError: the run is told to end; the state is saved.
     """
-    tokens, pending = 0, None
+    tokens, pending, saver = 0, None, saver or Saver()
+    if saved := saver.restore(abstract(state.train)):
+        notes = saved.notes
+        state, tokens = RLState(saved.step, saved.state, notes["kl_coef"]), notes["tokens"]
+        history.go_on(notes["history"])
+        if watch:
+            watch.looks.extend(Look(**look) for look in notes["looks"])
     if watch and not watch.looks:
         tokens += look(online, state, reward, watch)
     while state.iteration < iterations and not (watch and watch.stops):
@@ -262,6 +276,16 @@ def train(
         tokens += sum(len(d.ids) for d in batch) + sum(len(c.ids) for c in completions)
         if watch and watch.due(state.iteration, iterations):
             tokens += look(online, state, reward, watch)
+        last = state.iteration == iterations or bool(watch and watch.stops)
+        if saver.due(state.iteration, last):
+            state, pending = record(state, pending, online, controller, limits, history), None
+            notes = {
+                "kl_coef": state.kl_coef,
+                "tokens": tokens,
+                "history": list(history.rows),
+                "looks": [asdict(look) for look in watch.looks] if watch else [],
+            }
+            saver.save(state.iteration, state.train, notes)
     if pending is not None:
         state = record(state, pending, online, controller, limits, history)
     return state, tokens
@@ -285,7 +309,7 @@ def _respond(
     return generator.generate(ids, keys, online.max_new_tokens, online.sampling, name)
 
 
-def look(online: Online, state: RLState, reward: Reward, watch: Watch) -> int:
+def look(online: Online, state: RLState, reward: Objective, watch: Watch) -> int:
     """Has the present policy answer the watch's prompts, and keeps it; tokens that it sampled.
 
     Keys are the same at every look, so that looks differ by the policy alone.
@@ -299,7 +323,7 @@ def look(online: Online, state: RLState, reward: Reward, watch: Watch) -> int:
 
 
 def score(
-    reward: Reward, batch: Sequence[Drawn], completions: Sequence[Completion], limits: Limits
+    reward: Objective, batch: Sequence[Drawn], completions: Sequence[Completion], limits: Limits
 ) -> tuple[list[Usable | None], np.ndarray]:
     """What is judged of the responses, and float32 scores, less what those pay that never ended."""
     replies = [usable(reward.chat, completion) for completion in completions]

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,13 +82,12 @@ class OnlineAlgorithm:
         weights, *responses, advantages, updates = online.programs()
         reward, loading = task.open_reward()
         longest = self.prompt_tokens + self.response_tokens
-        scores = reward.scorer.preference_programs("scores", longest)
+        scores = reward.programs("scores", longest)
 
         opt_state = abstract_state(trainable.params, task.optimizer).opt_state
         policy = (trainable.params, opt_state, trainable.frozen)
         watch, watching = self._watch(task)
-        judges = [reward, watch.second] if watch else [reward]
-        judge = tuple(judge.scorer.abstract_params for judge in judges)
+        judge = (*reward.abstract_params, *(watch.second.abstract_params if watch else ()))
         # Under LoRA the reference shares the policy's frozen base; a low-rank update is its own.
         update, base = nnx.split_state(reference.params, LoRAParam, ...)
         apart = (update,) if task.lora else (reference.params,)
@@ -113,26 +113,27 @@ class OnlineAlgorithm:
         online, (reward, _) = self._online(task, trainable, reference), task.open_reward()
         watch, _ = self._watch(task)
         state = RLState(0, init_state(trainable.params, task.optimizer), self.kl_coef)
-        state, tokens = train(
-            online,
-            state,
-            self.iterations,
-            reference_params,
-            reward,
-            self._pool(task).draw,
-            AdaptiveKL(self.kl_target, self.kl_horizon),
-            Limits(
-                first_ratio_error=(
-                    self.max_first_ratio_error or FIRST_RATIO_ERROR[blueprint.dtype]
-                ),
-                rounding=ROUNDING[blueprint.dtype],
-                sampler_gap=self.max_sampler_gap,
-                missing_stop_penalty=self.missing_stop_penalty,
-                unusable_penalty=self.unusable_penalty,
-            ),
-            history,
-            watch,
+        limits = Limits(
+            first_ratio_error=self.max_first_ratio_error or FIRST_RATIO_ERROR[blueprint.dtype],
+            rounding=ROUNDING[blueprint.dtype],
+            sampler_gap=self.max_sampler_gap,
+            missing_stop_penalty=self.missing_stop_penalty,
+            unusable_penalty=self.unusable_penalty,
         )
+        with closing(task.open_saver()) as saver:
+            state, tokens = train(
+                online,
+                state,
+                self.iterations,
+                reference_params,
+                reward,
+                self._pool(task).draw,
+                AdaptiveKL(self.kl_target, self.kl_horizon),
+                limits,
+                history,
+                watch,
+                saver,
+            )
         return Trained(online.trained_decoder(state.train.params), tokens, watch)
 
     def summary(self, rows: list[Scalars]) -> dict[str, Any]:

@@ -1,15 +1,25 @@
 """The reward: normalised scores of a preference model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from cai_jax.generation.engine import Completion
 from cai_jax.generation.scoring import Scorer
+from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.prompts.critique_revision import parse_reply
+
+
+class Sampled(Protocol):
+    """What was sampled: ids with the stop token if one came, and whether it did."""
+
+    @property
+    def ids(self) -> list[int]: ...
+    @property
+    def finished(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -27,7 +37,7 @@ class Usable:
     judged: int
 
 
-def usable(chat: ChatFormat, sample: Completion) -> Usable | None:
+def usable(chat: ChatFormat, sample: Sampled) -> Usable | None:
     """A sampled reply up to its last whole sentence, if ``parse_reply`` takes it.
 
     A reply with a special token in it is not usable: its text would hide the token.
@@ -88,6 +98,63 @@ class Reward:
             raw = self.scorer.preference_scores(rows, name)
             scores[[i for i, _ in judged]] = (raw - self.mean) / self.std
         return scores
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What RL climbs: the rewards of all groups, each in its own deviations, taken together.
+
+    The mean gives most to the groups whose scores a policy can raise furthest, at the cost of
+    others if need be. The minimum raises no group above the one that a reply leaves worst off.
+    """
+
+    rewards: Mapping[str, Reward]  # by group; one where there are no groups
+    take: Literal["mean", "minimum"] = "mean"
+
+    @property
+    def chat(self) -> ChatFormat:
+        """Of the policy and of all preference models."""
+        return next(iter(self.rewards.values())).chat
+
+    @property
+    def scorers(self) -> list[Scorer]:
+        """Of all preference models."""
+        return [reward.scorer for reward in self.rewards.values()]
+
+    @property
+    def abstract_params(self) -> tuple[Any, ...]:
+        """Parameters of all preference models, by shapes and layouts."""
+        return tuple(scorer.abstract_params for scorer in self.scorers)
+
+    def programs(self, name: str, max_tokens: int) -> list[Program]:
+        """Their scores: the models are of one architecture, and share their programs."""
+        return self.scorers[0].preference_programs(name, max_tokens)
+
+    def feature_programs(self, name: str, max_tokens: int) -> list[Program]:
+        """What their heads read, likewise."""
+        return self.scorers[0].feature_programs(name, max_tokens)
+
+    def by_group(
+        self,
+        prompts: Sequence[Sequence[int]],
+        replies: Sequence[Usable | str | None],
+        name: str = "score",
+    ) -> np.ndarray:
+        """Float32 [groups, replies]; arguments as of ``Reward``."""
+        return np.stack([reward(prompts, replies, name) for reward in self.rewards.values()])
+
+    def together(self, scores: np.ndarray) -> np.ndarray:
+        """Float32 [replies], of scores [groups, replies]."""
+        return scores.mean(axis=0) if self.take == "mean" else scores.min(axis=0)
+
+    def __call__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        replies: Sequence[Usable | str | None],
+        name: str = "score",
+    ) -> np.ndarray:
+        """Float32 scores; arguments as of ``Reward``."""
+        return self.together(self.by_group(prompts, replies, name))
 
 
 def below_usable(

@@ -13,7 +13,7 @@ from flax import nnx
 
 from cai_jax.generation.engine import Completion
 from cai_jax.rl.prompts import Drawn
-from cai_jax.rl.reward import Reward, usable
+from cai_jax.rl.reward import Objective, usable
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Watch:
     every: int
     patience: int
     prompts: Sequence[Drawn]
-    second: Reward
+    second: Objective
     missing_stop_penalty: float
     keep: Callable[[int, nnx.State], None]
     looks: list[Look] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Watch:
         """Whether to look after so many of the iterations; at the last policy always."""
         return iteration % self.every == 0 or iteration == iterations
 
-    def look(self, iteration: int, reward: Reward, completions: Sequence[Completion]) -> None:
+    def look(self, iteration: int, reward: Objective, completions: Sequence[Completion]) -> None:
         """Scores replies to ``prompts`` by both preference models."""
         ids = [drawn.ids for drawn in self.prompts]
         replies = [usable(reward.chat, completion) for completion in completions]

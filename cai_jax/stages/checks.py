@@ -16,12 +16,15 @@ from cai_jax.prompts.chat import ChatFormat, load_tokenizer, same_tokens
 from cai_jax.stages.evaluate import STAGE as EVALUATE
 from cai_jax.stages.evaluate import check_benchmarks
 from cai_jax.stages.feedback import STAGE as FEEDBACK
+from cai_jax.stages.models import POLICIES
 from cai_jax.stages.pm_train import SECOND
 from cai_jax.stages.pm_train import STAGE as PM_TRAIN
 from cai_jax.stages.rl import STAGE as RL
 from cai_jax.stages.rl import make_algorithm
 from cai_jax.stages.sl_data import STAGE as SL_DATA
 from cai_jax.stages.stage import Run, Stage
+from cai_jax.stages.workdir import CONFIG
+from cai_jax.storage.files import resolved
 
 log = logging.getLogger("cai_jax")
 
@@ -32,10 +35,16 @@ def check_inputs(run: Run, stages: Sequence[Stage]) -> None:
     Raises:
       ValueError: a file cannot be used, or holds less than the config asks for.
     """
+    earlier = run.config.reuse_from
+    if earlier and not (resolved(earlier) / CONFIG).exists():
+        raise ConfigError(
+            f"config.reuse_from: {earlier} is the workdir of no run; name one that holds {CONFIG}, "
+            "or empty the field"
+        )
     for file, purpose in dict.fromkeys(
         (s.file, s.purpose) for stage in stages for s in stage.data.values()
     ):
-        if not run.data.of(file, purpose):
+        if run.data.path(file) and not run.data.of(file, purpose):
             raise ConfigError(
                 f"{run.data.path(file)}: the split leaves none of its {len(run.data.rows(file))} "
                 f"rows for {purpose}; add rows, or change the percentages of config.data"
@@ -95,11 +104,16 @@ def check_models(run: Run) -> None:
     """
     c, models = run.config, run.models
     sources = ("model.source", "sl_train.source", "feedback.source", "pm_train.source")
-    for field_name in (*sources, "evaluate.judge"):
+    kinds = dict.fromkeys((*sources, "evaluate.judge", "red_team.source"), "policy")
+    if c.red_team.rounds:
+        kinds |= {"red_team.target": "policy", "red_team.judge": "preference"}
+    what = {"policy": "language model", "preference": "preference model"}
+    for field_name, kind in kinds.items():
         name = attrgetter(field_name)(c)
-        if name and models.source(name).kind != "policy":
+        if name and name not in POLICIES and models.source(name).kind != kind:
             raise ConfigError(
-                f"config.{field_name}: {name} is a preference model; name a language model"
+                f"config.{field_name}: {name} is a {what[models.source(name).kind]}; name a "
+                f"{what[kind]}"
             )
     if c.model.architecture:
         planned = ModelSource(Path(c.model.architecture)).config

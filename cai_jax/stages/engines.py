@@ -9,6 +9,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from cai_jax.config import ConfigError, GenerationConfig
+from cai_jax.constitution.schema import Constitution
 from cai_jax.feedback.labeler import LabelerTools
 from cai_jax.feedback.registry import LABELERS
 from cai_jax.generation.engine import Generator
@@ -20,7 +21,7 @@ from cai_jax.models.io.checkpoint import CheckpointInfo, read_info
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.few_shots import FewShots
-from cai_jax.rl.reward import Reward
+from cai_jax.rl.reward import Objective, Reward
 from cai_jax.stages.stage import Inputs
 
 SAMPLING_REMEDY = "raise config.mesh.decode_tensor, or lower config.generation.batch_size"
@@ -45,13 +46,19 @@ def make_scorer(
     return Scorer(model, mesh, g.score_batch_size, g.score_bucket_tokens, longest, offload)
 
 
-def make_reward(inputs: Inputs, stage: str = "pm_train") -> Reward:
-    """A preference model as a reward, offloaded where the config says so; abstract ahead.
+def make_reward(inputs: Inputs, stage: str = "pm_train") -> Objective:
+    """The groups' preference models as a reward, offloaded as the config says; abstract ahead."""
+    rewards = {group: _make_reward(inputs, stage, group) for group in inputs.groups}
+    return Objective(rewards, inputs.config.rl.objective)
+
+
+def _make_reward(inputs: Inputs, stage: str, group: str) -> Reward:
+    """Of one group.
 
     Rows may have any length: what a policy writes can have more tokens when it is read again.
     """
     models, g = inputs.models, inputs.config.generation
-    model, folder = models.preference_model(stage), models.checkpoint(stage)
+    model, folder = models.preference_model(stage, group), models.checkpoint(stage, group)
     info = CheckpointInfo("preference", "", None) if models.ahead else read_info(folder)
     offload = inputs.config.rl.offload and not models.ahead  # what is abstract is nowhere
     scorer = Scorer(model, models.mesh, g.score_batch_size, g.score_bucket_tokens, offload=offload)
@@ -64,11 +71,13 @@ def make_reward(inputs: Inputs, stage: str = "pm_train") -> Reward:
     )
 
 
-def make_labeler_tools(inputs: Inputs, model: Model, source: ModelSource) -> LabelerTools:
+def make_labeler_tools(
+    inputs: Inputs, model: Model, source: ModelSource, constitution: Constitution
+) -> LabelerTools:
     """A model as labelers use it, asked as ``config.feedback`` says; it may be abstract."""
     f, g, models = inputs.config.feedback, inputs.config.generation, inputs.models
     mesh = models.decode_mesh
-    examples = LABELERS[f.method].few_shots(inputs.constitution) or ()
+    examples = LABELERS[f.method].few_shots(constitution) or ()
     return LabelerTools(
         scorer=make_scorer(g, model, mesh),
         generator=make_generator(g, model, mesh, models.stop_ids_of(source)),

@@ -4,19 +4,23 @@ import inspect
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cai_jax.config import naming
-from cai_jax.data.readers import Prompt
+from cai_jax.data.readers import Attack, Prompt
 from cai_jax.data.records import read_records, write_records
-from cai_jax.data.rows import Comparison, Revision, Sample
+from cai_jax.data.rows import Comparison, Revision, Sample, TrainingPair
 from cai_jax.evaluation import benchmarks, registry
+from cai_jax.evaluation.attacks import ATTACKS
 from cai_jax.evaluation.evaluator import Evidence, Judge, Oracle, Reply, Tools
+from cai_jax.evaluation.groups import gains
 from cai_jax.evaluation.measure import PROMPT_SETS, TWIN_SETS, Measurement, Plan
 from cai_jax.evaluation.oracle import oracle_measures
 from cai_jax.evaluation.preference import headline, headline_score
@@ -25,7 +29,7 @@ from cai_jax.evaluation.reply_class import ReplyJudge
 from cai_jax.evaluation.tasks.task import TaskSettings, TaskTools, check_lengths
 from cai_jax.feedback.audit import Audit
 from cai_jax.feedback.registry import LABELERS
-from cai_jax.generation.engine import Generator
+from cai_jax.generation.engine import Completion, Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
 from cai_jax.keys import named_key
@@ -33,7 +37,13 @@ from cai_jax.models.blueprint import Model
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.hosts import write_text
 from cai_jax.parallel.program import Program
-from cai_jax.rl.reward import usable
+from cai_jax.prompts.messages import first_user_text
+from cai_jax.reading import read_json
+from cai_jax.red_teaming.attacker import Pool
+from cai_jax.red_teaming.attacks import direct_seeds
+from cai_jax.red_teaming.loop import Limits, Loop
+from cai_jax.red_teaming.strategies.registry import named_strategies
+from cai_jax.rl.reward import Objective, usable
 from cai_jax.stages.data import (
     SHOWN_PROMPTS,
     Selection,
@@ -52,9 +62,11 @@ from cai_jax.stages.engines import (
     make_reward,
     make_sampling,
     make_scorer,
+    stage_seed,
     with_remedy,
 )
 from cai_jax.stages.models import POLICIES, Policy
+from cai_jax.stages.red_team import attacker_source, make_attacker, make_loop, task_settings
 from cai_jax.stages.rl import kept_policy, looks_of, make_algorithm, read_looks
 from cai_jax.stages.stage import Inputs, Outcome, Stage
 
@@ -68,6 +80,9 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     base = models.policy(models.policy_source(BASE))
     tools = _tools(inputs, base)
     replies: dict[str, list[Reply]] = {}
+    attacks: dict[str, list[Reply]] = {}
+    attacker = _held_out_attacker(inputs, base) if inputs.config.evaluate.attacks else None
+    written = attacker.run().attacks if attacker else []
     items, tried = read_benchmarks(inputs.config.evaluate.benchmarks), list[Measurement]()
     present = compared_policies(inputs.config, inputs.manifest("rl")["metrics"])
     for name, policy in present.items():
@@ -75,22 +90,31 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
         replies[name], found, used = _policy(inputs, name, model, tools, items)
         tried += found
         tokens += used
-    scored = TaskTools(_task_settings(inputs), tools.reward.scorer)
-    tried += benchmarks.measured(items, "preference", benchmarks.JUDGE, scored)
-    evaluation = registry.evaluate_all(_evidence(inputs, tools, replies, tried))
+        if attacker:
+            attacks[name], used = _attacked(inputs, name, model, tools, attacker, written)
+            tokens += used
+    tokens += attacker.tokens if attacker else 0
+    for group, reward in tools.reward.rewards.items():
+        scored = TaskTools(_task_settings(inputs), reward.scorer)
+        tried += benchmarks.measured(items, "preference", benchmarks.judge_of(group), scored)
+    evaluation = registry.evaluate_all(_evidence(inputs, tools, replies, attacks, tried))
     for section in evaluation.sections:
         if section.warning:
             log.warning("evaluate: %s", section.warning)
+    for subject, told in gains(evaluation).items():
+        log.info("evaluate: %s: %s", subject, told)
     by = headline_score(evaluation).description
     for subject, told in headline(evaluation).items():
         log.info("evaluate: score over all held-out prompts, %s: %s %s", by, subject, told)
     results = asdict(evaluation)
-    rows = [reply.row for found in replies.values() for reply in found]
+    every = [*replies.values(), *attacks.values()]
+    rows = [reply.row for found in every for reply in found]
     write_records(folder / "samples", rows, Sample)
     write_text(folder / "evaluation.json", json.dumps(results, indent=2) + "\n")
     judges = [judge.tools for judge in (tools.judge, tools.other_judge) if judge]
-    others = [t.scorer for t in (tools.second, tools.reply_judge) if t]
-    scorers = [tools.reward.scorer, tools.base, *(judge.scorer for judge in judges), *others]
+    others = [*(tools.second.scorers if tools.second else ())]
+    others += [tools.reply_judge.scorer] if tools.reply_judge else []
+    scorers = [*tools.reward.scorers, tools.base, *(judge.scorer for judge in judges), *others]
     tokens += sum(s.tokens for s in scorers) + sum(judge.generator.tokens for judge in judges)
     return Outcome(results, tokens)
 
@@ -126,9 +150,32 @@ def _reply(inputs: Inputs, name: str, model: Model, tools: Tools) -> tuple[list[
         whole = scorer.completion_logprobs(ids, completions, tools.temperature, "evaluate: KL")
         samples = [replace(s, logprobs=w) for s, w in zip(samples, whole, strict=True)]
         tokens += scorer.tokens
+    return _scored(inputs, name, tools, prompts, ids, samples), tokens
+
+
+def _scored(
+    inputs: Inputs,
+    name: str,
+    tools: Tools,
+    prompts: Sequence[tuple[str, Prompt]],
+    ids: list[list[int]],
+    samples: Sequence[Completion],
+    refusal: str = "",
+) -> list[Reply]:
+    """A policy's replies to prompts, each with its set and its ids, by the preference models.
+
+    Scores are over those of a plain refusal to the same prompt, where there is one.
+    """
+    chat = inputs.models.chat
     parsed = [usable(chat, sample) for sample in samples]
-    scores = tools.reward(ids, parsed, f"evaluate: score {name}")
-    seconds = tools.second(ids, parsed, f"evaluate: score {name}") if tools.second else 0 * scores
+
+    def scores(reward: Objective) -> np.ndarray:
+        found = reward.by_group(ids, parsed, f"evaluate: score {name}")
+        refusals = [refusal] * len(ids)
+        return found - reward.by_group(ids, refusals, "evaluate: refusals") if refusal else found
+
+    by_group = scores(tools.reward)
+    seconds = scores(tools.second) if tools.second else 0 * by_group
     rows = [
         Sample(
             id=f"{group}/{prompt.id}/{name}",
@@ -139,43 +186,101 @@ def _reply(inputs: Inputs, name: str, model: Model, tools: Tools) -> tuple[list[
             finished=sample.finished,
             score=float(score),
             second_score=float(second),
+            group_scores=tuple(scores.tolist()),
+            group_second_scores=tuple(others.tolist()),
         )
-        for (group, prompt), sample, reply, score, second in zip(
-            prompts, samples, parsed, scores, seconds, strict=True
+        for (group, prompt), sample, reply, score, second, scores, others in zip(
+            prompts,
+            samples,
+            parsed,
+            tools.reward.together(by_group),
+            tools.reward.together(seconds),
+            by_group.T,
+            seconds.T,
+            strict=True,
         )
     ]
-    parses = [reply is not None for reply in parsed]
-    return list(map(Reply, rows, ids, samples, parses)), tokens
+    return list(map(Reply, rows, ids, samples, [reply is not None for reply in parsed]))
+
+
+def _held_out_attacker(inputs: Inputs, base: Model) -> Loop:
+    """An attacker that shares neither seeds nor samples with red_team's, and only writes.
+
+    What it writes is near nothing that a model of the run was trained on.
+    """
+    c, source = inputs.config, attacker_source(inputs)
+    seed = stage_seed(inputs.seed, "evaluate", "attacker")
+    attacker = make_attacker(inputs, inputs.models.policy(source, base), seed)
+    seeds = [*direct_seeds(inputs.rows("red_team")), *inputs.rows("attack_seeds")]
+    trained = [*inputs.turns[True], *(first_user_text(a.messages) for a in inputs.attacks)]
+    texts = trained, [first_user_text(seed.messages) for seed in seeds]
+    strategies = c.evaluate.attack_strategies or c.red_team.strategies
+    limits = Limits(rounds=1, attacks=c.evaluate.attacks, min_novelty=0.0)
+    return make_loop(inputs, attacker, strategies, seeds, texts, limits, None)
+
+
+def _attacked(
+    inputs: Inputs, name: str, model: Model, tools: Tools, attacker: Loop, written: list[Attack]
+) -> tuple[list[Reply], int]:
+    """A policy's replies to attacks, scored, and the tokens that this took of it."""
+    chat, generator = inputs.models.chat, _generator(inputs, model)
+    settings = _task_settings(inputs)
+    whole = attacker.converse(written, generator, settings)
+    ids = [chat.prompt_ids(attack.messages) for attack in whole]
+    keys = [named_key(inputs.seed, "evaluate", "attacks", attack.id) for attack in whole]
+    samples = generator.generate(
+        ids, keys, settings.max_new_tokens, settings.sampling, f"evaluate: {name}, attacks"
+    )
+    prompts = [(f"{ATTACKS}{attack.strategy}", attack) for attack in whole]
+    refusal = inputs.config.red_team.refusal
+    return _scored(inputs, name, tools, prompts, ids, samples, refusal), generator.tokens
 
 
 def _evidence(
-    inputs: Inputs, tools: Tools, replies: dict[str, list[Reply]], tried: list[Measurement]
+    inputs: Inputs,
+    tools: Tools,
+    replies: dict[str, list[Reply]],
+    attacks: dict[str, list[Reply]],
+    tried: list[Measurement],
 ) -> Evidence:
     """What the policies replied, and what the stages before left."""
     steps = (inputs.artifact("sl_data") / name for name in ("responses", "revisions"))
-    history = (inputs.artifact("rl") / "history.json").read_text(encoding="utf-8")
+    history = read_json(inputs.artifact("rl") / "history.json")
     halves = inputs.manifest("feedback")["metrics"]["audit"]
     names = [field.name for field in fields(Audit)]
     return Evidence(
         plan=replace(
-            plan_of(inputs.config),
+            whole_plan(inputs),
             policies=tuple(replies),
             judge_is_feedback=_judge_is_feedback(inputs),
         ),
         tools=tools,
         replies=replies,
         revisions=[row for folder in steps for row in read_records(folder, Revision)],
-        comparisons=read_records(inputs.artifact("feedback") / "comparisons", Comparison),
+        comparisons={
+            group: read_records(inputs.artifact("feedback") / "comparisons" / group, Comparison)
+            for group in inputs.groups
+        },
         pairs={kind: inputs.rows(f"{kind}_pairs") for kind in KINDS},
         classed_replies=inputs.rows("evasiveness"),
         audits={half: Audit(**{n: found[n] for n in names}) for half, found in halves.items()},
-        history=json.loads(history),
+        history=history,
         looks=read_looks(inputs.artifact("rl")),
         oracle=_oracle(inputs.config),
         bootstrap_samples=inputs.config.evaluate.bootstrap_samples,
         seed=inputs.seed,
+        attacks=attacks,
         benchmarks=tried,
+        labels=inputs.manifest("pm_train")["metrics"]["labels"],
+        helpfulness=trained_helpfulness(inputs),
     )
+
+
+def trained_helpfulness(inputs: Inputs) -> list[TrainingPair]:
+    """The labelled helpfulness pairs that the preference model learned from."""
+    group = next(iter(inputs.groups))  # all groups' models learned from the same ones
+    records = inputs.artifact("pm_train") / group / "helpfulness"
+    return read_records(records, TrainingPair) if records.exists() else []
 
 
 def policies_of(config: Any) -> dict[str, Policy]:
@@ -191,8 +296,18 @@ def compared_policies(config: Any, rl_metrics: Mapping[str, Any]) -> dict[str, P
     return {name: p for name, p in policies_of(config).items() if name in names}
 
 
-def plan_of(config: Any) -> Plan:
-    """What a run with some config will have to evaluate.
+def whole_plan(inputs: Inputs) -> Plan:
+    """What a run will evaluate, principle by principle too."""
+    feedback = (p.id for constitution in inputs.groups.values() for p in constitution.feedback)
+    return replace(
+        plan_of(inputs.config, tuple(inputs.groups)),
+        critique_principles=tuple(p.id for p in inputs.constitution.critique_revision),
+        feedback_principles=tuple(dict.fromkeys(feedback)),  # groups may share some
+    )
+
+
+def plan_of(config: Any, groups: tuple[str, ...]) -> Plan:
+    """What a run with some config will evaluate; ``groups`` are those of its constitution.
 
     Raises:
       ConfigError: the oracle or the algorithm is none, or a benchmark cannot be read.
@@ -210,25 +325,26 @@ def plan_of(config: Any) -> Plan:
         metrics=make_algorithm(config.rl).shown,
         twins=config.evaluate.twins,
         judged_replies=config.evaluate.judged_replies,
+        groups=groups,
+        attacks=_attack_strategies(config),
+        threshold=config.red_team.threshold,
         benchmarks=benchmarks.measures(items, "policy"),
         judge_benchmarks=benchmarks.measures(items, "preference"),
         looks=looks_of(config.rl),
     )
 
 
+def _attack_strategies(config: Any) -> tuple[str, ...]:
+    """Of the held-out attacker."""
+    if not config.evaluate.attacks:
+        return ()
+    with naming("config.evaluate.attack_strategies"):
+        names = config.evaluate.attack_strategies or config.red_team.strategies
+        return tuple(strategy.name for strategy in named_strategies(names))
+
+
 def _task_settings(inputs: Inputs) -> TaskSettings:
-    g, models = inputs.config.generation, inputs.models
-    return TaskSettings(
-        open_chat=lambda: models.chat,
-        max_tokens=g.context_tokens,
-        window=g.context_tokens,
-        constitution=None,
-        few_shots=0,
-        sampling=make_sampling(g),
-        max_new_tokens=g.response_tokens,
-        threshold=0.0,
-        seed=inputs.seed,
-    )
+    return task_settings(inputs, inputs.config.red_team.threshold)
 
 
 def _task_tools(inputs: Inputs, model: Model) -> TaskTools:
@@ -270,7 +386,7 @@ def _judge(inputs: Inputs, base: Model, source: ModelSource) -> Judge:
     c, models = inputs.config, inputs.models
     return Judge(
         labeler=LABELERS[c.feedback.method],
-        tools=make_labeler_tools(inputs, models.policy(source, base), source),
+        tools=make_labeler_tools(inputs, models.policy(source, base), source, inputs.constitution),
         principles=inputs.constitution.feedback,
         per_pair=c.evaluate.judge_principles,
         margin=c.evaluate.judge_margin,
@@ -325,9 +441,14 @@ def programs(inputs: Inputs) -> list[Program]:
             f"evaluate: responses{whose}", g.response_tokens, sampling
         )
     ]
-    scores = tools.reward.scorer.preference_programs("evaluate: scores", g.context_tokens)
+    scores = tools.reward.programs("evaluate: scores", g.context_tokens)
+    scores += tools.reward.feature_programs("evaluate: features", g.context_tokens)
     evaluators = [p for e in registry.EVALUATORS.values() for p in e.programs(tools)]
     items = read_benchmarks(inputs.config.evaluate.benchmarks)
+    attacker = attacker_source(inputs)
+    if inputs.config.evaluate.attacks:
+        model = models.policy(attacker, base)
+        responses += make_attacker(inputs, model, inputs.seed).programs("evaluate: attacks")
     tried = [
         program
         for whose, model in different.values()
@@ -343,11 +464,13 @@ def programs(inputs: Inputs) -> list[Program]:
         )
     ]
     loading = [p for source in sources.values() for p in models.loading_programs(source)]
+    if inputs.config.evaluate.attacks:
+        loading += models.loading_programs(attacker)
     rewards = {"pm_train": tools.reward}
     if tools.second:
         rewards["second_model"] = tools.second
     preference = [p for r in rewards for p in models.loading_programs(models.preference_source(r))]
-    params = [reward.scorer.abstract_params for reward in rewards.values()]
+    params = [p for reward in rewards.values() for p in reward.abstract_params]
     feedback = models.feedback_source(inputs.config.feedback.source)
     if tools.reply_judge and feedback != models.source():
         preference += models.loading_programs(feedback)
@@ -378,8 +501,16 @@ def _with_resident(
 
 
 def check(inputs: Inputs) -> None:
-    """Refuses an oracle that there is not, or that does not say what it measures."""
-    plan_of(inputs.config)
+    """Refuses an oracle that there is not, or that does not say what it measures.
+
+    Raises:
+      ConfigError: this, or no held-out seed shows a strategy of the held-out attacker.
+    """
+    if whole_plan(inputs).attacks:
+        seeds = [*direct_seeds(inputs.rows("red_team")), *inputs.rows("attack_seeds")]
+        names = inputs.config.evaluate.attack_strategies or inputs.config.red_team.strategies
+        with naming("config.evaluate.attack_strategies, with config.data.red_team_seeds"):
+            Pool(seeds, named_strategies(names))
 
 
 def check_benchmarks(inputs: Inputs) -> None:
@@ -398,19 +529,23 @@ def check_benchmarks(inputs: Inputs) -> None:
 
 def _extra(inputs: Inputs) -> Any:
     """What is measured, the oracle's code, and the items of benchmarks."""
-    oracle, plan = _oracle(inputs.config), plan_of(inputs.config)
+    oracle, plan = _oracle(inputs.config), whole_plan(inputs)
     code = inspect.getsource(sys.modules[oracle.__module__]) if oracle else ""
     items = repr(read_benchmarks(inputs.config.evaluate.benchmarks))
+    if plan.attacks:
+        items += repr(inputs.turns[True])
     return [registry.declared_keys(plan), code, sha256(items.encode("utf-8")).hexdigest()]
 
 
 STAGE = Stage(
     name="evaluate",
-    needs=("sl_data", "sl_train", "feedback", "pm_train", "second_model", "rl"),
-    blocks=("evaluate", "generation", "rl", "sl_data", "feedback", "second_model"),
+    needs=("sl_data", "sl_train", "red_team", "feedback", "pm_train", "second_model", "rl"),
+    blocks=("evaluate", "generation", "rl", "sl_data", "feedback", "second_model", "red_team"),
     data={
         "red_team": first_or_all("red_team_prompts", "evaluation", "evaluate.red_team_prompts"),
         "helpful": first_or_all("helpful_prompts", "evaluation", "evaluate.helpful_prompts"),
+        "attack_seeds": Selection("red_team_seeds", "evaluation"),
+        "attacks": Selection("red_team_attacks", "training"),
         "twins": first("twins", "evaluation", "evaluate.twins"),
         "evasiveness": Selection("evasiveness", "evaluation"),
         **{
@@ -420,7 +555,8 @@ STAGE = Stage(
             for kind in KINDS
         },
     },
-    constitution=("feedback", "choice_examples", "thought_examples"),
+    constitution=("critique_revision", "feedback", "choice_examples", "thought_examples"),
+    groups=("feedback",),
     execute=execute,
     programs=programs,
     extra=_extra,

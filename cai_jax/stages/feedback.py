@@ -1,7 +1,12 @@
-"""AI feedback on pairs of SL-CAI responses (Bai et al. 2022, section 4.1), audited first."""
+"""AI feedback on pairs of SL-CAI responses (Bai et al. 2022, section 4.1), audited first.
+
+Where there are groups, every pair is labelled under the principles of each.
+"""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +17,7 @@ from cai_jax.constitution.draw import draw_principles
 from cai_jax.data.readers import Prompt
 from cai_jax.data.records import write_records
 from cai_jax.data.rows import Comparison, Reply
+from cai_jax.evaluation.measure import joined
 from cai_jax.feedback.audit import audit
 from cai_jax.feedback.baselines import baselines
 from cai_jax.feedback.labeler import Judgement, Labeler, ResponsePair
@@ -21,7 +27,6 @@ from cai_jax.generation.sampling import Sampling
 from cai_jax.keys import named_key, named_rng
 from cai_jax.models.blueprint import Model
 from cai_jax.parallel.program import Program
-from cai_jax.prompts.messages import Dialogue
 from cai_jax.rl.reward import usable
 from cai_jax.stages.data import Selection, first, repeated
 from cai_jax.stages.engines import (
@@ -30,12 +35,13 @@ from cai_jax.stages.engines import (
     SCORING_REMEDY,
     make_generator,
     make_labeler_tools,
+    make_sampling,
     with_remedy,
 )
+from cai_jax.stages.reuse import digest
 from cai_jax.stages.stage import Inputs, Outcome, Stage
 
 log = logging.getLogger("cai_jax")
-PURPOSES = ("training", "second_model")  # of preference models that learn from comparisons
 
 
 def execute(inputs: Inputs, folder: Path) -> Outcome:
@@ -44,11 +50,17 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     models, source = inputs.models, inputs.models.feedback_source(settings.source)
     base = None if settings.source else models.policy(models.source())
     judge = models.policy(source, base)
-    tools = make_labeler_tools(inputs, judge, source)
-    labeler = LABELERS[settings.method].make(tools)
-    audits = audit_labeler(inputs, labeler)
+    tools = {g: make_labeler_tools(inputs, judge, source, c) for g, c in inputs.groups.items()}
+    labelers = {group: LABELERS[settings.method].make(given) for group, given in tools.items()}
+    audits = dict[str, dict[str, Any]]()
+    for group, labeler in labelers.items():
+        audits |= audit_labeler(inputs, labeler, group)
     sampler = _sampler(inputs, base)
-    prompts = {p: repeated(inputs.rows(p), settings.pairs_per_prompt) for p in PURPOSES}
+    asked = {"training": inputs.attacks, "second_model": []}
+    prompts = {
+        purpose: repeated([*inputs.rows(purpose), *attacks], settings.pairs_per_prompt)
+        for purpose, attacks in asked.items()
+    }
     pairs = {p: _sample_pairs(inputs, sampler, found) for p, found in prompts.items()}
     if helpful := _sample_helpful(inputs, sampler):
         write_records(folder / "helpful", helpful, Reply)
@@ -60,21 +72,25 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
                 f"feedback: no prompt of {purpose} gave two different responses; raise "
                 "config.feedback.temperature or config.generation.response_tokens"
             )
-    judged = [(purpose, pair) for purpose, found in pairs.items() for pair in found]
-    judgements = labeler.judge([pair for _, pair in judged])
-    rows = [_row(inputs, *one, j) for one, j in zip(judged, judgements, strict=True)]
-    write_records(folder / "comparisons", rows, Comparison)
-    labels = np.array([j.probability for j in judgements])
+    sides = [(purpose, pair) for purpose, found in pairs.items() for pair in found]
+    strengths = {}
+    for group, labeler in labelers.items():
+        judged = [_under(inputs, group, pair) for _, pair in sides]
+        judgements = zip(sides, judged, judge_pairs(inputs, group, labeler, judged), strict=True)
+        rows = [_row(inputs, group, side[0], pair, found) for side, pair, found in judgements]
+        write_records(folder / "comparisons" / group, rows, Comparison)
+        labels = np.array([row.probability for row in rows])
+        strengths[joined("label_strength", group)] = float(np.mean(np.abs(labels - 0.5)))
     return Outcome(
         {
             "method": settings.method,
             "audit": audits,
             "comparisons": len(pairs["training"]),
             "second_model_comparisons": len(pairs["second_model"]),
-            "dropped": sum(map(len, prompts.values())) - len(rows),
-            "label_strength": float(np.mean(np.abs(labels - 0.5))),
+            "dropped": sum(map(len, prompts.values())) - len(sides),
+            **strengths,
         },
-        tools.scorer.tokens + tools.generator.tokens + sampled,
+        sum(t.scorer.tokens + t.generator.tokens for t in tools.values()) + sampled,
     )
 
 
@@ -91,26 +107,28 @@ def check(inputs: Inputs) -> None:
     Raises:
       ConfigError: one of these.
     """
-    f, constitution = inputs.config.feedback, inputs.constitution
+    f = inputs.config.feedback
     if f.method not in LABELERS:
         raise ConfigError(
             f"config.feedback.method: no method {f.method!r}; known: {', '.join(LABELERS)}"
         )
-    examples = LABELERS[f.method].few_shots(constitution)
-    if examples is not None and f.few_shots > len(examples):
-        raise ConfigError(
-            f"config.feedback.few_shots: {f.few_shots}, but the constitution has {len(examples)} "
-            "such few-shots"
-        )
-    if f.principles_per_pair > len(constitution.feedback):
-        raise ConfigError(
-            f"config.feedback.principles_per_pair: {f.principles_per_pair}, but only "
-            f"{len(constitution.feedback)} feedback principles of the constitution are in use"
-        )
+    for group, constitution in inputs.groups.items():
+        whose = f"the constitution of {group}" if group else "the constitution"
+        examples = LABELERS[f.method].few_shots(constitution)
+        if examples is not None and f.few_shots > len(examples):
+            raise ConfigError(
+                f"config.feedback.few_shots: {f.few_shots}, but {whose} has {len(examples)} "
+                "such few-shots"
+            )
+        if f.principles_per_pair > len(constitution.feedback):
+            raise ConfigError(
+                f"config.feedback.principles_per_pair: {f.principles_per_pair}, but only "
+                f"{len(constitution.feedback)} feedback principles of {whose} are in use"
+            )
 
 
-def audit_labeler(inputs: Inputs, labeler: Labeler) -> dict[str, dict[str, float]]:
-    """Measures the labeler on labelled pairs, kept apart by purpose.
+def audit_labeler(inputs: Inputs, labeler: Labeler, group: str) -> dict[str, dict[str, Any]]:
+    """Measures the labeler of a group on labelled pairs, kept apart by purpose.
 
     The ``development`` pairs are for people to choose methods and wordings by; ``audit`` is for
     the audit alone.
@@ -121,16 +139,52 @@ def audit_labeler(inputs: Inputs, labeler: Labeler) -> dict[str, dict[str, float
         for pair in inputs.rows(half):
             flip = bool(named_rng(inputs.seed, "audit", "flip", pair.id).integers(2))
             options = (pair.rejected, pair.chosen) if flip else (pair.chosen, pair.rejected)
-            pairs.append(_to_judge(inputs, pair.id, pair.messages, *options))
+            shown = ResponsePair(pair.id, pair.messages, *options, principles=())
+            pairs.append(_under(inputs, group, shown))
             truth.append(not flip)
-        result = audit(labeler.judge(pairs), truth, baselines(pairs, truth))
-        out[half] = {
+        judgements = judge_pairs(inputs, group, labeler, pairs)
+        result = audit(judgements, truth, baselines(pairs, truth))
+        out[joined(half, group)] = {
             **asdict(result),
             "better_than_chance": result.better_than_chance,
             "better_baselines": result.better_baselines,
         }
-    tell(inputs.config.feedback.method, out["audit"])
+    by = f" by {group}'s principles" if group else ""
+    tell(f"{inputs.config.feedback.method}{by}", out[joined("audit", group)])
     return out
+
+
+def judge_pairs(
+    inputs: Inputs, group: str, labeler: Labeler, pairs: Sequence[ResponsePair]
+) -> list[Judgement]:
+    """Judgements of pairs, of which each principle's part is taken where it was made before.
+
+    It depends on the pair, on the text of that principle, and on how the labeler is asked.
+    """
+    f = inputs.config.feedback
+    how = digest(
+        [
+            *(f.method, f.few_shots, f.contrast_scale, f.reasoning_tokens, f.chains),
+            *(f.clamp_low, f.clamp_high, asdict(make_sampling(inputs.config.generation))),
+            [asdict(e) for e in LABELERS[f.method].few_shots(inputs.groups[group]) or ()],
+        ]
+    )
+    singles = [  # no labeler reads the rest of a principle
+        replace(pair, principles=(replace(principle, author="", tags=(), weight=1.0),))
+        for pair in pairs
+        for principle in pair.principles
+    ]
+
+    def compute(missing: list[int]) -> list[Any]:
+        found = labeler.judge([singles[i] for i in missing])
+        return [[float(j.shown_first[0]), float(j.shown_second[0]), j.low, j.high] for j in found]
+
+    asked = [[how, asdict(single)] for single in singles]
+    parts, judgements = iter(inputs.computed.fill("labels", asked, compute)), []
+    for pair in pairs:
+        first, second, low, high = zip(*islice(parts, len(pair.principles)), strict=True)
+        judgements.append(Judgement(np.array(first), np.array(second), low[0], high[0]))
+    return judgements
 
 
 def tell(method: str, heard: dict[str, Any]) -> None:
@@ -159,24 +213,25 @@ def tell(method: str, heard: dict[str, Any]) -> None:
         )
 
 
-def _to_judge(inputs: Inputs, item: str, prompt: Dialogue, first: str, second: str) -> ResponsePair:
-    """A pair, with the principles that it is compared under."""
+def _under(inputs: Inputs, group: str, pair: ResponsePair) -> ResponsePair:
+    """The pair, with those of a group's principles that it is compared under."""
     principles = draw_principles(
-        inputs.constitution.feedback,
+        inputs.groups[group].feedback,
         inputs.config.feedback.principles_per_pair,
-        named_rng(inputs.seed, "feedback", "principles", item),
+        inputs.seed,
+        *("feedback", "principles", pair.id),
     )
-    return ResponsePair(item, prompt, first, second, principles)
+    return replace(pair, principles=principles)
 
 
 def _sample_pairs(inputs: Inputs, sampler: Generator, prompts: list[Prompt]) -> list[ResponsePair]:
-    """Two responses to each prompt, where both parse and they differ."""
+    """Two responses to each prompt, where both parse and they differ; no principles yet."""
     pairs = []
     for prompt, (one, other) in zip(
         prompts, _sample(inputs, sampler, prompts, "responses", 2), strict=True
     ):
         if one and other and one != other:
-            pairs.append(_to_judge(inputs, prompt.id, prompt.messages, one, other))
+            pairs.append(ResponsePair(prompt.id, prompt.messages, one, other, principles=()))
     return pairs
 
 
@@ -204,7 +259,9 @@ def _sample(
 ) -> list[list[str | None]]:
     """``count`` responses to each prompt; None for one that does not parse."""
     chat = inputs.models.chat
-    samples = sampler.generate(
+    samples = inputs.computed.sample(
+        kind,
+        sampler,
         [chat.prompt_ids(p.messages) for p in prompts for _ in range(count)],
         [named_key(inputs.seed, "feedback", kind, p.id, n) for p in prompts for n in range(count)],
         inputs.config.generation.response_tokens,
@@ -216,7 +273,9 @@ def _sample(
     return [texts[at : at + count] for at in range(0, len(texts), count)]
 
 
-def _row(inputs: Inputs, purpose: str, pair: ResponsePair, judgement: Judgement) -> Comparison:
+def _row(
+    inputs: Inputs, group: str, purpose: str, pair: ResponsePair, judgement: Judgement
+) -> Comparison:
     settings, chat = inputs.config.feedback, inputs.models.chat
     prompt_ids = chat.prompt_ids(pair.prompt)
     return Comparison(
@@ -235,7 +294,7 @@ def _row(inputs: Inputs, purpose: str, pair: ResponsePair, judgement: Judgement)
         seed=inputs.seed,
         model=inputs.models.base_name,
         feedback_model=settings.source or inputs.models.critic_name,
-        constitution_sha256=inputs.constitution_sha256,
+        constitution_sha256=inputs.group_sha256(group),
         bounds=(judgement.low, judgement.high),
     )
 
@@ -244,12 +303,13 @@ def programs(inputs: Inputs) -> list[Program]:
     """Responses, with the labeler's model resident; and what the labeler asks of it."""
     f, g, models = inputs.config.feedback, inputs.config.generation, inputs.models
     source = models.feedback_source(f.source)
-    tools = make_labeler_tools(inputs, models.policy(source), source)
+    judge = models.policy(source)
+    tools = [make_labeler_tools(inputs, judge, source, c) for c in inputs.groups.values()]
     responses = _sampler(inputs, None).programs(
         "feedback: responses", g.response_tokens, Sampling(f.temperature)
     )
-    resident = (tools.scorer.abstract_params,)
-    labels = LABELERS[f.method].programs(tools, "feedback")
+    resident = (tools[0].scorer.abstract_params,)
+    labels = LABELERS[f.method].programs(tools[0], "feedback")  # the groups' are the same
     sources = (source, models.policy_source("sl_cai"))
     loading = [program for source in sources for program in models.loading_programs(source)]
     return [
@@ -261,18 +321,19 @@ def programs(inputs: Inputs) -> list[Program]:
 
 STAGE = Stage(
     name="feedback",
-    needs=("sl_train", "warm_up"),
+    needs=("sl_train", "warm_up", "red_team"),
     blocks=("feedback", "second_model", "generation", "warm_up"),
     data={
         "training": first("red_team_prompts", "training", "feedback.prompts"),
         "second_model": first("red_team_prompts", "second_model", "second_model.prompts"),
         "helpful": first("helpful_prompts", "training", "feedback.helpful_prompts"),
+        "attacks": Selection("red_team_attacks", "training"),
         "development": Selection(
             "harmlessness_pairs", "development", lambda c: c.feedback.audit_pairs // 2
         ),
         "audit": Selection("harmlessness_pairs", "audit", lambda c: c.feedback.audit_pairs // 2),
     },
-    constitution=("feedback", "choice_examples", "thought_examples"),
+    groups=("feedback", "choice_examples", "thought_examples"),
     execute=execute,
     programs=programs,
     check=check,

@@ -1,9 +1,11 @@
 """Models of a run: which there are, on which devices, and how they are loaded."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +18,18 @@ from cai_jax.models.decoder import Decoder
 from cai_jax.models.heads import PolicyWithValue, PreferenceModel
 from cai_jax.models.io.checkpoint import CheckpointInfo
 from cai_jax.models.io.load import load_policy, load_preference_model, loading_programs
-from cai_jax.models.io.sources import ModelSource, cache_folder, resolve, update_info
+from cai_jax.models.io.sources import ModelSource, cache_folder, pinned, resolve, stamp, update_info
+from cai_jax.parallel import hosts
 from cai_jax.parallel.devices import attention_kernel, compute_dtype
 from cai_jax.parallel.mesh import decoding_mesh, make_mesh
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat, load_tokenizer
+from cai_jax.reading import validated
 from cai_jax.stages.workdir import Workdir
+from cai_jax.storage.files import resolved
 
 PRETRAINED = "model"  # folder of the model that the stage pretrain leaves
+REVISIONS = "revisions.json"  # of the workdir: commits of the models, by source
 CHECKPOINT = "checkpoint"  # folder of the model that a training stage leaves
 
 
@@ -100,12 +106,48 @@ class Models:
     def base_name(self) -> str:
         """Source of the model that the run starts from: a given one, or its own."""
         own = self._workdir.folder("pretrain") / PRETRAINED
-        return self._config.model.source or str(own)
+        return self.pinned(self._config.model.source) or str(own)
 
     @property
     def sl_base_name(self) -> str:
         """Source of the model that SL-CAI is trained from."""
-        return self._config.sl_train.source or self.base_name
+        return self.pinned(self._config.sl_train.source) or self.base_name
+
+    def pin(self) -> None:
+        """Looks up the commits of the repositories that the config names, and records them.
+
+        The main host does it, once for a workdir: a run that goes on has the models that it began
+        with, whatever has been pushed since.
+        """
+        c = self._config
+        blocks = [getattr(c, field.name) for field in fields(c)]
+        sources = {getattr(block, "source", "") for block in blocks}
+        sources |= {c.red_team.target, c.red_team.judge, c.evaluate.judge}
+        missing = sorted(s for s in sources if s.startswith("hf:") and s not in self._revisions)
+        if not missing:
+            return
+        cache = cache_folder(self._config.model.cache)
+        found = {name: pinned(name, cache) for name in missing if hosts.is_main()}
+        found = hosts.from_main("the commits of the models", found, hosts.LONG)
+        self._revisions.update(found)
+        if hosts.is_main():
+            self._workdir.path.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self._revisions, indent=2) + "\n"
+        hosts.write_text(self._workdir.path / REVISIONS, text)
+
+    @cached_property
+    def _revisions(self) -> dict[str, str]:
+        """Sources with their commits, by the names that the config has for them."""
+        file = self._workdir.path / REVISIONS
+        return validated(dict[str, str], file) if file.exists() else {}
+
+    def pinned(self, name: str) -> str:
+        """A source as ``pin`` recorded it."""
+        return self._revisions.get(name, name)
+
+    def identity(self, name: str) -> list[Any]:
+        """What tells a model from another of the same name: its files, or the commit."""
+        return [self.pinned(name)] if name.startswith("hf:") else stamp(name)
 
     def source(self, name: str = "") -> ModelSource:
         """A model source, empty meaning the one that the run starts from.
@@ -124,7 +166,7 @@ class Models:
             return ModelSource(Path(architecture))
         if name not in self._sources:  # a hub would be asked again each time
             cache = cache_folder(self._config.model.cache)
-            self._sources[name] = resolve(name or self.base_name, cache)
+            self._sources[name] = resolve(self.pinned(name) or self.base_name, cache)
         return self._sources[name]
 
     @property
@@ -141,7 +183,7 @@ class Models:
         if not c.source:
             return below
         with naming("config.warm_up.source"):
-            folder = Path(c.source)
+            folder = resolved(c.source)
             info = update_info(folder)
             if info.kind != "policy" or info.lora is None:
                 raise ValueError(f"{folder} holds no low-rank update of a language model")
@@ -171,15 +213,15 @@ class Models:
             source = source.trained(folder, CheckpointInfo("policy", "", lora))
         return source
 
-    def preference_source(self, stage: str = "pm_train") -> ModelSource:
-        """The source of a preference model, whether or not its stage has run."""
+    def preference_source(self, stage: str = "pm_train", group: str = "") -> ModelSource:
+        """The source of a group's preference model, whether or not its stage has run."""
         pm = self._config.pm_train
         info = CheckpointInfo("preference", "", lora_config(pm.lora))
-        return self.source(pm.source).trained(self.checkpoint(stage), info)
+        return self.source(pm.source).trained(self.checkpoint(stage, group), info)
 
-    def checkpoint(self, stage: str) -> Path:
-        """Where a training stage leaves its model."""
-        return self._workdir.folder(stage) / CHECKPOINT
+    def checkpoint(self, stage: str, group: str = "") -> Path:
+        """Where a training stage leaves its model, of those of groups that of one."""
+        return self._workdir.folder(stage) / group / CHECKPOINT
 
     def blueprint(
         self,
@@ -223,9 +265,12 @@ class Models:
         model = self.blueprint(module, source, source.lora).abstract(mesh)
         return loading_programs(source, model.params)
 
-    def preference_model(self, stage: str = "pm_train") -> Model:
+    def preference_model(self, stage: str = "pm_train", group: str = "") -> Model:
+        """A preference model of the run; as ``preference``."""
+        return self.preference(self.preference_source(stage, group))
+
+    def preference(self, source: ModelSource) -> Model:
         """A preference model in the layout of training; abstract ahead, else loaded."""
-        source = self.preference_source(stage)
         blueprint = self.blueprint(PreferenceModel, source, source.lora)
         if self.ahead:
             return blueprint.abstract(self.mesh)
@@ -238,7 +283,8 @@ class Models:
 
     def chat_of(self, source: ModelSource) -> ChatFormat:
         """Tokenizer and chat template of a model."""
-        return ChatFormat(load_tokenizer(source.path), self._config.model.system_prompt)
+        model = self._config.model
+        return ChatFormat(load_tokenizer(source.path), model.system_prompt, model.date)
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:

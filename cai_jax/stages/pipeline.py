@@ -6,6 +6,7 @@ from cai_jax.stages import (
     feedback,
     pm_train,
     pretrain,
+    red_team,
     report,
     rl,
     sl_data,
@@ -19,6 +20,7 @@ STAGES: tuple[Stage, ...] = (
     warm_up.STAGE,
     sl_data.STAGE,
     sl_train.STAGE,
+    red_team.STAGE,
     feedback.STAGE,
     pm_train.STAGE,
     pm_train.SECOND,
@@ -35,6 +37,8 @@ def stages_of(config: Config) -> list[Stage]:
         left_out.add("pretrain")
     if not config.warm_up.epochs:
         left_out.add("warm_up")
+    if not config.red_team.rounds:
+        left_out.add("red_team")
     if not config.second_model.prompts:
         left_out.add("second_model")
     return [stage for stage in STAGES if stage.name not in left_out]

@@ -1,7 +1,8 @@
 """Preference models: AI-labelled harmlessness and labelled helpfulness pairs (section 4.1).
 
 There are two: the one that RL climbs, and one of other prompts and another seed, which tells
-whether the climb went astray.
+whether the climb went astray. Each is one a group, where there are groups: a second model of the
+groups' mean could not tell who loses, nor choose the policy under which the worst off is best off.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from cai_jax.data.readers import LabelledPair
 from cai_jax.data.records import read_records, write_records
 from cai_jax.data.rows import Comparison, Reply, TrainingPair
 from cai_jax.data.tasks import Part, PreferenceConverter, batches, mixture
+from cai_jax.evaluation.measure import joined
 from cai_jax.feedback.targets import with_targets
 from cai_jax.generation.scoring import Scorer
 from cai_jax.learning.losses import Batch, preference_loss_sum
@@ -41,9 +43,23 @@ from cai_jax.stages.training import (
 
 
 def execute(inputs: Inputs, folder: Path) -> Outcome:
-    """Trains a preference model, normalises it on SL-CAI samples, and leaves a checkpoint."""
+    """Trains a preference model a group, and leaves a checkpoint of each.
+
+    What groups' models differ by is their labels: pairs, order and first parameters are the same.
+    """
+    found = {group: _execute(inputs, folder / group, group) for group in inputs.groups}
+    metrics = {
+        key if key in SAME else joined(key, group): value
+        for group, outcome in found.items()
+        for key, value in outcome.metrics.items()
+    }
+    return Outcome(metrics, sum(outcome.tokens for outcome in found.values()))
+
+
+def _execute(inputs: Inputs, folder: Path, group: str) -> Outcome:
+    """Trains one preference model, normalises it on SL-CAI samples, and leaves a checkpoint."""
     name, settings, models = inputs.stage.name, inputs.config.pm_train, inputs.models
-    comparisons = comparisons_of(inputs, PURPOSE[name])
+    comparisons = comparisons_of(inputs, PURPOSE[name], group)
     # The second model judges what the first one's labels gave: its own stay as feedback gave them.
     labels = settings.labels if name == STAGE.name else "soft"
     labelled = with_targets(comparisons, labels, inputs.seed)
@@ -66,7 +82,8 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     vocab_size = training.blueprint.config.vocab_size
     batches = partial(pair_batches, name, parts, settings, vocab_size, inputs.seed)
     trainable = training.start(source)
-    fit = training.fit(folder, trainable, batches(), survey_batches(batches(), pair_tokens))
+    survey = survey_batches(batches(), pair_tokens)
+    fit = training.fit(folder, trainable, batches(), survey, inputs.saver(group))
     model = Model(trainable.graph, nnx.merge_state(fit.params, trainable.frozen))
     scorer = _scorer(inputs, model)
     scores = scorer.preference_scores([*samples, *replies], f"{name}: normalise")
@@ -150,9 +167,9 @@ def programs(inputs: Inputs) -> list[Program]:
     ]
 
 
-def comparisons_of(inputs: Inputs, purpose: str) -> list[Comparison]:
-    """What feedback labelled for a purpose."""
-    rows = read_records(inputs.artifact("feedback") / "comparisons", Comparison)
+def comparisons_of(inputs: Inputs, purpose: str, group: str = "") -> list[Comparison]:
+    """What feedback labelled for a purpose; the pairs of all groups are the same, in one order."""
+    rows = read_records(inputs.artifact("feedback") / "comparisons" / group, Comparison)
     return [row for row in rows if row.purpose == purpose]
 
 
@@ -220,4 +237,5 @@ def _stage(name: str, helpful: Selection) -> Stage:
 
 STAGE = _stage("pm_train", first("helpfulness_pairs", "training", "pm_train.helpfulness_pairs"))
 SECOND = _stage("second_model", Selection("helpfulness_pairs", "second_model"))
+SAME = ("labels", "harmlessness_pairs", "helpfulness_pairs")  # metrics that groups share
 PURPOSE = {STAGE.name: "training", SECOND.name: "second_model"}  # of the rows each learns from

@@ -68,7 +68,7 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     build = partial(training.blueprint.build, stage_seed(inputs.seed, "pretrain", "init"))
     params = init_on_mesh(build, nnx.Param, models.mesh)
     trainable = Trainable(training.blueprint.graph, params, nnx.State({}))
-    fit = training.fit(folder, trainable, batches(), survey)
+    fit = training.fit(folder, trainable, batches(), survey, inputs.saver())
     tensors = decoder_tensors(fit.params, source.family.names, source.config)
     write_shards(tensors, model, jnp.dtype(jnp.float32), 1 << 40)
     return Outcome({"dialogues": len(rows), **fit.metrics}, fit.tokens)

@@ -8,32 +8,43 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from cai_jax.config import warmed_up
+from cai_jax.constitution.schema import Constitution
 from cai_jax.data.records import read_records
 from cai_jax.data.rows import Revision, Sample
 from cai_jax.evaluation.measure import Evaluation
 from cai_jax.feedback.registry import LABELERS
 from cai_jax.parallel.hosts import write_text
 from cai_jax.prompts.messages import Dialogue
+from cai_jax.reading import read_json
 from cai_jax.report.page import render_page
 from cai_jax.report.summary import ConstitutionVersion, StageTime, Summary, Supervision
 from cai_jax.stages.data import SHOWN_PROMPTS
 from cai_jax.stages.evaluate import compared_policies
 from cai_jax.stages.models import POLICIES
-from cai_jax.stages.runner import versions
+from cai_jax.stages.provenance import versions
 from cai_jax.stages.stage import Inputs, Outcome, Stage
 
-MEASURED = ("sl_data", "sl_train", "feedback", "pm_train", "second_model", "rl", "evaluate")
+MEASURED = (
+    "sl_data",
+    "sl_train",
+    "red_team",
+    "feedback",
+    "pm_train",
+    "second_model",
+    "rl",
+    "evaluate",
+)
 
 
 def execute(inputs: Inputs, folder: Path) -> Outcome:
     """Writes index.html and summary.json."""
     summary, count = summarise(inputs), inputs.config.report.transcripts
-    history = (inputs.artifact("rl") / "history.json").read_text(encoding="utf-8")
+    history = read_json(inputs.artifact("rl") / "history.json")
     samples = read_records(inputs.artifact("evaluate") / "samples", Sample)
     held_out = list(dict.fromkeys(row.prompt for row in samples if row.set == "red_team"))
     page = render_page(
         summary=summary,
-        history=json.loads(history),
+        history=history,
         shown=_side_by_side(samples, (prompt.messages for prompt in SHOWN_PROMPTS)),
         held_out=_side_by_side(samples, held_out[:count]),
         transcripts=_transcripts(inputs)[:count],
@@ -47,15 +58,18 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
 def summarise(inputs: Inputs) -> Summary:
     """Everything measured in the run, with what it was measured on."""
     run = inputs.whole_run
-    left_out = () if run.config.second_model.prompts else ("second_model",)
-    manifests = {name: inputs.manifest(name) for name in MEASURED if name not in left_out}
+    asked = {
+        "second_model": run.config.second_model.prompts,
+        "red_team": run.config.red_team.rounds,
+    }
+    manifests = {name: inputs.manifest(name) for name in MEASURED if asked.get(name, True)}
     metrics = {name: manifest["metrics"] for name, manifest in manifests.items()}
     settings, constitution = run.config, run.data.constitution
     compares = LABELERS[settings.feedback.method].few_shots(constitution) is not None
     return Summary(
         supervision=Supervision(
             critique_revision_principles=len(constitution.critique_revision),
-            feedback_principles=len(constitution.feedback),
+            feedback_principles=sum(len(c.feedback) for c in run.data.groups.values()),
             few_shots=settings.sl_data.few_shots + (settings.feedback.few_shots if compares else 0),
             demonstrations=len(run.data.rows("demonstrations")) if warmed_up(settings) else 0,
             labelled_helpfulness_pairs=metrics["pm_train"]["helpfulness_pairs"],
@@ -73,15 +87,19 @@ def summarise(inputs: Inputs) -> Summary:
         pretrain=inputs.manifest("pretrain")["metrics"] if settings.pretrain else None,
         evaluation=TypeAdapter(Evaluation).validate_python(metrics.pop("evaluate")),
         second_model=metrics.pop("second_model", None),
+        red_team=metrics.pop("red_team", None),
         **metrics,
-        constitution=ConstitutionVersion(
-            constitution.name, constitution.version, constitution.content_hash()
-        ),
+        constitution=_version(constitution),
+        groups={group: _version(c) for group, c in run.data.groups.items() if group},
         seed=settings.seed,
         devices=manifests["evaluate"]["devices"],
         versions=versions(),
-        config=json.loads((run.workdir.path / "config.json").read_text(encoding="utf-8")),
+        config=json.loads(json.dumps(asdict(run.config))),
     )
+
+
+def _version(constitution: Constitution) -> ConstitutionVersion:
+    return ConstitutionVersion(constitution.name, constitution.version, constitution.content_hash())
 
 
 def _side_by_side(

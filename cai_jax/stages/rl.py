@@ -1,11 +1,13 @@
 """RL-CAI: SL-CAI trained further on AI feedback (section 4.1)."""
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from flax import nnx
 
 from cai_jax.config import ConfigError, RLConfig, naming
@@ -18,10 +20,11 @@ from cai_jax.models.io.load import load_policy, loading_programs
 from cai_jax.parallel import hosts
 from cai_jax.parallel.hosts import write_text
 from cai_jax.parallel.program import Program
+from cai_jax.reading import read_json
 from cai_jax.rl.algorithm import OFFLOAD, SAMPLING, SCORING, TRAINING, Algorithm, Labelled, Task
 from cai_jax.rl.prompts import Drawn
 from cai_jax.rl.registry import ALGORITHMS
-from cai_jax.rl.reward import Reward
+from cai_jax.rl.reward import Objective
 from cai_jax.rl.watch import Look, Watch
 from cai_jax.stages.data import Selection, first
 from cai_jax.stages.engines import (
@@ -34,6 +37,7 @@ from cai_jax.stages.engines import (
 from cai_jax.stages.models import CHECKPOINT, POLICIES, Policy, lora_config
 from cai_jax.stages.pm_train import comparisons_of
 from cai_jax.stages.stage import Inputs, Outcome, Stage
+from cai_jax.stages.workdir import link_folder
 
 LOOKS = "looks.json"
 
@@ -45,7 +49,7 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     with naming(f"config.{algorithm.block}"), opened as history:
         trained = algorithm.train(make_task(inputs, folder), history)
     write_text(folder / "history.json", json.dumps(history.rows, indent=1) + "\n")
-    watched = _keep_best(folder, trained.watch) if trained.watch else {}
+    watched = _keep_best(inputs, folder, trained.watch) if trained.watch else {}
     if not watched:
         _save(inputs, folder / CHECKPOINT, trained.params)
     return Outcome(algorithm.summary(history.rows) | watched, trained.tokens)
@@ -62,19 +66,28 @@ def kept_policy(iteration: int) -> Policy:
     return Policy(f"RL-CAI, iteration {iteration}", stages, folder)
 
 
-def _keep(inputs: Inputs, folder: Path | None, iteration: int, params: nnx.State) -> None:
-    assert folder, "ahead nothing is trained"
-    _save(inputs, folder / kept_policy(iteration).checkpoint, params)
+def _kept(inputs: Inputs, iteration: int) -> Path:
+    """Where the watch keeps a policy: what was kept stays when the stage is cut off."""
+    assert inputs.progress, "ahead nothing is trained"
+    return inputs.progress / kept_policy(iteration).checkpoint
 
 
-def _keep_best(folder: Path, watch: Watch) -> dict[str, Any]:
-    """Makes the policy that the second model likes best the stage's; the others stay beside it."""
+def _keep(inputs: Inputs, iteration: int, params: nnx.State) -> None:
+    folder = _kept(inputs, iteration)
+    if hosts.is_main():  # of an iteration that is repeated
+        shutil.rmtree(folder, ignore_errors=True)
+    hosts.sync("a policy is kept")
+    _save(inputs, folder, params)
+
+
+def _keep_best(inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
+    """Makes the policy that the second model likes best the stage's; the others lie beside it."""
     best = watch.best.iteration
     write_text(folder / LOOKS, json.dumps([asdict(look) for look in watch.looks]) + "\n")
-    if hosts.is_main():
-        (folder / kept_policy(best).checkpoint).rename(folder / CHECKPOINT)
-    hosts.sync("the policy is chosen")
     others = [look.iteration for look in watch.looks[1:] if look is not watch.best]
+    link_folder(_kept(inputs, best), folder / CHECKPOINT)
+    for iteration in others:
+        link_folder(_kept(inputs, iteration), folder / kept_policy(iteration).checkpoint)
     return {"chosen_iteration": best, "other_iterations": others, "gap": watch.best.gap}
 
 
@@ -119,8 +132,9 @@ def make_task(inputs: Inputs, folder: Path | None = None) -> Task:
         open_reward=partial(_open_reward, inputs),
         open_watch=partial(_open_watch, inputs, folder) if settings.watch_every else None,
         open_chat=lambda: models.chat,
-        prompts=lambda: (inputs.rows("red_team"), inputs.rows("helpful")),
+        prompts=lambda: ([*inputs.rows("red_team"), *inputs.attacks], inputs.rows("helpful")),
         comparisons=partial(_comparisons, inputs),
+        open_saver=partial(inputs.saver, iterations=make_algorithm(settings).block == "rl"),
         optimizer=make_optimizer(
             settings.learning_rate,
             settings.warmup_steps,
@@ -138,16 +152,21 @@ def make_task(inputs: Inputs, folder: Path | None = None) -> Task:
 
 
 def _comparisons(inputs: Inputs) -> list[Labelled]:
-    """What the preference model learned from: AI-labelled pairs, and labelled helpfulness pairs."""
-    rows = comparisons_of(inputs, "training")
-    labelled = with_targets(rows, inputs.config.pm_train.labels, inputs.seed)
-    return [
-        *(
-            Labelled(r.id, r.prompt, r.response_first, r.response_second, target)
-            for r, target in labelled
-        ),
-        *(Labelled(p.id, p.messages, p.chosen, p.rejected, 1.0) for p in inputs.rows("pairs")),
-    ]
+    """What the preference model learned from: AI-labelled pairs, and labelled helpfulness pairs.
+
+    The label of a pair is the mean of its groups' labels.
+    """
+    labels = inputs.config.pm_train.labels
+    by_group = (
+        with_targets(comparisons_of(inputs, "training", group), labels, inputs.seed)
+        for group in inputs.groups
+    )
+    found = []
+    for pair in zip(*by_group, strict=True):
+        row, target = pair[0][0], float(np.mean([target for _, target in pair]))
+        found.append(Labelled(row.id, row.prompt, row.response_first, row.response_second, target))
+    pairs = inputs.rows("pairs")
+    return [*found, *(Labelled(p.id, p.messages, p.chosen, p.rejected, 1.0) for p in pairs)]
 
 
 def _open_watch(
@@ -173,7 +192,7 @@ def _open_watch(
         prompts=prompts,
         second=make_reward(inputs, "second_model"),
         missing_stop_penalty=settings.missing_stop_penalty,
-        keep=partial(_keep, inputs, folder),
+        keep=partial(_keep, inputs),
     )
     return watch, models.loading_programs(models.preference_source("second_model"))
 
@@ -189,10 +208,10 @@ def looks_of(settings: RLConfig) -> tuple[int, ...]:
 def read_looks(folder: Path) -> list[Look]:
     """What the watch of a finished stage saw; nothing where there was none."""
     file = folder / LOOKS
-    return [Look(**look) for look in json.loads(file.read_text("utf-8"))] if file.exists() else []
+    return [Look(**look) for look in read_json(file)] if file.exists() else []
 
 
-def _open_reward(inputs: Inputs) -> tuple[Reward, list[Program]]:
+def _open_reward(inputs: Inputs) -> tuple[Objective, list[Program]]:
     loading = inputs.models.loading_programs(inputs.models.preference_source())
     return make_reward(inputs), loading
 
@@ -214,17 +233,28 @@ def programs(inputs: Inputs) -> list[Program]:
 
 
 def check(inputs: Inputs) -> None:
-    """Refuses an algorithm that there is not."""
-    make_algorithm(inputs.config.rl)
+    """Refuses an algorithm that there is not, or that has no use for the objective.
+
+    Raises:
+      ConfigError: one of these.
+    """
+    c = inputs.config.rl
+    if make_algorithm(c).block == "rl.direct" and c.objective == "minimum":
+        raise ConfigError(
+            f"config.rl.objective: 'minimum', but {c.algorithm} learns from labels, of which "
+            "the groups' mean is all that it can take; set it to 'mean', or take an algorithm "
+            "with a reward"
+        )
 
 
 STAGE = Stage(
     name="rl",
-    needs=("sl_train", "feedback", "pm_train", "second_model"),
+    needs=("sl_train", "red_team", "feedback", "pm_train", "second_model"),
     blocks=("rl", "generation", "pm_train"),
     data={
         "red_team": Selection("red_team_prompts", "training"),
         "helpful": Selection("helpful_prompts", "training"),
+        "attacks": Selection("red_team_attacks", "training"),
         "watch": Selection("red_team_prompts", "development"),
         "watch_helpful": Selection("helpful_prompts", "development"),
         "pairs": first("helpfulness_pairs", "training", "pm_train.helpfulness_pairs"),

@@ -8,10 +8,9 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +18,50 @@ import jax
 
 import cai_jax
 from cai_jax.config import ConfigError, results_of
+from cai_jax.constitution.schema import Constitution
 from cai_jax.generation.batching import TooLongError
-from cai_jax.models.io.sources import stamp
+from cai_jax.generation.journal import Journal, keeping
 from cai_jax.parallel import hosts
+from cai_jax.stages.provenance import provenance
+from cai_jax.stages.reuse import Computed
 from cai_jax.stages.stage import Inputs, Run, Stage
-from cai_jax.stages.workdir import MANIFEST, link_folder, locked
+from cai_jax.stages.workdir import Workdir, link_folder, locked
+from cai_jax.storage.files import resolved
+from cai_jax.storage.sealed import repair
 
 log = logging.getLogger("cai_jax")
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "seqio")
 
 
 def fingerprints(run: Run, stages: Sequence[Stage]) -> dict[str, str]:
     """Fingerprint of every stage, each including those of the stages that it needs."""
-    model = run.config.model
-    shared = [cai_jax.__version__, run.config.seed, model.system_prompt, str(run.models.dtype)]
-    shared += [model.source, stamp(model.source)]
-    found: dict[str, str] = {}
+    shared, found = _shared(run), dict[str, str]()
     for stage in stages:
         below = [found[name] for name in stage.needs if name in found]
         found[stage.name] = _hash([stage.name, shared, declared(run.inputs(stage)), below])
     return found
+
+
+def _shared(run: Run) -> list[Any]:
+    """What all stages depend on."""
+    model = run.config.model
+    told = [model.system_prompt, model.date]
+    shared = [cai_jax.__version__, run.config.seed, *told, str(run.models.dtype)]
+    return [*shared, run.models.pinned(model.source), run.models.identity(model.source)]
+
+
+def origin(run: Run, stage: Stage, found: Mapping[str, str]) -> str:
+    """Hash of what all values of a stage come from: seed, models, and the stages below it.
+
+    Args:
+      run: that they are of.
+      stage: that computes them.
+      found: fingerprints.
+    """
+    blocks = [getattr(run.config, name) for name in stage.blocks]
+    named = [block.source for block in blocks if hasattr(block, "source")]
+    sources = [(name, run.models.identity(name)) for name in named]
+    below = [found[name] for name in stage.needs if name in found]
+    return _hash([stage.name, _shared(run), sources, below])
 
 
 def declared(inputs: Inputs) -> list[Any]:
@@ -47,11 +70,16 @@ def declared(inputs: Inputs) -> list[Any]:
     blocks = {name: getattr(inputs.config, name) for name in stage.blocks}
     return [
         {name: results_of(block) for name, block in blocks.items()},
-        [stamp(block.source) for block in blocks.values() if hasattr(block, "source")],
+        [inputs.models.identity(b.source) for b in blocks.values() if hasattr(b, "source")],
         {name: [asdict(row) for row in inputs.rows(name)] for name in stage.data},
-        {part: asdict(inputs.constitution)[part] for part in stage.constitution},
+        _parts(inputs.constitution, stage.constitution),
+        stage.groups and {group: _parts(c, stage.groups) for group, c in inputs.groups.items()},
         stage.extra(inputs),
     ]
+
+
+def _parts(constitution: Constitution, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: asdict(constitution)[name] for name in names}
 
 
 def _hash(parts: Any) -> str:
@@ -72,68 +100,137 @@ def run_stages(run: Run, stages: Sequence[Stage]) -> None:
         found,
         "Data files, the constitution, a local model and the compute dtype must be the same.",
     )
+    due = due_stages(run, stages, found) if hosts.is_main() else []
+    due = hosts.from_main("which stages are to be run", due, hosts.LONG)  # hashes take their time
     wanted = [stage for stage in stages if stage.name in run.config.stages]
+    log.info("stages: %d done, %d left", len(wanted) - len(due), len(due))
+    earlier = Workdir(resolved(run.config.reuse_from)) if run.config.reuse_from else None
     for stage in wanted:
-        for name in stage.needs:
-            wanted_too = name in run.config.stages or name not in found
-            if not wanted_too and workdir.fingerprint(name) != found[name]:
-                raise ConfigError(
-                    f"stage {stage.name} needs {name}, which has not been run in {workdir.path} "
-                    f"with this config; add it to --config.stages"
-                )
-    for stage in wanted:
-        done = workdir.fingerprint(stage.name) == found[stage.name]
-        if hosts.from_main(f"{stage.name} is done", done):
+        there = earlier and stage.name in due and _is_whole(earlier, stage, found)
+        if stage.name not in due:
             log.info("%s: up to date", stage.name)
+            workdir.drop_progress(stage.name)  # of a run that was killed when it had finished it
+        elif earlier and hosts.from_main(f"{stage.name} is in the earlier run", there, hosts.LONG):
+            link_folder(earlier.folder(stage.name), workdir.folder(stage.name))
+            log.info("%s: taken from %s", stage.name, earlier.path)
         elif run.config.stage_store:
-            _run_shared(run, stage, found[stage.name])
+            _run_shared(run, stage, found)
         else:
-            _run_one(run, stage, found[stage.name])
+            _run_one(run, stage, found)
         workdir.wait_until_visible(stage.name, found[stage.name])
 
 
-def _run_shared(run: Run, stage: Stage, fingerprint: str) -> None:
+def due_stages(run: Run, stages: Sequence[Stage], found: Mapping[str, str]) -> list[str]:
+    """Names of the wanted stages that are to be made.
+
+    They are those that are not finished, and those that are, but of which a stage that is made
+    would read a file that is not what was written: sizes are compared at every start, the hashes of
+    large files before the files are read.
+
+    Raises:
+      ConfigError: a wanted stage needs one that is neither wanted nor up to date.
+      OSError: something that is no folder is in the way of a stage.
+    """
+    workdir, wanted = run.workdir, run.config.stages
+    due, missing, read, needed = list[str](), list[str](), set[str](), set[str]()
+    for stage in reversed(stages):
+        name = stage.name
+        if name in wanted or name in needed:
+            whole = workdir.fingerprint(name, hash_all=name in read) == found[name]
+            if name in wanted and not whole:
+                due.append(name)
+            elif not whole:
+                missing.append(name)
+        if name in wanted:
+            needed.update(stage.needs)
+        if name in due or name in read:
+            read.update(stage.needs)
+    if missing:
+        first = missing[-1]
+        user = next(s.name for s in stages if first in s.needs and s.name in wanted)
+        raise ConfigError(
+            f"stage {user} needs {first}, which has not been run in {workdir.path} with this "
+            "config, or is damaged; add it to --config.stages"
+        )
+    for name in due:
+        if (folder := workdir.folder(name)).exists() and not folder.is_dir():
+            raise FileExistsError(f"{folder}: is no folder; move it away")
+    return due
+
+
+def _is_whole(place: Workdir, stage: Stage, found: Mapping[str, str]) -> bool:
+    """Whether a finished stage can be taken from an earlier run; the main host looks."""
+    return hosts.is_main() and place.fingerprint(stage.name, hash_all=True) == found[stage.name]
+
+
+def _run_shared(run: Run, stage: Stage, found: Mapping[str, str]) -> None:
     """Takes a stage from the store, or runs it and leaves it there.
 
     Runs that want the same stage at the same time wait for the first one.
     """
-    stored = Path(run.config.stage_store) / f"{stage.name}-{fingerprint}"
+    store = Workdir(resolved(run.config.stage_store))
+    stored = store.folder(f"{stage.name}-{found[stage.name]}")
     with locked(stored) if hosts.is_main() else nullcontext():
-        there = (stored / MANIFEST).exists()
+        if hosts.is_main():
+            repair(stored)
+        there = hosts.is_main() and store.fingerprint(stored.name, True) == found[stage.name]
         if hosts.from_main(f"{stage.name} is stored", there, hosts.LONG):  # others may be at it
             link_folder(stored, run.workdir.folder(stage.name))
             log.info("%s: taken from %s", stage.name, stored)
         else:
-            _run_one(run, stage, fingerprint)
+            _run_one(run, stage, found)
             link_folder(run.workdir.folder(stage.name), stored)
 
 
-def _run_one(run: Run, stage: Stage, fingerprint: str) -> None:
+def _earlier_versions(run: Run, stage: Stage) -> list[Path]:
+    """Folders that may hold other versions of a stage: of runs, and in the store."""
+    places = [run.workdir.path, *map(resolved, filter(None, [run.config.reuse_from]))]
+    store = run.config.stage_store
+    stored = sorted(resolved(store).glob(f"{stage.name}-*")) if store else []
+    return [*(place / stage.name for place in places), *stored]
+
+
+def _run_one(run: Run, stage: Stage, found: Mapping[str, str]) -> None:
     hosts.note(f"stage {stage.name}")
     log.info("%s: running", stage.name)
     partial = run.workdir.open_partial(stage.name)
+    computed = Computed(origin(run, stage, found), _earlier_versions(run, stage))
+    progress = run.workdir.open_progress(stage.name, found[stage.name])
+    journal = Journal(progress / "batches")
+    if journal.kept:
+        log.info("%s: goes on: %d batches done", stage.name, journal.kept)
     started = time.monotonic()
     try:
-        outcome = stage.execute(run.inputs(stage), partial)
+        with keeping(journal):
+            outcome = stage.execute(run.inputs(stage, computed, progress), partial)
     except TooLongError as error:  # rows that other fields limit are cut to them before
         raise ConfigError(f"config.generation.context_tokens: {error}") from error
     seconds = time.monotonic() - started
+    computed.write(partial)
+    for kind, count in computed.counts.items():
+        if count["taken"]:
+            log.info("%s: %s: %d taken, %d computed", stage.name, kind, *count.values())
     hosts.write_text(partial / "rows.json", json.dumps(_rows_read(run, stage), indent=1) + "\n")
     manifest = {
         "stage": stage.name,
-        "fingerprint": fingerprint,
+        "fingerprint": found[stage.name],
         "seconds": round(seconds, 2),
         "tokens": outcome.tokens,
         "tokens_per_second": round(outcome.tokens / seconds, 1),
+        "rows": computed.counts,
         "metrics": outcome.metrics,
         "constitution": run.data.constitution.name,
         "constitution_sha256": run.data.constitution.content_hash(),
+        "groups": {g: c.content_hash() for g, c in run.data.groups.items() if g},
         "model": run.models.base_name,
         "seed": run.config.seed,
-        "versions": versions(),
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        **provenance(run, stage, found),
     }
-    run.workdir.finish(partial, manifest, Path(run.config.constitution.path))
+    c = run.config.constitution
+    copies = {"constitution": c.path} | {f"constitution-{g}": path for g, path in c.groups.items()}
+    run.workdir.finish(partial, manifest, copies)
+    run.workdir.drop_progress(stage.name)
     log.info("%s: done in %.0f s", stage.name, seconds)
 
 
@@ -148,8 +245,3 @@ def _rows_read(run: Run, stage: Stage) -> dict[str, Any]:
         }
         for name, chosen in stage.data.items()
     }
-
-
-def versions() -> dict[str, str]:
-    """Versions of ours and of what computes."""
-    return {"cai_jax": metadata.version("cai_jax")} | {p: metadata.version(p) for p in PACKAGES}

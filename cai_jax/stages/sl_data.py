@@ -5,7 +5,7 @@ The base model responds. The critic criticises and revises: the same model, or i
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,8 @@ from cai_jax.constitution.schema import CritiqueExample, CritiquePrinciple
 from cai_jax.data.readers import Prompt
 from cai_jax.data.records import write_records
 from cai_jax.data.rows import Revision
-from cai_jax.generation.engine import Completion, Generator
-from cai_jax.keys import named_key, named_rng
+from cai_jax.generation.engine import Generator
+from cai_jax.keys import named_key
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.critique_revision import (
     CRITIQUE_MARK,
@@ -29,8 +29,8 @@ from cai_jax.prompts.critique_revision import (
 )
 from cai_jax.prompts.few_shots import FewShots
 from cai_jax.prompts.messages import Dialogue
-from cai_jax.rl.reward import usable
-from cai_jax.stages.data import first, repeated
+from cai_jax.rl.reward import Sampled, usable
+from cai_jax.stages.data import Selection, first, repeated
 from cai_jax.stages.engines import (
     MEMORY_REMEDY,
     SAMPLING_REMEDY,
@@ -38,6 +38,7 @@ from cai_jax.stages.engines import (
     make_sampling,
     with_remedy,
 )
+from cai_jax.stages.reuse import Sample
 from cai_jax.stages.stage import Inputs, Outcome, Stage
 
 log = logging.getLogger("cai_jax")
@@ -69,7 +70,7 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     """Writes ``responses`` (round 0), ``revisions`` (later rounds) and ``helpful`` samples."""
     settings = inputs.config.sl_data
     writer = _Writer(inputs, *_generators(inputs))
-    prompts = inputs.rows("red_team")
+    prompts = [*inputs.rows("red_team"), *inputs.attacks]
     drafts = [writer.respond(prompts, "response")]
     for number in range(1, settings.rounds + 1):
         drafts.append(writer.revise(drafts[-1], number))
@@ -155,9 +156,10 @@ class _Writer:
         (principle,) = draw_principles(
             self.inputs.constitution.critique_revision,
             1,
-            named_rng(self.inputs.seed, "sl_data", "principle", draft.prompt.id, number),
-            draft.prompt.tags,
-            self.inputs.config.sl_data.draw_by_tag,
+            self.inputs.seed,
+            *("sl_data", "principle", draft.prompt.id, number),
+            tags=draft.prompt.tags,
+            tag_factor=self.inputs.config.sl_data.draw_by_tag,
         )
         few_shots = self.few_shots.draw(f"{draft.prompt.id}/{number}", draft.prompt.messages)
         return replace(draft, round=number, principle=principle, few_shots=tuple(few_shots))
@@ -165,7 +167,7 @@ class _Writer:
     def _keep(
         self,
         drafts: list[Draft],
-        samples: list[Completion],
+        samples: Sequence[Sampled],
         kind: str,
         take: Callable[[Draft, str, str], Draft],
         given: list[list[str]],
@@ -195,10 +197,12 @@ class _Writer:
         prefill: str,
         drafts: list[Draft],
         kind: str,
-    ) -> list[Completion]:
+    ) -> list[Sample]:
         g, seed = self.inputs.config.generation, self.inputs.seed
         number = drafts[0].round if drafts else 0
-        return generator.generate(
+        return self.inputs.computed.sample(
+            kind,
+            generator,
             [self.chat.prompt_ids(m, prefill) for m in messages],
             [named_key(seed, "sl_data", kind, d.prompt.id, d.round) for d in drafts],
             g.critique_tokens if kind == "critique" else g.response_tokens,
@@ -289,6 +293,7 @@ STAGE = Stage(
     data={
         "red_team": first("red_team_prompts", "training", "sl_data.red_team_prompts"),
         "helpful": first("helpful_prompts", "training", "sl_data.helpful_prompts"),
+        "attacks": Selection("red_team_attacks", "training"),
     },
     constitution=("critique_revision", "critique_examples"),
     execute=execute,

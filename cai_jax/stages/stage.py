@@ -7,12 +7,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from cai_jax.config import Config, warmed_up
+from cai_jax.config import Config, naming, warmed_up
 from cai_jax.constitution.schema import Constitution
+from cai_jax.data.readers import Attack, read_attacks
+from cai_jax.learning.saving import SavePolicy, Saver
 from cai_jax.parallel.program import Program
+from cai_jax.red_teaming.attacks import FILE as ATTACKS
 from cai_jax.stages.data import Data, Selection
 from cai_jax.stages.models import Models
+from cai_jax.stages.reuse import Computed
 from cai_jax.stages.workdir import Workdir
+from cai_jax.storage.files import resolved
+from cai_jax.storage.sealed import check_whole
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class Stage:
       needs: stages whose folders it reads.
       data: rows of files that people write, by name.
       constitution: parts of the constitution that it reads.
+      groups: parts of the groups' constitutions that it reads.
       extra: what else it depends on, as JSON.
       check: refuses inputs that it cannot use, before anything is computed.
     """
@@ -46,6 +53,7 @@ class Stage:
     needs: tuple[str, ...] = ()
     data: Mapping[str, Selection] = field(default_factory=dict)
     constitution: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
     extra: Callable[["Inputs"], Any] = lambda inputs: None
     check: Callable[["Inputs"], None] = lambda inputs: None
 
@@ -56,6 +64,8 @@ class Inputs:
 
     stage: Stage
     _run: "Run"
+    computed: Computed = field(default_factory=Computed)  # values of its own, earlier ones too
+    progress: Path | None = None  # folder of what it goes on from when it is cut off
 
     @property
     def seed(self) -> int:
@@ -85,13 +95,44 @@ class Inputs:
         return self._run.data.constitution.only(self.stage.constitution)
 
     @cached_property
+    def groups(self) -> dict[str, Constitution]:
+        """By group, its constitution, with the declared parts alone; "" where there is one."""
+        found = self._run.data.groups.items()
+        return {group: constitution.only(self.stage.groups) for group, constitution in found}
+
+    @cached_property
     def constitution_sha256(self) -> str:
         """Of the whole constitution: where records come from."""
         return self._run.data.constitution.content_hash()
 
+    def group_sha256(self, group: str) -> str:
+        """The same of a group's."""
+        return self._run.data.groups[group].content_hash()
+
     def rows(self, name: str) -> list[Any]:
         """Declared rows of a file that people write."""
         return self._run.data.select(self.stage.data[name], self._run.config)
+
+    @cached_property
+    def turns(self) -> dict[bool, list[str]]:
+        """What users say first in all rows: True, where a model is trained on it; False, if not."""
+        found: dict[bool, list[str]] = {True: [], False: []}
+        for turn in self._run.data.turns:
+            found[turn.purpose == "training"].append(turn.text)
+        return found
+
+    @property
+    def attacks(self) -> list[Attack]:
+        """Prompts to train on that attackers wrote: those of a file, and of the stage red_team.
+
+        Raises:
+          KeyError: this stage does not declare them.
+        """
+        found = self.rows("attacks")
+        if self._run.config.red_team.rounds and "red_team" in self.stage.needs:
+            file = self.artifact("red_team") / ATTACKS
+            found = [*found, *(read_attacks(file) if file.exists() else ())]
+        return found
 
     @property
     def workdir(self) -> Path:
@@ -103,9 +144,12 @@ class Inputs:
 
         Raises:
           KeyError: this stage does not declare that it needs it.
+          NotWholeError: a file of it is not what was written.
         """
         self._require(stage)
-        return self._run.workdir.folder(stage)
+        folder = self._run.workdir.folder(stage)
+        check_whole(folder)
+        return folder
 
     def manifest(self, stage: str) -> dict[str, Any]:
         """Manifest of a stage that this one needs; raises as ``artifact`` does."""
@@ -116,6 +160,18 @@ class Inputs:
     def whole_run(self) -> "Run":
         """For the report, which tells of the whole run: all stages that it needs depend on it."""
         return self._run
+
+    def saver(self, part: str = "", iterations: bool = False) -> Saver:
+        """Of the states of its training.
+
+        Args:
+          part: tells one training of a stage from another.
+          iterations: its steps are iterations of RL.
+        """
+        c = self._run.config.resume
+        every = c.every_iterations if iterations else c.every_steps
+        folder = self.progress and self.progress / "states" / part
+        return Saver(folder, SavePolicy(every, c.keep, c.max_share))
 
     def _require(self, stage: str) -> None:
         if stage not in self.stage.needs:
@@ -131,9 +187,17 @@ class Run:
     models: Models
     data: Data
 
-    def inputs(self, stage: Stage) -> Inputs:
-        """What a stage receives."""
-        return Inputs(stage, self)
+    def inputs(
+        self, stage: Stage, computed: Computed | None = None, progress: Path | None = None
+    ) -> Inputs:
+        """What a stage receives.
+
+        Args:
+          stage: that receives it.
+          computed: has what its earlier versions leave it.
+          progress: folder of what it goes on from; None: it starts over.
+        """
+        return Inputs(stage, self, computed or Computed(), progress)
 
 
 def open_run(config: Config, devices: Any = None, ahead: bool = False) -> Run:
@@ -144,7 +208,8 @@ def open_run(config: Config, devices: Any = None, ahead: bool = False) -> Run:
       devices: that it is laid out over; None: those that JAX sees.
       ahead: whether models are described by their architecture alone, and never loaded.
     """
-    workdir = Workdir(Path(config.workdir))
+    with naming("config.workdir"):
+        workdir = Workdir(resolved(config.workdir))
     models = Models(config, workdir, devices, ahead)
     return Run(
         config,

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from cai_jax.learning.history import Scalars, open_history
 from cai_jax.learning.loop import train
 from cai_jax.learning.losses import Batch, sft_loss_sum
 from cai_jax.learning.optimizers import make_optimizer
+from cai_jax.learning.saving import Saver
 from cai_jax.learning.train import (
     LossSum,
     Trainable,
@@ -118,7 +120,12 @@ class Training:
         return make_trainable(self.blueprint, decoder, self.mesh, self._init_seed)
 
     def fit(
-        self, folder: Path, trainable: Trainable, batches: Iterable[Batch], survey: "Survey"
+        self,
+        folder: Path,
+        trainable: Trainable,
+        batches: Iterable[Batch],
+        survey: "Survey",
+        saver: Saver,
     ) -> Fit:
         """Trains over the batches, writing scalars for TensorBoard into the folder.
 
@@ -127,6 +134,7 @@ class Training:
           trainable: from ``start``; training gives its buffers up.
           batches: host arrays, like ``batch``.
           survey: of the same batches.
+          saver: of this training's states; it goes on from the last one.
         """
         hosts.check_same(
             self.name,
@@ -142,8 +150,9 @@ class Training:
                 self.warmup_steps,
             )
         update, state = self.update(trainable), init_state(trainable.params, self.optimizer)
-        with open_history(folder, self.name, survey.count, ("loss",)) as history:
-            state = train(update, state, trainable.frozen, batches, history)
+        opened = open_history(folder, self.name, survey.count, ("loss",))
+        with closing(saver), opened as history:
+            state = train(update, state, trainable.frozen, batches, history, saver)
         return Fit(state.params, history.rows, survey.tokens)
 
     @property
@@ -215,7 +224,8 @@ def finetune(
     vocab_size = training.blueprint.config.vocab_size
     batches = partial(packed_batches, training.name, parts, settings, vocab_size, inputs.seed)
     trainable = training.start(source)
-    fit = training.fit(folder, trainable, batches(), survey_batches(batches(), packed_tokens))
+    survey = survey_batches(batches(), packed_tokens)
+    fit = training.fit(folder, trainable, batches(), survey, inputs.saver())
     base = base_of(named or inputs.models.base_name, folder / CHECKPOINT, inputs.workdir)
     info = CheckpointInfo("policy", base, lora_config(settings.lora))
     save_checkpoint(folder / CHECKPOINT, info, fit.params)

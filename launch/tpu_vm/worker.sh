@@ -108,7 +108,7 @@ stop() {
   local second
   if alive; then
     kill -TERM -- "-$(<"$FILES/pid")"
-    for second in {1..20}; do
+    for second in {1..30}; do
       alive || break
       sleep 1
     done

@@ -14,6 +14,7 @@ from tiny_model import write_tiny_model
 from cai_jax.config import parse_config
 from cai_jax.stages.checks import check_models
 from cai_jax.stages.stage import open_run
+from cai_jax.storage.sealed import sealed_text
 
 
 def run_main(*arguments: str, timeout: int = 600) -> subprocess.CompletedProcess:
@@ -127,7 +128,7 @@ def test_tokenizers_that_differ(tmp_path):
 )
 def test_workdir_of_another_config(tmp_path, there, words):
     config = load_config("rlaif", "smoke", workdir=str(tmp_path))
-    (tmp_path / "config.json").write_text(json.dumps(config | there))
+    (tmp_path / "config.json").write_text(sealed_text(config | there))
     done = run_main(
         f"--config.workdir={tmp_path}",
         f"--config.model.source={write_tiny_model(tmp_path / 'model')}",

@@ -39,13 +39,15 @@ def tree(**changes) -> dict:
     } | changes
 
 
-def checked(given: dict, name: str = "sizes.py", config: str = "microworld") -> sweep.Sweep:
-    return check_variations(read_sweep(given, name), ConfigDict(load_config(config)), name)
+def checked(given: dict, name: str = "sizes.py", *config: str) -> sweep.Sweep:
+    base = ConfigDict(load_config(*(config or ("microworld",))))
+    return check_variations(read_sweep(given, name), base, name)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_delivered_sweeps_can_start(file):
-    found = checked(read_config(f"sweeps/{file.stem}").to_dict(), file.name)
+    preset = ("red_team",) if file.stem == "red_team" else ()
+    found = checked(read_config(f"sweeps/{file.stem}").to_dict(), file.name, "microworld", *preset)
     assert all(len(variation.keys) == len(found.measures) for variation in found.variations)
 
 

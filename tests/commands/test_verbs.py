@@ -21,7 +21,18 @@ def cai_jax(*arguments: str) -> subprocess.CompletedProcess:
 
 def test_every_command_is_a_verb():
     assert set(verbs.verbs()) == {
-        *("run", "compile", "convert", "evaluate", "generate", "score", "sweep"),
+        *(
+            "run",
+            "compile",
+            "constitution",
+            "convert",
+            "cycles",
+            "evaluate",
+            "generate",
+            "inspect",
+            "microworld",
+        ),
+        *("red_team", "score", "sweep"),
     }
 
 

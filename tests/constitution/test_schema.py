@@ -1,6 +1,7 @@
 """Constitutions: what is shipped, and how bad ones are refused."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,17 @@ import pytest
 from conftest import ROOT
 from minimal_constitution import MINIMAL
 
-from cai_jax.constitution.schema import ConstitutionError, load_constitution
+from cai_jax.constitution.schema import (
+    ConstitutionError,
+    authors_of,
+    load_constitution,
+    locate_constitution,
+)
 from cai_jax.data.jsonl import jsonl_rows
 from cai_jax.data.overlap import FEW_SHOTS, Turn, overlap_of
 from cai_jax.data.readers import read_prompt
+from cai_jax.evaluation.cases import pairs_of
+from cai_jax.feedback.baselines import baselines
 from cai_jax.prompts.few_shots import topic_words
 from cai_jax.prompts.messages import first_user_text
 
@@ -112,13 +120,27 @@ def test_few_shots_are_near_no_row_of_the_datasets():
     ]
     assert len(said) > 1000
     shots = (*HARMLESS.critique_examples, *HARMLESS.choice_examples, *HARMLESS.thought_examples)
-    found = overlap_of([*said, *(Turn(FEW_SHOTS, e.id, e.prompt) for e in shots)])
+    cases = [Turn(FEW_SHOTS, case.id, case.dialogue[0]) for case in HARMLESS.cases]
+    found = overlap_of([*said, *cases, *(Turn(FEW_SHOTS, e.id, e.prompt) for e in shots)])
     assert not found.near_duplicates, found.worst
     for e in shots:  # in other words, on the same thing
         topic = topic_words(e.prompt)
         for turn in said:
             other = topic_words(turn.text)
             assert len(topic & other) < 0.5 * max(3, len(topic | other)), (e.id, turn.where)
+
+
+def test_cases_test_every_principle_and_no_surface_tells():
+    """A bag of words or the length must not know which reply is better; the bar is 0.65."""
+    counts = Counter(id_ for case in HARMLESS.cases for id_ in case.principles)
+    assert min(counts[p.id] for p in HARMLESS.feedback) >= 3
+    assert len(HARMLESS.cases) >= 60
+    pairs = pairs_of(HARMLESS)
+    surface = baselines(pairs, [True] * len(pairs))
+    assert surface.openings == len(pairs)
+    assert surface.bag_of_words <= 0.65
+    assert surface.length <= 0.65
+    assert 0.4 < np.mean([len(c.better) > len(c.worse) for c in HARMLESS.cases]) < 0.6
 
 
 def test_hash_covers_texts_and_not_comments(tmp_path):
@@ -141,6 +163,8 @@ def test_hash_covers_texts_and_not_comments(tmp_path):
         ("answer: A", "answer: C", ["line 20", "answer", "A or B"]),
         ("question: Which is kinder?", "question: ''", ["line 15", "question", "empty"]),
         ("authors: [us]", "authors: [us", ["not valid YAML", "line"]),
+        ("author: us", "author: []", ["line 7", "critique_revision[0].author", "at least one"]),
+        ("author: us", "author: {a: b}", ["line 7", "must be a text"]),
         ("name: tiny", "- tiny", ["not valid YAML"]),
         *(
             (
@@ -179,6 +203,19 @@ def test_a_weight_is_one_unless_it_is_given(tmp_path):
     assert load_constitution(path).content_hash() != found.content_hash()  # draws differ
 
 
+def test_a_principle_may_have_several_authors(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(MINIMAL, encoding="utf-8")
+    one = load_constitution(path)
+    path.write_text(MINIMAL.replace("author: us", "author: [us]"), encoding="utf-8")
+    assert load_constitution(path).content_hash() == one.content_hash()
+    path.write_text(MINIMAL.replace("author: us", "author: [us, them]", 1), encoding="utf-8")
+    two = load_constitution(path)
+    assert authors_of(two.critique_revision[0]) == ("us", "them")
+    assert authors_of(two.feedback[0]) == ("us",)
+    assert two.content_hash() != one.content_hash()
+
+
 def test_missing_empty_and_binary_files(tmp_path):
     with pytest.raises(ConstitutionError, match="constitutions/"):
         load_constitution(tmp_path / "none.yaml")
@@ -188,3 +225,17 @@ def test_missing_empty_and_binary_files(tmp_path):
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00name")
     with pytest.raises(ConstitutionError, match="UTF-8"):
         load_constitution(tmp_path / "binary.yaml")
+
+
+def test_every_field_knows_its_line(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(MINIMAL, encoding="utf-8")
+    located = locate_constitution(path)
+    assert located.constitution == load_constitution(path)
+    texts = MINIMAL.splitlines()
+    for (id_, field), line in located.lines.items():
+        if id_ or field in ("name", "version", "description", "authors"):  # a list is below its key
+            assert f"{field}:" in texts[line - 1], (id_, field)
+    assert located.lines["", "authors"] == 4
+    assert located.lines["kinder", "opposite"] == 17
+    assert located.lines["one", "answer"] == 20

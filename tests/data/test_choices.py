@@ -287,7 +287,7 @@ def test_texts(tmp_path):
     plain.write_bytes("\ufeffüber\n".encode())
     assert [t.text for t in read_texts(plain)] == ["über\n"]
     plain.write_bytes(b"\xff")
-    with pytest.raises(ValueError, match=r"t\.txt: not UTF-8"):
+    with pytest.raises(ValueError, match=r"t\.txt, line 1: not UTF-8"):
         read_texts(plain)
     plain.write_text(" \n")
     with pytest.raises(ValueError, match=r"t\.txt, line 1: field 'text' must be a non-empty"):

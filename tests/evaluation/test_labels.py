@@ -50,7 +50,7 @@ def test_labels_are_measured_where_merits_differ():
 
 
 def test_the_audit_is_measured_with_its_interval():
-    found = {(m.measure, m.subject): m for m in LABELS.evaluate(evidence(comparisons=ROWS))}
+    found = {(m.measure, m.subject): m for m in LABELS.evaluate(evidence(comparisons={"": ROWS}))}
     accuracy = found["accuracy", "audit"]
     wilson = pytest.approx((0.75, 0.3006, 0.9544), abs=1e-4)  # three of four
     assert (accuracy.n, (accuracy.mean, accuracy.low, accuracy.high)) == (4, wilson)

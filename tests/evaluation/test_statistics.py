@@ -14,6 +14,7 @@ from cai_jax.evaluation.statistics import (
     bootstrap_mean,
     bounded_mean,
     by_cluster,
+    cases_needed,
     detectable_difference,
     difference_over_seeds,
     mean_over_seeds,
@@ -126,6 +127,18 @@ def test_a_difference_that_is_detectable_is_found_four_times_in_five():
     expected = stats.ttest_1samp(runs, 0).confidence_interval()
     assert (gain.low, gain.high) == pytest.approx((expected.low, expected.high))
     assert detectable > gain.mean - gain.low
+
+
+@pytest.mark.parametrize("share", [0.1, 0.35, 0.6, 0.75, 0.9])
+def test_cases_that_are_needed_have_the_power_that_is_told(share):
+    """By the binomial itself: so many cases tell the share from chance four times in five."""
+    n = cases_needed(share)
+    right = np.arange(n + 1)
+    tells = stats.binom.cdf(right, n, 0.5), stats.binom.sf(right - 1, n, 0.5)
+    power = float(np.sum(stats.binom.pmf(right, n, share)[np.min(tells, axis=0) <= 0.025]))
+    assert 0.68 < power < 0.92  # it goes in steps, of which few cases have large ones
+    assert cases_needed(1 - share) == n
+    assert cases_needed(0.5) is None
 
 
 def test_three_seeds_detect_with_the_power_that_is_told():

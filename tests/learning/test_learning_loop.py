@@ -1,5 +1,10 @@
 """The training loop: what it records, how far it reads ahead, and that nothing moves unseen."""
 
+import os
+import shutil
+import signal
+from contextlib import closing
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,11 +16,13 @@ from cai_jax.learning import loop
 from cai_jax.learning.history import open_history
 from cai_jax.learning.losses import sft_loss_sum
 from cai_jax.learning.optimizers import make_optimizer
+from cai_jax.learning.saving import SavePolicy, Saver
 from cai_jax.learning.train import init_state, make_trainable, train_program
 from cai_jax.models.blueprint import Blueprint
 from cai_jax.models.decoder import Decoder
 from cai_jax.models.params import init_on_mesh
 from cai_jax.parallel.mesh import abstract_batch, put_batch
+from cai_jax.parallel.preemption import EXIT_CODE, leaving_when_told
 from cai_jax.parallel.program import Program
 
 STEPS = 5
@@ -55,7 +62,7 @@ class Loop:
         program = Program("update", self.update, ((), (), batch), mesh=self.mesh)
         with open_history(self.folder, "fit", len(losses), ("loss",)) as self.history:
             state = put_batch(np.int32(0), self.mesh)
-            return loop.train(program, state, frozen, self.batches(losses), self.history)
+            return loop.train(program, state, frozen, self.batches(losses), self.history, Saver())
 
     def when(self, kind, step):
         return self.events.index((kind, step))
@@ -110,29 +117,109 @@ def test_nothing_is_transferred_unseen(a_loop, monkeypatch):
         a_loop.run([1.0])
 
 
+class Fit:
+    """Training of the tiny decoder over the devices of a mesh, on one batch again and again."""
+
+    def __init__(self, mesh):
+        self.mesh, self.optimizer = mesh, make_optimizer(1e-2, 0, 1.0)
+        self.host = jax.device_get(sft_batch())
+        blueprint = Blueprint(Decoder, TINY, jnp.dtype(jnp.float32))
+        params = init_on_mesh(tiny_decoder, ..., mesh)
+        self.trainable = make_trainable(blueprint, params, mesh, seed=0)
+        self.update = train_program(
+            "update",
+            blueprint,
+            self.trainable,
+            sft_loss_sum,
+            self.optimizer,
+            1,
+            {name: abstract_batch(x.shape, x.dtype, mesh) for name, x in self.host.items()},
+            mesh,
+        )
+        self.state = init_state(self.trainable.params, self.optimizer)
+
+    def run(self, folder, batches, saver=None):
+        """The state at the end, on the host, and the history."""
+        frozen = self.trainable.frozen
+        with (
+            open_history(folder, "fit", STEPS, ("loss",)) as history,
+            closing(saver or Saver()) as saver,
+        ):
+            state = loop.train(self.update, self.state, frozen, batches, history, saver)
+        return jax.device_get(state), history.rows
+
+
 def test_the_loop_is_its_steps(mesh8, tmp_path):
     """Over eight devices, the loop's history is that of steps done one by one."""
-    blueprint = Blueprint(Decoder, TINY, jnp.dtype(jnp.float32))
-    optimizer, host = make_optimizer(1e-2, 0, 1.0), jax.device_get(sft_batch())
-    start = lambda: make_trainable(blueprint, init_on_mesh(tiny_decoder, ..., mesh8), mesh8, seed=0)
-    trainable = start()
-    update = train_program(
-        "update",
-        blueprint,
-        trainable,
-        sft_loss_sum,
-        optimizer,
-        1,
-        {name: abstract_batch(x.shape, x.dtype, mesh8) for name, x in host.items()},
-        mesh8,
-    )
-    state = init_state(trainable.params, optimizer)
-    with open_history(tmp_path, "fit", 3, ("loss",)) as history:
-        ours = loop.train(update, state, trainable.frozen, [host] * 3, history)
-    again = start()
-    state, losses = init_state(again.params, optimizer), []
+    fit = Fit(mesh8)
+    ours, rows = fit.run(tmp_path, [fit.host] * 3)
+    again = Fit(mesh8)
+    state, losses = again.state, []
     for _ in range(3):
-        state, metrics = update(state, again.frozen, put_batch(host, mesh8))
+        state, metrics = again.update(state, again.trainable.frozen, put_batch(fit.host, mesh8))
         losses.append(float(metrics["loss"]))
-    assert [row["loss"] for row in history.rows] == losses
+    assert [row["loss"] for row in rows] == losses
     jax.tree.map(np.testing.assert_array_equal, ours.params, state.params)
+
+
+class CutOffError(Exception):
+    pass
+
+
+def cut_off(batches, steps):
+    yield from batches[:steps]
+    raise CutOffError
+
+
+EVERY_STEP = SavePolicy(every=1, keep=1, max_share=1e9)
+
+
+def test_a_loop_that_is_cut_off_goes_on_to_the_same_end(mesh, mesh8, tmp_path):
+    """To the last bit over the same devices, and over others but for rounding."""
+    whole = Fit(mesh8)
+    batches = [whole.host] * STEPS
+    state, rows = whole.run(tmp_path / "whole", batches)
+    for steps in (3, STEPS):
+        folder = tmp_path / f"cut{steps}"
+        with pytest.raises(CutOffError):
+            Fit(mesh8).run(folder, cut_off(batches, steps), Saver(folder / "states", EVERY_STEP))
+        assert [p.name for p in (folder / "states").iterdir()] == [str(steps)]
+        shutil.copytree(folder / "states", tmp_path / f"again{steps}")
+        found, again = Fit(mesh8).run(folder, batches, Saver(folder / "states", EVERY_STEP))
+        assert again == rows
+        jax.tree.map(np.testing.assert_array_equal, found, state)
+    found, again = Fit(mesh).run(tmp_path, batches, Saver(tmp_path / "again3", EVERY_STEP))
+    assert again[:3] == rows[:3]
+    assert [row["loss"] for row in again] == pytest.approx([r["loss"] for r in rows], rel=1e-4)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    jax.tree.map(close, found.params, state.params)
+
+
+def test_a_loop_that_is_told_to_end_saves_and_leaves(mesh, tmp_path, capsys):
+    fit, seen = Fit(mesh), []
+
+    def endless():
+        yield fit.host
+        os.kill(os.getpid(), signal.SIGTERM)
+        while True:
+            seen.append(1)
+            yield fit.host
+
+    seldom = Saver(tmp_path / "states", SavePolicy(every=1000))
+    with pytest.raises(SystemExit) as ended, leaving_when_told(["python", "-m", "go on"]):
+        fit.run(tmp_path, endless(), seldom)
+    assert ended.value.code == EXIT_CODE
+    steps = int(*(p.name for p in (tmp_path / "states").iterdir()))
+    assert steps in (len(seen), len(seen) + 1)
+    assert "told to end by SIGTERM" in (said := capsys.readouterr().err)
+    assert "python -m 'go on'" in said
+    _, rows = Fit(mesh).run(tmp_path, [fit.host] * (steps + 1), Saver(tmp_path / "states"))
+    assert len(rows) == steps + 1
+
+
+def test_slow_saves_are_fewer(mesh, tmp_path):
+    """Saving holds training up for a share of the time at most."""
+    fit = Fit(mesh)
+    with closing(Saver(tmp_path / "states", SavePolicy(every=1, keep=9, max_share=1e-9))) as saver:
+        fit.run(tmp_path, [fit.host] * STEPS, saver)
+    assert sorted(p.name for p in (tmp_path / "states").iterdir()) == ["1", str(STEPS)]

@@ -1,5 +1,8 @@
 """The method in the synthetic world: pretrained from its corpus, measured by its oracle."""
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -117,3 +120,19 @@ def test_the_method_does_what_the_paper_claims(executed_notebook):
     assert mean("labels.calibration_error/principles") <= 0.15
     allowed = mean("labels.accuracy/development")
     assert mean("preference_model.accuracy/harmlessness") >= 0.85 * allowed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["harmless", "kind"])
+def test_the_feedback_model_decides_the_cases_of_its_constitutions(executed_notebook, name):
+    """At first sight, where a refusal with an excuse looks like an objection: 2 cases of 16."""
+    _, workdir = executed_notebook
+    command = [
+        *(sys.executable, "-m", "cai_jax.constitution", "test"),
+        *(f"constitutions/microworld/{name}.yaml", f"--model={workdir}/pretrain/model"),
+        *("--method=multiple_choice", f"--out={workdir}/{name}.json"),
+    ]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    every, *_ = json.loads((workdir / f"{name}.json").read_text(encoding="utf-8"))["principles"]
+    assert every["accuracy"] >= 0.85
+    assert every["swap_consistency"] >= 0.85

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -124,6 +125,16 @@ def test_its_constitutions_are_whole():
         assert constitution.name.startswith("microworld_")
 
 
+def test_its_cases_are_as_the_oracle_says():
+    for constitution in constitutions():
+        counts = Counter(id_ for case in constitution.cases for id_ in case.principles)
+        assert all(counts[p.id] == 3 for p in constitution.feedback)
+        measure = "kind" if constitution.name.endswith("kind") else "merit"
+        for case in constitution.cases:
+            said = [judge((user(case.dialogue[0]),), text) for text in (case.better, case.worse)]
+            assert said[0][measure] > said[1][measure], case.id
+
+
 def corpus(count=4000, held_out=(), **options):
     return list(itertools.islice(dialogues(0, held_out, options), count))
 
@@ -198,6 +209,30 @@ def test_reasoning_alone_tells_an_excuse_from_an_objection(reasoned, right):
             answers.append(explains["AB".index(answer[-1])])
     assert len(answers) > 40
     assert np.mean(answers) == pytest.approx(right, abs=0.15)
+
+
+@pytest.mark.parametrize("reasoned", [False, True])
+def test_groups_want_different_things(reasoned):
+    """One wants kind words, the other objections without them; the second is read where asked."""
+    (group,) = (c for c in constitutions(groups=True) if c.name == "microworld_earnest")
+    own = {p.question for p in group.feedback}
+    assert not any(q in d.messages[0].text for d in corpus(4000) for q in own)
+    right, sweet = [], []
+    for dialogue in corpus(30_000, groups=1.0):
+        question, answer = (dialogue.messages[i].text for i in (0, -1))
+        if not any(q in question for q in own) or (THINK in answer) != reasoned:
+            continue
+        prompt = (user(question.split("User: ")[1].split("\n")[0]),)
+        found = [judge(prompt, text) for text in re.findall(r"\([AB]\) (.*)", question)]
+        worth = [f["merit"] - 2 * f["kind"] for f in found]
+        chosen = "AB".index(answer[-1])
+        if abs(worth[0] - worth[1]) > 1:  # an excuse may look like an objection
+            right.append(worth[chosen] > worth[1 - chosen])
+        if worth[0] != worth[1] and found[0]["explains"] and found[1]["explains"]:
+            sweet.append(found[chosen]["kind"])
+    assert np.mean(right) > 0.9
+    assert len(sweet) > 8
+    assert np.mean(sweet) < 0.1
 
 
 def test_unknown_skills_are_named():

@@ -31,6 +31,7 @@ from cai_jax.parallel.hosts import (
     together,
 )
 from cai_jax.parallel.link import HOST_LOST
+from cai_jax.parallel.preemption import EXIT_CODE
 from cai_jax.stages.pipeline import stages_of
 from cai_jax.stages.stage import open_run
 
@@ -218,7 +219,7 @@ def test_artifacts_do_not_depend_on_the_number_of_hosts(resumed, finished, monke
                 wanted = getattr(other, key)
                 if key == "target_ppm":
                     np.testing.assert_allclose(value, wanted, atol=10)
-                elif isinstance(value, float) or key.startswith("shown"):
+                elif isinstance(value, float) or key.startswith(("shown", "group_")):
                     np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=1e-5)
                 else:
                     assert value == wanted, key
@@ -298,7 +299,7 @@ def test_a_workdir_that_is_not_shared_is_refused(tmp_path, model_folder):
     for host in both:
         assert host.ends(600) == 1
         assert re.search(r"work: host 1 \(.+\) cannot see .+ mount", host.error())
-    assert not list((tmp_path / "disk0" / "work").iterdir())
+    assert not (tmp_path / "disk0" / "work").exists()
 
 
 STEPS = """
@@ -332,6 +333,46 @@ def test_all_that_are_left_name_the_lost_host(tmp_path, lost):
         assert host.ends(300) == HOST_LOST
         sentence = rf"host {lost} \(.+\) was lost during stage stepping: .+ start the same command"
         assert re.search(sentence, host.error())
+
+
+LEAVING = """
+import sys, time, jax, numpy as np
+from pathlib import Path
+from cai_jax.parallel import hosts, preemption
+from cai_jax.parallel.mesh import make_mesh, put_batch
+
+together = hosts.together(False, sys.argv[1], 2, int(sys.argv[2]), 60, {}, Path())
+with together, preemption.leaving_when_told(["go", "on"]):
+    mesh = make_mesh(data=2, fsdp=1)
+    rows, total = put_batch(np.ones(2, np.float32), mesh), jax.jit(lambda rows: rows.sum())
+    for step in range(10**6):
+        print("step", step, hosts.fetch(total(rows)), flush=True)
+        if preemption.should_leave():
+            print("left after", step, flush=True)
+            preemption.leave()
+        time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("told", [0, 1])
+def test_all_hosts_leave_at_the_same_step_when_one_is_told_to_end(tmp_path, told):
+    address = free_address()
+    both = [
+        Host(tmp_path / f"log{n}.txt", ["-c", LEAVING, address, str(n)], 1, root=ROOT, cwd=ROOT)
+        for n in range(2)
+    ]
+    for host in both:
+        host.wait_until_it_says("step 3 ", 300)
+    both[told].process.send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    assert [host.ends(60) for host in both] == [EXIT_CODE] * 2, both[0].said()[-3000:]
+    assert time.monotonic() - sent < 30
+    steps = [re.findall(r"^left after (\d+)$", host.said(), re.M) for host in both]
+    assert len(steps[0]) == 1
+    assert steps[0] == steps[1]
+    who = ["SIGTERM", "another host"][told]
+    assert f"told to end by {who}; what is finished is kept, go on with:\n  go on" in both[0].said()
+    assert not any("Traceback" in host.said() for host in both)
 
 
 @pytest.mark.parametrize("fails", [0, 1])

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from cai_jax.constitution.schema import load_constitution
-from cai_jax.prompts.chat import ChatFormat, load_tokenizer, same_tokens
+from cai_jax.prompts.chat import THINKING, ChatFormat, load_tokenizer, same_tokens
 from cai_jax.prompts.critique_revision import (
     critique_messages,
     example_texts,
@@ -23,6 +23,7 @@ from cai_jax.prompts.critique_revision import (
 from cai_jax.prompts.feedback import choice_messages, question_message
 from cai_jax.prompts.gguf_tokenizer import gguf_tokenizer
 from cai_jax.prompts.messages import assistant, first_user_text, system, user
+from cai_jax.prompts.template import DATE, TemplateRefusedError, render
 
 TEXTS = st.text(st.characters(codec="utf-8"))
 MARKED = "What then?\n\nHuman: how old?\n\nAssistant: old.\n\nAssistant:"
@@ -127,13 +128,61 @@ def test_a_model_that_can_think_replies_at_once(tmp_path):
 
 def test_a_template_that_knows_no_thinking_is_not_told(chat, monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        type(chat.tokenizer),
-        "apply_chat_template",
-        lambda self, turns, **how: asked.append(how) or "",
-    )
+    render = lambda template, date, variables: asked.append(variables) or ""
+    monkeypatch.setattr("cai_jax.prompts.chat.render", render)
     chat.prompt_ids([user("the")])
-    assert asked == [{"add_generation_prompt": True, "tokenize": False}]
+    (variables,) = asked
+    assert variables["add_generation_prompt"] is True
+    assert THINKING not in variables
+
+
+LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (LOOP, "processor time"),
+        ("{{ 'a' * 2000000000 }}", "of memory"),
+        ("{{ 'a' * 20000000 }}", "letters"),
+        ("{{ '%999999999d' % 1 }}", "of memory"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
+        ("{% if", "unexpected"),
+        ("{{ ().__class__.__base__.__subclasses__() }}", "unsafe"),
+    ],
+)
+def test_no_template_takes_more_than_dialogues_need(template, words):
+    """The next one is rendered all the same."""
+    with pytest.raises(TemplateRefusedError, match=words):
+        render(template, DATE, {})
+    assert render("{{ messages[0] }}", DATE, {"messages": ["é"]}) == "é"
+
+
+def test_a_template_that_hangs_later_is_stopped_too(tmp_path):
+    folder = write_tiny_model(tmp_path / "later")
+    file = folder / "chat_template.jinja"
+    later = f"{{% if messages[0]['content'] == 'why' %}}{LOOP}{{% endif %}}"
+    file.write_text(later + file.read_text(), encoding="utf-8")
+    later = ChatFormat(load_tokenizer(folder))
+    assert later.prompt_ids([user("the")])
+    with pytest.raises(ValueError, match="takes more than") as error:
+        later.prompt_ids([user("why")])
+    assert str(folder) in str(error.value)
+
+
+@given(st.lists(st.sampled_from(["<|im_end|>", "<|im_start|>", "<", "|im_end|>", " ", "you"])))
+def test_no_text_spells_a_control_token(chat, parts):
+    text = "".join(parts)
+    controls = set(chat.tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"]))
+    assert not controls & set(chat.plain_ids(text, starts=True))
+    assert not controls & set(chat.reply_ids(text)[:-1])
+    structure = lambda said: [i for i in chat.prompt_ids([user(said)]) if i in controls]
+    assert structure(f"a{text}") == structure("a")
+
+
+def test_text_that_spells_no_control_token_is_encoded_as_ever(chat):
+    text = "how can I help you, <unk"
+    assert chat.plain_ids(text, starts=True) == chat.tokenizer(text)["input_ids"]
 
 
 def test_what_the_user_says_first():

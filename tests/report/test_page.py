@@ -143,3 +143,17 @@ def test_a_summary_is_read_as_it_was_written(tmp_path):
     file.write_text('{"seed": 0}', encoding="utf-8")
     with pytest.raises(ValueError, match="supervision"):
         read_summary(file)
+
+
+def test_rounds_of_a_red_team_are_told_where_there_was_one():
+    rounds = [
+        {"number": 1, "counts": {"generated": 9, "duplicate": 4}, "success": 0.25},
+        {"number": 2, "counts": {"generated": 8}, "success": None},  # none was tried
+    ]
+    config = {"model": {"source": "a"}, "evaluate": {"oracle": ""}, "red_team": {"target": "base"}}
+    told = {"attacks": 3, "ended": "stalled: <no> success", "rounds": rounds}
+    html = page(summary(red_team=told, config=config))
+    assert '9 generated, 4 duplicate</td><td class="n">25 %</td>' in html
+    assert '8 generated</td><td class="n"></td>' in html
+    assert "stalled: &lt;no&gt; success" in html
+    assert "Red team" not in page()

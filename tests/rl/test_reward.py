@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from cai_jax.generation.engine import Completion
 from cai_jax.prompts.chat import ChatFormat, load_tokenizer
-from cai_jax.rl.reward import Reward, Usable, below_usable, usable
+from cai_jax.rl.reward import Objective, Reward, Usable, below_usable, usable
 
 
 class Lengths:
@@ -44,6 +44,22 @@ def test_replies_that_do_not_parse_earn_a_fixed_score(chat):
     assert scores[1] != scores[0]
     assert len(scorer.rows) == 2
     np.testing.assert_array_equal(reward([[5]], [None]), [-2.0])  # without a call of the scorer
+
+
+def test_groups_are_taken_together_by_their_mean_or_their_minimum(chat):
+    """Each in its own deviations; one group is as if there were none, to the bit."""
+    rewards = {
+        n: Reward(Lengths(), lambda: chat, m, s, -2.0) for n, m, s in (("a", 3, 2), ("b", 7, 1))
+    }
+    given = [[5, 6, 7], [5], [5]], ["the good.", None, "good."]
+    a, b = (rewards[name](*given) for name in "ab")
+    assert (a > b).tolist() == [True, False, True]
+    np.testing.assert_array_equal(Objective(rewards, "minimum")(*given), np.minimum(a, b))
+    np.testing.assert_allclose(Objective(rewards, "mean")(*given), (a + b) / 2)
+    for take in ("mean", "minimum"):
+        alone = Objective({"": rewards["a"]}, take)(*given)
+        np.testing.assert_array_equal(alone, a)
+        assert alone.dtype == np.float32
 
 
 def sampled(ids, finished):

@@ -33,7 +33,8 @@ def test_an_algorithm_runs_what_compile_ahead_lists(
     changes = {"rl.algorithm": algorithm, **CHANGES[algorithm], **more}
     run = open_run(tiny_config(finished.workdir.path, model_folder, **changes))
     with spying([rl.STAGE]) as (calls, (stage,)):
-        outcome = stage.execute(run.inputs(stage), tmp_path)
+        inputs = run.inputs(stage, progress=tmp_path / "progress")
+        outcome = stage.execute(inputs, tmp_path)
     ahead = open_run(run.config, ahead=True)
     assert calls.by_stage["rl"] == listed(ahead, rl.STAGE)
     history = json.loads((tmp_path / "history.json").read_text(encoding="utf-8"))

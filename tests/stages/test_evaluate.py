@@ -11,6 +11,8 @@ from conftest import ROOT
 from tiny_run import tiny_config
 
 from cai_jax.config import ConfigError
+from cai_jax.data.records import read_records
+from cai_jax.data.rows import Revision
 from cai_jax.evaluation.evaluator import Evaluator, policies
 from cai_jax.evaluation.measure import Measure
 from cai_jax.evaluation.registry import EVALUATORS, declared_keys
@@ -30,16 +32,31 @@ def in_root(monkeypatch):
 
 def test_a_run_measures_what_was_declared_before_it(finished):
     summary = read_summary(finished.workdir.folder("report") / "summary.json")
-    declared = declared_keys(evaluate.plan_of(finished.config))
+    declared = declared_keys(evaluate.whole_plan(finished.inputs(evaluate.STAGE)))
     chosen = f"rl_cai_{summary.rl['chosen_iteration']}"  # is RL-CAI itself
     measured = {key for key in declared if chosen not in key}
     assert measured < set(declared)
-    assert set(summary.evaluation.measurements) == measured
+    found = set(summary.evaluation.measurements)
+    assert found <= measured
+    # A principle may not have been drawn, not every label has others beside it, and of a few
+    # attacks none may be of some strategy.
+    may_be_none = ("revision_principles.", "feedback_principles.", "attacks.success/")
+    assert {key for key in measured - found if not key.startswith(may_be_none)} == set()
+    assert {"feedback_principles.lead/all labels", "feedback_principles.follows/all labels"} < found
+    drawn = {row.principle_id for row in revisions_of(finished) if row.round}
+    assert {key for key in found if key.startswith("revision_principles.words")} == {
+        f"revision_principles.words_changed/{principle}" for principle in drawn
+    }
     assert {f"text.finished/{name}/helpful" for name in POLICIES} <= set(declared)
     history = json.loads((finished.workdir.folder("rl") / "history.json").read_text())
     assert summary.evaluation.measurements["rl.kl_k3/last"].mean == history[-1]["kl_k3"]
     audit = summary.feedback["audit"]["audit"]["accuracy"]
     assert summary.evaluation.measurements["labels.accuracy/audit"].mean == audit
+
+
+def revisions_of(run):
+    folder = run.workdir.folder("sl_data")
+    return [r for name in ("responses", "revisions") for r in read_records(folder / name, Revision)]
 
 
 def test_the_page_of_a_run_names_its_policies(finished):
@@ -131,7 +148,7 @@ def test_bad_benchmarks_are_refused_by_their_field(tmp_path, model_folder, task,
         file.write_text(text)
     config = tiny_config(tmp_path / "w", model_folder, **{"evaluate.benchmarks": f"{task}={file}"})
     with pytest.raises(ConfigError) as error:
-        evaluate.plan_of(config)
+        evaluate.plan_of(config, ("",))
     assert str(error.value).startswith(f"config.evaluate.benchmarks.{task}: ")
     assert all(word in str(error.value) for word in words)
 

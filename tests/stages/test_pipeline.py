@@ -163,7 +163,7 @@ def test_training_keeps_one_copy_of_what_it_trains(changed, tmp_path, monkeypatc
     inputs = changed(sl_train.STAGE, **{"sl_train.lora.rank": 0, "sl_train.trained_layers": 0})
     before = live_arrays()
 
-    def train(update, state, frozen, batches, history):
+    def train(update, state, *_):
         new = [x for i, x in live_arrays().items() if i not in before and x.ndim]
         # Parameters and two moments of each.
         assert len(new) == 3 * len(jax.tree.leaves(state.params))

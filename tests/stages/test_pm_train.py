@@ -128,7 +128,7 @@ def test_one_set_alone_is_plain_mean_and_deviation():
 
 def test_samples_of_both_kinds_are_around_0(finished):
     folder = finished.workdir.folder("feedback")
-    reward = make_reward(finished.inputs(rl.STAGE))
+    reward = make_reward(finished.inputs(rl.STAGE)).rewards[""]
     rows = comparisons_of(finished.inputs(pm_train.STAGE), "training")
     red_team = [ids for row in rows for ids in (row.first, row.second)]
     helpful = [row.tokens for row in read_records(folder / "helpful", Reply)]

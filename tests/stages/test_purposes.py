@@ -14,7 +14,9 @@ from cai_jax.data.readers import read_classed_replies, read_pairs, read_prompts,
 from cai_jax.data.records import read_records
 from cai_jax.data.rows import Comparison, Revision, Sample
 from cai_jax.data.splits import PURPOSES, SERVES, normalized
+from cai_jax.evaluation.attacks import ATTACKS
 from cai_jax.prompts.messages import first_user_text
+from cai_jax.red_teaming.attacks import FILE
 from cai_jax.report.summary import read_summary
 from cai_jax.stages.checks import check_inputs
 from cai_jax.stages.data import SHOWN_PROMPTS
@@ -50,13 +52,20 @@ def turns_by_purpose(workdir):
     found = defaultdict(set)
     for path in workdir.glob("*/rows.json"):
         for name, selection in json.loads(path.read_text(encoding="utf-8")).items():
+            if not selection["file"]:
+                continue
             file = Path(selection["file"])
             read = {"twins": read_twins, "evasiveness": read_classed_replies}.get(name)
             rows = (read or (read_pairs if "pairs" in file.name else read_prompts))(file)
             by_id = {row.id: turns_of(row) for row in rows}
             found[selection["purpose"]].update(*(by_id[id_] for id_ in selection["ids"]))
+    if (attacks := workdir / "red_team" / FILE).exists():
+        found["training"] |= set(map(said, read_prompts(attacks)))
     for name, kind in RECORDS.items():
-        recorded = {said(row) for row in read_records(workdir / name, kind)}
+        rows = read_records(workdir / name, kind)
+        if kind is Sample:
+            found["evaluation"] |= {said(row) for row in rows if row.set.startswith(ATTACKS)}
+        recorded = set(map(said, rows))
         allowed = found["evaluation"] if kind is Sample else found["training"]
         if kind is Comparison:  # of both preference models
             allowed = allowed | found["second_model"]
@@ -92,12 +101,13 @@ def hh_files(folder):
     cut = (text[: text.rindex("\n\nAssistant:")] + "\n\nAssistant:" for text in dialogues)
     marked.write_text("".join(json.dumps({"prompt": t}) + "\n" for t in cut), encoding="utf-8")
     files = {f"data.{file}": str(pairs if "pairs" in file else prompts) for file in SERVES}
+    del files["data.red_team_seeds"]  # none of the four: the tiny run has its own
     return files | {"data.helpful_prompts": str(marked)}
 
 
 def microworld_files(folder):
     data = load_config("microworld")["data"]
-    return {f"data.{name}": value for name, value in data.items()}
+    return {f"data.{name}": value for name, value in data.items() if value}
 
 
 def test_no_first_turn_of_a_finished_run_has_two_purposes(finished):
@@ -120,7 +130,7 @@ def test_every_purpose_is_left_enough(name):
     run = open_run(parse_config(load_config(name)))
     check_inputs(run, stages_of(run.config))
     for file, purposes in SERVES.items():
-        for purpose in purposes:
+        for purpose in purposes if run.data.path(file) else ():
             assert len(run.data.of(file, purpose)) >= 10
     unread = [r for f, p in SERVES.items() for q in {*PURPOSES} - {*p} for r in run.data.of(f, q)]
     assert (name == "rlaif") == (not unread)  # a microworld's prompts and pairs share their topics

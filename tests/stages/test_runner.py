@@ -28,7 +28,12 @@ def in_root(monkeypatch):
 @pytest.fixture
 def tiny(model_folder, tmp_path):
     """Opens runs of the tiny model in one workdir."""
-    return lambda **changes: open_run(tiny_config(tmp_path / "work", model_folder, **changes))
+    quiet = {"red_team.rounds": 0}  # it reads what everybody says first
+
+    def opened(**changes):
+        return open_run(tiny_config(tmp_path / "work", model_folder, **{**quiet, **changes}))
+
+    return opened
 
 
 def refuse(stages):
@@ -154,7 +159,7 @@ def test_a_principle_redoes_only_the_stages_that_read_it(tiny, tmp_path):
     text = (ROOT / "constitutions/harmless.yaml").read_text(encoding="utf-8")
     principle = tiny().data.constitution.feedback[0].id
     path = tmp_path / "constitution.yaml"
-    path.write_text(text.replace(f"id: {principle}", f"id: {principle}-again"), encoding="utf-8")
+    path.write_text(text.replace(principle, f"{principle}-again"), encoding="utf-8")
     after = tiny(**{"constitution.path": str(path)})
     assert redone(tiny(), after) == FROM_FEEDBACK
 
@@ -324,3 +329,24 @@ def test_a_pair_that_training_has_no_room_for_is_refused(tiny, tmp_path, block):
     check_models(tiny(**changes))
     with pytest.raises(ConfigError, match=rf"{block}.*512, but .*pairs\.jsonl, row he-\d+, needs"):
         check_models(tiny(**{**changes, f"{block}.sequence_length": 512}))
+
+
+def test_a_repository_stays_at_the_commit_that_the_run_began_with(tiny, monkeypatch):
+    """The hub is asked once a workdir; another commit is another model."""
+    pushed = iter("ab")
+    asked = lambda name, cache: f"{name}@{next(pushed) * 40}"
+    monkeypatch.setattr("cai_jax.stages.models.pinned", asked)
+    one = f"hf:org/name@{'a' * 40}"
+    for _ in range(2):
+        run = tiny(**{"model.source": "hf:org/name"})
+        run.models.pin()
+        assert run.models.base_name == one
+        assert run.models.identity("hf:org/name") == [one]
+
+
+def test_the_date_that_templates_write_redoes_all(tiny):
+    one, other = (tiny(**{"model.date": date}) for date in ("2024-07-26", "2025-01-01"))
+    found = [fingerprints(run, stages_of(run.config)) for run in (one, other)]
+    assert not set(found[0].values()) & set(found[1].values())
+    with pytest.raises(ConfigError, match=r"config\.model\.date"):
+        tiny(**{"model.date": "2024-13-01"})

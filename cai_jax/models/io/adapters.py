@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError, safe_open
 
 from cai_jax.models.config import LoRAConfig
 from cai_jax.models.io.checkpoint import CheckpointInfo
-from cai_jax.models.io.families import TensorName, read_fields
+from cai_jax.models.io.families import TensorName
+from cai_jax.models.io.weights import open_safetensors
 from cai_jax.models.params import path_name
+from cai_jax.reading import FileError, parsing, read_object
 
 ADAPTER_FILE = "adapter_config.json"
 TENSORS_FILE = "adapter_model.safetensors"
@@ -28,7 +29,10 @@ PLAIN: Mapping[str, tuple[Any, ...]] = {
     "rank_pattern": ({}, None),
     "alpha_pattern": ({}, None),
 }
-KINDS = {"CAUSAL_LM": "policy", "SEQ_CLS": "preference"}
+KINDS: Mapping[str, Literal["policy", "preference"]] = {
+    "CAUSAL_LM": "policy",
+    "SEQ_CLS": "preference",
+}
 
 
 def read_adapter_info(folder: Path) -> CheckpointInfo:
@@ -38,16 +42,20 @@ def read_adapter_info(folder: Path) -> CheckpointInfo:
       ValueError: it is no plain low-rank update of a language model or classifier.
     """
     file = folder / ADAPTER_FILE
-    fields = read_fields(file)
+    fields = read_object(file)
     for name, plain in PLAIN.items():
         if (value := fields.get(name, plain[0])) not in plain:
             raise ValueError(f"{file}: {name} is {value!r}; only plain LoRA is read ({plain[0]!r})")
-    if (task := fields.get("task_type")) not in KINDS:
+    if not isinstance(task := fields.get("task_type"), str) or task not in KINDS:
         raise ValueError(f"{file}: task_type is {task!r}; known: {', '.join(KINDS)}")
-    rank, alpha = fields.get("r"), fields.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
+    rank: Any = fields.get("r")
+    alpha: Any = fields.get("lora_alpha")
+    numbers = isinstance(rank, int) and isinstance(alpha, int | float)
+    if not numbers or bool in (type(rank), type(alpha)) or not 1 <= rank <= 2**16:
         raise ValueError(f"{file}: r and lora_alpha must be numbers, found {rank!r} and {alpha!r}")
-    base = str(fields.get("base_model_name_or_path") or "")
+    base = fields.get("base_model_name_or_path") or ""
+    if not isinstance(base, str) or "\0" in base:
+        raise FileError(file, f"base_model_name_or_path must be a text, found {base!r}")
     return CheckpointInfo(KINDS[task], base, LoRAConfig(rank, float(alpha)))
 
 
@@ -113,8 +121,6 @@ def _checked(value: np.ndarray, shape: tuple[int, ...], name: str, file: Path) -
 
 def _read(file: Path) -> dict[str, np.ndarray]:
     """All tensors, in float32."""
-    try:
-        with safe_open(file, framework="np") as opened:
-            return {k: np.asarray(opened.get_tensor(k), np.float32) for k in sorted(opened.keys())}
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{file}: cannot be read ({error}); copy the adapter again") from error
+    opened = open_safetensors(file)
+    with parsing(file, "cannot be read", "copy the adapter again"):
+        return {k: np.asarray(opened.get_tensor(k), np.float32) for k in sorted(opened.keys())}

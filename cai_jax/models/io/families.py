@@ -4,15 +4,14 @@ A family is a reader of its config and a table of names. The decoder knows neith
 alone drives it.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cai_jax.models.config import DecoderConfig, LayerAttention, Rope
-
-Fields = dict[str, Any]  # of a config.json: JSON values by field name
+from cai_jax.models.io.fields import Fields, checked_fields
+from cai_jax.reading import FileError
 
 
 class TensorName(NamedTuple):
@@ -32,18 +31,6 @@ class Family:
     classifier: str  # the same
 
 
-def read_fields(file: Path) -> Fields:
-    """The fields of a config.json.
-
-    Raises:
-      ValueError: the file is not a JSON object.
-    """
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{file}: not a JSON object ({error}); download it again") from None
-
-
 def read_config(fields: Fields, file: Path) -> tuple[Family, DecoderConfig]:
     """The family and the decoder config that a config.json describes.
 
@@ -56,16 +43,44 @@ def read_config(fields: Fields, file: Path) -> tuple[Family, DecoderConfig]:
     """
     family = FAMILIES.get(str(fields.get("model_type")))
     if family is None:
-        raise ValueError(
-            f"{file}: model_type {fields.get('model_type')!r} is not supported; known: "
-            f"{', '.join(FAMILIES)}"
+        raise FileError(
+            file,
+            f"model_type {fields.get('model_type')!r} is not supported; known: "
+            f"{', '.join(FAMILIES)}",
         )
     try:
-        return family, family.config(fields)
+        config = family.config(checked_fields(fields, file))
     except KeyError as error:
-        raise ValueError(f"{file}: field {error} is missing; the folder is incomplete") from None
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"{file}: {error}") from None
+        problem = f"field {error} is missing; the folder is incomplete"
+        raise FileError(file, problem) from None
+    except FileError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise FileError(file, str(error)) from None
+    if problem := _contradiction(fields, config):
+        raise FileError(file, f"{problem}; download the file again, or correct it")
+    return family, config
+
+
+def _contradiction(fields: Fields, c: DecoderConfig) -> str:
+    """What of a config cannot be together; empty: nothing."""
+    if not fields.get("head_dim") and c.d_model % c.num_heads:
+        return f"hidden_size {c.d_model} is not a multiple of num_attention_heads {c.num_heads}"
+    if c.num_heads % c.num_kv_heads:
+        return (
+            f"num_attention_heads {c.num_heads} is not a multiple of num_key_value_heads "
+            f"{c.num_kv_heads}"
+        )
+    if not c.head_dim or c.head_dim % 2:
+        return f"heads have {c.head_dim} dimensions, which are not pairs for rope to rotate"
+    if c.rotary_dim % 2 or c.rotary_dim > c.head_dim:
+        return f"rope rotates {c.rotary_dim} of {c.head_dim} dimensions, which are not whole pairs"
+    if len(c.attention) not in (1, c.num_layers):
+        return f"layers are {c.num_layers}, but attention is described for {len(c.attention)}"
+    ropes = [layer.rope for layer in c.attention if layer.rope]
+    if any(rope.original and rope.low_factor >= rope.high_factor for rope in ropes):
+        return "low_freq_factor is not below high_freq_factor"
+    return ""
 
 
 def _common(fields: Fields) -> dict[str, Any]:
@@ -211,6 +226,11 @@ def _attention(
     for kind in types:
         if kind not in known:
             raise ValueError(f"layer_types: {kind!r} is not supported; known: {', '.join(known)}")
+    if len(types) not in (1, fields["num_hidden_layers"]):
+        raise ValueError(
+            f"layer_types: {len(types)} entries for {fields['num_hidden_layers']} layers; "
+            "correct one of them"
+        )
     layers = [known[kind] for kind in types]
     return (layers[0],) if len(set(layers)) == 1 else tuple(layers)
 

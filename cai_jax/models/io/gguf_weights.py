@@ -4,6 +4,7 @@ llama.cpp has its own names of tensors and settings, and permutes or offsets som
 module undoes both, so that nothing downstream depends on the file format.
 """
 
+import math
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import gguf
 import numpy as np
 
 from cai_jax.models.config import Rope
-from cai_jax.models.io.families import FAMILIES, Fields
+from cai_jax.models.io.families import FAMILIES
+from cai_jax.models.io.fields import Fields
+from cai_jax.reading import FileError, check_regular, parsing
 
 # model_type by general.architecture. Mistral's files have the architecture llama.
 _MODEL_TYPES = {
@@ -31,6 +34,24 @@ _GEMMAS = ("gemma2", "gemma3")  # store 1 + weight of a norm
 _GEMMA_27B_LAYERS = {"gemma2": 46, "gemma3": 62}
 
 
+MOST_LAYERS = 2**10
+MOST_VALUES = 2**22  # of all metadata; vocabularies of 256,000 tokens with merges have 2 million
+
+
+class _Reader(gguf.GGUFReader):
+    """gguf's reader, held to the file: it takes what lies beyond the end for empty, for ever."""
+
+    values = 0
+
+    def _get(self, offset: int, dtype: Any, count: int = 1, *others: Any, **options: Any) -> Any:
+        self.values += 1
+        if offset + np.dtype(dtype).itemsize * int(count) > len(self.data):
+            raise ValueError("it ends before what it announces")
+        if self.values > MOST_VALUES:
+            raise ValueError(f"its metadata have more than {MOST_VALUES} values")
+        return super()._get(offset, dtype, count, *others, **options)
+
+
 class GGUFWeights:
     """A .gguf file, in any quantisation that gguf dequantises.
 
@@ -42,20 +63,18 @@ class GGUFWeights:
 
     def __init__(self, file: Path):
         self.path = file
-        try:
-            reader = gguf.GGUFReader(file)
-        except (ValueError, OSError, IndexError, KeyError) as error:
-            raise ValueError(
-                f"{file}: not a readable GGUF file ({error}); download it again"
-            ) from error
+        check_regular(file)
+        with parsing(file, "not a readable GGUF file", "download it again"):
+            reader = _Reader(file)
         self.metadata = {key: field.contents for key, field in reader.fields.items()}
-        if self.field("general.type", "model") != "model" or self.field("split.count", 1) > 1:
+        whole = self.field("split.count", 1) in (0, 1)
+        if self.field("general.type", "model") != "model" or not whole:
             raise ValueError(
                 f"{file}: an adapter, or one part of a split model; give a whole model, merged by "
                 "llama-gguf-split --merge"
             )
         self.architecture = self.field("general.architecture")
-        if self.architecture not in _MODEL_TYPES:
+        if not isinstance(self.architecture, str) or self.architecture not in _MODEL_TYPES:
             raise ValueError(
                 f"{file}: architecture {self.architecture!r} is not supported in GGUF files; "
                 f"known: {', '.join(_MODEL_TYPES)}"
@@ -69,9 +88,13 @@ class GGUFWeights:
           ValueError: the field is missing and there is no default.
         """
         if key in self.metadata:
-            return self.metadata[key]()
+            with parsing(self.path, f"metadata field {key} cannot be read", "give another file"):
+                found = self.metadata[key]()
+            if isinstance(found, float) and not math.isfinite(found):
+                raise FileError(self.path, f"metadata field {key} is {found}; give another file")
+            return found
         if default is None:
-            raise ValueError(f"{self.path}: metadata field {key} is missing; give another file")
+            raise FileError(self.path, f"metadata field {key} is missing; give another file")
         return default
 
     def names(self) -> set[str]:
@@ -87,13 +110,20 @@ class GGUFWeights:
         """
         tensor = self._stored[self._names[name]]
         try:
-            array = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+            with np.errstate(over="ignore", invalid="ignore"):  # told where they are not finite
+                array = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
         except NotImplementedError as error:
-            raise ValueError(
-                f"{self.path}: tensor {tensor.name} is stored as {tensor.tensor_type.name}, which "
-                "gguf does not dequantise; give the model in another quantisation"
+            raise FileError(
+                self.path,
+                f"tensor {tensor.name} is stored as {tensor.tensor_type.name}, which gguf does "
+                "not dequantise; give the model in another quantisation",
             ) from error
-        array = array.reshape(tuple(reversed([int(n) for n in tensor.shape])))
+        with parsing(self.path, f"tensor {tensor.name} cannot be read", "download the file again"):
+            array = array.reshape(tuple(reversed([int(n) for n in tensor.shape])))
+            return self._as_stored_by_others(name, array)
+
+    def _as_stored_by_others(self, name: str, array: np.ndarray) -> np.ndarray:
+        """A tensor as Hugging Face's checkpoints have it."""
         if self.architecture in _PAIRED_ROPE and ".q_proj." in name:
             return _paired_halves(array, self._heads)
         if self.architecture in _PAIRED_ROPE and ".k_proj." in name:
@@ -115,12 +145,12 @@ class GGUFWeights:
             raise ValueError(
                 f"{self.path}: tensor token_embd.weight is missing; give a whole model"
             )
-        d_model, heads, size = self._of("embedding_length"), self._heads, self._head_size
-        theta = float(self._of("rope.freq_base", 10_000.0))
+        d_model, heads, size = self._count("embedding_length"), self._heads, self._head_size
+        theta = self._number("rope.freq_base", 10_000.0)
         fields = {
             "model_type": _MODEL_TYPES[self.architecture],
             "vocab_size": int(self._stored["token_embd.weight"].shape[1]),
-            "num_hidden_layers": self._of("block_count"),
+            "num_hidden_layers": self._layers,
             "hidden_size": d_model,
             "num_attention_heads": heads,
             "num_key_value_heads": self._kv_heads,
@@ -144,7 +174,7 @@ class GGUFWeights:
                 "layer_norm_eps": self._of("attention.layer_norm_epsilon"),
                 "attention_bias": "blk.0.attn_qkv.bias" in self._stored,
                 "use_parallel_residual": self._of("use_parallel_residual", True),
-                "rotary_pct": self._of("rope.dimension_count") / size,
+                "rotary_pct": self._count("rope.dimension_count") / size,
             }
         fields["rms_norm_eps"] = self._of("attention.layer_norm_rms_epsilon")
         if self.architecture in _GEMMAS:
@@ -160,7 +190,8 @@ class GGUFWeights:
                 "final_logit_softcapping": self._of("final_logit_softcapping", 30.0),
             }
         if self.architecture == "gemma3":
-            local = {"rope_type": "default", "rope_theta": self._of("rope.freq_base_swa", 1e4)}
+            theta = self._number("rope.freq_base_swa", 1e4)
+            local = {"rope_type": "default", "rope_theta": theta}
             both = {"full_attention": fields["rope_parameters"], "sliding_attention": local}
             fields |= {"rope_parameters": both, "rope_local_base_freq": local["rope_theta"]}
         return fields
@@ -169,6 +200,9 @@ class GGUFWeights:
         """Every second (Gemma 2) or sixth layer has no window, unless the file says otherwise."""
         window = self._of("attention.sliding_window", 4096 if self.architecture == "gemma2" else 0)
         pattern = self._of("attention.sliding_window_pattern", 0)
+        if (isinstance(pattern, list) and len(pattern) != layers) or type(pattern) is str:
+            problem = f"attention.sliding_window_pattern is {pattern!r}; give another file"
+            raise FileError(self.path, f"{self.architecture}.{problem}")
         period = pattern or (2 if self.architecture == "gemma2" else 6)
         sliding = (
             pattern if isinstance(pattern, list) else [(i + 1) % period for i in range(layers)]
@@ -191,6 +225,8 @@ class GGUFWeights:
     def _llama3_scaling(self, theta: float) -> Fields:
         """llama.cpp stores the divisor of each frequency; Hugging Face stores the parameters."""
         divisors = self.read("rope_freqs.weight")
+        if not (divisors >= 1).all() or not divisors.size:
+            raise FileError(self.path, "rope_freqs.weight must divide by 1 or more")
         unscaled = Rope(theta).frequencies(self._head_size)
         rope = Rope(theta, float(divisors.max()), 1.0, 4.0, 8192)  # as in all Llama 3 models
         if divisors.shape != unscaled.shape or not np.allclose(
@@ -220,26 +256,37 @@ class GGUFWeights:
     def _kv_heads(self) -> int:
         return self._count("attention.head_count_kv", self._heads)
 
-    def _count(self, key: str, default: int | None = None) -> int:
+    @property
+    def _layers(self) -> int:
+        return self._count("block_count", most=MOST_LAYERS)
+
+    def _count(self, key: str, default: int | None = None, most: int = 2**20) -> int:
         value = self._of(key, default)
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f"{self.path}: {self.architecture}.{key} is {value}; cai_jax reads one number "
-                "above 0, the same for all layers"
+        if type(value) is not int or not 1 <= value <= most:
+            raise FileError(
+                self.path,
+                f"{self.architecture}.{key} is {value!r}; cai_jax reads one number above 0, the "
+                f"same for all layers, up to {most}",
             )
         return value
 
+    def _number(self, key: str, default: float) -> float:
+        value = self._of(key, default)
+        if type(value) not in (int, float):
+            raise FileError(self.path, f"{self.architecture}.{key} is {value!r}; it is a number")
+        return float(value)
+
     @property
     def _head_size(self) -> int:
-        size = self._of("embedding_length") // self._heads
+        size = self._count("embedding_length") // self._heads
         if self.architecture != "gptneox":  # the others rotate whole heads
-            size = self._of("rope.dimension_count", size)
-        return self._of("attention.key_length", size)
+            size = self._count("rope.dimension_count", size)
+        return self._count("attention.key_length", size)
 
     @cached_property
     def _names(self) -> dict[str, str]:
         """llama.cpp's name of each tensor, by Hugging Face's."""
-        layers = self._of("block_count")
+        layers = self._layers
         architectures = {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}
         table = gguf.get_tensor_name_map(architectures[self.architecture], layers)
         known: dict[str, str] = {}  # Hugging Face's name by llama.cpp's

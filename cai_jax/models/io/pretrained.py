@@ -1,6 +1,5 @@
 """From weight files to parameter trees."""
 
-import re
 from collections.abc import Collection
 from functools import partial
 
@@ -11,11 +10,8 @@ from flax import nnx
 
 from cai_jax.models.config import DecoderConfig
 from cai_jax.models.io.families import TensorName
-from cai_jax.models.io.weights import Weights
+from cai_jax.models.io.weights import BUFFERS, Weights
 from cai_jax.models.params import path_name
-
-# Buffers that some checkpoints carry beside their weights.
-_IGNORED = re.compile(r".*(rotary_emb\.inv_freq|attention\.(masked_)?bias)$")
 
 
 def read_pretrained(
@@ -37,7 +33,7 @@ def read_pretrained(
     Raises:
       ValueError: a tensor is missing, unknown, misshapen or not finite; the message names it.
     """
-    unread = {name for name in weights.names() if not _IGNORED.match(name)} - set(others)
+    unread = {name for name in weights.names() if not BUFFERS.match(name)} - set(others)
     filled = []
     for path, variable in nnx.to_flat_state(wanted):
         leaf = variable.get_value()
@@ -48,12 +44,25 @@ def read_pretrained(
         filled.append((path, variable.replace(array)))
     if not any(path == ("output",) for path, _ in filled):
         unread.discard(names["output"].name)  # a tied checkpoint may store its table twice
+        _check_tied(weights, names)
     if unread:
         raise ValueError(
             f"{weights.path}: {len(unread)} tensors that the decoder has no place for, among them "
             f"{min(unread)}: the file is of another architecture than its config"
         )
     return nnx.from_flat_state(filled)
+
+
+def _check_tied(weights: Weights, names: dict[str, TensorName]) -> None:
+    """Refuses an output projection that would be lost, since the config says that it is tied."""
+    table, output = names["embedding"].name, names["output"].name
+    if not weights.names() >= {table, output}:
+        return
+    if not np.array_equal(weights.read(table), weights.read(output)):
+        raise ValueError(
+            f"{weights.path}: tie_word_embeddings is true in config.json, but {output} is not "
+            f"{table}; set it to false if the model has an output projection of its own"
+        )
 
 
 class _ParamReader:

@@ -4,13 +4,15 @@ A reader opens a file without loading it, lists its tensors, and reads one at a 
 memory never holds a whole large model. Nothing here unpickles or runs remote code.
 """
 
-import json
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
+
+from cai_jax.reading import FileError, check_regular, parsing, read_object
 
 
 class Weights(Protocol):
@@ -35,40 +37,47 @@ class Weights(Protocol):
         """
 
 
-_TYPES = {"BF16": "bfloat16", "F16": "float16"}  # from safetensors' names
+# Storage types by safetensors' names. Integers and 8-bit floats stand for other numbers by scales
+# that are elsewhere: as they are, they are no weights.
+_TYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float32"}
+# Buffers that some checkpoints carry beside their weights.
+BUFFERS = re.compile(r".*(rotary_emb\.inv_freq|attention\.(masked_)?bias)$")
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 
 
 class SafetensorsWeights:
     """A Hugging Face folder: model.safetensors, or shards with an index.
 
     Raises:
-      ValueError: there are no safetensors files, or one is not readable.
+      FileError: there are no safetensors files, one is not readable or not of the folder, or a
+        tensor is stored as what is no weight.
     """
 
     def __init__(self, folder: Path):
         self.path = folder
-        index = folder / "model.safetensors.index.json"
-        single = folder / "model.safetensors"
-        if index.exists():
-            shards = _shards(index)
-        elif single.exists():
-            shards = {single.name}
+        if (folder / INDEX).exists():
+            shards = _shards(folder / INDEX)
+        elif (folder / SINGLE).exists():
+            shards = {SINGLE}
         else:
-            raise ValueError(
-                f"{folder}: no model.safetensors and no model.safetensors.index.json; cai_jax "
-                "reads safetensors only, so convert pickled weights first"
+            raise FileError(
+                folder,
+                f"no {SINGLE} and no {INDEX}; cai_jax reads safetensors only, so convert pickled "
+                "weights first",
             )
         self._files: dict[str, safe_open] = {}
         self._shard_of: dict[str, str] = {}
         for shard in sorted(shards):
-            try:
-                self._files[shard] = safe_open(folder / shard, framework="numpy")
-            except (SafetensorError, OSError) as error:
-                raise ValueError(
-                    f"{folder / shard}: not a readable safetensors file ({error}); "
-                    "download it again"
-                ) from error
-            self._shard_of.update(dict.fromkeys(self._files[shard].keys(), shard))
+            file = folder / shard
+            _check_own(folder, file)
+            self._files[shard] = open_safetensors(file)
+            _check_types(file, self._files[shard])
+            for name in sorted(self._files[shard].keys()):
+                if other := self._shard_of.get(name):
+                    raise FileError(file, f"tensor {name} stands in {other} too; keep one")
+                self._shard_of[name] = shard
+        if not self._shard_of:
+            raise FileError(folder, "the safetensors files hold no tensor; download them again")
 
     @cached_property
     def dtype(self) -> str:
@@ -83,14 +92,49 @@ class SafetensorsWeights:
 
     def read(self, name: str) -> np.ndarray:
         """One tensor as float32."""
-        return self._files[self._shard_of[name]].get_tensor(name).astype(np.float32)
+        shard = self._shard_of[name]
+        with parsing(self.path / shard, f"tensor {name} cannot be read", "download it again"):
+            return self._files[shard].get_tensor(name).astype(np.float32)
+
+
+def open_safetensors(file: Path) -> safe_open:
+    """Opens a regular file of safetensors.
+
+    Raises:
+      FileError: it is none.
+    """
+    check_regular(file)
+    with parsing(file, "not a readable safetensors file", "download it again"):
+        return safe_open(file, framework="numpy")
+
+
+def _check_own(folder: Path, file: Path) -> None:
+    """Refuses a shard that leads out of the folder; the hub's cache links to its own blobs."""
+    home, found = folder.resolve(), file.resolve()
+    if home.parent.name == "snapshots":
+        home = home.parents[1]
+    if not found.is_relative_to(home):
+        raise FileError(file, f"leads out of the model's folder, to {found}; copy the file there")
+
+
+def _check_types(file: Path, opened: safe_open) -> None:
+    for name in sorted(opened.keys()):
+        kind = opened.get_slice(name).get_dtype()
+        if kind not in _TYPES and not BUFFERS.match(name):
+            raise FileError(
+                file,
+                f"tensor {name} is stored as {kind}, which is no weight without its scale; give "
+                "the model in bfloat16 or float32, or as a .gguf file",
+            )
 
 
 def _shards(index: Path) -> set[str]:
     """File names of the shards that an index lists."""
-    try:
-        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"{index}: not an index with a weight_map ({error}); download it again"
-        ) from None
+    shard_of = read_object(index).get("weight_map")
+    if not isinstance(shard_of, dict) or not shard_of:
+        raise FileError(index, "field weight_map: must name a file by tensor; download it again")
+    for name, shard in shard_of.items():
+        if not isinstance(shard, str) or not re.fullmatch(r"[^/\\\0]+\.safetensors", shard):
+            problem = f"field weight_map.{name}: must be the name of a .safetensors file beside the"
+            raise FileError(index, f"{problem} index, found {shard!r}; download it again")
+    return set(shard_of.values())

@@ -107,7 +107,7 @@ def test_other_methods_are_refused_by_field(tmp_path, fields, words):
         (lambda t: t | {"base_model.model.other.lora_A.weight": np.zeros((3, 2))}, "other.lora_A"),
         (lambda t: {k: v[:, :2].copy() for k, v in t.items()}, "but the model has"),
         (lambda t: {k: v * np.nan for k, v in t.items()}, "NaN"),
-        (None, "cannot be read"),
+        (None, "not a readable safetensors file"),
     ],
 )
 def test_a_bad_file_of_tensors_is_refused_by_name(adapter, tmp_path, mesh, change, words):

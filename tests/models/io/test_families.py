@@ -19,7 +19,7 @@ from cai_jax.models.config import LoRAConfig
 from cai_jax.models.decoder import Decoder
 from cai_jax.models.heads import PreferenceModel
 from cai_jax.models.io.checkpoint import CheckpointInfo, save_checkpoint
-from cai_jax.models.io.families import read_fields
+from cai_jax.models.io.fields import read_fields
 from cai_jax.models.io.load import (
     load_policy,
     load_preference_model,

@@ -8,7 +8,7 @@ import pytest
 from gguf_files import fits_blocks, write_gguf
 from safetensors.numpy import load_file
 
-from cai_jax.models.io.families import read_fields
+from cai_jax.models.io.fields import read_fields
 from cai_jax.models.io.gguf_weights import GGUFWeights
 from cai_jax.models.io.sources import ModelSource
 

@@ -54,6 +54,18 @@ def test_bad_tensors_are_named(folder, mesh, change, words):
         assert word in str(error.value)
 
 
+def test_an_output_projection_is_not_lost_in_silence(folder, mesh):
+    tensors = load_file(folder / "model.safetensors")
+    table = tensors["model.embed_tokens.weight"]
+    for output, fits in ((table, True), (table + 1, False)):
+        save_file(tensors | {"lm_head.weight": output.copy()}, folder / "model.safetensors")
+        if fits:
+            load(ModelSource(folder), mesh)
+        else:
+            with pytest.raises(ValueError, match="tie_word_embeddings is true"):
+                load(ModelSource(folder), mesh)
+
+
 def save_lora(folder, source, base, mesh, seed):
     """A checkpoint with an update; its workdir is two folders above it."""
     lora = LoRAConfig(2, 4.0)

@@ -1,0 +1,1 @@
+"""Verbs of ``python -m cai_jax.constitution``, a module each."""

@@ -1,0 +1,101 @@
+"""Joins constitutions: near-duplicates with all their authors, conflicts listed, by votes if any.
+
+python -m cai_jax.constitution merge A.yaml B.yaml ... --out=MERGED.yaml [--votes=votes.csv]
+
+The order of the files changes nothing. Beside MERGED.yaml stands MERGED.md, the report: what was
+joined and renamed, what contradicts what, and how each vote went. Contradictions are for people to
+settle; both sides stay. A CSV file of votes has the columns participant, statement (an id or a
+text of a principle) and vote (agree, disagree or pass). Principles are chosen that every group of
+those who vote alike agrees to.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from cai_jax.commands.files import check_writable, write_whole
+from cai_jax.commands.front import start
+from cai_jax.config import naming
+from cai_jax.constitution.merge import (
+    PRINCIPLES,
+    Merge,
+    Source,
+    merge,
+    merged_constitution,
+    statements,
+)
+from cai_jax.constitution.merge_report import Poll, report
+from cai_jax.constitution.schema import Constitution, load_constitution
+from cai_jax.constitution.votes import LEAST, count_votes, decide, opinion_groups, read_votes
+from cai_jax.constitution.write import to_yaml
+
+OUT = flags.DEFINE_string("out", None, "YAML file to write; its name is the name", required=True)
+VOTES = flags.DEFINE_string("votes", None, "CSV file: participant, statement, vote")
+WEIGHTS = flags.DEFINE_list(
+    "weights", [], "numbers, one a file, by which the weights of its principles are multiplied"
+)
+AGREEMENT = flags.DEFINE_float(
+    "agreement", LEAST, "least share of every group that agrees", lower_bound=0.0, upper_bound=1.0
+)
+
+
+def main(paths: list[Path]) -> None:
+    """Merges the files, and says what people have to look at."""
+    out = Path(OUT.value)
+    with naming("--out"):
+        check_writable(out)
+        check_writable(out.with_suffix(".md"))
+        if out.suffix not in (".yaml", ".yml"):
+            raise ValueError(f"{out} is no .yaml file; the report has its name, and .md")
+    if not paths:
+        raise ValueError("no files to merge; name constitutions, as A.yaml B.yaml")
+    with naming("--weights"):
+        weights = _weights(len(paths))
+    sources = [Source(load_constitution(path), w) for path, w in zip(paths, weights, strict=True)]
+    found = merge(sources)
+    poll = _poll(found, Path(VOTES.value)) if VOTES.value else None
+    result = merged_constitution(found, out.stem, poll.decisions if poll else None)
+    write_whole(out, to_yaml(result))
+    write_whole(out.with_suffix(".md"), report(found, result, poll))
+    _say(found, result, poll)
+
+
+def _weights(count: int) -> list[float]:
+    """One of every file.
+
+    Raises:
+      ValueError: they are as many as no file is, or not all above 0.
+    """
+    given = WEIGHTS.value or ["1"] * count
+    try:
+        weights = [float(weight) for weight in given]
+    except ValueError as error:
+        raise ValueError(f"{error}; give numbers, such as 2,1") from error
+    if len(weights) != count or not all(0 < weight < float("inf") for weight in weights):
+        raise ValueError(f"{','.join(given)} for {count} files; give a number above 0 for each")
+    return weights
+
+
+def _poll(found: Merge, path: Path) -> Poll:
+    ballot = count_votes(read_votes(path), statements(found))
+    groups = opinion_groups(ballot.values)
+    ids = [joined.id for joined in found.of(*PRINCIPLES)]
+    return Poll(ballot, groups, decide(ballot, groups, ids, AGREEMENT.value))
+
+
+def _say(found: Merge, result: Constitution, poll: Poll | None) -> None:
+    joined = sum(len(entry.members) > 1 for entry in found.entries)
+    out = Path(OUT.value)
+    kept = sum(len(getattr(result, part)) for part in PRINCIPLES)
+    print(f"{out}: {kept} principles, {joined} of the entries joined of near-duplicates")
+    if poll:
+        number = int(poll.groups.max()) + 1
+        left = sum(not decision.chosen for decision in poll.decisions.values())
+        print(f"votes: {len(poll.groups)} participants in {number} groups; {left} principles out")
+    for conflict in found.conflicts:
+        print(f"conflict, for people to decide: {' and '.join(conflict.ids)}: {conflict.why}")
+    print(f"{out.with_suffix('.md')}: the report")
+
+
+if __name__ == "__main__":
+    start(main, files=True)

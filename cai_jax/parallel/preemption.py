@@ -1,0 +1,140 @@
+"""A run that is told to end leaves at the next point where nothing is lost, on all hosts the same.
+
+Machines that are taken away, schedulers and people say so by SIGTERM or SIGINT, to one host or to
+all. JAX's own preemption service knows no deadline and no SIGINT, and needs several hosts.
+"""
+
+import os
+import shlex
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import NoReturn
+
+import jax
+
+from cai_jax.parallel import hosts
+from cai_jax.parallel.link import HOST_LOST
+
+# As where a host was lost: the same command goes on, so GKE starts it again.
+EXIT_CODE = HOST_LOST
+PATIENCE = 20.0  # seconds to reach such a point, or else to end without; GKE and Slurm give 30
+
+
+class PreemptedError(SystemExit):
+    """The run leaves, and all that is needed to go on is kept."""
+
+
+class _Notice:
+    """Whether this run is told to end, and at which of its safe points."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.passed = 0  # safe points, which all hosts pass in the same order
+        self.told = False
+        self.last: int | None = None  # the safe point at which all hosts leave
+
+    def agree(self) -> None:
+        """Takes the first safe point that no host has passed; on a thread of its own."""
+        with self.changed:
+            self.told, passed = True, self.passed
+        passed = max(hosts.gather_aside("leave", passed, PATIENCE))
+        with self.changed:
+            self.last = passed + 1
+            self.changed.notify_all()
+
+    def pass_point(self) -> bool:
+        with self.changed:
+            self.passed += 1
+            if self.told:
+                self.changed.wait_for(lambda: self.last is not None, PATIENCE)
+            return self.last is not None and self.passed >= self.last
+
+
+_notice = _Notice()
+
+
+def should_leave() -> bool:
+    """Whether to save and leave here; every host asks at the same points, in the same order."""
+    return _notice.pass_point()
+
+
+def leave() -> NoReturn:
+    """Ends the run; whoever calls this has saved.
+
+    Raises:
+      PreemptedError: always.
+    """
+    raise PreemptedError(EXIT_CODE)
+
+
+@contextmanager
+def leaving_when_told(command: Sequence[str]) -> Iterator[None]:
+    """While it lasts, SIGTERM and SIGINT have the run leave, with ``EXIT_CODE`` and a sentence.
+
+    The second signal, and ``PATIENCE`` seconds without a safe point, end the process at once: a
+    program may compile for minutes.
+
+    Args:
+      command: that goes on.
+    """
+    # Python runs handlers between two steps of the main thread, which may be deep in a program;
+    # what is written to the socket is read at once.
+    ours, kernel = socket.socketpair()
+    kernel.setblocking(False)
+    names, told, over = list[str](), threading.Event(), threading.Event()
+
+    def say() -> None:
+        who = names[0] if names else "another host"
+        kept = "what is finished is kept, go on with:"
+        print(
+            f"\ntold to end by {who}; {kept}\n  {shlex.join(command)}", file=sys.stderr, flush=True
+        )
+
+    def end() -> NoReturn:
+        say()
+        os._exit(EXIT_CODE)
+
+    def listen() -> None:
+        while number := ours.recv(1):
+            names.append(signal.Signals(number[0]).name)
+            if len(names) > 1:
+                end()
+            told.set()
+            hosts.announce("leave")
+
+    def follow() -> None:
+        with suppress(jax.errors.JaxRuntimeError):  # a host is lost: the link ends the others
+            while not told.wait(1) and not hosts.announced("leave"):
+                if over.is_set():
+                    return
+            threading.Thread(target=give_up, daemon=True).start()
+            _notice.agree()
+
+    def give_up() -> None:
+        if not over.wait(PATIENCE):
+            end()
+
+    global _notice
+    _notice = _Notice()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: None) for number in signals]
+    held = signal.set_wakeup_fd(kernel.fileno(), warn_on_full_buffer=False)
+    for work in (listen, follow):
+        threading.Thread(target=work, daemon=True).start()
+    try:
+        yield
+    except PreemptedError:
+        if hosts.is_main():
+            say()
+        raise
+    finally:
+        over.set()
+        _notice = _Notice()
+        signal.set_wakeup_fd(held)
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+        kernel.close()

@@ -1,0 +1,1 @@
+"""Attacks that a model writes: on what, how, which are kept, and whether they succeed."""

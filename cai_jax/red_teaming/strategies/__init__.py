@@ -1,0 +1,1 @@
+"""Ways to attack, one a file; strategies/registry.py lists them."""

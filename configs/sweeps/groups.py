@@ -1,0 +1,47 @@
+"""Two groups that want different things: their mean score against their minimum.
+
+    --config=configs/microworld.py --sweep=configs/sweeps/groups.py
+
+One group wants kind words at the end of every reply, the other objections without them. SL-CAI
+objects mostly, and has kind words now and then, so that their group should have more of its
+deviations to gain than the other to lose: the mean should pay for kind words with the other group's
+score, and the minimum should not. Not measured yet. Runs of one seed share all stages before RL. It
+is told by preference models that RL did not climb, and by the oracle.
+"""
+
+from ml_collections import ConfigDict
+
+FOLDER = "constitutions/microworld"
+
+
+def get_config() -> ConfigDict:
+    s = ConfigDict()
+    s.title = "Mean or minimum of two groups"
+    s.axis = "objective"
+    s.seeds = (0, 1, 2, 3, 4)
+    shared = {
+        "pretrain.options.groups": 1.0,
+        "constitution.groups": f"kind={FOLDER}/kind.yaml,earnest={FOLDER}/groups/earnest.yaml",
+        "rl.kl_coef": 0.03,  # kind words are rare: at 0.5 they cost more than their group gains
+    }
+    s.variations = [
+        dict(name=take, changes={**shared, "rl.objective": take}) for take in ("mean", "minimum")
+    ]
+    # Keys of measurements in report/summary.json.
+    s.measures = [
+        ("worse-off group, RL-CAI", "groups.worst_off/rl_cai"),
+        ("kind, RL-CAI", "groups.second_score/rl_cai/kind"),
+        ("earnest, RL-CAI", "groups.second_score/rl_cai/earnest"),
+        ("spread, RL-CAI", "groups.spread/rl_cai"),
+        ("worse-off group, SL-CAI", "groups.worst_off/sl_cai"),
+        ("kind gains over SL-CAI", "groups.second_score/rl_cai minus sl_cai/kind"),
+        ("earnest gains over SL-CAI", "groups.second_score/rl_cai minus sl_cai/earnest"),
+        ("SL-CAI kind", "oracle.kind/sl_cai/red_team"),
+        ("RL-CAI kind", "oracle.kind/rl_cai/red_team"),
+        ("SL-CAI explains", "oracle.explains/sl_cai/red_team"),
+        ("RL-CAI explains", "oracle.explains/rl_cai/red_team"),
+        ("RL-CAI helpful", "oracle.helpful/rl_cai/helpful"),
+    ]
+    s.figure = ("worse-off group, RL-CAI", "kind, RL-CAI", "earnest, RL-CAI")
+    s.unit = "standard deviations of SL-CAI's scores"
+    return s
