@@ -1,11 +1,13 @@
 """What READMEs say of tests and defaults is so."""
 
 import re
+import runpy
 from pathlib import Path
 
 from conftest import ROOT
 
 from cai_jax.config import DataConfig
+from cai_jax.report.summary import read_summary
 
 TESTS = Path(__file__).parent
 
@@ -41,3 +43,12 @@ def test_shares_of_the_split_are_those_of_the_config():
     for purpose in ("second_model", "development", "audit", "evaluation"):
         share = getattr(DataConfig(), f"{purpose}_percent")
         assert f"| {purpose} | {share} % |" in text
+
+
+def test_the_table_of_the_default_run_is_what_the_summaries_say(capsys):
+    table = runpy.run_path(str(ROOT / "benchmarks" / "default_run.py"))["print_table"]
+    files = sorted((ROOT / "benchmarks" / "results" / "h200").glob("rlaif-seed*.json"))
+    table([read_summary(file) for file in files])
+    rows, readme = capsys.readouterr().out.splitlines(), (ROOT / "README.md").read_text("utf-8")
+    assert len(rows) > 10
+    assert not [row for row in rows if row not in readme.splitlines()]
