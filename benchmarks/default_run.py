@@ -14,9 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
-from cai_jax.evaluation.measure import number
+from cai_jax.evaluation.measure import number, with_interval
 from cai_jax.report.summary import Summary, read_summary
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,10 +89,8 @@ def _cell(summary: Summary, key: str) -> str:
     name = key.partition(".")[0]
     section = next(s for s in evaluation.sections if s.name == name)
     measure, m = section.declared()[key], evaluation.measurements[key]
-    told = number(measure, m.mean) + (" %" if measure.unit == "share" else "")
-    if m.low is None or m.high is None:
-        return told
-    return f"{told} [{number(measure, m.low)}, {number(measure, m.high)}]"
+    unit = " %" if measure.unit == "share" else ""
+    return with_interval(m, partial(number, measure), unit)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.mesh import make_mesh
 from cai_jax.prompts.chat import load_tokenizer
 from cai_jax.reading import read_object, read_text
-from cai_jax.storage.sealed import check_whole
+from cai_jax.storage.sealed import MANIFEST, check_whole
 
 FROM = flags.DEFINE_string("from", None, "model source: see the README", required=True)
 TO = flags.DEFINE_string("to", None, "folder to write; must not exist", required=True)
@@ -178,7 +178,7 @@ def _card(source: ModelSource) -> str:
 
 def _constitution(checkpoint: Path) -> list[str]:
     """Name, hash and text of the constitution of the run that left the checkpoint."""
-    manifest = checkpoint.parent / "manifest.json"
+    manifest = checkpoint.parent / MANIFEST
     if not manifest.is_file():
         return []
     file = checkpoint.parent / "constitution.yaml"

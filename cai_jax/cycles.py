@@ -23,7 +23,7 @@ from cai_jax.commands.files import write_whole
 from cai_jax.commands.front import start
 from cai_jax.config import ConfigError, groups_of
 from cai_jax.data.readers import Attack, read_attacks
-from cai_jax.evaluation.measure import Measurement
+from cai_jax.evaluation.measure import with_interval
 from cai_jax.evaluation.registry import sections
 from cai_jax.red_teaming.attacks import FILE, text_of
 from cai_jax.report.summary import read_summary
@@ -75,14 +75,7 @@ def told(root: Path, cycle: int, keys: list[str]) -> list[str]:
     check_whole(file)
     summary = read_summary(file)
     found = map(summary.evaluation.measurements.get, keys)
-    return [told_of(m) if m else "" for m in found]
-
-
-def told_of(measured: Measurement) -> str:
-    """A mean, with its interval where there are units enough for one."""
-    if measured.low is None or measured.high is None:
-        return f"{measured.mean:.3f}"
-    return f"{measured.mean:.3f} [{measured.low:.3f}, {measured.high:.3f}]"
+    return [with_interval(m, "{:.3f}".format) if m else "" for m in found]
 
 
 def run_cycle(root: Path, cycle: int) -> None:

@@ -24,7 +24,7 @@ from cai_jax.storage.sealed import (
     FILES,
     MANIFEST,
     NotWholeError,
-    check_folder,
+    problem_of,
     read_sealed,
     sealed_above,
 )
@@ -69,10 +69,8 @@ def damages(path: Path) -> Iterator[str]:
     for folder in [*seen]:
         seen.update(dict.fromkeys(_below(folder)))
     for folder in seen:
-        try:
-            check_folder(folder)
-        except NotWholeError as error:
-            yield str(error)
+        if problem := problem_of(folder):
+            yield problem
     if _is_workdir(path):
         try:
             read_sealed(path / CONFIG)

@@ -35,8 +35,7 @@ from cai_jax.prompts.chat import ChatFormat, load_tokenizer
 from cai_jax.prompts.messages import first_user_text
 from cai_jax.red_teaming.attacker import Attacker, Pool
 from cai_jax.red_teaming.attacks import text_of
-from cai_jax.red_teaming.filters import Filter, HeldOut
-from cai_jax.red_teaming.forms import main_script
+from cai_jax.red_teaming.filters import HeldOut, open_filter
 from cai_jax.red_teaming.loop import Campaign, Limits, Loop, Target
 from cai_jax.red_teaming.strategies.registry import named_strategies
 from cai_jax.stages.data import Data
@@ -91,12 +90,13 @@ def main() -> None:
         pool = Pool(seeds, strategies)
     mesh = models.open_mesh()
     attacker = open_attacker(mesh)
-    filter_ = Filter(
+    filter_ = open_filter(
+        seeds,
         HeldOut(held_out, SIMILARITY.value),
         [first_user_text(seed.messages) for seed in seeds],
         SIMILARITY.value,
-        main_script(first_user_text(seed.messages) for seed in seeds),
-        quota=max(round(TAG_PERCENT.value / 100 * ROUNDS.value * COUNT.value), 1),
+        TAG_PERCENT.value,
+        ROUNDS.value * COUNT.value,
     )
     limits = Limits(
         rounds=ROUNDS.value,

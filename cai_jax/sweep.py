@@ -28,7 +28,7 @@ from ml_collections import ConfigDict, config_flags
 from cai_jax.commands.config_flag import CONFIG
 from cai_jax.commands.front import start
 from cai_jax.config import Config, ConfigError, groups_of, naming, parse_config
-from cai_jax.evaluation.measure import Measure
+from cai_jax.evaluation.measure import Measure, with_interval
 from cai_jax.evaluation.registry import sections
 from cai_jax.evaluation.statistics import Estimate, difference_over_seeds, mean_over_seeds
 from cai_jax.report.figures import measures_by_variation
@@ -293,8 +293,7 @@ def read_result(summary: Path, variation: Variation, seed: int) -> Result:
 
 
 def _cell(e: Estimate) -> str:
-    interval = "" if e.low is None else f" [{e.low:.2f}, {e.high:.2f}]"
-    return f"{e.mean:.2f}{interval}"
+    return with_interval(e, "{:.2f}".format)
 
 
 def write_comparison(sweep: Sweep, results: Sequence[Result], workdir: Path) -> None:

@@ -11,7 +11,6 @@ from cai_jax.config import naming
 from cai_jax.generation.scoring import Scorer
 from cai_jax.models.blueprint import Blueprint, Model
 from cai_jax.models.config import Execution
-from cai_jax.models.io.checkpoint import CheckpointInfo
 from cai_jax.models.io.load import (
     load_policy,
     load_preference_model,
@@ -56,10 +55,8 @@ def open_judge(source: ModelSource, mesh: Mesh) -> Scorer:
 def open_reward(source: ModelSource, mesh: Mesh) -> Reward:
     """A preference model with its own chat format and normalisation."""
     scorer = open_judge(source, mesh)
-    plain = CheckpointInfo("preference", "", None)  # a classifier's scores are as they are
-    info = source.checkpoints[-1][1] if source.checkpoints else plain
     chat = ChatFormat(load_tokenizer(source.path))
-    return Reward(scorer, lambda: chat, info.score_mean, info.score_std, unusable_score=0.0)
+    return Reward(scorer, lambda: chat, *source.normalisation, unusable_score=0.0)
 
 
 def open_mesh() -> Mesh:

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 from cai_jax.constitution.schema import Constitution, FeedbackPrinciple
+from cai_jax.evaluation.measure import with_interval
 from cai_jax.evaluation.statistics import Estimate, bounded_mean, by_cluster
 from cai_jax.feedback.labeler import Labeler, ResponsePair
 from cai_jax.prompts.messages import first_user_text
@@ -104,7 +105,7 @@ def _texts(p: FeedbackPrinciple) -> tuple[str, str, str]:
 
 def as_text(found: Decisions) -> str:
     """How many decisions differ, and those whose labels differ most."""
-    told = lambda e: f"{e.mean:.0%}" + ("" if e.low is None else f" [{e.low:.0%}, {e.high:.0%}]")
+    told = lambda e: with_interval(e, "{:.0%}".format)
     lines = [
         f"decisions: {len(found.changed)} of {found.pairs} pairs differ, {told(found.share)}; as "
         f"the file says, the old decides {told(found.old)}, the new {told(found.new)}"

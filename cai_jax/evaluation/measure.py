@@ -1,8 +1,10 @@
 """What evaluation measures: what is declared before a run, and the numbers that it gave."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
-from typing import Literal
+from typing import Literal, Protocol
 
 PROMPT_SETS = ("red_team", "helpful")  # of held-out prompts
 TWIN_SETS = ("safe", "unsafe")  # sides of the twins, in one order
@@ -77,12 +79,10 @@ class Measurement:
 
     def told(self, measure: Measure) -> str:
         """The mean in its unit, its interval, and how many cases and units it is of."""
-        interval = ""
-        if self.low is not None and self.high is not None:
-            interval = f" [{number(measure, self.low)}, {number(measure, self.high)}]"
         unit = "%" if measure.unit == "share" else measure.unit
         of = f"n = {self.n}" + (f" of {self.units} units" if self.units else "")
-        text = f"{number(measure, self.mean)}{interval} {unit}".rstrip() + f", {of}"
+        mean = with_interval(self, partial(number, measure))
+        text = f"{mean} {unit}".rstrip() + f", {of}"
         if self.detectable is None:
             return text
         what = "difference" if self._is_difference else measure.name.replace("_", " ")
@@ -101,6 +101,25 @@ class Measurement:
 def number(measure: Measure, value: float) -> str:
     """A value as people read it: shares in percent."""
     return f"{100 * value:.0f}" if measure.unit == "share" else f"{value:.2f}"
+
+
+class Ranged(Protocol):
+    """A mean, and the ends of its interval; None where there is none."""
+
+    @property
+    def mean(self) -> float: ...
+    @property
+    def low(self) -> float | None: ...
+    @property
+    def high(self) -> float | None: ...
+
+
+def with_interval(found: Ranged, told: Callable[[float], str], unit: str = "") -> str:
+    """A mean, its unit, and its interval, where there is one; ``told`` writes the numbers."""
+    text = told(found.mean) + unit
+    if found.low is None or found.high is None:
+        return text
+    return f"{text} [{told(found.low)}, {told(found.high)}]"
 
 
 def joined(*parts: str) -> str:

@@ -7,7 +7,7 @@ from cai_jax.data.overlap import Known
 from cai_jax.data.readers import Attack
 from cai_jax.prompts.few_shots import topic_words
 from cai_jax.prompts.messages import first_user_text
-from cai_jax.red_teaming.forms import problem_of
+from cai_jax.red_teaming.forms import main_script, problem_of
 
 TOPIC = 2  # words: one alone is not what a prompt is about
 
@@ -30,6 +30,20 @@ class HeldOut:
         """Whether a text is near one of them."""
         words = topic_words(text)
         return self._known.near(text) or any(topic <= words for topic in self._topics)
+
+
+def open_filter(
+    seeds: Sequence[Attack],
+    held_out: HeldOut,
+    known: Sequence[str],
+    similarity: float,
+    tag_percent: float,
+    attacks: int,
+) -> "Filter":
+    """A filter of prompts in the script of the seeds, of ``attacks`` so many percent of one tag."""
+    script = main_script(first_user_text(seed.messages) for seed in seeds)
+    quota = max(round(tag_percent / 100 * attacks), 1)
+    return Filter(held_out, known, similarity, script, quota)
 
 
 class Filter:

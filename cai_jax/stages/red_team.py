@@ -21,15 +21,13 @@ from cai_jax.feedback.registry import LABELERS
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
 from cai_jax.models.blueprint import Model
-from cai_jax.models.io.checkpoint import CheckpointInfo
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.hosts import write_text
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.messages import first_user_text
 from cai_jax.red_teaming.attacker import Attacker, Pool
 from cai_jax.red_teaming.attacks import FILE, direct_seeds, text_of
-from cai_jax.red_teaming.filters import Filter, HeldOut
-from cai_jax.red_teaming.forms import main_script
+from cai_jax.red_teaming.filters import HeldOut, open_filter
 from cai_jax.red_teaming.judges import AgainstRefusal
 from cai_jax.red_teaming.loop import Limits, Loop, Target
 from cai_jax.red_teaming.strategies.registry import named_strategies
@@ -121,9 +119,10 @@ def make_loop(
     """
     c, using = inputs.config.red_team, named_strategies(strategies)
     held_out, known = texts
-    quota = max(round(c.tag_percent / 100 * limits.rounds * limits.attacks), 1)
-    script = main_script(map(_said, seeds))
-    filter_ = Filter(HeldOut(held_out, c.similarity), known, c.similarity, script, quota)
+    filter_ = open_filter(
+        seeds, HeldOut(held_out, c.similarity), known, c.similarity, c.tag_percent,
+        limits.rounds * limits.attacks,
+    )  # fmt: skip
     return Loop(attacker, using, Pool(seeds, using), filter_, target, limits)
 
 
@@ -180,13 +179,11 @@ def _reward(inputs: Inputs) -> Reward:
     """The preference model that judges, with its own normalisation; abstract ahead."""
     models, g = inputs.models, inputs.config.generation
     source = models.source(inputs.config.red_team.judge)
-    plain = CheckpointInfo("preference", "", None)  # a classifier's scores are as they are
-    info = source.checkpoints[-1][1] if source.checkpoints else plain
     scorer = Scorer(
         models.preference(source), models.mesh, g.score_batch_size, g.score_bucket_tokens,
         g.context_tokens,
     )  # fmt: skip
-    return Reward(scorer, lambda: models.chat, info.score_mean, info.score_std, unusable_score=0.0)
+    return Reward(scorer, lambda: models.chat, *source.normalisation, unusable_score=0.0)
 
 
 def _said(prompt: Prompt) -> str:

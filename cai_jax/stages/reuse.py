@@ -20,7 +20,7 @@ from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.parallel import hosts
 from cai_jax.reading import FileError, parse_json, read_lines
-from cai_jax.storage.sealed import NotWholeError, check_folder
+from cai_jax.storage.sealed import problem_of
 
 FILE = "computed.jsonl"  # in the folder of a stage: what it computed or took, a value a line
 
@@ -50,7 +50,8 @@ class Computed:
     @cached_property
     def _earlier(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        whole = [str(folder) for folder in self._folders if hosts.is_main() and _is_whole(folder)]
+        looked_at = self._folders if hosts.is_main() else ()
+        whole = [str(folder) for folder in looked_at if not problem_of(folder, folder / FILE)]
         for name in hosts.from_main("which earlier versions of a stage are whole", whole):
             if (file := Path(name) / FILE).exists():
                 found |= dict(_pair(file, number, line) for number, line in read_lines(file))
@@ -115,15 +116,6 @@ class Computed:
         if self._values:
             lines = (json.dumps(pair) + "\n" for pair in self._values.items())
             hosts.write_text(folder / FILE, "".join(lines))
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether the values of a finished stage are what was written."""
-    try:
-        check_folder(folder, inside=folder / FILE)
-    except NotWholeError:
-        return False
-    return True
 
 
 def _pair(file: Path, number: int, line: str) -> tuple[str, Any]:

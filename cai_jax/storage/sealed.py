@@ -101,10 +101,10 @@ def check_folder(folder: Path, inside: Path | None = None, hash_all: bool = True
     return manifest
 
 
-def problem_of(folder: Path, hash_all: bool = True) -> str:
-    """Why a folder does not count as sealed; empty if it does."""
+def problem_of(folder: Path, inside: Path | None = None, hash_all: bool = True) -> str:
+    """Why a folder does not count as sealed; empty if it does. Arguments as of ``check_folder``."""
     try:
-        check_folder(folder, hash_all=hash_all)
+        check_folder(folder, inside, hash_all)
     except NotWholeError as error:
         return str(error)
     return ""

@@ -1,11 +1,12 @@
 """Markdown on what an edit of a constitution changed in a run, for ``diff --runs``."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from cai_jax.constitution.diff import as_text, differences
 from cai_jax.constitution.schema import load_constitution
-from cai_jax.evaluation.measure import Measure, number
+from cai_jax.evaluation.measure import Measure, number, with_interval
 from cai_jax.evaluation.statistics import Estimate
 from cai_jax.stages.behaviour import (
     Change,
@@ -149,6 +150,4 @@ def _share(e: Estimate) -> str:
 
 
 def _told(e: Estimate, measure: Measure) -> str:
-    if e.low is None or e.high is None:
-        return number(measure, e.mean)
-    return f"{number(measure, e.mean)} [{number(measure, e.low)}, {number(measure, e.high)}]"
+    return with_interval(e, partial(number, measure))

@@ -74,6 +74,17 @@ class ModelSource:
         """Of the last checkpoint; None if it holds all parameters, or there is none."""
         return self.checkpoints[-1][1].lora if self.checkpoints else None
 
+    @property
+    def normalisation(self) -> tuple[float, float]:
+        """Mean and standard deviation of a preference model's raw scores.
+
+        Those of a classifier that no checkpoint is on top of are as they are.
+        """
+        if not self.checkpoints:
+            return 0.0, 1.0
+        info = self.checkpoints[-1][1]
+        return info.score_mean, info.score_std
+
     @cached_property
     def weights(self) -> Weights:
         """The pretrained weights, opened."""
