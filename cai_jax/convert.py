@@ -28,7 +28,7 @@ from cai_jax.models.io.export import adapter_config, adapter_tensors, decoder_te
 from cai_jax.models.io.load import HEAD, load_update, load_whole
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.mesh import make_mesh
-from cai_jax.prompts.chat import load_tokenizer
+from cai_jax.prompts.chat import ChatFormat, load_tokenizer
 from cai_jax.reading import read_object, read_text
 from cai_jax.storage.sealed import MANIFEST, check_whole
 
@@ -106,13 +106,18 @@ def _padding(source: ModelSource, tokenizer: PreTrainedTokenizerBase | None) -> 
     transformers reads the score at the last token that is not padding, and a dialogue ends with a
     stop token: were that the padding token, the score would be read one token early.
     """
-    named = () if tokenizer is None else (tokenizer.pad_token_id, tokenizer.unk_token_id)
-    special = () if tokenizer is None else tokenizer.added_tokens_decoder
-    stops = {*source.stop_ids, getattr(tokenizer, "eos_token_id", None)}
     own = source.hugging_face_fields.get("pad_token_id")
     if source.kind == "preference" and not source.checkpoints and own is not None:
         return own  # a classifier already: what it reads must stay what it reads
-    return next(i for i in (*named, *sorted(special), 0, 1, 2) if i is not None and i not in stops)
+    stops, named = source.stop_ids, list[int | None]()
+    if tokenizer is not None:
+        stops = ChatFormat(tokenizer, stated_ends=source.stop_ids).stop_ids
+        named = [
+            tokenizer.pad_token_id,
+            tokenizer.unk_token_id,
+            *sorted(tokenizer.added_tokens_decoder),
+        ]
+    return next(i for i in (*named, *range(len(stops) + 1)) if i is not None and i not in stops)
 
 
 def _write_adapter(source: ModelSource, folder: Path, to: Path) -> None:

@@ -44,7 +44,7 @@ from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
 from cai_jax.models.io.sources import ModelSource
-from cai_jax.prompts.chat import ChatFormat, load_tokenizer
+from cai_jax.prompts.chat import open_chat
 
 TASK = flags.DEFINE_enum("task", None, list(TASKS), "what is tried", required=True)
 DATA = flags.DEFINE_string("data", None, "file of the items", required=True)
@@ -127,7 +127,7 @@ def settings_of(task: Task, source: ModelSource) -> TaskSettings:
     constitution = load_constitution(Path(CONSTITUTION.value)) if CONSTITUTION.value else None
     if FEW_SHOTS.value and constitution is None:
         raise ValueError("--few_shots: of which file? name it in --constitution")
-    chat = ChatFormat(load_tokenizer(source.path, needs_template=task.chat))
+    chat = open_chat(source, needs_template=task.chat)
     longest = source.config.max_length
     if task.judged:
         longest = min(longest, judge_source().config.max_length)
@@ -151,9 +151,8 @@ def open_tools(task: Task, source: ModelSource, settings: TaskSettings) -> TaskT
     if source.kind == "preference":
         return TaskTools(settings, models.open_judge(source, mesh))
     model = models.open_policy(source, mesh)
-    stops = sorted({*source.stop_ids, *(settings.chat.stop_ids if task.chat else ())})
     scorer = Scorer(model, mesh, batch, BUCKET_TOKENS)
-    generator = Generator(model, mesh, stops, batch)
+    generator = Generator(model, mesh, settings.chat.stop_ids, batch)
     return TaskTools(settings, scorer, generator, judge)
 
 

@@ -31,7 +31,7 @@ from cai_jax.evaluation.tasks.task import TaskSettings
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.models.io.sources import ModelSource
-from cai_jax.prompts.chat import ChatFormat, load_tokenizer
+from cai_jax.prompts.chat import ChatFormat, open_chat
 from cai_jax.prompts.messages import first_user_text
 from cai_jax.red_teaming.attacker import Attacker, Pool
 from cai_jax.red_teaming.attacks import text_of
@@ -170,11 +170,9 @@ def open_target(mesh: Mesh) -> Target:
 
 def open_generator(source: ModelSource, mesh: Mesh) -> tuple[ChatFormat, Generator]:
     """A language model with a chat template, to sample from."""
-    chat = ChatFormat(load_tokenizer(source.path))
-    stops = sorted({*source.stop_ids, *chat.stop_ids})
-    model = models.open_policy(source, mesh)
-    longest = source.config.max_length
-    return chat, Generator(model, mesh, stops, models.BATCH_SIZE.value, max_tokens=longest)
+    chat, model = open_chat(source), models.open_policy(source, mesh)
+    batch, longest = models.BATCH_SIZE.value, source.config.max_length
+    return chat, Generator(model, mesh, chat.stop_ids, batch, max_tokens=longest)
 
 
 def tell_and_write(campaign: Campaign) -> None:

@@ -13,6 +13,8 @@ from conftest import ROOT
 from flax import nnx
 from tiny_model import write_tiny_model
 
+from cai_jax.commands import texts
+from cai_jax.data.jsonl import JsonRow
 from cai_jax.models.config import LoRAConfig
 from cai_jax.models.decoder import Decoder
 from cai_jax.models.heads import PreferenceModel
@@ -98,6 +100,18 @@ def test_plain_text_and_chats(folder):
 def test_bad_rows_are_named(folder, row, words):
     said = command("score", folder, [row])
     assert all(word in said for word in words), said
+
+
+@pytest.mark.parametrize("field", ["prompt", "completion"])
+def test_ids_that_the_model_does_not_embed_are_told_with_their_line(folder, field):
+    source = ModelSource(folder)
+    size = source.config.vocab_size
+    row = lambda i: JsonRow(folder / "in.jsonl", 3, {f"{field}_ids": [4, i]})
+    assert texts.token_ids([row(size - 1)], source, field) == [[4, size - 1]]
+    with pytest.raises(
+        ValueError, match=rf"in\.jsonl, line 3: id {size} in '{field}'.* {size} tok"
+    ):
+        texts.token_ids([row(size)], source, field)
 
 
 def test_a_model_without_a_template_reads_plain_text(folder, tmp_path):

@@ -111,15 +111,25 @@ class ModelSource:
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:
-        """Ids that end a sequence, as the pretrained files state them; often none."""
+        """Ids that end a sequence, as the pretrained files state them; often none.
+
+        Raises:
+          FileError: the model has no such token.
+        """
         stated, generation = None, self.path / "generation_config.json"
         if generation.is_file():
             stated = read_fields(generation).get("eos_token_id")
+        file = generation if stated is not None else self._config_file
         if stated is None:
             stated = self.hugging_face_fields.get("eos_token_id")
-        if stated is None:
-            return ()
-        return tuple(stated) if isinstance(stated, list) else (stated,)
+        ends = () if stated is None else tuple(stated) if isinstance(stated, list) else (stated,)
+        if max(ends, default=0) >= self.config.vocab_size:
+            raise FileError(
+                file,
+                f"eos_token_id is {max(ends)}, but {self._config_file} has "
+                f"{self.config.vocab_size} tokens; correct it",
+            )
+        return ends
 
     @property
     def has_tokenizer(self) -> bool:
@@ -148,8 +158,12 @@ class ModelSource:
 
     @cached_property
     def _read_config(self) -> tuple[Family, DecoderConfig]:
-        file = self.path if self.path.suffix == ".gguf" else self.path / "config.json"
-        return read_config(self.hugging_face_fields, file)
+        return read_config(self.hugging_face_fields, self._config_file)
+
+    @property
+    def _config_file(self) -> Path:
+        """What states the sizes of the model."""
+        return self.path if self.path.suffix == ".gguf" else self.path / "config.json"
 
 
 def open_weights(path: Path) -> Weights:
