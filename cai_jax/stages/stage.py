@@ -13,7 +13,7 @@ from cai_jax.data.readers import Attack, read_attacks
 from cai_jax.learning.saving import SavePolicy, Saver
 from cai_jax.parallel.program import Program
 from cai_jax.red_teaming.attacks import FILE as ATTACKS
-from cai_jax.stages.data import Data, Selection
+from cai_jax.stages.data import Data, Selection, apart
 from cai_jax.stages.models import Models
 from cai_jax.stages.reuse import Computed
 from cai_jax.stages.workdir import Workdir
@@ -125,6 +125,8 @@ class Inputs:
     def attacks(self) -> list[Attack]:
         """Prompts to train on that attackers wrote: those of a file, and of the stage red_team.
 
+        No id of theirs is that of another row which the stage declares.
+
         Raises:
           KeyError: this stage does not declare them.
         """
@@ -132,7 +134,9 @@ class Inputs:
         if self._run.config.red_team.rounds and "red_team" in self.stage.needs:
             file = self.artifact("red_team") / ATTACKS
             found = [*found, *(read_attacks(file) if file.exists() else ())]
-        return found
+        return apart(
+            found, [row for n in self.stage.data if n != "attacks" for row in self.rows(n)]
+        )
 
     @property
     def workdir(self) -> Path:
