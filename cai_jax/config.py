@@ -203,6 +203,9 @@ class DataConfig:
     red_team_attacks: str = setting(
         "", "prompts of attackers, all trained on beside red_team_prompts; empty: none"
     )
+    overlong: Literal["refuse", "leave_out"] = setting(
+        "refuse", "what to do with rows that a model of the run has no room for, or cannot read"
+    )
     second_model_percent: int = _share("second_model", 10, "for a second preference model")
     development_percent: int = _share("development", 10, "to choose methods and wordings by")
     audit_percent: int = _share("audit", 20, "for the audit of the feedback model alone")

@@ -242,6 +242,7 @@ def _rows_read(run: Run, stage: Stage) -> dict[str, Any]:
             "file": run.data.path(chosen.file),
             "purpose": chosen.purpose,
             "ids": [row.id for row in inputs.rows(name)],
+            "left_out": sorted(run.data.left_out[chosen.file]),
         }
         for name, chosen in stage.data.items()
     }
