@@ -7,6 +7,7 @@ where it comes near a limit, so that hundreds of thousands of rows take minutes.
 """
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 from cai_jax.config import ConfigError, naming
 from cai_jax.constitution.schema import Constitution, FeedbackPrinciple
 from cai_jax.data.readers import ClassedReply, LabelledPair, Prompt, Twins
+from cai_jax.evaluation.preference_model import KINDS
 from cai_jax.evaluation.reply_class import reading as class_reading
 from cai_jax.feedback.labeler import ResponsePair
 from cai_jax.feedback.registry import LABELERS
@@ -102,18 +104,22 @@ class Lengths:
 
     def of(self, items: Sequence[Item]) -> list[int | ValueError]:
         """Tokens of dialogue and both replies, or why the template refuses the dialogue."""
-        new = list(dict.fromkeys(i.messages for i in items if i.messages not in self.dialogues))
-        self.dialogues |= zip(new, lengths_of(self.chat, [*map(Reading, new)]), strict=True)
+        prompts = self.prompts(items)
         texts = list(dict.fromkeys(r for i in items for r in i.replies if r not in self.replies))
         for at in range(0, len(texts), BATCH):
             batch = texts[at : at + BATCH]
             self.replies |= zip(batch, self.chat.reply_lengths(batch), strict=True)
-        return [self._whole(self.dialogues[item.messages], item.replies) for item in items]
+        replies = (sum(self.replies[reply] for reply in item.replies) for item in items)
+        return [
+            prompt if isinstance(prompt, ValueError) else prompt + reply
+            for prompt, reply in zip(prompts, replies, strict=True)
+        ]
 
-    def _whole(self, dialogue: int | ValueError, replies: tuple[str, str]) -> int | ValueError:
-        if isinstance(dialogue, ValueError):
-            return dialogue
-        return dialogue + sum(self.replies[reply] for reply in replies)
+    def prompts(self, items: Sequence[Item]) -> list[int | ValueError]:
+        """The same of the dialogues alone."""
+        new = list(dict.fromkeys(i.messages for i in items if i.messages not in self.dialogues))
+        self.dialogues |= zip(new, lengths_of(self.chat, [*map(Reading, new)]), strict=True)
+        return [self.dialogues[item.messages] for item in items]
 
 
 def lengths_of(chat: ChatFormat, readings: Sequence[Reading]) -> list[int | ValueError]:
@@ -213,9 +219,8 @@ def _check_rl_prompts(run: Run, measured: dict[int, Lengths]) -> None:
     helpful = round(count * c.helpful_fraction)
     kinds = [(["red_team", "attacks"], count - helpful), (["helpful"], helpful)]
     for names, wanted in [*kinds, (["watch", "watch_helpful"], c.watch_every)]:
-        known, items = measured.setdefault(id(chat), Lengths(chat)), _items(run, RL, names, "")
-        known.of(items)
-        lengths = [n for i in items if isinstance(n := known.dialogues[i.messages], int)]
+        items = _items(run, RL, names, "")
+        lengths = [n for n in measured[id(chat)].prompts(items) if isinstance(n, int)]
         if wanted and lengths and min(lengths) > c.prompt_tokens:
             raise ConfigError(
                 f"config.rl.prompt_tokens: {c.prompt_tokens}, but of the prompts for "
@@ -239,6 +244,8 @@ def uses(run: Run) -> Iterator[Use]:
     if "evaluate" in stages:
         yield from _evaluation(run)
     yield from _training(run)
+    if "rl" in stages and make_algorithm(run.config.rl).block == "rl":
+        yield _rl(run)
 
 
 def _templates(run: Run) -> Iterator[Use]:
@@ -351,6 +358,8 @@ def _evaluation(run: Run) -> Iterator[Use]:
     shown = [Item("", prompt.id, prompt.messages, (reply, reply)) for prompt in SHOWN_PROMPTS]
     answered = _items(run, EVALUATE, ["red_team", "helpful", "twins"], reply)
     yield _context(run, models.chat, [*shown, *answered], _plain, "the longest response")
+    pairs = _items(run, EVALUATE, [f"{kind}_pairs" for kind in KINDS], "")
+    yield _context(run, models.chat, pairs, _plain, "the longer reply")
     sources = [models.feedback_source(c.feedback.source)]
     sources += [models.source(c.evaluate.judge)] if c.evaluate.judge else []
     compared = _items(run, EVALUATE, ["red_team", "helpful"], _response(run))
@@ -388,6 +397,19 @@ def _training(run: Run) -> Iterator[Use]:
                 readings=_plain,
                 beside="the longest response",
             )
+
+
+def _rl(run: Run) -> Use:
+    """All prompts that RL may draw; those that are too long for it, it leaves out and counts."""
+    names = ["red_team", "attacks", "helpful", "watch", "watch_helpful"]
+    return Use(
+        field="rl.prompt_tokens",
+        limit=sys.maxsize,
+        chat=run.models.chat,
+        items=_items(run, RL, names, ""),
+        readings=lambda item: [Reading(item.messages)],
+        beside="nothing",
+    )
 
 
 def _judged(run: Run, chat: ChatFormat, constitution: Constitution, items: list[Item]) -> Use:

@@ -72,7 +72,7 @@ LONG = "food " * 400
         ("red_team_prompts", "red_team_prompts.jsonl", {"prompt": LONG}, "longest response"),
         ("helpful_prompts", "helpful_prompts.jsonl", {"prompt": LONG}, "longest response"),
         ("harmlessness_pairs", "harmlessness_pairs.jsonl", {"rejected": LONG}, "principle"),
-        ("helpfulness_pairs", "helpfulness_pairs.jsonl", {"chosen": LONG}, "pm_train"),
+        ("helpfulness_pairs", "helpfulness_pairs.jsonl", {"chosen": LONG}, "longer reply|pm_train"),
         ("twins", "twins.jsonl", {"unsafe": LONG}, "longest response"),
         ("evasiveness", "evasiveness.jsonl", {"reply": LONG}, "classes of replies"),
         ("demonstrations", "demonstrations.jsonl", {"revision": LONG}, "warm_up"),
@@ -83,7 +83,7 @@ def test_whatever_is_too_long_is_told_with_its_line(opened, tmp_path, field, fil
         name: f"{row['id']} {text}" for name, text in change.items() if name in row
     }
     path = longer(tmp_path, file, known)
-    with pytest.raises(ConfigError, match=rf"{file}, line \d+, row .*{words}.*leave_out"):
+    with pytest.raises(ConfigError, match=rf"{file}, line \d+, row .*(?:{words}).*leave_out"):
         check_models(opened(**{f"data.{field}": path, "warm_up.epochs": 1}))
 
 
@@ -100,7 +100,7 @@ def test_whatever_is_too_long_is_told_with_its_line(opened, tmp_path, field, fil
         ),
         (
             {"rl.prompt_tokens": 8},
-            "rl.prompt_tokens: 8, but of the prompts for training in .*has 2",
+            "rl.prompt_tokens: 8, but of the prompts for training in .* the shortest has",
         ),
     ],
 )
@@ -140,9 +140,10 @@ def test_rows_that_leave_too_few_are_told(opened):
 @pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/data/cases")
 def test_a_method_that_the_template_refuses_is_told_with_those_that_work(opened, folder):
     model = with_template(folder, "refuses_system.jinja")
-    check_models(opened(model, **{"feedback.method": "multiple_choice", "feedback.few_shots": 0}))
+    changes = {"feedback.few_shots": 0, "data.overlong": "leave_out"}  # rows with system messages
+    check_models(opened(model, **changes, **{"feedback.method": "multiple_choice"}))
     with pytest.raises(ConfigError) as error:
-        check_models(opened(model, **{"feedback.method": "contrast", "feedback.few_shots": 0}))
+        check_models(opened(model, **changes, **{"feedback.method": "contrast"}))
     assert "config.feedback.method: " in str(error.value)
     assert str(folder) in str(error.value)
     assert "set it to multiple_choice or chain_of_thought" in str(error.value)
@@ -158,14 +159,23 @@ def test_a_template_that_leaves_texts_out_is_told(opened, folder, field):
         check_models(opened(**{field: str(model)}))
 
 
-def test_a_row_that_the_template_refuses_is_told_or_left_out(opened, folder, tmp_path):
-    told = lambda row: "prompt" in row and int(row["id"][-1]) % 2
+def with_system_messages(tmp_path):
+    """Half of the helpfulness prompts begin with one."""
 
     def change(row):
-        said = [{"role": "user", "content": row.get("prompt")}]
-        return {"prompt": [{"role": "system", "content": "be kind"}, *said]} if told(row) else {}
+        if "prompt" not in row or not int(row["id"][-1]) % 2:
+            return {}
+        said = [
+            {"role": "system", "content": "be kind"},
+            {"role": "user", "content": row["prompt"]},
+        ]
+        return {"prompt": said}
 
-    path = longer(tmp_path, "helpful_prompts.jsonl", change)
+    return longer(tmp_path, "helpful_prompts.jsonl", change)
+
+
+def test_a_row_that_the_template_refuses_is_told_or_left_out(opened, folder, tmp_path):
+    path = with_system_messages(tmp_path)
     model = with_template(folder, ALTERNATES)
     changes = {"data.helpful_prompts": path, "feedback.method": "multiple_choice"}
     changes |= {"feedback.few_shots": 0}
@@ -180,6 +190,14 @@ def test_a_row_that_the_template_refuses_is_told_or_left_out(opened, folder, tmp
     assert left_out
     assert all(rows[id_].messages[0].role == "system" for id_ in left_out)
     assert all(row.messages[0].role == "user" for row in run.inputs(SL_DATA).rows("helpful"))
+
+
+def test_prompts_that_rl_alone_reads_are_rendered_too(opened, folder):
+    """It draws from the whole file, other stages from its first rows."""
+    model, method = with_template(folder, ALTERNATES), {"feedback.method": "multiple_choice"}
+    check_models(opened(model, stages="sl_data,feedback", **method))
+    with pytest.raises(ConfigError, match=r"red_team_prompts\.jsonl, line .*roles must alternate"):
+        check_models(opened(model, stages="rl", **method))
 
 
 def test_lengths_are_those_of_the_ids(opened, monkeypatch):
