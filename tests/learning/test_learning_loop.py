@@ -21,8 +21,9 @@ from cai_jax.learning.train import init_state, make_trainable, train_program
 from cai_jax.models.blueprint import Blueprint
 from cai_jax.models.decoder import Decoder
 from cai_jax.models.params import init_on_mesh
+from cai_jax.parallel.exit_codes import PREEMPTED
 from cai_jax.parallel.mesh import abstract_batch, put_batch
-from cai_jax.parallel.preemption import EXIT_CODE, leaving_when_told
+from cai_jax.parallel.preemption import leaving_when_told
 from cai_jax.parallel.program import Program
 
 STEPS = 5
@@ -208,7 +209,7 @@ def test_a_loop_that_is_told_to_end_saves_and_leaves(mesh, tmp_path, capsys):
     seldom = Saver(tmp_path / "states", SavePolicy(every=1000))
     with pytest.raises(SystemExit) as ended, leaving_when_told(["python", "-m", "go on"]):
         fit.run(tmp_path, endless(), seldom)
-    assert ended.value.code == EXIT_CODE
+    assert ended.value.code == PREEMPTED
     steps = int(*(p.name for p in (tmp_path / "states").iterdir()))
     assert steps in (len(seen), len(seen) + 1)
     assert "told to end by SIGTERM" in (said := capsys.readouterr().err)
