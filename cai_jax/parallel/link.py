@@ -24,6 +24,7 @@ from pydantic.dataclasses import dataclass
 
 from cai_jax.parallel.channel import HANDSHAKE, Channel, Door, WrongTokenError, host_and_port
 from cai_jax.parallel.exit_codes import HOST_LOST
+from cai_jax.redaction import without_secrets
 
 log = logging.getLogger("cai_jax")
 
@@ -287,7 +288,8 @@ class Link:
 
 
 def _say(error: str) -> None:
-    print(f"\nerror: {error}", file=sys.stderr, flush=True)  # a progress bar may stand in the line
+    # A progress bar may stand in the line.
+    print(f"\nerror: {without_secrets(error)}", file=sys.stderr, flush=True)
 
 
 def _open_door(address: str, token: bytes) -> Door[Hello]:

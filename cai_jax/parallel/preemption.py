@@ -21,6 +21,7 @@ import jax
 from cai_jax.parallel import hosts
 from cai_jax.parallel.exit_codes import PREEMPTED
 from cai_jax.parallel.google import on_google, wait_for_notice
+from cai_jax.redaction import without_secrets
 
 PATIENCE = 20.0  # seconds to reach such a point, or else to end without; GKE and Slurm give 30
 
@@ -92,9 +93,8 @@ def leaving_when_told(command: Sequence[str]) -> Iterator[None]:
     def say() -> None:
         who = next(iter((*notices, *names)), "another host")
         kept = "what is finished is kept, go on with:"
-        print(
-            f"\ntold to end by {who}; {kept}\n  {shlex.join(command)}", file=sys.stderr, flush=True
-        )
+        again = without_secrets(shlex.join(command))
+        print(f"\ntold to end by {who}; {kept}\n  {again}", file=sys.stderr, flush=True)
 
     def end() -> NoReturn:
         say()

@@ -2,14 +2,15 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import cai_jax
+from cai_jax.config import plain
 from cai_jax.models.io.sources import identity
+from cai_jax.redaction import public
 from cai_jax.stages.models import POLICIES
 from cai_jax.stages.stage import Run, Stage
 
@@ -27,9 +28,9 @@ def provenance(run: Run, stage: Stage, found: Mapping[str, str]) -> dict[str, An
     blocks = (getattr(run.config, name) for name in stage.blocks)
     sources = [run.models.base_name, *(getattr(block, "source", "") for block in blocks)]
     return {
-        "config": asdict(run.config),
+        "config": plain(run.config),
         "needs": {name: found[name] for name in stage.needs if name in found},
-        "models": {name: _identity(run, name) for name in sources if name},
+        "models": public({name: _identity(run, name) for name in sources if name}),
         "code_sha256": code_sha256(),
         "versions": versions(),
     }
