@@ -218,6 +218,40 @@ def test_a_loop_that_is_told_to_end_saves_and_leaves(mesh, tmp_path, capsys):
     assert len(rows) == steps + 1
 
 
+def damage(state):
+    """Flips a bit in the middle of its largest file."""
+    file = max((p for p in state.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    return file
+
+
+def test_a_damaged_state_is_named_and_the_one_before_it_is_used(mesh, tmp_path, caplog):
+    policy, states = SavePolicy(every=1, keep=2, max_share=1e9), tmp_path / "states"
+    fit = Fit(mesh)
+    whole, rows = fit.run(tmp_path, [fit.host] * STEPS, Saver(states, policy))
+    assert {path.name for path in states.iterdir()} == {"4", "5"}
+    file, again = damage(states / "5"), Fit(mesh)
+    found, told = again.run(tmp_path / "again", [again.host] * STEPS, Saver(states, policy))
+    assert f"the state after step 5 is damaged, and not used: {file}: is damaged" in caplog.text
+    assert told == rows
+    jax.tree.map(np.testing.assert_array_equal, found, whole)
+    assert {path.name for path in states.iterdir()} == {"4", "5"}
+
+
+def test_where_no_state_is_whole_training_starts_over(mesh, tmp_path, caplog):
+    states, fit, policy = tmp_path / "states", Fit(mesh), SavePolicy(every=1, max_share=1e9)
+    _, rows = fit.run(tmp_path / "whole", [fit.host] * 3, Saver(states, policy))
+    damage(states / "3")
+    (states / "2" / "manifest.json").unlink()  # as a kill before it is written leaves it
+    again = Fit(mesh)
+    _, told = again.run(tmp_path / "again", [again.host] * 3, Saver(states, policy))
+    assert told == rows
+    assert "the state after step 3 is damaged" in caplog.text
+    assert f"{states}: no saved state is whole; this training starts over" in caplog.text
+
+
 def test_slow_saves_are_fewer(mesh, tmp_path):
     """Saving holds training up for a share of the time at most."""
     fit = Fit(mesh)
