@@ -4,7 +4,6 @@ import logging
 from collections.abc import Sequence
 from functools import cache, partial
 from operator import attrgetter
-from pathlib import Path
 
 from cai_jax.config import ConfigError, batch_parts
 from cai_jax.data.overlap import equal_turns
@@ -116,7 +115,7 @@ def check_models(run: Run) -> None:
                 f"{what[kind]}"
             )
     if c.model.architecture:
-        planned = ModelSource(Path(c.model.architecture)).config
+        planned = ModelSource(resolved(c.model.architecture)).config
         if models.source().config != planned:
             raise ConfigError(
                 f"config.model.architecture: {c.model.architecture}/config.json describes "

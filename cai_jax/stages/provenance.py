@@ -13,6 +13,7 @@ from cai_jax.models.io.sources import identity
 from cai_jax.redaction import public
 from cai_jax.stages.models import POLICIES
 from cai_jax.stages.stage import Run, Stage
+from cai_jax.storage.files import resolved
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "seqio")
 
@@ -37,9 +38,13 @@ def provenance(run: Run, stage: Stage, found: Mapping[str, str]) -> dict[str, An
 
 
 def _identity(run: Run, name: str) -> str:
-    if name in POLICIES or Path(name).is_relative_to(run.workdir.path):
+    if name.startswith("pypi:"):
+        return identity(name, Path())
+    if name.startswith("hf:"):
+        return identity(name, run.models.source(name).path)
+    if name in POLICIES or resolved(name).is_relative_to(run.workdir.path):
         return "made by this run"
-    return identity(name, run.models.source(name).path if name.startswith("hf:") else Path(name))
+    return identity(name, resolved(name))
 
 
 @cache

@@ -21,7 +21,7 @@ from cai_jax.config import (
     results_of,
 )
 from cai_jax.parallel import hosts
-from cai_jax.storage.files import partial_of, put_in_place, write_whole
+from cai_jax.storage.files import partial_of, put_in_place, resolved, write_whole
 from cai_jax.storage.lock import owned
 from cai_jax.storage.sealed import (
     MANIFEST,
@@ -157,7 +157,7 @@ class Workdir:
         hosts.sync(f"{manifest['stage']} ends")
         if hosts.is_main():
             for name, file in constitutions.items():
-                shutil.copy(file, partial / f"{name}.yaml")
+                shutil.copy(resolved(file), partial / f"{name}.yaml")
             seal_folder(partial, manifest)
             put_in_place(self.folder(manifest["stage"]), partial)
         hosts.sync(f"{manifest['stage']} is kept")
