@@ -29,6 +29,7 @@ from pydantic_core import ErrorDetails, PydanticUndefined, ValidationError
 
 from cai_jax.data.splits import ZONES, Purpose
 from cai_jax.prompts.template import DATE
+from cai_jax.redaction import may_be, public
 
 Stage = Literal[
     "pretrain",
@@ -702,13 +703,21 @@ def results_of(block: Any) -> dict[str, Any]:
     return {n: results_of(v) if dataclasses.is_dataclass(v) else v for n, v in kept.items()}
 
 
-def differences(one: dict[str, Any], other: dict[str, Any], where: str = "config") -> list[str]:
-    """Fields in which two config trees differ, as lines."""
-    lines = []
-    for name in sorted(set(one) | set(other)):
+def plain(config: Config) -> dict[str, Any]:
+    """All fields as JSON, as they are written into files, where people read them: no secrets."""
+    return public(json.loads(json.dumps(dataclasses.asdict(config))))
+
+
+def differences(
+    one: Mapping[str, Any], other: Mapping[str, Any], where: str = "config"
+) -> Iterator[tuple[str, Any, Any]]:
+    """Fields in which two config trees differ, each with both values; None where one has none.
+
+    What is secret may have been cut from the first tree, and makes no difference.
+    """
+    for name in dict.fromkeys((*one, *other)):
         a, b = one.get(name), other.get(name)
         if isinstance(a, dict) and isinstance(b, dict):
-            lines += differences(a, b, f"{where}.{name}")
-        elif a != b:
-            lines.append(f"{where}.{name}: {a!r} there, {b!r} here")
-    return lines
+            yield from differences(a, b, f"{where}.{name}")
+        elif not may_be(a, b):
+            yield f"{where}.{name}", a, b

@@ -30,6 +30,7 @@ from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.mesh import make_mesh
 from cai_jax.prompts.chat import ChatFormat, load_tokenizer
 from cai_jax.reading import read_object, read_text
+from cai_jax.storage.files import resolved
 from cai_jax.storage.sealed import MANIFEST, check_whole
 
 FROM = flags.DEFINE_string("from", None, "model source: see the README", required=True)
@@ -44,7 +45,7 @@ BASE = flags.DEFINE_string("base", "", "with --nomerge: ORG/NAME that PEFT loads
 
 def main() -> None:
     """Converts, into a hidden folder first: what stands under --to is whole."""
-    to = Path(TO.value)
+    to = resolved(TO.value)
     if BASE.value and MERGE.value:
         raise ValueError("--base: of an adapter; add --nomerge")
     if to.exists():
@@ -140,9 +141,9 @@ def _write_adapter(source: ModelSource, folder: Path, to: Path) -> None:
     elif policy and info.base.startswith("hf:"):
         base = info.base.removeprefix("hf:")
     elif policy and len(source.checkpoints) == 1 and source.path.is_dir():
-        base = str(source.path.resolve())
+        base = str(source.path)
     else:
-        base = str(to.resolve() / "base")
+        base = str(to / "base")
         (folder / "base").mkdir()
         _write_model(source.below, folder / "base", not policy)
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
@@ -200,8 +201,8 @@ def _constitution(checkpoint: Path) -> list[str]:
 
 def _public(source: str) -> str:
     """A source as others may read it: of a path on this machine the last two names alone."""
-    known = source.startswith(("pypi:", "hf:")) or not Path(source).expanduser().exists()
-    return _code(source if known else "/".join(Path(source).expanduser().resolve().parts[-2:]))
+    known = source.startswith(("pypi:", "hf:")) or not resolved(source).exists()
+    return _code(source if known else "/".join(resolved(source).parts[-2:]))
 
 
 def _code(text: str) -> str:

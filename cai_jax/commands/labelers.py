@@ -1,7 +1,5 @@
 """Labelers as the workshop opens them: a feedback model, and how it is asked."""
 
-from pathlib import Path
-
 from absl import flags
 
 from cai_jax.commands import models
@@ -16,6 +14,7 @@ from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
 from cai_jax.prompts.chat import open_chat
 from cai_jax.prompts.few_shots import FewShots
+from cai_jax.storage.files import resolved
 
 _AS_RUNS = FeedbackConfig()  # what is no flag here is as runs have it
 METHOD = flags.DEFINE_enum(
@@ -38,7 +37,7 @@ def read_labelled() -> list[ResponsePair]:
     if not PAIRS.value:
         raise ValueError("--pairs: which pairs is the model to judge? name a file of labelled ones")
     named_source()
-    found = read_pairs(Path(PAIRS.value))
+    found = read_pairs(resolved(PAIRS.value))
     return [ResponsePair(pair.id, pair.messages, pair.chosen, pair.rejected, ()) for pair in found]
 
 

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.prompts.gguf_tokenizer import gguf_tokenizer
 from cai_jax.prompts.messages import Dialogue, Message, assistant, split_system, system, user
+from cai_jax.prompts.patterns import check_patterns
 from cai_jax.prompts.template import DATE, TemplateRefusedError, render
 from cai_jax.reading import FileError, check_regular, parsing
 
@@ -42,6 +43,8 @@ def _folder_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         for file in folder.glob(pattern):
             check_regular(file)
     file = folder / "tokenizer.json"
+    if file.exists():
+        check_patterns(file)
     with parsing(file if file.exists() else folder, "no tokenizer that can be read", remedy):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         tokenizer("a")  # what it is made of is read at its first use

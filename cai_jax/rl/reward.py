@@ -1,7 +1,7 @@
 """The reward: normalised scores of a preference model."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
@@ -155,6 +155,35 @@ class Objective:
     ) -> np.ndarray:
         """Float32 scores; arguments as of ``Reward``."""
         return self.together(self.by_group(prompts, replies, name))
+
+
+@dataclass(frozen=True)
+class OverRefusal:
+    """Scores over those of a plain refusal to the same prompt, which are computed once a prompt."""
+
+    reward: Objective
+    refusal: str
+    known: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict)  # by ids of the prompt
+
+    def together(self, scores: np.ndarray) -> np.ndarray:
+        """Float32 [replies], of scores [groups, replies]."""
+        return self.reward.together(scores)
+
+    def by_group(
+        self,
+        prompts: Sequence[Sequence[int]],
+        replies: Sequence[Usable | str | None],
+        name: str = "score",
+    ) -> np.ndarray:
+        """Float32 [groups, replies]; arguments as of ``Reward``."""
+        asked = [*map(tuple, prompts)]
+        fresh = [prompt for prompt in asked if prompt not in self.known]
+        if fresh:
+            refusals = [self.refusal] * len(fresh)
+            found = self.reward.by_group(fresh, refusals, f"{name}, refusals")
+            self.known.update(zip(fresh, found.T, strict=True))
+        over = np.stack([self.known[prompt] for prompt in asked], axis=1)
+        return self.reward.by_group(prompts, replies, name) - over
 
 
 def below_usable(

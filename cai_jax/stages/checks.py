@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from operator import attrgetter
-from pathlib import Path
 
 from cai_jax.config import Config, ConfigError, batch_parts, naming
 from cai_jax.data.overlap import equal_turns
@@ -113,7 +112,7 @@ def check_models(run: Run) -> None:
         if name and name not in POLICIES:
             _check_positions(c, field_name, models.source(name))
     if c.model.architecture:
-        planned = ModelSource(Path(c.model.architecture)).config
+        planned = ModelSource(resolved(c.model.architecture)).config
         if models.source().config != planned:
             raise ConfigError(
                 f"config.model.architecture: {c.model.architecture}/config.json describes "

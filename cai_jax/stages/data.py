@@ -36,6 +36,7 @@ from cai_jax.evaluation.benchmarks import KINDS, methods
 from cai_jax.evaluation.tasks.registry import TASKS
 from cai_jax.keys import named_rng
 from cai_jax.prompts.messages import first_user_text, user
+from cai_jax.storage.files import resolved
 
 Row = Prompt | LabelledPair
 Entry = TypeVar("Entry")
@@ -127,7 +128,9 @@ class Data:
 
     def _read_constitution(self, path: str, drawn: Mapping[str, str]) -> Constitution:
         """A file; of some parts as many entries as the fields of the config that go with them."""
-        whole, parts = load_constitution(Path(path)), dict[str, Any]()
+        with naming("config.constitution"):
+            file = resolved(path)
+        whole, parts = load_constitution(file), dict[str, Any]()
         for name, part in drawn.items():
             there, count = getattr(whole, part), getattr(self._constitution, name)
             if count > len(there):
@@ -146,7 +149,9 @@ class Data:
         if not self.path(file):
             return []
         if file not in self._files:
-            self._files[file] = READERS[file](Path(self.path(file)))
+            with naming(f"config.data.{file}"):
+                path = resolved(self.path(file))
+            self._files[file] = READERS[file](path)
         return self._files[file]
 
     @cached_property
@@ -250,7 +255,7 @@ def read_benchmarks(files: Mapping[str, str]) -> dict[str, list[Any]]:
         with naming(f"config.evaluate.benchmarks.{task}"):
             if task not in known:
                 raise ValueError(f"no such task; known: {', '.join(known)}")
-            items[task] = TASKS[task].read(Path(file))
+            items[task] = TASKS[task].read(resolved(file))
     return items
 
 

@@ -164,7 +164,8 @@ class Models:
                 "model's config.json instead"
             )
         if self.ahead and not name and architecture:
-            return ModelSource(Path(architecture))
+            with naming("config.model.architecture"):
+                return ModelSource(resolved(architecture))
         if name not in self._sources:  # a hub would be asked again each time
             cache = cache_folder(self._config.model.cache)
             self._sources[name] = resolve(self.pinned(name) or self.base_name, cache)

@@ -22,6 +22,7 @@ from cai_jax.constitution.schema import Constitution
 from cai_jax.generation.batching import TooLongError
 from cai_jax.generation.journal import Journal, keeping
 from cai_jax.parallel import hosts
+from cai_jax.redaction import without_secrets
 from cai_jax.stages.provenance import provenance
 from cai_jax.stages.reuse import Computed
 from cai_jax.stages.stage import Inputs, Run, Stage
@@ -222,7 +223,7 @@ def _run_one(run: Run, stage: Stage, found: Mapping[str, str]) -> None:
         "constitution": run.data.constitution.name,
         "constitution_sha256": run.data.constitution.content_hash(),
         "groups": {g: c.content_hash() for g, c in run.data.groups.items() if g},
-        "model": run.models.base_name,
+        "model": without_secrets(run.models.base_name),
         "seed": run.config.seed,
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         **provenance(run, stage, found),
@@ -239,7 +240,7 @@ def _rows_read(run: Run, stage: Stage) -> dict[str, Any]:
     inputs = run.inputs(stage)
     return {
         name: {
-            "file": run.data.path(chosen.file),
+            "file": without_secrets(run.data.path(chosen.file)),
             "purpose": chosen.purpose,
             "ids": [row.id for row in inputs.rows(name)],
             "left_out": sorted(run.data.left_out[chosen.file]),

@@ -21,8 +21,9 @@ from cai_jax.learning.train import init_state, make_trainable, train_program
 from cai_jax.models.blueprint import Blueprint
 from cai_jax.models.decoder import Decoder
 from cai_jax.models.params import init_on_mesh
+from cai_jax.parallel.exit_codes import PREEMPTED
 from cai_jax.parallel.mesh import abstract_batch, put_batch
-from cai_jax.parallel.preemption import EXIT_CODE, leaving_when_told
+from cai_jax.parallel.preemption import leaving_when_told
 from cai_jax.parallel.program import Program
 
 STEPS = 5
@@ -208,13 +209,47 @@ def test_a_loop_that_is_told_to_end_saves_and_leaves(mesh, tmp_path, capsys):
     seldom = Saver(tmp_path / "states", SavePolicy(every=1000))
     with pytest.raises(SystemExit) as ended, leaving_when_told(["python", "-m", "go on"]):
         fit.run(tmp_path, endless(), seldom)
-    assert ended.value.code == EXIT_CODE
+    assert ended.value.code == PREEMPTED
     steps = int(*(p.name for p in (tmp_path / "states").iterdir()))
     assert steps in (len(seen), len(seen) + 1)
     assert "told to end by SIGTERM" in (said := capsys.readouterr().err)
     assert "python -m 'go on'" in said
     _, rows = Fit(mesh).run(tmp_path, [fit.host] * (steps + 1), Saver(tmp_path / "states"))
     assert len(rows) == steps + 1
+
+
+def damage(state):
+    """Flips a bit in the middle of its largest file."""
+    file = max((p for p in state.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    return file
+
+
+def test_a_damaged_state_is_named_and_the_one_before_it_is_used(mesh, tmp_path, caplog):
+    policy, states = SavePolicy(every=1, keep=2, max_share=1e9), tmp_path / "states"
+    fit = Fit(mesh)
+    whole, rows = fit.run(tmp_path, [fit.host] * STEPS, Saver(states, policy))
+    assert {path.name for path in states.iterdir()} == {"4", "5"}
+    file, again = damage(states / "5"), Fit(mesh)
+    found, told = again.run(tmp_path / "again", [again.host] * STEPS, Saver(states, policy))
+    assert f"the state after step 5 is damaged, and not used: {file}: is damaged" in caplog.text
+    assert told == rows
+    jax.tree.map(np.testing.assert_array_equal, found, whole)
+    assert {path.name for path in states.iterdir()} == {"4", "5"}
+
+
+def test_where_no_state_is_whole_training_starts_over(mesh, tmp_path, caplog):
+    states, fit, policy = tmp_path / "states", Fit(mesh), SavePolicy(every=1, max_share=1e9)
+    _, rows = fit.run(tmp_path / "whole", [fit.host] * 3, Saver(states, policy))
+    damage(states / "3")
+    (states / "2" / "manifest.json").unlink()  # as a kill before it is written leaves it
+    again = Fit(mesh)
+    _, told = again.run(tmp_path / "again", [again.host] * 3, Saver(states, policy))
+    assert told == rows
+    assert "the state after step 3 is damaged" in caplog.text
+    assert f"{states}: no saved state is whole; this training starts over" in caplog.text
 
 
 def test_slow_saves_are_fewer(mesh, tmp_path):
