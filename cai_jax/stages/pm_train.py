@@ -22,6 +22,7 @@ from cai_jax.evaluation.measure import joined
 from cai_jax.feedback.targets import with_targets
 from cai_jax.generation.scoring import Scorer
 from cai_jax.learning.losses import Batch, preference_loss_sum
+from cai_jax.learning.skipping import DivergedError
 from cai_jax.learning.train import abstract_trainable
 from cai_jax.models.blueprint import Model, Origin
 from cai_jax.models.heads import PreferenceModel
@@ -91,7 +92,7 @@ def _execute(inputs: Inputs, folder: Path, group: str) -> Outcome:
     scorer = _scorer(inputs, model)
     scores = scorer.preference_scores([*samples, *replies], f"{name}: normalise")
     mean, std = normalisation(scores[: len(samples)], scores[len(samples) :])
-    check_normalisation(name, mean, std)
+    check_normalisation(name, mean, std, skipping.lower_rate)
     start = settings.source or models.base_name
     info = CheckpointInfo(
         "preference",
@@ -133,18 +134,29 @@ def normalisation(*sets: np.ndarray) -> tuple[float, float]:
     return float(mean), float(np.sqrt(np.average((scores - mean) ** 2, weights=weights)))
 
 
-def check_normalisation(name: str, mean: float, std: float) -> None:
-    """Refuses a preference model that tells no sample from another, or whose updates broke it.
+def check_normalisation(name: str, mean: float, std: float, lower_rate: str) -> None:
+    """Refuses a preference model by whose scores no reward can be normalised.
+
+    Args:
+      name: of the stage.
+      mean: of the scores of SL-CAI's samples.
+      std: their standard deviation.
+      lower_rate: the remedy where updates were too large.
 
     Raises:
-      ConfigError: the standard deviation of its scores is none by which rewards are numbers.
+      DivergedError: updates broke it.
+      ConfigError: it tells no sample from another.
     """
-    if not (np.isfinite(mean) and LEAST_STD < std < MOST_STD):
+    found = (
+        f"{name}: scores of SL-CAI's samples have mean {mean:.3g} and standard deviation "
+        f"{std:.3g}, by which no reward can be normalised"
+    )
+    if not (np.isfinite(mean) and std < MOST_STD):  # NaN is not
+        raise DivergedError(f"{found}: updates broke the model, which is not kept; {lower_rate}")
+    if std < LEAST_STD:
         raise ConfigError(
-            f"{name}: scores of SL-CAI's samples have mean {mean:.3g} and standard deviation "
-            f"{std:.3g}, by which no reward can be normalised; change "
-            "config.pm_train.learning_rate or config.pm_train.epochs, or see that the samples and "
-            "labels of feedback differ"
+            f"{found}: it tells no sample from another; raise config.pm_train.learning_rate or "
+            "config.pm_train.epochs, or see that the samples and labels of feedback differ"
         )
 
 
