@@ -432,9 +432,9 @@ class RLConfig:
     max_first_ratio_error: NonNegative = execution(
         0.0, "mean |ratio - 1|; RL stops above it; 0: by type, 0.01 in float32, 0.1 in bfloat16"
     )
-    max_kl: Positive = execution(50.0, "nats a response, from SL-CAI (k3); warns above it")
+    max_kl: Positive = execution(30.0, "nats a response, from SL-CAI (k3); warns above it")
     max_degenerate: Fraction = execution(
-        0.9, "share of responses that are empty, equal, repeat themselves or never end; warns above"
+        0.9, "share of responses that are empty, the same, repetitive or endless; warns above it"
     )
 
 

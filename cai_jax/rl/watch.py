@@ -55,7 +55,7 @@ class Alarms:
 
 DEGENERATE = {
     "empty": "are empty",
-    "equal": "are equal to another",
+    "equal": "are one and the same",
     "repeating": "repeat themselves",
     "endless": "never end",
 }
@@ -65,14 +65,13 @@ GRAM = 4  # tokens
 def degenerate(completions: Sequence[Completion]) -> dict[str, float]:
     """Shares of responses that say nothing, by kind.
 
-    They hold no token but a stop, or the tokens of another one; most of their 4-grams stand in them
-    before; or no stop came.
+    They hold no token but a stop; they are the most frequent one; most of their 4-grams stand in
+    them before; or no stop came.
     """
     texts = [tuple(c.ids[: len(c.ids) - c.finished]) for c in completions]
-    counts = Counter(texts)
     return {
         "empty": float(np.mean([not text for text in texts])),
-        "equal": float(np.mean([counts[text] > 1 for text in texts])),
+        "equal": max(Counter(texts).values()) / len(texts),
         "repeating": float(np.mean([_repeats(text) for text in texts])),
         "endless": float(np.mean([not c.finished for c in completions])),
     }

@@ -79,7 +79,7 @@ QUIET = {"kl_k3": 10.0, "sampler_gap_mean": 0.05, "empty": 0.9, "equal": 0.9, "e
         ({"kl_k3": 10.1}, "10.1 nats a response from SL-CAI, above max_kl"),
         ({"sampler_gap_mean": 0.1}, "above max_sampler_gap"),
         ({"empty": 1.0}, "100% of the responses are empty, above max_degenerate"),
-        ({"equal": 1.0}, "are equal to another"),
+        ({"equal": 1.0}, "are one and the same"),
         ({"repeating": 0.95}, "95% of the responses repeat themselves"),
         ({"endless": 1.0}, "never end"),
     ],
