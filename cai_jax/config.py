@@ -436,6 +436,10 @@ class RLConfig:
     max_first_ratio_error: NonNegative = execution(
         0.0, "mean |ratio - 1|; RL stops above it; 0: by type, 0.01 in float32, 0.1 in bfloat16"
     )
+    max_kl: Positive = execution(30.0, "nats a response, from SL-CAI (k3); warns above it")
+    max_degenerate: Fraction = execution(
+        0.9, "share of responses that are empty, the same, repetitive or endless; warns above it"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -481,6 +485,15 @@ class ResumeConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class TrainingConfig:
+    """What all stages that train have in common."""
+
+    max_skipped_steps: Natural = execution(
+        3, "updates of a stage whose loss or gradient is not finite and that are left out; it stops"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ReportConfig:
     """The page."""
 
@@ -515,6 +528,7 @@ class Config:
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
     resume: ResumeConfig = ResumeConfig()
+    training: TrainingConfig = TrainingConfig()
     pretrain: PretrainConfig | None = setting(None, "None: model.source names a pretrained model")
 
 

@@ -234,6 +234,7 @@ def test_fields_that_change_how_and_not_what():
         *("workdir", "stages", "rerun_changed", "stage_store", "reuse_from", "rl.offload"),
         # They refuse or warn, and change no result.
         *("generation.context_tokens", "rl.max_sampler_gap", "rl.max_first_ratio_error"),
+        *("rl.max_kl", "rl.max_degenerate", "training.max_skipped_steps"),
         *(f"model.{name}" for name in ("architecture", "attention", "remat", "cache")),
         *(f"mesh.{name}" for name in ("data", "fsdp", "tensor", "decode_tensor")),
         *(f"generation.{name}" for name in sizes),

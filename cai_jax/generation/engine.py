@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from cai_jax.generation.batching import buckets, check_longest, widths
+from cai_jax.generation.finite import check_finite, finite_rows
 from cai_jax.generation.journal import recorded
 from cai_jax.generation.sampling import Sampling, sample
 from cai_jax.models.blueprint import Model
@@ -96,6 +97,7 @@ class Generator:
 
         Raises:
           ValueError: a prompt is empty, or so long that its completion may not fit.
+          NotFiniteError: logits are NaN or infinite.
         """
         check_longest([len(row) + max_new_tokens for row in prompts], self.max_tokens, name)
         out: list[Completion] = [NOTHING] * len(prompts)
@@ -104,7 +106,7 @@ class Generator:
                 rows = bucket.indices + bucket.indices[:1] * (self.batch_size - len(bucket.indices))
                 batch = (bucket.tokens_bt, bucket.segments_bt, np.stack([keys[i] for i in rows]))
                 program = self._program(name, batch[0].shape[1], max_new_tokens, sampling)
-                call = partial(self._call, program, batch)
+                call = partial(self._call, program, batch, bucket.indices)
                 tokens, logprobs, lengths, finished = recorded(name, batch, call)
                 for row, i in enumerate(bucket.indices):
                     n = int(lengths[row])
@@ -115,10 +117,12 @@ class Generator:
         return out
 
     def _call(
-        self, program: Program, batch: tuple[np.ndarray, ...]
+        self, program: Program, batch: tuple[np.ndarray, ...], rows: Sequence[int]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         on_devices = put_batch(batch, self.mesh)
-        return fetch(program(self.model.graph, self.model.params, *on_devices))
+        *found, finite_b = fetch(program(self.model.graph, self.model.params, *on_devices))
+        check_finite(finite_b, rows, "logits", program.name, self.model.origin)
+        return tuple(found)
 
     def _program(
         self, name: str, prompt_tokens: int, max_new_tokens: int, sampling: Sampling
@@ -148,7 +152,7 @@ def generate_batch(
     max_new_tokens: int,
     sampling: Sampling,
     stop_ids: tuple[int, ...],
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
     """Completions of prompts padded on the left.
 
     Args:
@@ -162,7 +166,8 @@ def generate_batch(
       stop_ids: tokens that end a row.
 
     Returns:
-      tokens [b, n], log-probabilities [b, n], lengths [b], finished [b].
+      tokens [b, n], log-probabilities [b, n], lengths [b], finished [b], and whether all logits
+      that a row was sampled from were finite [b].
     """
     b, prompt_length = tokens_bt.shape
     keys_b = jax.random.wrap_key_data(key_data_b)
@@ -196,4 +201,5 @@ def generate_batch(
     )
     _, _, cache, done_b, tokens_bn, logprobs_bn = jax.lax.while_loop(unfinished, step, start)
     lengths_b = jnp.sum(cache.valid_bs[:, prompt_length:], axis=1)
-    return tokens_bn, logprobs_bn, lengths_b, done_b
+    # A log-probability sums over all logits of its step: it is finite if they are.
+    return tokens_bn, logprobs_bn, lengths_b, done_b, finite_rows(logprobs_bn)

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from cai_jax.generation.batching import buckets, check_longest, widths
+from cai_jax.generation.finite import check_finite, finite_rows
 from cai_jax.generation.journal import recorded
 from cai_jax.learning.logprobs import token_logprobs
 from cai_jax.models.blueprint import Model
@@ -31,6 +32,8 @@ from cai_jax.parallel.program import Program, abstract
 
 class Scorer:
     """Runs one model over rows of any length, batched and bucketed.
+
+    Every method that runs it raises NotFiniteError where what it gives is NaN or infinite.
 
     Args:
       model: at rest; a Decoder, or a PreferenceModel for ``preference_scores``. Abstract where
@@ -53,7 +56,7 @@ class Scorer:
         offload: bool = False,
         padding_id: int | None = None,
     ):
-        self.graph, self.mesh = model.graph, mesh
+        self.graph, self.mesh, self.origin = model.graph, mesh, model.origin
         self.abstract_params, self.size = abstract(model.params), model.size
         self.params = offload_to_host(model.params, offload)
         self.batch_size = rounded_up(batch_size, batch_multiple(mesh))
@@ -141,9 +144,17 @@ class Scorer:
         return Program(name, function, args, static, self.mesh, tokens, flops)
 
     def _call(
-        self, program: Program, params: nnx.State, batch: tuple[np.ndarray, ...], more: Any
+        self,
+        program: Program,
+        params: nnx.State,
+        batch: tuple[np.ndarray, ...],
+        rows: Sequence[int],
+        more: Any,
     ) -> tuple[np.ndarray]:
-        return (fetch(program(self.graph, params, *put_batch(batch, self.mesh), *more)),)
+        on_devices = put_batch(batch, self.mesh)
+        values, finite_b = fetch(program(self.graph, params, *on_devices, *more))
+        check_finite(finite_b, rows, "log-probabilities or scores", program.name, self.origin)
+        return (values,)
 
     def _run(
         self,
@@ -160,7 +171,8 @@ class Scorer:
             for bucket in buckets(rows, self.batch_size, self.bucket_tokens, side="right"):
                 batch = (bucket.tokens_bt, bucket.segments_bt)
                 program = self._program(name, function, bucket.tokens_bt.shape[1], more, static)
-                (values,) = recorded(name, batch, partial(self._call, program, params, batch, more))
+                call = partial(self._call, program, params, batch, bucket.indices, more)
+                (values,) = recorded(name, batch, call)
                 for row, i in enumerate(bucket.indices):
                     out[i] = values[row]
                     self.tokens += len(rows[i])
@@ -184,9 +196,11 @@ def row_logprobs(
     segments_bt: jax.Array,
     *,
     temperature: float,
-) -> jax.Array:
-    """Float32 [b, t]: log-probability of every token."""
-    return token_logprobs(nnx.merge(graph, params), tokens_bt, segments_bt, temperature).logprobs_bt
+) -> tuple[jax.Array, jax.Array]:
+    """Float32 [b, t]: log-probability of every token; and whether those of a row are finite [b]."""
+    decoder = nnx.merge(graph, params)
+    logprobs_bt = token_logprobs(decoder, tokens_bt, segments_bt, temperature).logprobs_bt
+    return logprobs_bt, finite_rows(logprobs_bt)
 
 
 @partial(jax.jit, static_argnames=("graph",))
@@ -196,24 +210,30 @@ def next_logprobs(
     tokens_bt: jax.Array,
     segments_bt: jax.Array,
     choices_c: jax.Array,
-) -> jax.Array:
-    """Float32 [b, c]: log-probability of each id of ``choices_c`` after the last real token."""
+) -> tuple[jax.Array, jax.Array]:
+    """Float32 [b, c]: log-probability of each id of ``choices_c`` after the last real token.
+
+    And whether those of a row are finite [b].
+    """
     decoder = nnx.merge(graph, params)
     hidden_bd = last_token(decoder.hidden(tokens_bt, segments_bt), segments_bt)
-    return jax.nn.log_softmax(decoder.logits(hidden_bd), axis=-1)[:, choices_c]
+    logprobs_bc = jax.nn.log_softmax(decoder.logits(hidden_bd), axis=-1)[:, choices_c]
+    return logprobs_bc, finite_rows(logprobs_bc)
 
 
 @partial(jax.jit, static_argnames=("graph",))
 def row_scores(
     graph: nnx.GraphDef, params: nnx.State, tokens_bt: jax.Array, segments_bt: jax.Array
-) -> jax.Array:
-    """Float32 [b]: scores of a preference model."""
-    return nnx.merge(graph, params)(tokens_bt, segments_bt)
+) -> tuple[jax.Array, jax.Array]:
+    """Float32 [b]: scores of a preference model; and whether each is finite [b]."""
+    scores_b = nnx.merge(graph, params)(tokens_bt, segments_bt)
+    return scores_b, finite_rows(scores_b)
 
 
 @partial(jax.jit, static_argnames=("graph",))
 def row_features(
     graph: nnx.GraphDef, params: nnx.State, tokens_bt: jax.Array, segments_bt: jax.Array
-) -> jax.Array:
-    """Float32 [b, d]: what the head of a preference model reads."""
-    return nnx.merge(graph, params).features(tokens_bt, segments_bt).astype(jnp.float32)
+) -> tuple[jax.Array, jax.Array]:
+    """Float32 [b, d]: what the head of a preference model reads; and whether it is finite [b]."""
+    features_bd = nnx.merge(graph, params).features(tokens_bt, segments_bt).astype(jnp.float32)
+    return features_bd, finite_rows(features_bd)

@@ -136,6 +136,7 @@ def make_task(inputs: Inputs, folder: Path | None = None) -> Task:
         prompts=partial(_prompts, inputs),
         comparisons=partial(_comparisons, inputs),
         open_saver=partial(inputs.saver, iterations=make_algorithm(settings).block == "rl"),
+        open_skipping=partial(inputs.skipping, "rl", "SL-CAI, or the reward,", lambda: models.chat),
         optimizer=make_optimizer(
             settings.learning_rate,
             settings.warmup_steps,

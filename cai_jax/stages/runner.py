@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 import cai_jax
 from cai_jax.config import ConfigError, results_of
 from cai_jax.constitution.schema import Constitution
 from cai_jax.generation.batching import TooLongError
+from cai_jax.generation.finite import NotFiniteError
 from cai_jax.generation.journal import Journal, keeping
 from cai_jax.parallel import hosts
 from cai_jax.redaction import without_secrets
@@ -206,6 +208,8 @@ def _run_one(run: Run, stage: Stage, found: Mapping[str, str]) -> None:
             outcome = stage.execute(run.inputs(stage, computed, progress), partial)
     except TooLongError as error:  # rows that other fields limit are cut to them before
         raise ConfigError(f"config.generation.context_tokens: {error}") from error
+    except NotFiniteError as error:
+        raise FloatingPointError(f"{error}{_remedy(run, error.origin.stage)}") from error
     seconds = time.monotonic() - started
     computed.write(partial)
     for kind, count in computed.counts.items():
@@ -233,6 +237,16 @@ def _run_one(run: Run, stage: Stage, found: Mapping[str, str]) -> None:
     run.workdir.finish(partial, manifest, copies)
     run.workdir.drop_progress(stage.name)
     log.info("%s: done in %.0f s", stage.name, seconds)
+
+
+def _remedy(run: Run, trained_by: str) -> str:
+    """Which fields decide whether a model gives what is finite; empty where none does."""
+    if not trained_by:
+        low = run.models.dtype != jnp.float32
+        return "; set config.model.compute_dtype to 'float32', or name another model" if low else ""
+    block = "pm_train" if trained_by == "second_model" else trained_by
+    rate = getattr(getattr(run.config, block, None), "learning_rate", None)
+    return f" with a lower config.{block}.learning_rate (now {rate:g})" if rate else ""
 
 
 def _rows_read(run: Run, stage: Stage) -> dict[str, Any]:

@@ -128,6 +128,16 @@ def sealed_above(path: Path) -> Path | None:
     return next((folder for folder in above if _has_manifest(folder)), None)
 
 
+def stage_of(path: Path) -> str:
+    """The stage of a run that wrote a file or folder; empty where none did.
+
+    Raises:
+      NotWholeError: its manifest is damaged.
+    """
+    folder = sealed_above(path)
+    return read_sealed(folder / MANIFEST).get("stage", "") if folder else ""
+
+
 def _has_manifest(folder: Path) -> bool:
     """Whether there is a manifest of ours that lists files: others name theirs so too."""
     file = folder / MANIFEST

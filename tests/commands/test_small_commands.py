@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from flax import nnx
+from safetensors.numpy import load_file, save_file
 from tiny_model import write_tiny_model
 
 from cai_jax.commands import texts
@@ -165,3 +166,16 @@ def test_a_mesh_that_does_not_fit_names_its_flag(folder, sizes):
     row = {"prompt": "the good", "completion": "a safe reply"}
     said = command("score", folder, [row], f"--mesh={sizes}")
     assert said.splitlines()[-1].startswith("error: --mesh: ")
+
+
+def test_a_model_that_gives_nan_is_named(tmp_path):
+    """Its weights are finite and too large, so that nothing shows before it runs."""
+    folder = write_tiny_model(tmp_path / "tiny")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"] *= 3e38
+    save_file(weights, folder / "model.safetensors")
+    row = {"prompt": "the good", "completion": "a safe reply"}
+    for name in ("generate", "score"):
+        said = command(name, folder, [row])
+        assert f"the model {folder} gives" in said
+        assert "are NaN or infinite" in said

