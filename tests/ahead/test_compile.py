@@ -345,7 +345,7 @@ def test_the_microworld_is_not_compiled_ahead(tmp_path):
     ("flag", "words"),
     [
         ("--multihost", "Unknown command line flag 'multihost'"),
-        ("--out=nowhere/report.json", "there is no folder nowhere"),
+        ("--out=nowhere/report.json", f"there is no folder {ROOT / 'nowhere'}; make it"),
         ("--config.generation.response_tokens=2048", "leaves no room for a prompt"),
     ],
 )

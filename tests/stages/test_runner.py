@@ -323,14 +323,14 @@ def test_a_pair_that_training_has_no_room_for_is_refused(tiny, tmp_path, block):
     file = tmp_path / "pairs.jsonl"
     text = (ROOT / "datasets" / "helpfulness_pairs.jsonl").read_text()
     rows = [json.loads(line) for line in text.splitlines()]
-    file.write_text("\n".join(json.dumps({**row, "chosen": "so " * 600}) for row in rows))
-    room = {f"{name}.sequence_length": 4096 for name in ("sl_train", "pm_train", "rl.direct")}
+    file.write_text("\n".join(json.dumps({**row, "chosen": "so " * 200}) for row in rows))
+    room = {f"{name}.sequence_length": 1024 for name in ("sl_train", "pm_train", "rl.direct")}
     changes = {"data.helpfulness_pairs": str(file), "rl.algorithm": "dpo", **room}
     check_models(tiny(**changes))
     with pytest.raises(
-        ConfigError, match=rf"pairs\.jsonl, line \d+, row he-\d+, .*{block}.*is 512"
+        ConfigError, match=rf"pairs\.jsonl, line \d+, row he-\d+, .*{block}.*is 200"
     ):
-        check_models(tiny(**{**changes, f"{block}.sequence_length": 512}))
+        check_models(tiny(**{**changes, f"{block}.sequence_length": 200}))
 
 
 def test_a_repository_stays_at_the_commit_that_the_run_began_with(tiny, monkeypatch):
