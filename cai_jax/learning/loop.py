@@ -14,7 +14,7 @@ from cai_jax.learning.saving import Saver
 from cai_jax.learning.skipping import SKIPPED, DivergedError, Skipping
 from cai_jax.learning.train import TrainState
 from cai_jax.parallel.hosts import fetch
-from cai_jax.parallel.mesh import put_like
+from cai_jax.parallel.mesh import put_like, replicate
 from cai_jax.parallel.program import Program, abstract
 
 
@@ -51,7 +51,7 @@ def train(
         state, step = saved.state, saved.step
         history.go_on(saved.notes["history"])
         skipping.check(history.name, history.rows)
-    learn = put_like(np.asarray(True), update.args[3])
+    learn = _flag(True, update)
     for batch in islice(batches, step, None):
         on_devices = put_like(batch, update.args[2])
         with jax.transfer_guard("disallow"):
@@ -72,6 +72,11 @@ def train(
         saver.save(step, state, {"history": list(history.rows)})
     skipping.check(history.name, history.rows)
     return state
+
+
+def _flag(value: bool, update: Program) -> jax.Array:
+    """Whether an update learns, on its devices."""
+    return replicate(np.asarray(value), update.args[3].sharding.mesh)
 
 
 def _record(metrics: Sums, batch: Batch[np.ndarray], history: History, skipping: Skipping) -> None:
@@ -110,7 +115,7 @@ def check_loss(
             f"{skipping.start} gives that before any update: see to it, or to the data"
         )
     batch = next(islice(batches, learned[0], None))
-    learn = put_like(np.asarray(False), update.args[3])
+    learn = _flag(False, update)
     state, metrics = update(state, frozen, put_like(batch, update.args[2]), learn)
     found = fetch(metrics)
     after = math.nan if found[SKIPPED] else float(found["loss"])
