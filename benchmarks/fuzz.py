@@ -4,13 +4,16 @@
     python benchmarks/fuzz.py --kind=gguf --count=10000 --seed=1
 
 Each input is a valid file with a few changes: bytes, and values where the kind has them. It is read
-in this process, as a run would read it. Writes benchmarks/results/fuzz.json: for each kind how many
-were read, refused, ended in another error or one that does not name the file, hung, or took memory.
+in this process, as a run would read it. Prints a line a kind, and writes
+benchmarks/results/fuzz.json: how many were read, refused, ended in another error or one that does
+not name the file, hung, or took memory; and the seconds and the peak of memory of the kind.
 """
 
+import faulthandler
 import gzip
 import json
 import logging
+import os
 import random
 import resource
 import shutil
@@ -45,9 +48,11 @@ from cai_jax.storage.sealed import sealed_text
 OUT = Path(__file__).parent / "results" / "fuzz.json"
 ROOT = Path(__file__).parent.parent
 
+STDERR = os.dup(2)  # where a trace goes
 SECONDS = 5  # of processor time; a read that takes more hangs
 MEMORY = 2**30  # bytes above what the valid file takes
 RESULTS = ("read", "refused", "other error", "file not named", "hang", "memory")
+STUCK = 60  # seconds after which a read that no signal reaches, in a library, ends all with a trace
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,14 @@ class Kind:
       read: reads the folder, all of what a run would read of it.
       values: whether it is JSON, whose values are changed too.
       odd: what is put between bytes, beside what is for all kinds.
+      odd_values: what is put in the place of values, likewise.
     """
 
     file: str
     read: Callable[[Path], Any]
     values: bool = False
     odd: tuple[bytes, ...] = ()
+    odd_values: tuple[Any, ...] = ()
 
 
 def _read_model(path: Path) -> None:
@@ -92,7 +99,11 @@ def _read_weights(folder: Path) -> None:
         weights.read(name)
 
 
-PATTERN = b'{"type":"Split","pattern":{"Regex":"(a+)+$"},"behavior":"Isolated","invert":false}'
+SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False}
+PATTERNS: tuple[Any, ...] = (
+    *({**SPLIT, "pattern": {"Regex": regex}} for regex in ("(a+)+$", "a*a*a*a*b", "(?:(.)*)*z")),
+    {"type": "Replace", "pattern": {"Regex": "(o+)+$"}, "content": "a"},
+)
 LOOP = b"{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 KINDS = {
     "constitution": Kind(
@@ -115,7 +126,7 @@ KINDS = {
     "index": Kind("model.safetensors.index.json", _read_weights, values=True),
     "config": Kind("config.json", _read_model, values=True),
     "generation_config": Kind("generation_config.json", _read_model, values=True),
-    "tokenizer": Kind("tokenizer.json", _read_chat, values=True, odd=(PATTERN,)),
+    "tokenizer": Kind("tokenizer.json", _read_chat, values=True, odd_values=PATTERNS),
     "tokenizer_config": Kind("tokenizer_config.json", _read_chat, values=True),
     "template": Kind(
         "chat_template.jinja",
@@ -163,7 +174,7 @@ def changed_bytes(content: bytes, odd: tuple[bytes, ...], draw: random.Random) -
     return content
 
 
-def changed_values(value: Any, draw: random.Random) -> Any:
+def changed_values(value: Any, odd: tuple[Any, ...], draw: random.Random) -> Any:
     """A JSON value of which one value, somewhere in it, is another, gone, or nested deep."""
     if isinstance(value, dict | list) and value and draw.random() < 0.8:
         keys = list(value) if isinstance(value, dict) else list(range(len(value)))
@@ -173,13 +184,13 @@ def changed_values(value: Any, draw: random.Random) -> Any:
         elif draw.random() < 0.05 and isinstance(copy, dict):
             copy[draw.choice(("", "a", "\ud83d", *map(str, keys)))] = copy.pop(key)
         else:
-            copy[key] = changed_values(value[key], draw)
+            copy[key] = changed_values(value[key], odd, draw)
         return copy
     if draw.random() < 0.05:
         for _ in range(draw.choice((10, 100, 900))):
             value = [value]
         return value
-    return draw.choice(ODD_VALUES)
+    return draw.choice((*ODD_VALUES, *odd))
 
 
 def changed(kind: Kind, content: bytes, draw: random.Random) -> bytes:
@@ -194,7 +205,7 @@ def changed(kind: Kind, content: bytes, draw: random.Random) -> bytes:
         in_lines = ".jsonl" in kind.file
         texts = plain.decode().splitlines() if in_lines else [plain.decode()]
         at = draw.randrange(len(texts))
-        texts[at] = json.dumps(changed_values(json.loads(texts[at]), draw))
+        texts[at] = json.dumps(changed_values(json.loads(texts[at]), kind.odd_values, draw))
         plain = "\n".join(texts).encode()
     else:
         plain = changed_bytes(plain, kind.odd, draw)
@@ -290,6 +301,21 @@ def _write_gguf(file: Path, tensors: dict[str, np.ndarray], sizes: dict[str, int
     writer.close()
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leaves out what libraries print, those in Rust too."""
+    kept = [os.dup(number) for number in (1, 2)]
+    with open(os.devnull, "w") as nowhere:
+        for number in (1, 2):
+            os.dup2(nowhere.fileno(), number)
+    try:
+        yield
+    finally:
+        for number, whole in zip((1, 2), kept, strict=True):
+            os.dup2(whole, number)
+            os.close(whole)
+
+
 class _Hang(BaseException):
     """A read took too long."""
 
@@ -364,10 +390,12 @@ def fuzz(name: str, count: int, seed: int, folder: Path) -> tuple[Counter[str], 
         fresh = file.with_name(f".{file.name}.new")  # a map of the old file stays whole
         fresh.write_bytes(changed(kind, valid, draw))
         fresh.rename(file)
+        faulthandler.dump_traceback_later(STUCK, exit=True, file=STDERR)
         result, said = outcome(kind.read, folder, kind.file)
         counts[result] += 1
         if result not in ("read", "refused"):
             bad.append(f"{name} {number}: {result}: {said[:300]}")
+    faulthandler.cancel_dump_traceback_later()
     file.write_bytes(valid)
     return counts, bad
 
@@ -378,20 +406,23 @@ def main() -> None:
     if unknown := [name for name in names if name not in KINDS]:
         raise ValueError(f"--kind={unknown[0]}: no such kind; known: all, {', '.join(KINDS)}")
     logging.getLogger("cai_jax").setLevel(logging.ERROR)  # rows that are left out are expected
-    print(f"| kind | seconds | {' | '.join(RESULTS)} |\n| --- |{' ---: |' * (1 + len(RESULTS))}")
+    columns = ("inputs", "seconds", *RESULTS, "peak MiB")
+    print(f"| kind | {' | '.join(columns)} |\n| --- |{' ---: |' * len(columns)}", flush=True)
     found = {}
     for name in names:
-        started = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
+        started, before = time.monotonic(), _peak()
+        with tempfile.TemporaryDirectory() as folder, _quiet():
             counts, bad = fuzz(name, COUNT.value, SEED.value, Path(folder))
-        seconds = time.monotonic() - started
-        cells = " | ".join(str(counts[result]) for result in RESULTS)
-        print(f"| {name} | {seconds:.0f} | {cells} |", flush=True)
+        row = {"inputs": COUNT.value, "seconds": round(time.monotonic() - started)}
+        row |= {result: counts[result] for result in RESULTS}
+        row["peak MiB"] = (_peak() - before) >> 20  # above what the process had before
+        print(f"| {name} | {' | '.join(map(str, row.values()))} |", flush=True)
         for line in bad[:20]:
             print(line, file=sys.stderr, flush=True)
-        found[name] = {result: counts[result] for result in RESULTS}
+        found[name] = row
     if KIND.value == "all":
         text = {"count": COUNT.value, "seed": SEED.value, "kinds": found}
+        OUT.parent.mkdir(exist_ok=True)
         OUT.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,5 +1,6 @@
 """The folder of a run: one folder a finished stage, each with a manifest."""
 
+import errno
 import fcntl
 import logging
 import os
@@ -35,6 +36,7 @@ from cai_jax.storage.sealed import (
 
 log = logging.getLogger("cai_jax")
 CONFIG = "config.json"
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 VISIBLE_SECONDS = 120  # that a network file system may show what was there before
 
 
@@ -109,7 +111,13 @@ class Workdir:
         if hosts.is_main():
             self.path.mkdir(parents=True, exist_ok=True)
             if not _says(file, plain(config)):
-                write_whole(file, sealed_text(plain(config)))
+                try:
+                    write_whole(file, sealed_text(plain(config)))
+                except OSError as error:
+                    if not there or error.errno not in READ_ONLY:
+                        raise
+                    # Results are the same: what is finished can be used.
+                    log.warning("%s stays as it is: the folder is read-only", file)
 
     def open_partial(self, stage: str) -> Path:
         """An empty folder for a stage that runs."""
@@ -137,7 +145,7 @@ class Workdir:
 
     def drop_progress(self, stage: str) -> None:
         """Deletes it, the fingerprint first: half of it is never taken for the whole."""
-        if hosts.is_main():
+        if hosts.is_main() and self._progress(stage).exists():  # a finished run may be read-only
             (self._progress(stage) / "fingerprint").unlink(missing_ok=True)
             shutil.rmtree(self._progress(stage), ignore_errors=True)
 

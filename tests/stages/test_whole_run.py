@@ -15,6 +15,7 @@ from cai_jax.config import ConfigError, plain
 from cai_jax.data.records import read_records
 from cai_jax.data.rows import Sample
 from cai_jax.inspect import about, damages
+from cai_jax.main import run_config
 from cai_jax.models.io.checkpoint import restore_trained
 from cai_jax.stages.pipeline import stages_of
 from cai_jax.stages.provenance import provenance
@@ -180,6 +181,46 @@ def test_secrets_of_a_config_are_not_written_and_the_run_goes_on(tmp_path, finis
         ConfigError, match=r"config.model.system_prompt: 'Be \*\*\*, \*\*\*\.' there"
     ):
         run.workdir.claim(other)
+
+
+@pytest.fixture
+def read_only(copied, tmp_path):
+    """The finished run on a disk that nobody can write to."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "--types=tmpfs", "--options=size=256m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a disk")
+    try:
+        shutil.copytree(copied.workdir.path, place / "run")
+        subprocess.run(["mount", "--options=remount,ro", str(place)], check=True)
+        yield open_run(replace(copied.config, workdir=str(place / "run")))
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_finished_run_on_a_read_only_disk_is_up_to_date_and_can_be_read(
+    read_only, tmp_path, caplog
+):
+    workdir, out = read_only.workdir.path, tmp_path / "why.md"
+    with pytest.raises(OSError, match="Read-only file system"):
+        (workdir / "a").touch()
+    with caplog.at_level("INFO"):
+        run_config(read_only.config)
+    for stage in stages_of(read_only.config):
+        assert f"{stage.name}: up to date" in caplog.text
+    assert not list(damages(workdir))
+    assert any("stage report, fingerprint" in line for line in about(workdir))
+    command = [sys.executable, "-m", "cai_jax.constitution", "explain", workdir, f"--out={out}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert out.read_text(encoding="utf-8")
+
+
+def test_a_stage_that_is_due_on_a_read_only_disk_is_one_sentence(read_only):
+    changed = replace(read_only.config.report, transcripts=3)
+    with pytest.raises(OSError, match=r"read-only file system; allow it, or name another folder"):
+        run_config(replace(read_only.config, report=changed, rerun_changed=True))
 
 
 def test_inspect_tells_what_made_an_artifact(copied):
