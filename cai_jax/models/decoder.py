@@ -25,7 +25,7 @@ class KVCache(NamedTuple):
 
     keys: tuple[jax.Array, ...]  # num_layers of [b, k, s, n]
     values: tuple[jax.Array, ...]
-    valid_bs: jax.Array  # bool: whether a slot holds a real token
+    lengths_b: jax.Array  # int32: each row's tokens fill its positions from 0 on
 
 
 class Layers(NamedTuple):
@@ -191,37 +191,29 @@ class Decoder(nnx.Module):
         return self.norm(x_btd)
 
     def prefill(
-        self, tokens_bt: jax.Array, segments_bt: jax.Array, slots: int
-    ) -> tuple[jax.Array, KVCache]:
-        """Hidden states [b, t, d] of the prompts, and a cache of ``slots`` slots with them."""
+        self, tokens_bt: jax.Array, segments_bt: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Hidden states [b, t, d] of prompts, and their keys and values [layers, b, k, t, n]."""
         x_btd, (keys, values) = self._scan_blocks(
             self._layers(), self._embed(tokens_bt), segments_bt, remat=False, keep_kv=True
         )
-        free = slots - tokens_bt.shape[1]
-        pad = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, free), (0, 0)))
-        layers = range(self.config.num_layers)
-        valid_bs = jnp.pad(segments_bt > 0, ((0, 0), (0, free)))
-        return self.norm(x_btd), KVCache(
-            tuple(pad(keys[i]) for i in layers), tuple(pad(values[i]) for i in layers), valid_bs
-        )
+        return self.norm(x_btd), keys, values
 
-    def decode(
-        self, tokens_b: jax.Array, valid_b: jax.Array, slot: jax.Array, cache: KVCache
+    def extend(
+        self, tokens_bt: jax.Array, new_b: jax.Array, cache: KVCache
     ) -> tuple[jax.Array, KVCache]:
-        """One decoding step: hidden states [b, d] of the tokens, and the cache that holds them.
+        """Hidden states [b, t, d] of tokens that follow those of the cache, and the cache with them.
 
         Args:
-          tokens_b: int32, one token per row.
-          valid_b: bool; rows that have ended write an invalid slot.
-          slot: int32 scalar, where they are written; the same for all rows, for prompts are padded
-            on the left.
-          cache: the cache of all earlier tokens.
+          tokens_bt: int32; decoding has one token a row.
+          new_b: int32, how many of them are real; the rest, at the end, is overwritten by the next
+            tokens of the row.
+          cache: of all earlier tokens, with room for t more in every row.
         """
-        c, b = self.config, tokens_b.shape[0]
-        positions_bt = cache.valid_bs.sum(axis=1, dtype=jnp.int32)[:, None]
-        valid_bs = jax.lax.dynamic_update_slice(cache.valid_bs, valid_b[:, None], (0, slot))
-        age_s = slot - jnp.arange(valid_bs.shape[1])
-        x_btd = self._embed(tokens_b[:, None])
+        c, t = self.config, tokens_bt.shape[1]
+        positions_bt = cache.lengths_b[:, None] + jnp.arange(t, dtype=jnp.int32)
+        age_bts = positions_bt[:, :, None] - jnp.arange(cache.keys[0].shape[2])
+        x_btd = self._embed(tokens_bt)
         graph, _ = nnx.split(self.blocks)
         layers = self._layers()
         keys, values = list(cache.keys), list(cache.values)
@@ -235,13 +227,15 @@ class Decoder(nnx.Module):
                 i: int = i,
                 window: jax.Array | None = window,
             ) -> jax.Array:
-                keys[i] = jax.lax.dynamic_update_slice(keys[i], k_bktn, (0, 0, slot, 0))
-                values[i] = jax.lax.dynamic_update_slice(values[i], v_bktn, (0, 0, slot, 0))
-                mask_bs = valid_bs if window is None else valid_bs & (age_s < window)
-                return self._attend(q_bthn, keys[i], values[i], mask_bs[:, None, :])
+                keys[i] = _write(keys[i], k_bktn, cache.lengths_b)
+                values[i] = _write(values[i], v_bktn, cache.lengths_b)
+                mask_bts = age_bts >= 0
+                if window is not None:
+                    mask_bts &= age_bts < window
+                return self._attend(q_bthn, keys[i], values[i], mask_bts)
 
             x_btd = nnx.merge(graph, block)(x_btd, positions_bt, frequencies_r, attention)
-        return self.norm(x_btd).reshape(b, -1), KVCache(tuple(keys), tuple(values), valid_bs)
+        return self.norm(x_btd), KVCache(tuple(keys), tuple(values), cache.lengths_b + new_b)
 
     def output_table(self) -> jax.Array:
         """The projection to the vocabulary [v, d], gathered over fsdp.
@@ -346,6 +340,14 @@ class Decoder(nnx.Module):
             policy = getattr(jax.checkpoint_policies, self.config.execution.remat)
             body = jax.checkpoint(body, policy=policy)
         return jax.lax.scan(body, x_btd, layers)
+
+
+def _write(cache_bksn: jax.Array, new_bktn: jax.Array, starts_b: jax.Array) -> jax.Array:
+    """The cache with new keys or values, in each row from its start on."""
+    row = lambda cache_ksn, new_ktn, start: jax.lax.dynamic_update_slice(
+        cache_ksn, new_ktn.astype(cache_ksn.dtype), (0, start, 0)
+    )
+    return jax.vmap(row)(cache_bksn, new_bktn, starts_b)
 
 
 def segment_positions(segments_bt: jax.Array) -> jax.Array:

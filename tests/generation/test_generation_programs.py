@@ -70,15 +70,22 @@ def check(programs, ran, widths):
 LIMITS = [(8, 24, [24, 16, 8]), (8, 21, [24, 16, 8]), (32, 20, [32])]
 
 
-@pytest.mark.parametrize(("bucket", "longest", "widths"), LIMITS[1:])
-def test_a_generator_lists_what_it_calls(layout, model, ran, bucket, longest, widths):
+@pytest.mark.parametrize(("bucket", "longest"), [(8, 21), (32, 20)])
+def test_a_generator_lists_what_it_calls(layout, model, ran, bucket, longest):
+    """Whatever the longest prompt of a call: no program twice, none missing, none in vain."""
     model, sampling = on(model, layout), Sampling(0.7)
     args = (layout, (3,), 2, bucket, longest + NEW)
-    prompts = rows_up_to(longest)
-    keys = [named_key(0, i) for i in range(longest)]
-    Generator(model, *args).generate(prompts, keys, NEW, sampling)
+    for longest_here in range(bucket - 1, longest + bucket, bucket):
+        prompts = rows_up_to(min(longest_here, longest))
+        keys = [named_key(0, i) for i in range(len(prompts))]
+        Generator(model, *args).generate(prompts, keys, NEW, sampling)
     ahead = Generator(Model(model.graph, abstract(model.params)), *args)
-    check(ahead.programs("responses", NEW, sampling), ran, widths)
+    programs = ahead.programs("responses", NEW, sampling)
+    wanted = [compiled(program, program.args) for program in programs]
+    assert len(set(wanted)) == len(wanted)
+    assert set(wanted) == ran
+    sizes = [program.args[2].cache.keys[0].shape[2] for program in programs]
+    assert sizes == sorted(sizes, reverse=True)
 
 
 def scored(kind, scorer, rows):
