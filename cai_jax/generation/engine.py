@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -126,7 +127,7 @@ class Generator:
         self.tokens += sum(map(len, prompts)) + sum(len(c.ids) for c in found)
         return found
 
-    def filling(self, name: str, slots: Slots, width: int) -> Program:
+    def filling(self, name: str, slots: Slots[jax.ShapeDtypeStruct], width: int) -> Program:
         """Reads prompts of a width into slots."""
         prompts = self.shards * self.room(width)
         rows = abstract_batch((prompts, width), jnp.int32, self.mesh)
@@ -144,7 +145,9 @@ class Generator:
             model_flops=2.0 * self.model.size * prompts * width,
         )
 
-    def decoding(self, name: str, slots: Slots, sampling: Sampling) -> Program:
+    def decoding(
+        self, name: str, slots: Slots[jax.ShapeDtypeStruct], sampling: Sampling
+    ) -> Program:
         """Decodes the rows of slots, all of their tokens if it is called once."""
         tokens = slots.tokens_bn.size
         return Program(
@@ -160,7 +163,7 @@ class Generator:
             model_flops=2.0 * self.model.size * tokens,
         )
 
-    def slots(self, positions: int, max_new_tokens: int) -> Slots:
+    def slots(self, positions: int, max_new_tokens: int) -> Slots[jax.ShapeDtypeStruct]:
         """Shapes of slots with caches of so many positions."""
         decoder: Decoder = nnx.merge(self.model.graph, self.model.params)
         return abstract_slots(
@@ -197,7 +200,8 @@ class _Rows:
         self.limits, self.sampling, self.name = limits, sampling, name
         self.ended: dict[int, Completion] = {}
         self.identity = (_identity(self.prompts, keys), limits)
-        self._waiting: deque[int] | None = None
+        self._waiting: deque[int] | None = None  # None: not started
+        self._device: Slots[jax.Array]
         self._held = np.full(generator.batch_size, -1)  # the row of each slot; -1: free
 
     def take(self, values: Sequence[np.ndarray]) -> int:
@@ -218,7 +222,7 @@ class _Rows:
             program, batch = self._next_prompts()
             with_rows = put_batch(batch, self.of.mesh)
             self._device = program(self.of.model.graph, params, self._device, *with_rows)
-        still = replicate(np.int32(self._still()), self.of.mesh)
+        still = replicate(np.asarray(self._still(), np.int32), self.of.mesh)
         self._device = self._decoding(self.of.model.graph, params, self._device, still)
         slots = self._device
         live, lengths, tokens, logprobs = fetch(

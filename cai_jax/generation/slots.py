@@ -1,7 +1,7 @@
 """The rows that are decoded together: each slot holds one, and takes the next when it has ended."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,24 +13,25 @@ from cai_jax.models.config import DecoderConfig
 from cai_jax.models.decoder import Decoder, KVCache
 from cai_jax.models.heads import last_token
 from cai_jax.parallel.mesh import abstract_batch, partition_spec
+from cai_jax.parallel.program import Array
 
 
-class Slots(NamedTuple):
+class Slots(NamedTuple, Generic[Array]):
     """What is decoded, a row a slot."""
 
-    cache: KVCache
-    hidden_bd: jax.Array  # after each row's last token, in the compute dtype
-    keys_b2: jax.Array  # uint32: random key of each row
-    live_b: jax.Array  # bool: whether the row goes on
-    sampled_b: jax.Array  # int32: tokens of its completion so far
-    limit_b: jax.Array  # int32: tokens that its completion may have
-    tokens_bn: jax.Array  # int32: those tokens
-    logprobs_bn: jax.Array  # float32: their log-probabilities under the sampled distribution
+    cache: KVCache[Array]
+    hidden_bd: Array  # after each row's last token, in the compute dtype
+    keys_b2: Array  # uint32: random key of each row
+    live_b: Array  # bool: whether the row goes on
+    sampled_b: Array  # int32: tokens of its completion so far
+    limit_b: Array  # int32: tokens that its completion may have
+    tokens_bn: Array  # int32: those tokens
+    logprobs_bn: Array  # float32: their log-probabilities under the sampled distribution
 
 
 def abstract_slots(
     config: DecoderConfig, dtype: jnp.dtype, mesh: Mesh, slots: int, positions: int, new: int
-) -> Slots:
+) -> Slots[jax.ShapeDtypeStruct]:
     """Shapes, dtypes and shardings.
 
     Args:
@@ -47,7 +48,10 @@ def abstract_slots(
         shape, dtype, sharding=NamedSharding(mesh, partition_spec(axes, shape, mesh))
     )
     layers = (held,) * config.num_layers
-    rows = lambda *sizes, of: abstract_batch((slots, *sizes), of, mesh)
+
+    def rows(*sizes: int, of: Any) -> jax.ShapeDtypeStruct:
+        return abstract_batch((slots, *sizes), of, mesh)
+
     return Slots(
         cache=KVCache(layers, layers, rows(of=jnp.int32)),
         hidden_bd=rows(config.d_model, of=dtype),
@@ -60,18 +64,19 @@ def abstract_slots(
     )
 
 
-def empty(like: Slots) -> Slots:
+def empty(like: Slots[jax.ShapeDtypeStruct]) -> Slots[jax.Array]:
     """Slots without a row."""
     shardings = jax.tree.map(lambda x: x.sharding, like)
     zeros = lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
-    return jax.jit(zeros, out_shardings=shardings)()
+    made: Slots[jax.Array] = jax.jit(zeros, out_shardings=shardings)()
+    return made
 
 
 @partial(jax.jit, static_argnames=("graph", "shards"), donate_argnames=("slots",))
 def fill(
     graph: nnx.GraphDef,
     params: nnx.State,
-    slots: Slots,
+    slots: Slots[jax.Array],
     tokens_pt: jax.Array,
     segments_pt: jax.Array,
     source_b: jax.Array,
@@ -79,7 +84,7 @@ def fill(
     limit_b: jax.Array,
     *,
     shards: int,
-) -> Slots:
+) -> Slots[jax.Array]:
     """Reads prompts, and starts rows after them; a prompt may have several.
 
     Args:
@@ -134,12 +139,12 @@ def fill(
 def decode(
     graph: nnx.GraphDef,
     params: nnx.State,
-    slots: Slots,
+    slots: Slots[jax.Array],
     still: jax.Array,
     *,
     sampling: Sampling,
     stop_ids: tuple[int, ...],
-) -> Slots:
+) -> Slots[jax.Array]:
     """Samples until no more than ``still`` rows are live.
 
     Args:
@@ -154,10 +159,10 @@ def decode(
     keys_b = jax.random.wrap_key_data(slots.keys_b2)
     columns_n = jnp.arange(slots.tokens_bn.shape[1])
 
-    def goes_on(slots: Slots) -> jax.Array:
+    def goes_on(slots: Slots[jax.Array]) -> jax.Array:
         return jnp.sum(slots.live_b) > still
 
-    def step(slots: Slots) -> Slots:
+    def step(slots: Slots[jax.Array]) -> Slots[jax.Array]:
         decoder: Decoder = nnx.merge(graph, params)
         keys = jax.vmap(jax.random.fold_in)(keys_b, slots.sampled_b)
         token_b, logprob_b = sample(decoder.logits(slots.hidden_bd), keys, sampling)
@@ -176,4 +181,5 @@ def decode(
             logprobs_bn=jnp.where(here_bn, logprob_b[:, None], slots.logprobs_bn),
         )
 
-    return jax.lax.while_loop(goes_on, step, slots)
+    ended: Slots[jax.Array] = jax.lax.while_loop(goes_on, step, slots)
+    return ended

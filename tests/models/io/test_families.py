@@ -149,7 +149,9 @@ def test_logits_match_transformers(tmp_path, mesh, name):
         prompts[i, : start[i]], valid[i, : start[i]] = row[: start[i]], 1
     hidden, keys, values = decoder.prefill(jnp.array(prompts), jnp.array(valid))
     hidden = last_token(hidden, jnp.array(valid))
-    held = (tuple(jnp.pad(x, ((0, 0),) * 2 + ((0, 6), (0, 0))) for x in xs) for xs in (keys, values))
+    held = (
+        tuple(jnp.pad(x, ((0, 0),) * 2 + ((0, 6), (0, 0))) for x in xs) for xs in (keys, values)
+    )
     cache = KVCache(*held, jnp.array(start))
     for step in range(7):
         logits = np.asarray(decoder.logits(hidden))
