@@ -34,7 +34,7 @@ from cai_jax.parallel.mesh import (
 )
 from cai_jax.parallel.program import Program, abstract
 
-PREFILL_TOKENS = 256  # that each shard of the batch reads at once: enough to be bound by compute
+FEW_TOKENS = 256  # of prompts that a shard reads at once: enough to compute, and not wait
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,11 @@ class Generator:
             slots = self.slots(longest, max_new_tokens)
             found.append(self.decoding(name, slots, sampling))
             fits = [width for width in wide if width + max_new_tokens <= longest]
-            found += [self.filling(name, slots, width) for width in fits]
+            found += [
+                self.filling(name, slots, width, prompts)
+                for width in fits
+                for prompts in dict.fromkeys((self.batch_size, self.few(width)))
+            ]
         return found
 
     def generate(
@@ -127,9 +131,10 @@ class Generator:
         self.tokens += sum(map(len, prompts)) + sum(len(c.ids) for c in found)
         return found
 
-    def filling(self, name: str, slots: Slots[jax.ShapeDtypeStruct], width: int) -> Program:
-        """Reads prompts of a width into slots."""
-        prompts = self.shards * self.room(width)
+    def filling(
+        self, name: str, slots: Slots[jax.ShapeDtypeStruct], width: int, prompts: int
+    ) -> Program:
+        """Reads so many prompts of a width into slots."""
         rows = abstract_batch((prompts, width), jnp.int32, self.mesh)
         source = abstract_batch((self.batch_size,), jnp.int32, self.mesh)
         return Program(
@@ -179,9 +184,9 @@ class Generator:
             longest = min(longest, widths(self.max_tokens - max_new_tokens, self.bucket_tokens)[0])
         return longest + max_new_tokens
 
-    def room(self, width: int) -> int:
-        """Prompts of a width that a shard reads at once."""
-        return max(1, min(PREFILL_TOKENS // width, self.batch_size // self.shards))
+    def few(self, width: int) -> int:
+        """Prompts of a width that are read at once where not all slots are free."""
+        return self.shards * max(1, min(FEW_TOKENS // width, self.batch_size // self.shards))
 
 
 class _Rows:
@@ -248,24 +253,25 @@ class _Rows:
         of, waiting = self.of, self._waiting
         assert waiting
         width = self._width(waiting[0])
-        program = of.filling(self.name, self._like, width)
-        room, slots = of.room(width), of.batch_size // of.shards
-        read: list[tuple[int, ...]] = []
         source = np.full(of.batch_size, -1, np.int32)
         keys, limits = np.zeros((of.batch_size, 2), np.uint32), np.zeros_like(source)
-        for shard in range(of.shards):
-            here: dict[tuple[int, ...], int] = {}
-            for slot in range(shard * slots, (shard + 1) * slots):
-                if self._held[slot] >= 0 or not waiting or self._width(waiting[0]) != width:
-                    continue
-                prompt = self.prompts[waiting[0]]
-                if prompt not in here and len(here) == room:
-                    break
-                row = waiting.popleft()
-                source[slot] = here.setdefault(prompt, len(here))
-                keys[slot], limits[slot], self._held[slot] = self.keys[row], self.limits[row], row
-            read += [*here, *[(0,)] * (room - len(here))]
-        return program, (*pad_rows(read, width, "right"), source, keys, limits)
+        read: list[dict[tuple[int, ...], int]] = [{} for _ in range(of.shards)]
+        for slot in np.flatnonzero(self._held < 0):
+            if not waiting or self._width(waiting[0]) != width:
+                break
+            row = waiting.popleft()
+            here = read[slot * of.shards // of.batch_size]
+            source[slot] = here.setdefault(self.prompts[row], len(here))
+            keys[slot], limits[slot], self._held[slot] = self.keys[row], self.limits[row], row
+        few = of.few(width)
+        prompts = few if max(map(len, read)) * of.shards <= few else of.batch_size
+        program = of.filling(self.name, self._like, width, prompts)
+        filled = [
+            prompt
+            for here in read
+            for prompt in [*here, *[(0,)] * (prompts // of.shards - len(here))]
+        ]
+        return program, (*pad_rows(filled, width, "right"), source, keys, limits)
 
     def _still(self) -> int:
         """How many rows may go on while free slots are filled again.
@@ -274,8 +280,8 @@ class _Rows:
         """
         if not self._waiting:
             return 0
-        at_once = self.of.shards * self.of.room(self._width(self._waiting[0]))
-        return self.of.batch_size - max(1, min(at_once, self.of.batch_size // 4))
+        few = self.of.few(self._width(self._waiting[0]))
+        return self.of.batch_size - max(1, min(few, self.of.batch_size // 4))
 
     def _width(self, row: int) -> int:
         return rounded_up(len(self.prompts[row]), self.of.bucket_tokens)

@@ -45,7 +45,9 @@ def abstract_slots(
     axes = ("batch", "kv_heads", None, None)
     shape = (slots, config.num_kv_heads, positions, config.head_dim)
     held = jax.ShapeDtypeStruct(
-        shape, dtype, sharding=NamedSharding(mesh, partition_spec(axes, shape, mesh))
+        shape,
+        dtype,
+        sharding=NamedSharding(mesh, partition_spec(axes, shape, mesh)),
     )
     layers = (held,) * config.num_layers
 
@@ -115,8 +117,8 @@ def fill(
 
     def take_positions(old_bksn: jax.Array, new_pktn: jax.Array) -> jax.Array:
         """The prompts' positions come first; those after them are free."""
-        t = new_pktn.shape[2]
-        return old_bksn.at[:, :, :t].set(take(old_bksn[:, :, :t], new_pktn))
+        free = old_bksn.shape[2] - new_pktn.shape[2]
+        return take(old_bksn, jnp.pad(new_pktn, ((0, 0), (0, 0), (0, free), (0, 0))))
 
     layers = range(len(slots.cache.keys))
     return Slots(
