@@ -92,6 +92,7 @@ def _read_weights(folder: Path) -> None:
         weights.read(name)
 
 
+PATTERN = b'{"type":"Split","pattern":{"Regex":"(a+)+$"},"behavior":"Isolated","invert":false}'
 LOOP = b"{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 KINDS = {
     "constitution": Kind(
@@ -114,7 +115,7 @@ KINDS = {
     "index": Kind("model.safetensors.index.json", _read_weights, values=True),
     "config": Kind("config.json", _read_model, values=True),
     "generation_config": Kind("generation_config.json", _read_model, values=True),
-    "tokenizer": Kind("tokenizer.json", _read_chat, values=True),
+    "tokenizer": Kind("tokenizer.json", _read_chat, values=True, odd=(PATTERN,)),
     "tokenizer_config": Kind("tokenizer_config.json", _read_chat, values=True),
     "template": Kind(
         "chat_template.jinja",

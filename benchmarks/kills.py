@@ -29,7 +29,7 @@ from same_artifacts import differences  # noqa: E402
 from tiny_model import write_tiny_model  # noqa: E402
 from tiny_run import TINY_RUN  # noqa: E402
 
-from cai_jax.parallel.preemption import EXIT_CODE  # noqa: E402
+from cai_jax.parallel.exit_codes import PREEMPTED  # noqa: E402
 
 WORKDIR = flags.DEFINE_string("workdir", None, "of all runs", required=True)
 KILLS = flags.DEFINE_integer("kills", 40, "in all")
@@ -121,7 +121,7 @@ def kill(work: Path, model: Path, stage: str, delay: float) -> dict[str, Any]:
     victim.process.send_signal(getattr(signal, f"SIG{SIGNAL.value}"))
     sent = time.monotonic()
     codes = [host.ends(120) for host in hosts]
-    if met and SIGNAL.value == "TERM" and set(codes) != {EXIT_CODE}:
+    if met and SIGNAL.value == "TERM" and set(codes) != {PREEMPTED}:
         raise RuntimeError(f"exit codes {codes}: {hosts[0].said()[-3000:]}")
     seconds = round(time.monotonic() - sent, 1)
     where = {"stage": stage, "after": round(delay, 1), "met": met, "seconds": seconds}

@@ -19,7 +19,6 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import jax
 from absl import flags
@@ -28,7 +27,7 @@ from cai_jax.ahead.compiler import Compiler, widest
 from cai_jax.ahead.slices import chip_of, topology_devices
 from cai_jax.ahead.table import Report, StepReport, table
 from cai_jax.commands.config_flag import read_config
-from cai_jax.commands.files import check_writable, write_whole
+from cai_jax.commands.files import check_writable, out_file, write_whole
 from cai_jax.commands.front import start
 from cai_jax.config import Config, ConfigError, naming
 from cai_jax.parallel.program import Program
@@ -47,7 +46,7 @@ OUT = flags.DEFINE_string("out", "", "file for the report as JSON; empty: none")
 
 def main() -> None:
     """Compiles, reports, and fails if something does not fit."""
-    out = Path(OUT.value) if OUT.value else None
+    out = out_file(OUT.value) if OUT.value else None
     if out and not out.parent.is_dir():
         raise ValueError(f"--out={out}: there is no folder {out.parent}; make it first")
     if out:

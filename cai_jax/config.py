@@ -29,6 +29,7 @@ from pydantic_core import ErrorDetails, PydanticUndefined, ValidationError
 
 from cai_jax.data.splits import ZONES, Purpose
 from cai_jax.prompts.template import DATE
+from cai_jax.redaction import may_be, public
 
 Stage = Literal[
     "pretrain",
@@ -202,6 +203,9 @@ class DataConfig:
     red_team_seeds: str = setting("", "prompts that show the strategies of red_team; empty: none")
     red_team_attacks: str = setting(
         "", "prompts of attackers, all trained on beside red_team_prompts; empty: none"
+    )
+    overlong: Literal["refuse", "leave_out"] = setting(
+        "refuse", "what to do with rows that a model of the run has no room for, or cannot read"
     )
     second_model_percent: int = _share("second_model", 10, "for a second preference model")
     development_percent: int = _share("development", 10, "to choose methods and wordings by")
@@ -432,6 +436,10 @@ class RLConfig:
     max_first_ratio_error: NonNegative = execution(
         0.0, "mean |ratio - 1|; RL stops above it; 0: by type, 0.01 in float32, 0.1 in bfloat16"
     )
+    max_kl: Positive = execution(30.0, "nats a response, from SL-CAI (k3); warns above it")
+    max_degenerate: Fraction = execution(
+        0.9, "share of responses that are empty, the same, repetitive or endless; warns above it"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -477,6 +485,15 @@ class ResumeConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class TrainingConfig:
+    """What all stages that train have in common."""
+
+    max_skipped_steps: Natural = execution(
+        3, "updates of a stage whose loss or gradient is not finite and that are left out; it stops"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ReportConfig:
     """The page."""
 
@@ -511,6 +528,7 @@ class Config:
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
     resume: ResumeConfig = ResumeConfig()
+    training: TrainingConfig = TrainingConfig()
     pretrain: PretrainConfig | None = setting(None, "None: model.source names a pretrained model")
 
 
@@ -699,13 +717,21 @@ def results_of(block: Any) -> dict[str, Any]:
     return {n: results_of(v) if dataclasses.is_dataclass(v) else v for n, v in kept.items()}
 
 
-def differences(one: dict[str, Any], other: dict[str, Any], where: str = "config") -> list[str]:
-    """Fields in which two config trees differ, as lines."""
-    lines = []
-    for name in sorted(set(one) | set(other)):
+def plain(config: Config) -> dict[str, Any]:
+    """All fields as JSON, as they are written into files, where people read them: no secrets."""
+    return public(json.loads(json.dumps(dataclasses.asdict(config))))
+
+
+def differences(
+    one: Mapping[str, Any], other: Mapping[str, Any], where: str = "config"
+) -> Iterator[tuple[str, Any, Any]]:
+    """Fields in which two config trees differ, each with both values; None where one has none.
+
+    What is secret may have been cut from the first tree, and makes no difference.
+    """
+    for name in dict.fromkeys((*one, *other)):
         a, b = one.get(name), other.get(name)
         if isinstance(a, dict) and isinstance(b, dict):
-            lines += differences(a, b, f"{where}.{name}")
-        elif a != b:
-            lines.append(f"{where}.{name}: {a!r} there, {b!r} here")
-    return lines
+            yield from differences(a, b, f"{where}.{name}")
+        elif not may_be(a, b):
+            yield f"{where}.{name}", a, b

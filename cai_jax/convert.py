@@ -28,8 +28,9 @@ from cai_jax.models.io.export import adapter_config, adapter_tensors, decoder_te
 from cai_jax.models.io.load import HEAD, load_update, load_whole
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.mesh import make_mesh
-from cai_jax.prompts.chat import load_tokenizer
+from cai_jax.prompts.chat import ChatFormat, load_tokenizer
 from cai_jax.reading import read_object, read_text
+from cai_jax.storage.files import resolved
 from cai_jax.storage.sealed import MANIFEST, check_whole
 
 FROM = flags.DEFINE_string("from", None, "model source: see the README", required=True)
@@ -44,7 +45,7 @@ BASE = flags.DEFINE_string("base", "", "with --nomerge: ORG/NAME that PEFT loads
 
 def main() -> None:
     """Converts, into a hidden folder first: what stands under --to is whole."""
-    to = Path(TO.value)
+    to = resolved(TO.value)
     if BASE.value and MERGE.value:
         raise ValueError("--base: of an adapter; add --nomerge")
     if to.exists():
@@ -106,13 +107,18 @@ def _padding(source: ModelSource, tokenizer: PreTrainedTokenizerBase | None) -> 
     transformers reads the score at the last token that is not padding, and a dialogue ends with a
     stop token: were that the padding token, the score would be read one token early.
     """
-    named = () if tokenizer is None else (tokenizer.pad_token_id, tokenizer.unk_token_id)
-    special = () if tokenizer is None else tokenizer.added_tokens_decoder
-    stops = {*source.stop_ids, getattr(tokenizer, "eos_token_id", None)}
     own = source.hugging_face_fields.get("pad_token_id")
     if source.kind == "preference" and not source.checkpoints and own is not None:
         return own  # a classifier already: what it reads must stay what it reads
-    return next(i for i in (*named, *sorted(special), 0, 1, 2) if i is not None and i not in stops)
+    stops, named = source.stop_ids, list[int | None]()
+    if tokenizer is not None:
+        stops = ChatFormat(tokenizer, stated_ends=source.stop_ids).stop_ids
+        named = [
+            tokenizer.pad_token_id,
+            tokenizer.unk_token_id,
+            *sorted(tokenizer.added_tokens_decoder),
+        ]
+    return next(i for i in (*named, *range(len(stops) + 1)) if i is not None and i not in stops)
 
 
 def _write_adapter(source: ModelSource, folder: Path, to: Path) -> None:
@@ -135,9 +141,9 @@ def _write_adapter(source: ModelSource, folder: Path, to: Path) -> None:
     elif policy and info.base.startswith("hf:"):
         base = info.base.removeprefix("hf:")
     elif policy and len(source.checkpoints) == 1 and source.path.is_dir():
-        base = str(source.path.resolve())
+        base = str(source.path)
     else:
-        base = str(to.resolve() / "base")
+        base = str(to / "base")
         (folder / "base").mkdir()
         _write_model(source.below, folder / "base", not policy)
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
@@ -195,8 +201,8 @@ def _constitution(checkpoint: Path) -> list[str]:
 
 def _public(source: str) -> str:
     """A source as others may read it: of a path on this machine the last two names alone."""
-    known = source.startswith(("pypi:", "hf:")) or not Path(source).expanduser().exists()
-    return _code(source if known else "/".join(Path(source).expanduser().resolve().parts[-2:]))
+    known = source.startswith(("pypi:", "hf:")) or not resolved(source).exists()
+    return _code(source if known else "/".join(resolved(source).parts[-2:]))
 
 
 def _code(text: str) -> str:

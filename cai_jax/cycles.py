@@ -28,6 +28,7 @@ from cai_jax.evaluation.registry import sections
 from cai_jax.red_teaming.attacks import FILE, text_of
 from cai_jax.report.summary import read_summary
 from cai_jax.stages.evaluate import plan_of
+from cai_jax.storage.files import resolved
 from cai_jax.storage.sealed import check_whole
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the cycles", required=True)
@@ -44,7 +45,7 @@ log = logging.getLogger("cai_jax")
 
 def main() -> None:
     """Runs the cycles one after another, until the attacker finds nothing new."""
-    config, root = read_config(), Path(WORKDIR.value)
+    config, root = read_config(), resolved(WORKDIR.value)
     if not config.red_team.rounds or not config.evaluate.attacks:
         raise ConfigError(
             "config.red_team.rounds and config.evaluate.attacks: nobody attacks, or nobody "
@@ -92,7 +93,7 @@ def run_cycle(root: Path, cycle: int) -> None:
     if not CONFIG.value.stage_store:
         command.append(f"--config.stage_store={root / 'stages'}")
     if cycle:
-        before = (root / f"cycle-{cycle - 1}").resolve()
+        before = root / f"cycle-{cycle - 1}"
         command += [
             f"--config.red_team.target={before / 'rl' / 'checkpoint'}",
             f"--config.red_team.judge={before / 'pm_train' / 'checkpoint'}",

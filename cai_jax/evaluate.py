@@ -19,7 +19,6 @@ and ``items`` with what every method gave each. Options that tie share an item.
 import json
 import logging
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -44,7 +43,8 @@ from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
 from cai_jax.models.io.sources import ModelSource
-from cai_jax.prompts.chat import ChatFormat, load_tokenizer
+from cai_jax.prompts.chat import open_chat
+from cai_jax.storage.files import resolved
 
 TASK = flags.DEFINE_enum("task", None, list(TASKS), "what is tried", required=True)
 DATA = flags.DEFINE_string("data", None, "file of the items", required=True)
@@ -74,9 +74,9 @@ log = logging.getLogger("cai_jax")
 def main() -> None:
     """Reads, refuses what cannot be used, and only then opens models."""
     with naming("--out"):
-        files.check_writable(Path(OUT.value))
+        files.check_writable(files.out_file(OUT.value))
     task = TASKS[TASK.value]
-    items = task.read(Path(DATA.value))
+    items = task.read(resolved(DATA.value))
     source = named_source()
     methods = chosen_methods(task, source)
     settings = settings_of(task, source)
@@ -124,10 +124,10 @@ def settings_of(task: Task, source: ModelSource) -> TaskSettings:
             f"--threshold: {TASK.value} needs the score below which a reply is harmful; name it "
             "(standard deviations of SL-CAI's samples, or logits of a Hugging Face classifier)"
         )
-    constitution = load_constitution(Path(CONSTITUTION.value)) if CONSTITUTION.value else None
+    constitution = load_constitution(resolved(CONSTITUTION.value)) if CONSTITUTION.value else None
     if FEW_SHOTS.value and constitution is None:
         raise ValueError("--few_shots: of which file? name it in --constitution")
-    chat = ChatFormat(load_tokenizer(source.path, needs_template=task.chat))
+    chat = open_chat(source, needs_template=task.chat)
     longest = source.config.max_length
     if task.judged:
         longest = min(longest, judge_source().config.max_length)
@@ -151,9 +151,8 @@ def open_tools(task: Task, source: ModelSource, settings: TaskSettings) -> TaskT
     if source.kind == "preference":
         return TaskTools(settings, models.open_judge(source, mesh))
     model = models.open_policy(source, mesh)
-    stops = sorted({*source.stop_ids, *(settings.chat.stop_ids if task.chat else ())})
     scorer = Scorer(model, mesh, batch, BUCKET_TOKENS)
-    generator = Generator(model, mesh, stops, batch)
+    generator = Generator(model, mesh, settings.chat.stop_ids, batch)
     return TaskTools(settings, scorer, generator, judge)
 
 
@@ -184,7 +183,8 @@ def write(measurements: list[Measurement], results: dict[str, list[Result]]) -> 
         "measurements": [asdict(m) for m in measurements],
         "items": items,
     }
-    files.write_whole(Path(OUT.value), json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(answer, indent=2, ensure_ascii=False) + "\n"
+    files.write_whole(files.out_file(OUT.value), text)
 
 
 if __name__ == "__main__":

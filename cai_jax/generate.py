@@ -59,7 +59,7 @@ def answer(row: JsonRow, completion: Completion, source: ModelSource) -> dict[st
     }
     if row.fields.get("prompt_ids") is not None:
         return fields
-    return fields | {"completion": texts.open_chat(source).text(completion.ids)}
+    return fields | {"completion": texts.chat_of(source).text(completion.ids)}
 
 
 if __name__ == "__main__":

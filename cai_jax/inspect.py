@@ -7,17 +7,15 @@ All files of the stage, and of the stages below it that are there, are hashed; i
 was written, it is named, and the exit code is 1.
 """
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from cai_jax.commands.front import start
-from cai_jax.config import STAGES, Config
+from cai_jax.config import STAGES, Config, differences, plain
 from cai_jax.models.io.adapters import ADAPTER_FILE
 from cai_jax.models.io.checkpoint import MODEL_FILE
 from cai_jax.models.io.sources import update_info
+from cai_jax.redaction import without_secrets
 from cai_jax.stages.workdir import CONFIG
 from cai_jax.storage.files import resolved
 from cai_jax.storage.sealed import (
@@ -39,7 +37,7 @@ def main(paths: list[Path]) -> None:
     if len(paths) != 1:
         raise ValueError(f"inspect looks at one artifact, not {len(paths)}; name its PATH")
     path = resolved(paths[0])
-    print(*about(path), sep="\n")
+    print(without_secrets("\n".join(about(path))))
     if damaged := [*damages(path)]:
         raise ValueError("; ".join(damaged))
 
@@ -118,22 +116,13 @@ def _about_stage(folder: Path) -> Iterator[str]:
     yield f"  code: SHA-256 {manifest['code_sha256']}"
     yield f"  packages: {', '.join(f'{n} {v}' for n, v in manifest['versions'].items())}"
     yield f"  devices: {manifest['devices']}; {manifest['seconds']:.0f} s"
-    defaults = json.loads(json.dumps(asdict(Config(workdir=manifest["config"]["workdir"]))))
-    yield from (f"  {line}" for line in _changed(manifest["config"], defaults, "config"))
+    config = manifest["config"]
+    for field, value, default in differences(config, plain(Config(workdir=config["workdir"]))):
+        yield f"  {field}: {value!r} (default: {default!r})"
     for name, fingerprint in manifest["needs"].items():
         known = _beside(folder, name, fingerprint)
         where = f"in {known}" if known else "which is not there any more"
         yield f"  from: stage {name}, fingerprint {fingerprint}, {where}"
-
-
-def _changed(block: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> Iterator[str]:
-    """Fields of a config that differ from their defaults."""
-    for name, value in block.items():
-        default = defaults.get(name)
-        if isinstance(value, dict) and isinstance(default, dict):
-            yield from _changed(value, default, f"{where}.{name}")
-        elif value != default:
-            yield f"{where}.{name}: {value!r} (default: {default!r})"
 
 
 def _below(folder: Path) -> Iterator[Path]:

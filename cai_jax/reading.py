@@ -116,26 +116,33 @@ def read_text(path: Path, limit: int = TEXT_BYTES) -> str:
     return _decoded(path, content, 1)
 
 
-def read_json(path: Path, limit: int = TEXT_BYTES) -> Any:
+def read_json(path: Path, limit: int = TEXT_BYTES, finite: bool = True) -> Any:
     """The value of a .json file.
+
+    Args:
+      path: of the file.
+      limit: bytes that it may have.
+      finite: whether all numbers must be; those that we measured need not.
 
     Raises:
       FileError: as ``read_text``; or it is not JSON, nested too deep, has a name twice in an
         object, a number that is not finite, or half of a surrogate pair.
     """
-    return parse_json(path, read_text(path, limit), "copy or download it again")
+    return parse_json(path, read_text(path, limit), "copy or download it again", finite=finite)
 
 
-def read_object(path: Path, limit: int = TEXT_BYTES) -> dict[str, Any]:
+def read_object(path: Path, limit: int = TEXT_BYTES, finite: bool = True) -> dict[str, Any]:
     """The object of a .json file; raises as ``read_json`` does, and where it is another value."""
-    found = read_json(path, limit)
+    found = read_json(path, limit, finite)
     if not isinstance(found, dict):
         kind = type(found).__name__
         raise FileError(path, f"holds no JSON object, found {kind}; copy or download it again")
     return found
 
 
-def parse_json(path: Path, text: str, remedy: str, line: int | None = None) -> Any:
+def parse_json(
+    path: Path, text: str, remedy: str, line: int | None = None, finite: bool = True
+) -> Any:
     """The value of JSON that stands in a file; raises as ``read_json`` does.
 
     Args:
@@ -143,6 +150,7 @@ def parse_json(path: Path, text: str, remedy: str, line: int | None = None) -> A
       text: to parse.
       remedy: for what is not JSON.
       line: of the file that the text is; None: it is the whole file.
+      finite: whether all numbers must be.
     """
     try:
         found = json.loads(text, object_pairs_hook=_without_repeats)
@@ -155,7 +163,7 @@ def parse_json(path: Path, text: str, remedy: str, line: int | None = None) -> A
         raise FileError(path, f"nested more than {DEPTH} deep; write it flatter", line) from None
     except ValueError as error:  # a name twice, or an integer of thousands of digits
         raise FileError(path, f"not JSON ({_first_line(error)}); {remedy}", line) from None
-    if problem := _odd_value(found):
+    if problem := _odd_value(found, finite):
         raise FileError(path, problem, line)
     return found
 
@@ -274,7 +282,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _odd_value(found: Any) -> str:
+def _odd_value(found: Any, finite: bool) -> str:
     """What makes a JSON value one that nothing may rely on; empty: nothing does."""
     level = [found]
     for _ in range(DEPTH):
@@ -287,7 +295,7 @@ def _odd_value(found: Any) -> str:
                 continue
             if kind is str and (half := _half_of_a_pair(value)):
                 return f"half of a surrogate pair ({half!r}); write the character"
-            if kind is float and not math.isfinite(value):
+            if finite and kind is float and not math.isfinite(value):
                 return f"{value} is no finite number; write one"
             if kind is dict:
                 below += [*value, *value.values()]

@@ -15,7 +15,6 @@ reaches it; what was written is still tried.
 """
 
 import logging
-from pathlib import Path
 
 from absl import flags
 from jax.sharding import Mesh
@@ -31,7 +30,7 @@ from cai_jax.evaluation.tasks.task import TaskSettings
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.models.io.sources import ModelSource
-from cai_jax.prompts.chat import ChatFormat, load_tokenizer
+from cai_jax.prompts.chat import ChatFormat, open_chat
 from cai_jax.prompts.messages import first_user_text
 from cai_jax.red_teaming.attacker import Attacker, Pool
 from cai_jax.red_teaming.attacks import text_of
@@ -39,6 +38,7 @@ from cai_jax.red_teaming.filters import HeldOut, open_filter
 from cai_jax.red_teaming.loop import Campaign, Limits, Loop, Target
 from cai_jax.red_teaming.strategies.registry import named_strategies
 from cai_jax.stages.data import Data
+from cai_jax.storage.files import resolved
 
 TARGET = flags.DEFINE_string("target", "", "model that is attacked: a source; empty: none")
 ATTACKER = flags.DEFINE_string("attacker", "", "model that writes; empty: the target's base model")
@@ -76,7 +76,7 @@ log = logging.getLogger("cai_jax")
 def main() -> None:
     """Reads and refuses first, then opens models, attacks, and writes what there is."""
     with naming("--out"):
-        files.check_writable(Path(OUT.value))
+        files.check_writable(files.out_file(OUT.value))
     if bool(TARGET.value) != bool(JUDGE.value):
         missing = "--judge" if TARGET.value else "--target"
         raise ValueError(
@@ -121,7 +121,7 @@ def open_seeds(held_out: list[str]) -> list[Attack]:
     hidden = set(map(normalized, held_out))
     return [
         seed
-        for seed in read_attacks(Path(SEEDS.value))
+        for seed in read_attacks(resolved(SEEDS.value))
         if len(seed.messages) == 1 and normalized(seed.messages[0].text) not in hidden
     ]
 
@@ -170,17 +170,15 @@ def open_target(mesh: Mesh) -> Target:
 
 def open_generator(source: ModelSource, mesh: Mesh) -> tuple[ChatFormat, Generator]:
     """A language model with a chat template, to sample from."""
-    chat = ChatFormat(load_tokenizer(source.path))
-    stops = sorted({*source.stop_ids, *chat.stop_ids})
-    model = models.open_policy(source, mesh)
-    longest = source.config.max_length
-    return chat, Generator(model, mesh, stops, models.BATCH_SIZE.value, max_tokens=longest)
+    chat, model = open_chat(source), models.open_policy(source, mesh)
+    batch, longest = models.BATCH_SIZE.value, source.config.max_length
+    return chat, Generator(model, mesh, chat.stop_ids, batch, max_tokens=longest)
 
 
 def tell_and_write(campaign: Campaign) -> None:
     """Logs how it ended, and writes --out, whole or not at all."""
     log.info("red team: %d prompts kept, %s", len(campaign.attacks), campaign.ended)
-    files.write_whole(Path(OUT.value), text_of(campaign.attacks, campaign.extras))
+    files.write_whole(files.out_file(OUT.value), text_of(campaign.attacks, campaign.extras))
 
 
 if __name__ == "__main__":

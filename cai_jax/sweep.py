@@ -31,6 +31,7 @@ from cai_jax.config import Config, ConfigError, groups_of, naming, parse_config
 from cai_jax.evaluation.measure import Measure, with_interval
 from cai_jax.evaluation.registry import sections
 from cai_jax.evaluation.statistics import Estimate, difference_over_seeds, mean_over_seeds
+from cai_jax.redaction import without_secrets
 from cai_jax.report.figures import measures_by_variation
 from cai_jax.report.summary import read_summary
 from cai_jax.stages.evaluate import plan_of
@@ -330,7 +331,7 @@ def write_comparison(sweep: Sweep, results: Sequence[Result], workdir: Path) -> 
     if means:
         curves = {m: [row[m] for row in means.values()] for m in sweep.figure}
         figure = measures_by_variation(curves, list(means), sweep.title, sweep.axis, sweep.unit)
-        (workdir / "figure.svg").write_text(figure, encoding="utf-8")
+        (workdir / "figure.svg").write_text(without_secrets(figure), encoding="utf-8")
 
 
 GIVEN = (
@@ -359,11 +360,12 @@ def _table(sweep: Sweep, seeds: Mapping[str, int], cells: Mapping[str, Sequence[
 
 def _in_table(text: str) -> str:
     """A text as a cell of a Markdown table."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
+    return " ".join(without_secrets(text).split()).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def _in_csv(text: str) -> str:
     """A text as a cell of a spreadsheet, which would compute what begins like a formula."""
+    text = without_secrets(text)
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 

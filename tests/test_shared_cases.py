@@ -10,7 +10,7 @@ from tiny_model import write_tiny_model
 from cai_jax.data.jsonl import jsonl_rows
 from cai_jax.data.readers import read_pairs, read_prompts
 from cai_jax.models.io.sources import ModelSource
-from cai_jax.prompts.chat import ChatFormat, load_tokenizer
+from cai_jax.prompts.chat import ChatFormat, load_tokenizer, open_chat
 from cai_jax.prompts.messages import system, user
 from cai_jax.stages.data import repeated
 
@@ -83,6 +83,10 @@ def test_ids_of_repeats_are_nobody_elses():
     prompts = read_prompts(CASES / "ids_1_and_1.1.jsonl")
     ids = [prompt.id for prompt in repeated(prompts, 3)]
     assert len(set(ids)) == 3 * len(prompts)
+    one, other = prompts  # which the split may part: their records are one dataset still
+    again = repeated([one], 2, [other])
+    ids = [prompt.id for prompt in (*again, *repeated([other], 2, again))]
+    assert ids == ["1", "1.1+", "1.1", "1.1.1"]
 
 
 def test_text_stays_text(model):
@@ -131,4 +135,4 @@ def test_a_tokenizer_of_a_newer_library_is_named(model, tmp_path):
 def test_several_end_tokens_are_read(model, tmp_path):
     folder = shutil.copytree(model, tmp_path / "model")
     shutil.copy(CASES / "generation_config_two_eos.json", folder / "generation_config.json")
-    assert ModelSource(folder).stop_ids == (2, 5)
+    assert open_chat(ModelSource(folder)).stop_ids == ModelSource(folder).stop_ids == (2, 5)

@@ -18,7 +18,7 @@ TINY_RUN = {  # changes to configs/rlaif.py:smoke
     "mesh.tensor": 2,
     "sl_train.batch_size": 4,
     "sl_train.sequence_length": 192,
-    "pm_train.sequence_length": 192,
+    "pm_train.sequence_length": 256,
     "pm_train.trained_layers": 0,
     "sl_train.trained_layers": 1,
     "rl.trained_layers": 1,
@@ -46,9 +46,9 @@ TINY_RUN = {  # changes to configs/rlaif.py:smoke
     "evaluate.attacks": 4,
     # Rows of one width each, so that what runs does not depend on what is sampled.
     "generation.critique_tokens": 24,
-    "generation.context_tokens": 256,
-    "generation.prompt_bucket_tokens": 256,
-    "generation.score_bucket_tokens": 256,
+    "generation.context_tokens": 384,
+    "generation.prompt_bucket_tokens": 384,
+    "generation.score_bucket_tokens": 384,
 }
 
 

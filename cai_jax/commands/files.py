@@ -8,6 +8,16 @@ from cai_jax.storage.files import disk_problem, resolved
 from cai_jax.storage.files import write_whole as replace_whole
 
 
+def out_file(named: str) -> Path:
+    """The file that a flag names to be written; a device or a pipe has no name but that.
+
+    Raises:
+      ValueError: there can be no such path.
+    """
+    path = resolved(named)
+    return Path(named).expanduser() if _is_written_through(Path(named).expanduser()) else path
+
+
 def check_writable(out: Path) -> None:
     """Refuses, before models run, a file that could not be written after.
 

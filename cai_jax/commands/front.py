@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import re
 import select
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from cai_jax.parallel.link import HostLostError
+from cai_jax.redaction import without_secrets
 
 log = logging.getLogger("cai_jax")
 
@@ -59,25 +59,10 @@ def _guarded(main: Callable[..., None], arguments: list[str], files: bool) -> No
     except BrokenPipeError as error:
         _end_unread(error)
     except HostLostError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(without_secrets(f"error: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except (ValueError, FloatingPointError, OSError) as error:
         sys.exit(without_secrets(f"error: {error}"))
-
-
-_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
-_IN_URL = re.compile(r"(?<=://)[^/@\s]+(?=@)")  # name and password before a host
-
-
-def without_secrets(text: str) -> str:
-    """A text without what the environment keeps secret, and without passwords in addresses.
-
-    Errors of pip and of hubs quote addresses, and with them who asked.
-    """
-    secrets = {v for name, v in os.environ.items() if _SECRET_NAME.search(name) and len(v) > 7}
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return _IN_URL.sub("***", text)
 
 
 class _PublicFormatter(logging.Formatter):

@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from cai_jax.commands.files import check_writable, write_whole
+from cai_jax.commands.files import check_writable, out_file, write_whole
 from cai_jax.config import naming
 from cai_jax.data.jsonl import JsonRow, jsonl_rows
 from cai_jax.data.readers import read_prompt
+from cai_jax.storage.files import resolved
 
 # Fields of which each alone gives a prompt or a completion as text.
 _TEXT_FIELDS = {"prompt": ("prompt", "messages"), "completion": ("completion",)}
@@ -28,8 +28,8 @@ def read_rows(fields: tuple[str, ...]) -> list[JsonRow]:
       ValueError: a row lacks a field; the message names file and line.
     """
     with naming("--out"):
-        check_writable(Path(_OUT.value))
-    path = Path(_DATA.value)
+        check_writable(out_file(_OUT.value))
+    path = resolved(_DATA.value)
     rows = list(jsonl_rows(path))
     if not rows:
         raise ValueError(f"{path}: holds no rows; write one JSON object a line")
@@ -57,4 +57,4 @@ def _check(row: JsonRow, field: str) -> None:
 def write_rows(rows: Iterable[dict[str, Any]]) -> None:
     """Writes --out, whole or not at all."""
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_whole(Path(_OUT.value), text)
+    write_whole(out_file(_OUT.value), text)

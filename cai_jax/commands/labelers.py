@@ -1,7 +1,5 @@
 """Labelers as the workshop opens them: a feedback model, and how it is asked."""
 
-from pathlib import Path
-
 from absl import flags
 
 from cai_jax.commands import models
@@ -14,8 +12,9 @@ from cai_jax.feedback.registry import LABELERS
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
-from cai_jax.prompts.chat import ChatFormat, load_tokenizer
+from cai_jax.prompts.chat import open_chat
 from cai_jax.prompts.few_shots import FewShots
+from cai_jax.storage.files import resolved
 
 _AS_RUNS = FeedbackConfig()  # what is no flag here is as runs have it
 METHOD = flags.DEFINE_enum(
@@ -38,7 +37,7 @@ def read_labelled() -> list[ResponsePair]:
     if not PAIRS.value:
         raise ValueError("--pairs: which pairs is the model to judge? name a file of labelled ones")
     named_source()
-    found = read_pairs(Path(PAIRS.value))
+    found = read_pairs(resolved(PAIRS.value))
     return [ResponsePair(pair.id, pair.messages, pair.chosen, pair.rejected, ()) for pair in found]
 
 
@@ -56,14 +55,13 @@ def open_labeler(constitution: Constitution) -> Labeler:
             "few-shots; ask for fewer"
         )
     source = named_source()
-    chat = ChatFormat(load_tokenizer(source.path))
+    chat = open_chat(source)
     mesh, batch, longest = models.open_mesh(), models.BATCH_SIZE.value, source.config.max_length
     model = models.open_policy(source, mesh)
-    stops = sorted({*source.stop_ids, *chat.stop_ids})
     return kind.make(
         LabelerTools(
             scorer=Scorer(model, mesh, batch, _BUCKET_TOKENS, longest),
-            generator=Generator(model, mesh, stops, batch, _BUCKET_TOKENS, longest),
+            generator=Generator(model, mesh, chat.stop_ids, batch, _BUCKET_TOKENS, longest),
             open_chat=lambda: chat,
             few_shots=FewShots(examples or (), _FEW_SHOTS.value, SEED.value),
             sampling=Sampling(),

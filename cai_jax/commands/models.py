@@ -20,7 +20,7 @@ from cai_jax.models.io.load import (
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.devices import attention_kernel, compute_dtype
 from cai_jax.parallel.mesh import make_mesh
-from cai_jax.prompts.chat import ChatFormat, load_tokenizer
+from cai_jax.prompts.chat import open_chat
 from cai_jax.rl.reward import Reward
 
 _DTYPE = flags.DEFINE_enum(
@@ -55,7 +55,7 @@ def open_judge(source: ModelSource, mesh: Mesh) -> Scorer:
 def open_reward(source: ModelSource, mesh: Mesh) -> Reward:
     """A preference model with its own chat format and normalisation."""
     scorer = open_judge(source, mesh)
-    chat = ChatFormat(load_tokenizer(source.path))
+    chat = open_chat(source)
     return Reward(scorer, lambda: chat, *source.normalisation, unusable_score=0.0)
 
 

@@ -8,7 +8,7 @@ from absl import flags
 from cai_jax.data.jsonl import JsonRow
 from cai_jax.data.readers import read_prompt
 from cai_jax.models.io.sources import ModelSource
-from cai_jax.prompts.chat import ChatFormat, load_tokenizer
+from cai_jax.prompts.chat import ChatFormat, open_chat
 
 _CHAT = flags.DEFINE_bool(
     "chat",
@@ -28,7 +28,7 @@ def token_ids(rows: Sequence[JsonRow], source: ModelSource, field: str) -> list[
     for row in rows:
         ids = row.fields.get(f"{field}_ids")
         if ids is None:
-            ids = _encode(open_chat(source), row, field)
+            ids = _encode(chat_of(source), row, field)
         if not ids and field == "prompt":
             raise row.error("the prompt is empty; write one")
         if max(ids, default=0) >= source.config.vocab_size:
@@ -41,11 +41,10 @@ def token_ids(rows: Sequence[JsonRow], source: ModelSource, field: str) -> list[
 
 
 def stop_ids(rows: Sequence[JsonRow], source: ModelSource) -> tuple[int, ...]:
-    """Ids that end a completion: the model's own, and the end of turn where prompts are chats."""
-    ids = set(source.stop_ids)
-    if any(row.fields.get("prompt_ids") is None for row in rows) and _are_turns(open_chat(source)):
-        ids.update(open_chat(source).stop_ids)
-    return tuple(sorted(ids))
+    """Ids that end a completion; where all prompts are ids, those that the model's files state."""
+    if all(row.fields.get("prompt_ids") is not None for row in rows):
+        return source.stop_ids
+    return chat_of(source).stop_ids
 
 
 def check_lengths(rows: Sequence[JsonRow], source: ModelSource, lengths: Sequence[int]) -> None:
@@ -61,10 +60,9 @@ def check_lengths(rows: Sequence[JsonRow], source: ModelSource, lengths: Sequenc
 
 
 @lru_cache(maxsize=1)
-def open_chat(source: ModelSource) -> ChatFormat:
+def chat_of(source: ModelSource) -> ChatFormat:
     """Tokenizer and chat template of the model."""
-    tokenizer = load_tokenizer(source.path, needs_template=bool(_CHAT.value))
-    return ChatFormat(tokenizer, _SYSTEM.value)
+    return open_chat(source, _SYSTEM.value, needs_template=bool(_CHAT.value))
 
 
 def _are_turns(chat: ChatFormat) -> bool:

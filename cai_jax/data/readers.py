@@ -526,15 +526,25 @@ def _tagged(row: JsonRow, prompt: Prompt) -> Prompt:
 
 
 def unique(path: Path, items: list[Identified], what: str) -> list[Identified]:
-    """The items of a file, refused where there are none or two have one id."""
+    """The items of a file, refused where there are none or two have one id, as 1 and "1" have."""
     if not items:
         raise ValueError(f"{path}: holds no {what}; write one JSON object a line")
     seen = set()
     for item in items:
         if item.id in seen:
-            raise ValueError(f"{path}: id {item.id!r} stands twice; make the ids unique")
+            first, second, *_ = lines_of(path, item.id)
+            raise FileError(
+                path,
+                f"id {item.id!r} stands twice, on line {first} too; make the ids unique",
+                second,
+            )
         seen.add(item.id)
     return items
+
+
+def lines_of(path: Path, id_: str) -> list[int]:
+    """The lines of a file on which rows of an id begin."""
+    return [row.line for row in read_rows(path) if row.id == id_]
 
 
 def _filled(row: JsonRow, field: str) -> str:

@@ -17,7 +17,7 @@ from scipy.special import softmax
 from cai_jax.data.readers import REPLY_CLASSES
 from cai_jax.generation.scoring import Scorer
 from cai_jax.parallel.program import Program
-from cai_jax.prompts.chat import ChatFormat
+from cai_jax.prompts.chat import ChatFormat, Reading
 from cai_jax.prompts.feedback import BEST_OPTION, class_message, option_letters
 from cai_jax.prompts.messages import Dialogue
 
@@ -81,6 +81,12 @@ def class_by_rule(reply: str) -> str:
     return EXPLAINED if names_harm and _VERDICT.search(first) else ENGAGES
 
 
+def reading(prompt: Dialogue, reply: str, order: Sequence[int] = range(len(CLASSES))) -> Reading:
+    """The question which class a reply is of, their descriptions in some order."""
+    described = [DESCRIPTIONS[CLASSES[i]] for i in order]
+    return Reading((class_message(prompt, reply, described),), BEST_OPTION)
+
+
 @dataclass(frozen=True)
 class ReplyJudge:
     """The feedback model as a reader of replies: it chooses among the descriptions of the classes.
@@ -115,13 +121,8 @@ class ReplyJudge:
         """
         n = len(CLASSES)
         orders = [[*range(k, n), *range(k)] for k in range(n)]
-        rows = [
-            self.chat.prompt_ids(
-                (class_message(*each, [DESCRIPTIONS[CLASSES[i]] for i in order]),), BEST_OPTION
-            )
-            for each in said
-            for order in orders
-        ]
+        asked = (reading(*each, order) for each in said for order in orders)
+        rows = [self.chat.prompt_ids(one.messages, one.prefill) for one in asked]
         letters = cast(list[int], self.chat.tokenizer.convert_tokens_to_ids(option_letters(n)))
         logprobs = self.scorer.choice_logprobs(rows, letters).reshape(-1, n, n)
         # [reply, order, class]: the class that stood at the letter i is order[i].

@@ -5,13 +5,18 @@ from dataclasses import dataclass
 
 from cai_jax.constitution.schema import ChoiceExample, Constitution
 from cai_jax.feedback.labeler import Judgement, LabelerTools, ResponsePair, judgements
-from cai_jax.feedback.multiple_choice import MultipleChoice, both_orders, letter_probabilities
+from cai_jax.feedback.multiple_choice import (
+    MultipleChoice,
+    both_orders,
+    letter_probabilities,
+    questions,
+)
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
 from cai_jax.keys import named_key
 from cai_jax.parallel.program import Program
-from cai_jax.prompts.chat import ChatFormat
+from cai_jax.prompts.chat import ChatFormat, Reading
 from cai_jax.prompts.feedback import ANSWER, THINK, thought_prefill
 from cai_jax.prompts.few_shots import FewShots
 
@@ -35,6 +40,13 @@ class ChainOfThought:
     def few_shots(constitution: Constitution) -> tuple[ChoiceExample, ...]:
         """Questions that are thought through aloud."""
         return constitution.thought_examples
+
+    @staticmethod
+    def readings(
+        pair: ResponsePair, examples: Sequence[ChoiceExample], thought: str
+    ) -> list[Reading]:
+        """The question and the reasoning, up to the letter."""
+        return questions(pair, examples, thought_prefill(thought))
 
     @classmethod
     def make(cls, tools: LabelerTools) -> "ChainOfThought":

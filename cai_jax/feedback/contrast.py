@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cai_jax.constitution.schema import Constitution
+from cai_jax.constitution.schema import ChoiceExample, Constitution
 from cai_jax.feedback.labeler import Judgement, LabelerTools, ResponsePair, judgements
 from cai_jax.generation.scoring import Scorer
 from cai_jax.parallel.program import Program
-from cai_jax.prompts.chat import ChatFormat
+from cai_jax.prompts.chat import ChatFormat, Reading
 from cai_jax.prompts.messages import Dialogue, split_system, system
 
 
@@ -28,6 +28,17 @@ class LikelihoodContrast:
     @staticmethod
     def few_shots(constitution: Constitution) -> None:
         """None: it asks no question that an example could answer."""
+
+    @staticmethod
+    def readings(
+        pair: ResponsePair, examples: Sequence[ChoiceExample], thought: str
+    ) -> list[Reading]:
+        """Both responses, under each principle and its opposite as system message."""
+        return [
+            Reading(_under(told, pair.prompt), replies=(pair.first, pair.second))
+            for principle in pair.principles
+            for told in (principle.principle, principle.opposite)
+        ]
 
     @classmethod
     def make(cls, tools: LabelerTools) -> "LikelihoodContrast":

@@ -11,7 +11,7 @@ from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
 from cai_jax.parallel.program import Program
-from cai_jax.prompts.chat import ChatFormat
+from cai_jax.prompts.chat import ChatFormat, Reading
 from cai_jax.prompts.few_shots import FewShots
 from cai_jax.prompts.messages import Dialogue
 
@@ -87,6 +87,18 @@ class Labeler(Protocol):
     @staticmethod
     def few_shots(constitution: Constitution) -> tuple[ChoiceExample, ...] | None:
         """The few-shots that it can use; None: it uses none."""
+
+    @staticmethod
+    def readings(
+        pair: ResponsePair, examples: Sequence[ChoiceExample], thought: str
+    ) -> list[Reading]:
+        """The longest that its model reads of a pair, under each principle.
+
+        Args:
+          pair: with all principles.
+          examples: the few-shots before it.
+          thought: in the place of any reasoning.
+        """
 
     @classmethod
     def make(cls, tools: LabelerTools) -> "Labeler":

@@ -11,7 +11,7 @@ from cai_jax.feedback.labeler import Judgement, LabelerTools, ResponsePair, judg
 from cai_jax.generation.scoring import Scorer
 from cai_jax.keys import named_rng
 from cai_jax.parallel.program import Program
-from cai_jax.prompts.chat import ChatFormat
+from cai_jax.prompts.chat import ChatFormat, Reading
 from cai_jax.prompts.feedback import ANSWER, LETTERS, choice_messages
 from cai_jax.prompts.few_shots import FewShots, balanced
 from cai_jax.prompts.messages import Dialogue
@@ -30,6 +30,13 @@ class MultipleChoice:
         """Questions that are answered at once."""
         return constitution.choice_examples
 
+    @staticmethod
+    def readings(
+        pair: ResponsePair, examples: Sequence[ChoiceExample], thought: str
+    ) -> list[Reading]:
+        """The question, up to its letter."""
+        return questions(pair, examples, ANSWER)
+
     @classmethod
     def make(cls, tools: LabelerTools) -> "MultipleChoice":
         """One that works with these tools."""
@@ -44,6 +51,16 @@ class MultipleChoice:
         """One forward pass per pair, principle and order."""
         rows = [self.chat.prompt_ids(m, ANSWER) for m in both_orders(self.shots, pairs)]
         return judgements(letter_probabilities(self.scorer, self.chat, rows), pairs)
+
+
+def questions(pair: ResponsePair, examples: Sequence[ChoiceExample], prefill: str) -> list[Reading]:
+    """The question of each principle after few-shots, in one order of the responses."""
+    return [
+        Reading(
+            choice_messages(examples, pair.prompt, p.question, pair.first, pair.second), prefill
+        )
+        for p in pair.principles
+    ]
 
 
 def both_orders(shots: FewShots[ChoiceExample], pairs: Sequence[ResponsePair]) -> list[Dialogue]:

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from cai_jax.generation.batching import check_filled, check_longest, pad_rows, widths
+from cai_jax.generation.finite import check_finite
 from cai_jax.generation.journal import recorded
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.slots import Slots, abstract_slots, decode, empty, fill
@@ -116,6 +117,7 @@ class Generator:
 
         Raises:
           ValueError: a prompt is empty, or so long that its completion may not fit.
+          NotFiniteError: logits are NaN or infinite.
         """
         limits = np.broadcast_to(np.asarray(max_new_tokens, np.int32), len(prompts))
         check_filled(prompts)
@@ -235,6 +237,9 @@ class _Rows:
         )
         ended = np.flatnonzero((self._held >= 0) & ~live)
         rows, self._held[ended] = self._held[ended], -1
+        # A log-probability sums over all logits of its step: it is finite if they are.
+        sampled = np.where(np.arange(logprobs.shape[1]) < lengths[:, None], logprobs, 0.0)
+        check_finite(sampled[ended], rows.tolist(), "logits", self.name, self.of.model.origin)
         return rows, lengths[ended], tokens[ended], logprobs[ended]
 
     def _start(self) -> None:

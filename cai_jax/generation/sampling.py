@@ -38,8 +38,9 @@ def sampling_logits(logits_bv: jax.Array, sampling: Sampling) -> jax.Array:
     above_bv, tied_bv = logits_bv > least_b1, logits_bv == least_b1
     # The first of the tied tokens take the places that are left.
     left_b1 = kept_b[:, None] - jnp.sum(above_bv, axis=-1, keepdims=True)
-    kept_bv = above_bv | (tied_bv & (jnp.cumsum(tied_bv, axis=-1) <= left_b1))
-    return jnp.where(kept_bv, logits_bv, -jnp.inf)
+    late_bv = tied_bv & (jnp.cumsum(tied_bv, axis=-1) > left_b1)
+    # NaN is not below anything, and so stays to be seen.
+    return jnp.where((logits_bv < least_b1) | late_bv, -jnp.inf, logits_bv)
 
 
 def inverse_cdf(probabilities_bv: jax.Array, uniform_b: jax.Array) -> jax.Array:

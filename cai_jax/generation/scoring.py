@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from cai_jax.generation.batching import buckets, check_filled, check_longest, pad_rows, widths
+from cai_jax.generation.finite import check_finite
 from cai_jax.generation.journal import recorded
 from cai_jax.generation.readings import (
     CHOICES,
@@ -41,6 +42,7 @@ from cai_jax.parallel.mesh import (
 )
 from cai_jax.parallel.program import Program, abstract
 
+READ = "log-probabilities or scores"
 SHARED_TOKENS = 64  # least width of a program for what rows share, and for their rests
 PACK_TOKENS = 512  # of the rests that are packed into one row
 PACK_ROWS = 32  # rests in a row at most
@@ -48,6 +50,8 @@ PACK_ROWS = 32  # rests in a row at most
 
 class Scorer:
     """Runs one model over rows of any length, batched and bucketed.
+
+    Every method that runs it raises NotFiniteError where what it gives is NaN or infinite.
 
     Args:
       model: at rest; a Decoder, or a PreferenceModel for ``preference_scores``. Abstract where
@@ -70,7 +74,7 @@ class Scorer:
         offload: bool = False,
         padding_id: int | None = None,
     ):
-        self.graph, self.mesh = model.graph, mesh
+        self.graph, self.mesh, self.origin = model.graph, mesh, model.origin
         self.abstract_params, self.size = abstract(model.params), model.size
         self.params = offload_to_host(model.params, offload)
         self.shards = batch_multiple(mesh)
@@ -200,9 +204,16 @@ class Scorer:
         return Program(name, function, args, static, self.mesh, tokens, 2.0 * self.size * tokens)
 
     def _call(
-        self, program: Program, params: nnx.State, batch: tuple[np.ndarray, ...], more: Any
+        self,
+        program: Program,
+        params: nnx.State,
+        batch: tuple[np.ndarray, ...],
+        rows: Sequence[int],
+        more: Any,
     ) -> tuple[np.ndarray]:
-        return (fetch(program(self.graph, params, *put_batch(batch, self.mesh), *more)),)
+        values = fetch(program(self.graph, params, *put_batch(batch, self.mesh), *more))
+        check_finite(values, rows, READ, program.name, self.origin)
+        return (values,)
 
     def _run(
         self,
@@ -225,7 +236,8 @@ class Scorer:
             ):
                 batch = (bucket.tokens_bt, bucket.segments_bt)
                 program = self._whole(name, reading, batch[0].shape[1], more, static)
-                call = partial(self._call, program, params, batch, more)
+                numbers = [alone[i] for i in bucket.indices]
+                call = partial(self._call, program, params, batch, numbers, more)
                 (values,) = recorded(name, batch, call)
                 for row, i in enumerate(bucket.indices):
                     out[alone[i]] = values[row]
@@ -283,7 +295,13 @@ class Scorer:
 
         def compute() -> tuple[np.ndarray]:
             on_devices = put_batch(batch, self.mesh)
-            return (fetch(program(self.graph, params, read(), *on_devices, *more)),)
+            values = fetch(program(self.graph, params, read(), *on_devices, *more))
+            for packed, found in zip(packs, values, strict=True):
+                if not reading.by_token:
+                    check_finite(found, packed.rows, READ, program.name, self.origin)
+                elif not np.isfinite(found).all():
+                    check_finite(found[None], packed.rows[:1], READ, program.name, self.origin)
+            return (values,)
 
         (values,) = recorded(name, (shared, *batch), compute)
         for p, packed in enumerate(packs):

@@ -10,6 +10,7 @@ from typing import Any
 from clu import metric_writers
 from tqdm import tqdm
 
+from cai_jax.learning.skipping import SKIPPED
 from cai_jax.parallel import hosts
 
 Scalars = dict[str, float]
@@ -31,17 +32,19 @@ class History:
         self._writer, self._bar, self._shown = writer, bar, shown
 
     def record(self, scalars: Mapping[str, Any]) -> Scalars:
-        """Keeps and writes the scalars of the next step.
+        """Keeps and writes the scalars of the next step: those that are finite, if it was left out.
 
         Raises:
-          FloatingPointError: a metric is NaN or infinite.
+          FloatingPointError: a metric of an update that was done is NaN or infinite.
         """
         row = {key: float(value) for key, value in scalars.items()}
+        if row.get(SKIPPED):
+            row = {key: value for key, value in row.items() if math.isfinite(value)}
         for key, value in row.items():
             if not math.isfinite(value):
                 raise FloatingPointError(
-                    f"{self.name}: {key} is {value} at step {len(self.rows)}; lower its "
-                    "learning_rate"
+                    f"{self.name}: {key} is {value} at step {len(self.rows)}, whose loss and "
+                    "gradient are finite; report it, with the config"
                 )
         self._keep(row)
         return row
@@ -56,7 +59,8 @@ class History:
     def _keep(self, row: Scalars) -> None:
         self._writer.write_scalars(len(self.rows), row)
         self.rows.append(row)
-        self._bar.set_postfix({key: f"{row[key]:.3f}" for key in self._shown}, refresh=False)
+        shown = {key: f"{row[key]:.3f}" for key in self._shown if key in row}
+        self._bar.set_postfix(shown, refresh=False)
         self._bar.update()
 
 

@@ -1,5 +1,6 @@
 """The training loop of everything that learns from records."""
 
+import math
 from collections.abc import Iterable
 from itertools import islice
 
@@ -8,8 +9,9 @@ import numpy as np
 from flax import nnx
 
 from cai_jax.learning.history import History
-from cai_jax.learning.losses import Batch
+from cai_jax.learning.losses import Batch, Sums
 from cai_jax.learning.saving import Saver
+from cai_jax.learning.skipping import SKIPPED, DivergedError, Skipping
 from cai_jax.learning.train import TrainState
 from cai_jax.parallel.hosts import fetch
 from cai_jax.parallel.mesh import put_like
@@ -23,6 +25,7 @@ def train(
     batches: Iterable[Batch[np.ndarray]],
     history: History,
     saver: Saver,
+    skipping: Skipping,
 ) -> TrainState:
     """Goes over the batches once, from where the saver's last state is on.
 
@@ -36,28 +39,80 @@ def train(
       batches: host arrays, leading axis batch.
       history: gets the metrics of every step.
       saver: of states, each with the history until then.
+      skipping: what is done about steps that are not finite.
 
     Raises:
-      FloatingPointError: a metric is NaN or infinite.
+      DivergedError: too many steps were not finite; the state is saved.
       PreemptedError: the run is told to end; the state is saved.
     """
-    waiting, step = None, 0
+    waiting: tuple[Sums, Batch[np.ndarray]] | None = None
+    step = 0
     if saved := saver.restore(abstract(state)):
         state, step = saved.state, saved.step
         history.go_on(saved.notes["history"])
+        skipping.check(history.name, history.rows)
+    learn = put_like(np.asarray(True), update.args[3])
     for batch in islice(batches, step, None):
-        on_devices = put_like(batch, update.args[-1])
+        on_devices = put_like(batch, update.args[2])
         with jax.transfer_guard("disallow"):
-            state, metrics = update(state, frozen, on_devices)
+            state, metrics = update(state, frozen, on_devices, learn)
         if waiting is not None:
-            history.record(fetch(waiting))
-        waiting, step = metrics, step + 1
-        if saver.due(step):
-            history.record(fetch(waiting))
+            _record(*waiting, history, skipping)
+        waiting, step = (metrics, batch), step + 1
+        stops = skipping.too_many(history.rows)
+        if saver.due(step, last=stops):
+            _record(*waiting, history, skipping)
             waiting = None
             saver.save(step, state, {"history": list(history.rows)})
+        if stops:
+            skipping.check(history.name, history.rows)
     if waiting is not None:
-        history.record(fetch(waiting))
+        _record(*waiting, history, skipping)
     if saver.due(step, last=True):
         saver.save(step, state, {"history": list(history.rows)})
+    skipping.check(history.name, history.rows)
+    return state
+
+
+def _record(metrics: Sums, batch: Batch[np.ndarray], history: History, skipping: Skipping) -> None:
+    """Keeps the metrics of a step and, if it was left out, its batch."""
+    found = fetch(metrics)
+    if found.get(SKIPPED):
+        measured = {name: str(value) for name, value in found.items() if name != SKIPPED}
+        content = {"measured": measured, "rows": skipping.described(batch)}
+        skipping.keep(history.name, len(history.rows), content)
+        found = {SKIPPED: found[SKIPPED]}
+    history.record(found)
+
+
+def check_loss(
+    update: Program,
+    state: TrainState,
+    frozen: nnx.State,
+    batches: Iterable[Batch[np.ndarray]],
+    history: History,
+    skipping: Skipping,
+) -> TrainState:
+    """Computes the loss of the first batch that was learned from once more, after training.
+
+    No step of the loop reads what its last update left. This runs the same program, so nothing
+    more is compiled; arguments are those of ``train``.
+
+    Raises:
+      DivergedError: the loss exploded, or its gradient is NaN or infinite.
+    """
+    learned = [step for step, row in enumerate(history.rows) if not row.get(SKIPPED)]
+    if not learned:
+        if not history.rows:
+            return state
+        raise DivergedError(
+            f"{history.name}: no step had a finite loss, so nothing was learned. "
+            f"{skipping.start} gives that before any update: see to it, or to the data"
+        )
+    batch = next(islice(batches, learned[0], None))
+    learn = put_like(np.asarray(False), update.args[3])
+    state, metrics = update(state, frozen, put_like(batch, update.args[2]), learn)
+    found = fetch(metrics)
+    after = math.nan if found[SKIPPED] else float(found["loss"])
+    skipping.check_loss(history.name, history.rows[learned[0]]["loss"], after)
     return state

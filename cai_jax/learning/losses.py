@@ -9,6 +9,7 @@ from cai_jax.models.heads import PreferenceModel
 from cai_jax.parallel.program import Array
 
 Batch = dict[str, Array]
+TOKENS = ("tokens", "first", "second")  # of a batch: arrays of token ids
 Sums = dict[str, jax.Array]  # float32 sums over a batch; "weight" counts what was summed
 
 

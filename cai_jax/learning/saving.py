@@ -1,7 +1,15 @@
-"""States of a loop, saved while it goes on, and the last of them given back."""
+"""States of a loop, saved while it goes on, and the last whole one of them given back.
 
+A state counts once it is sealed: after Orbax has committed it, a thread hashes its files while the
+loop goes on. One of which a file is not what was written is deleted, and the one before it counts.
+"""
+
+import logging
+import shutil
+import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +18,10 @@ import jax
 import orbax.checkpoint as ocp
 
 from cai_jax.parallel import hosts, preemption
+from cai_jax.storage.sealed import MANIFEST, problem_of, seal_folder
+
+log = logging.getLogger("cai_jax")
+COMMITTED_SECONDS = 0.05  # from one look whether a state is committed to the next
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,11 @@ class Saver:
         self._leaving = False
         self._step = -1  # of the last state
         self._not_before = 0.0  # by the monotonic clock
+        self._sealing: threading.Thread | None = None
         if folder:
+            if hosts.is_main():
+                _drop_damaged(folder)
+            hosts.sync("states that are whole")
             options = ocp.CheckpointManagerOptions(max_to_keep=self.policy.keep, create=True)
             self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
@@ -102,21 +118,56 @@ class Saver:
           PreemptedError: the run is told to end; the state is on disk.
         """
         started = time.monotonic()
+        self._wait_until_sealed()
         args = {"state": ocp.args.StandardSave(_named(state)), "notes": ocp.args.JsonSave(notes)}
         self._manager.save(step, args=ocp.args.Composite(**args))
+        if hosts.is_main():
+            self._sealing = threading.Thread(target=self._seal, args=(step,), daemon=True)
+            self._sealing.start()
         self._step, ended = step, time.monotonic()
         self._not_before = ended + (ended - started) / self.policy.max_share
         self._leave_if_told()
 
     def close(self) -> None:
-        """Waits until what was saved is on disk."""
+        """Waits until what was saved is on disk, and sealed."""
         if self._manager:
+            self._manager.wait_until_finished()
+            self._wait_until_sealed()
             self._manager.close()
+
+    def _seal(self, step: int) -> None:
+        """Seals a state when it is committed; one that never is has no folder."""
+        assert self.folder
+        while self._manager.is_saving_in_progress():
+            time.sleep(COMMITTED_SECONDS)
+        if (folder := self.folder / str(step)).is_dir():
+            with suppress(OSError):  # a disk that is full or gone tells the loop at the next save
+                seal_folder(folder, {"step": step})
+
+    def _wait_until_sealed(self) -> None:
+        if self._sealing:
+            self._sealing.join()
 
     def _leave_if_told(self) -> None:
         if self._leaving:
             self.close()
             preemption.leave()
+
+
+def _drop_damaged(folder: Path) -> None:
+    """Deletes the last states as long as they are not what was written, each with a warning."""
+    steps = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
+    for step in sorted(steps, reverse=True):
+        problem = problem_of(folder / str(step))
+        if not problem:
+            return
+        if (folder / str(step) / MANIFEST).exists():
+            log.warning("the state after step %d is damaged, and not used: %s", step, problem)
+        else:  # killed before it was sealed
+            log.info("the state after step %d was not saved to its end, and is not used", step)
+        shutil.rmtree(folder / str(step))
+    if steps:
+        log.warning("%s: no saved state is whole; this training starts over", folder)
 
 
 def _named(tree: Any) -> dict[str, Any]:

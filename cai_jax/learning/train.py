@@ -10,15 +10,15 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from cai_jax.learning.losses import Batch, Sums
+from cai_jax.learning.losses import TOKENS, Batch, Sums
+from cai_jax.learning.skipping import SKIPPED
 from cai_jax.models.blueprint import DECODER, Blueprint, Model, under
 from cai_jax.models.decoder import Decoder
 from cai_jax.models.layers import HeadParam, LoRAParam
 from cai_jax.models.params import constrain_params, initializer
-from cai_jax.parallel.mesh import split_rows
+from cai_jax.parallel.mesh import abstract_replicated, split_rows
 from cai_jax.parallel.program import Array, Program, abstract
 
-TOKENS = ("tokens", "first", "second")  # of a batch: arrays of token ids
 Rows = TypeVar("Rows")  # a batch: any tree of arrays whose leading axis is batch
 LossSum = Callable[[Any, Rows], tuple[jax.Array, Sums]]
 
@@ -166,11 +166,23 @@ def mean_loss_grads(
 
 
 def apply_grads(
-    state: TrainState, grads: nnx.State, optimizer: optax.GradientTransformation
-) -> TrainState:
-    """One optimizer update."""
+    state: TrainState,
+    grads: nnx.State,
+    metrics: Sums,
+    optimizer: optax.GradientTransformation,
+    learn: jax.Array | bool = True,
+) -> tuple[TrainState, Sums]:
+    """One optimizer update, and its metrics.
+
+    Where a metric or the gradient's norm is NaN or infinite the update is left out, the schedule's
+    step included, and counted in the metrics; where ``learn`` is false it is left out too.
+    """
+    metrics = metrics | {"grad_norm": optax.global_norm(grads)}
+    finite = jnp.all(jnp.isfinite(jnp.stack(list(metrics.values()))))
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
+    done = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
+    kept = jax.tree.map(partial(jnp.where, finite & learn), done, state)
+    return kept, metrics | {SKIPPED: 1.0 - finite.astype(jnp.float32)}
 
 
 @partial(
@@ -182,16 +194,19 @@ def train_step(
     state: TrainState,
     frozen: nnx.State,
     batch: Batch[jax.Array],
+    learn: jax.Array | bool = True,
     *,
     loss_sum: LossSum[Batch[jax.Array]],
     graph: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
     micro_batches: int,
 ) -> tuple[TrainState, Sums]:
-    """One update on one batch; serves SFT and the preference model."""
+    """One update on one batch; serves SFT and the preference model.
+
+    Where ``learn`` is false nothing is changed, and the batch is only measured.
+    """
     grads, metrics = mean_loss_grads(loss_sum, graph, state.params, frozen, batch, micro_batches)
-    metrics["grad_norm"] = optax.global_norm(grads)
-    return apply_grads(state, grads, optimizer), metrics
+    return apply_grads(state, grads, metrics, optimizer, learn)
 
 
 def train_program(
@@ -214,7 +229,7 @@ def train_program(
         "micro_batches": micro_batches,
     }
     state = abstract_state(trainable.params, optimizer)
-    args = (state, abstract(trainable.frozen), batch)
+    args = (state, abstract(trainable.frozen), batch, abstract_replicated((), jnp.bool_, mesh))
     flops = training_flops(blueprint, size, tokens)
     return Program(name, train_step, args, static, mesh, tokens, flops)
 

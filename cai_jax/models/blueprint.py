@@ -19,6 +19,29 @@ DECODER = "decoder"  # attribute that holds the decoder of a module with a head
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where parameters come from, for errors that name it.
+
+    Attributes:
+      name: a noun.
+      stage: of a run, that trained them last; empty: none did.
+    """
+
+    name: str = "the model"
+    stage: str = ""
+
+    @property
+    def remedy(self) -> str:
+        """What to do where it gives what is not finite."""
+        if self.stage:
+            return f"its training diverged, or its files were changed: run {self.stage} again"
+        return "its weights are damaged, or too large for the type that it computes in"
+
+
+UNKNOWN = Origin()
+
+
+@dataclass(frozen=True)
 class Model:
     """A module at rest: ``nnx.merge(graph, params)`` is the module.
 
@@ -27,6 +50,7 @@ class Model:
 
     graph: nnx.GraphDef
     params: nnx.State
+    origin: Origin = UNKNOWN
 
     @cached_property
     def size(self) -> int:

@@ -1,9 +1,11 @@
 """Channels between processes that know one secret token: lines of JSON over TCP.
 
+A message is a dataclass, every field of which is checked where it is received.
+
 Both ends prove that they know the token by an HMAC over two nonces, and every later line carries an
 HMAC as well. So the token does not cross the wire, and a recorded line is worth nothing. Lines are
-not encrypted. How long a line may be is bounded, and so is the time that a stranger may take.
-Standard library only.
+not encrypted. How long a line may be and how deep is bounded, and so is the time that a stranger
+may take. Nothing is parsed before whoever sent it has proved itself.
 """
 
 import hmac
@@ -15,15 +17,19 @@ import socket
 import threading
 import time
 from collections import deque
+from dataclasses import asdict
 from queue import SimpleQueue
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
 
 log = logging.getLogger("cai_jax")
 
 HANDSHAKE = 10.0  # seconds for each line of a process that has not proved itself
 MAX_HANDSHAKES = 256  # at the same time; a host that is turned away tries again
-PROOF_BYTES = 128  # of a line of the handshake: a nonce, or an HMAC and an empty message
+PROOF_BYTES = 128  # of a line of the handshake: a nonce, or an HMAC of nothing
 LINE_BYTES = 1 << 20  # of a later line; the longest describes the command, about 20 kB
+Message = TypeVar("Message")
 
 
 class WrongTokenError(ConnectionError):
@@ -57,25 +63,46 @@ class Channel:
             if len(other) != len(nonce):
                 raise ConnectionError("what it sent is no handshake")
             self._key = hmac.digest(token, nonce + other if accepted else other + nonce, "sha256")
-            self.send({})
-            self.receive(HANDSHAKE)
+            self._send(b"")
+            self._receive(HANDSHAKE)
         except OSError:
             connection.close()
             raise
         self._limit = LINE_BYTES
 
-    def send(self, message: dict[str, Any]) -> None:
-        """Sends a message; several threads may."""
-        text = json.dumps(message).encode()
+    def send(self, message: Any) -> None:
+        """Sends a message, a dataclass; several threads may."""
+        self._send(json.dumps(asdict(message)).encode())
+
+    def receive(self, kind: TypeAdapter[Message], seconds: float) -> Message:
+        """The next message.
+
+        Args:
+          kind: of what it must be, a dataclass or one of several.
+          seconds: to wait for it.
+
+        Raises:
+          WrongTokenError: who sent it does not know the token.
+          OSError: there came none, or another than this.
+        """
+        text = self._receive(seconds)
+        try:  # which refuses what is nested deeply as well
+            return kind.validate_json(text, strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False)[0]
+            field = ".".join(map(str, first["loc"])) or "the line"
+            problem = f"{field}: {first['msg']}"[:200]
+            raise ConnectionError(f"what it sent is no message ({problem})") from None
+
+    def _send(self, text: bytes) -> None:
         with self._sending:
             self._connection.sendall(self._code(self._mine, text) + b" " + text + b"\n")
 
-    def receive(self, seconds: float) -> dict[str, Any]:
-        """The next message; waits ``seconds`` for it."""
+    def _receive(self, seconds: float) -> bytes:
         code, _, text = self._line(seconds).partition(b" ")
         if not hmac.compare_digest(code, self._code(self._theirs, text)):
             raise WrongTokenError("it does not know the run's token")
-        return json.loads(text)
+        return text
 
     def wait_for_end(self, seconds: float) -> None:
         """Waits ``seconds`` for the other process to close the connection."""
@@ -104,31 +131,35 @@ class Channel:
         return line
 
 
-class Door:
-    """Listens at one address of this machine, and lets in who knows the token.
+class Door(Generic[Message]):
+    """Listens at one address of this machine, and lets in who knows the token and says who it is.
 
     Each that comes has a thread, so that one who is silent keeps nobody waiting.
 
     Args:
       address: HOST:PORT.
       token: the secret.
+      kind: of the first message of each.
+      welcome: that answers it.
 
     Raises:
       OSError: this machine has no such address, or its port is in use.
     """
 
-    def __init__(self, address: str, token: bytes) -> None:
+    def __init__(
+        self, address: str, token: bytes, kind: TypeAdapter[Message], welcome: Any
+    ) -> None:
         own = own_address(address)
         host, port = host_and_port(own)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family, backlog=MAX_HANDSHAKES)
         self._socket.settimeout(0.1)
         log.info("waiting for hosts at %s", own)
-        self._token = token
-        self._let_in: SimpleQueue[tuple[Channel, dict[str, Any]]] = SimpleQueue()
+        self._token, self._kind, self._welcome = token, kind, welcome
+        self._let_in: SimpleQueue[tuple[Channel, Message]] = SimpleQueue()
         self.refused: deque[str] = deque(maxlen=3)  # the last ones, and why
 
-    def accept_host(self) -> tuple[Channel, dict[str, Any]] | None:
+    def accept_host(self) -> tuple[Channel, Message] | None:
         """The channel to one that was let in and its first message; None if there is none soon."""
         try:
             connection, (peer, *_) = self._socket.accept()
@@ -148,8 +179,8 @@ class Door:
     def _meet(self, connection: socket.socket, peer: str) -> None:
         try:
             channel = Channel(connection, self._token, accepted=True)
-            first = channel.receive(HANDSHAKE)
-            channel.send({})  # it is let in: until it knows, it comes again
+            first = channel.receive(self._kind, HANDSHAKE)
+            channel.send(self._welcome)  # it is let in: until it knows, it comes again
             self._let_in.put((channel, first))
         except OSError as error:
             self._refuse(connection, peer, str(error))

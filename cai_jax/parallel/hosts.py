@@ -27,7 +27,8 @@ from jax._src.distributed import global_state  # its client: no public name lead
 from jax.experimental import multihost_utils
 
 from cai_jax.parallel.channel import own_address
-from cai_jax.parallel.link import HOST_LOST, HostError, HostLostError, Link, compare
+from cai_jax.parallel.exit_codes import PREEMPTED
+from cai_jax.parallel.link import HostError, HostLostError, Link, compare
 
 PATIENCE = 3600.0  # seconds to wait for a host that lives, but lags behind
 LONG = 24 * 3600.0  # the same, where one host does something long for all
@@ -93,7 +94,7 @@ def together(
         jax.devices()  # waits for the devices of all hosts
         yield
     except BaseException as error:
-        if not (isinstance(error, SystemExit) and error.code == HOST_LOST):
+        if not (isinstance(error, SystemExit) and error.code == PREEMPTED):
             _fail(_link, error)
         _link.close()  # all hosts leave alike; see preemption.py
         raise

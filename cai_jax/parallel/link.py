@@ -17,9 +17,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
+
+from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic.dataclasses import dataclass
 
 from cai_jax.parallel.channel import HANDSHAKE, Channel, Door, WrongTokenError, host_and_port
+from cai_jax.parallel.exit_codes import HOST_LOST
+from cai_jax.redaction import without_secrets
 
 log = logging.getLogger("cai_jax")
 
@@ -29,9 +34,63 @@ PULSE = 5.0  # seconds between signs of life
 SILENCE = 75.0
 GRACE = 5.0  # seconds for a host to meet the error of another by itself, and to end
 SHOWN = 10  # differences named in one error
-# Exit code where another host was lost or did not come: the same command may succeed when it is
-# back. launch/gke_xpk has GKE restart it, but not what ends with 1. EX_TEMPFAIL of sysexits.h.
-HOST_LOST = 75
+
+
+_TYPED = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True, config=_TYPED)
+class Hello:
+    """Who comes to host 0, and what must be the same there, by name."""
+
+    host: Annotated[int, Field(ge=0)]
+    count: int
+    name: Annotated[str, Field(max_length=300)]
+    card: dict[str, str]
+
+
+@dataclass(frozen=True, config=_TYPED)
+class AllHaveCome:
+    """Host 0 says so to all, with their machines."""
+
+    names: list[str]
+
+
+@dataclass(frozen=True, config=_TYPED)
+class SignOfLife:
+    """Nothing has happened."""
+
+    alive: bool = True
+
+
+@dataclass(frozen=True, config=_TYPED)
+class Stop:
+    """End, with a sentence and an exit code."""
+
+    stop: str
+    code: Annotated[int, Field(ge=0, le=255)] = 1
+    after: Annotated[float, Field(ge=0, le=60)] = 0.0  # seconds
+
+
+@dataclass(frozen=True, config=_TYPED)
+class Cause:
+    """What ended another host: an error that comes now may only follow from it."""
+
+    cause: str
+
+
+@dataclass(frozen=True, config=_TYPED)
+class End:
+    """A host is done, or ends with an error; empty: it is done."""
+
+    error: str
+
+
+Message = SignOfLife | Stop | Cause | End
+_HELLO: TypeAdapter[Hello] = TypeAdapter(Hello)
+_LET_IN: TypeAdapter[SignOfLife] = TypeAdapter(SignOfLife)
+_MEETING: TypeAdapter[AllHaveCome | Stop] = TypeAdapter(AllHaveCome | Stop)
+_MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
 
 
 class HostError(ValueError):
@@ -72,7 +131,7 @@ class Link:
         self._ended: set[int] = set()  # hosts that said that they are done
         self._cause = ""  # what ended another host: this one's error may only follow from it
         self._stopping = threading.Lock()
-        hello = {"host": me, "count": count, "name": self.names[0], "card": card}
+        hello = Hello(me, count, self.names[0], card)
         if me == 0:
             self._receive_all(address, hello, token, timeout)
         else:
@@ -91,7 +150,7 @@ class Link:
             if error not in self._cause:  # else all hosts met the same, and say it themselves
                 error = self._cause or error
             if self.me:
-                self._send(0, {"end": error})
+                self._send(0, End(error))
             _say(error)
             if not self.me:
                 told = error if error == self._cause else f"{self.who(0)} stopped: {error}"
@@ -101,13 +160,11 @@ class Link:
     def close(self) -> None:
         """Says that this host is done."""
         for other in self._channels:
-            self._send(other, {"end": ""})
+            self._send(other, End(""))
 
     # Coming together.
 
-    def _receive_all(
-        self, address: str, hello: dict[str, Any], token: bytes, timeout: float
-    ) -> None:
+    def _receive_all(self, address: str, hello: Hello, token: bytes, timeout: float) -> None:
         started = time.monotonic()
         hellos, came = {0: hello}, {0: 0.0}
         try:
@@ -115,29 +172,27 @@ class Link:
                 while len(hellos) < self.count:
                     if comer := door.accept_host():
                         channel, hello = comer
-                        host = hello["host"]
+                        host = hello.host
                         self._channels[host if host not in hellos else -1] = channel
                         _check_hello(hello, hellos)
                         hellos[host], came[host] = hello, time.monotonic() - started
                     elif time.monotonic() - started > timeout:
                         raise HostLostError(_missing(hellos, self.count, timeout, door.refused))
-            self.names = [hellos[host]["name"] for host in range(self.count)]
-            cards = [hellos[host]["card"] for host in range(self.count)]
+            self.names = [hellos[host].name for host in range(self.count)]
+            cards = [hellos[host].card for host in range(self.count)]
             compare("the command", cards, self.who, "Start the same command, code and packages.")
         except HostError as error:
             self._stop_others(str(error), error.exit_code)
             raise
         for other in self._channels:
-            self._send(other, {"names": self.names})
+            self._send(other, AllHaveCome(self.names))
         *_, before, last = came  # in the order in which they came
         late = came[last] - came[before]
         log.info(
             "%d hosts have come; %s last, %.1f s after the others", self.count, self.who(last), late
         )
 
-    def _go_to_host_0(
-        self, address: str, hello: dict[str, Any], token: bytes, timeout: float
-    ) -> None:
+    def _go_to_host_0(self, address: str, hello: Hello, token: bytes, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         while True:
             try:
@@ -146,7 +201,7 @@ class Link:
                 channel.send(hello)
                 # Within HANDSHAKE host 0 says that it has read it, or hangs up on one that is slow:
                 # who gave up earlier would come twice.
-                channel.receive(2 * HANDSHAKE)
+                channel.receive(_LET_IN, 2 * HANDSHAKE)
                 break
             except WrongTokenError:
                 raise HostError(
@@ -163,12 +218,12 @@ class Link:
         self._channels[0] = channel
         try:
             # Host 0 may have been started later, and waits for the others as long as this one did.
-            message = channel.receive(timeout + GRACE)
+            message = channel.receive(_MEETING, timeout + GRACE)
         except OSError:
-            message = {"stop": f"host 0 at {address} ended before all had come", "code": HOST_LOST}
-        if "stop" in message:
-            raise (HostLostError if message["code"] == HOST_LOST else HostError)(message["stop"])
-        self.names = message["names"]
+            message = Stop(f"host 0 at {address} ended before all had come", HOST_LOST)
+        if isinstance(message, Stop):
+            raise (HostLostError if message.code == HOST_LOST else HostError)(message.stop)
+        self.names = message.names
 
     # Watching.
 
@@ -176,12 +231,12 @@ class Link:
         while True:
             time.sleep(PULSE)
             for other in self._channels:
-                self._send(other, {})
+                self._send(other, SignOfLife())
 
     def _listen(self, other: int) -> None:
         try:
             while True:
-                self._take(other, self._channels[other].receive(SILENCE))
+                self._take(other, self._channels[other].receive(_MESSAGE, SILENCE))
         except TimeoutError:
             why = f"it has been silent for {SILENCE:.0f} s"
         except OSError as error:
@@ -193,23 +248,23 @@ class Link:
                 HOST_LOST,
             )
 
-    def _take(self, other: int, message: dict[str, Any]) -> None:
-        if "cause" in message:
-            self._cause = message["cause"]
-        elif "stop" in message:
-            self._cause = message["stop"]
-            time.sleep(message["after"])
-            self._stop(message["stop"], message["code"])
-        elif "end" in message:
+    def _take(self, other: int, message: Message) -> None:
+        if isinstance(message, Cause):
+            self._cause = message.cause
+        elif isinstance(message, Stop):
+            self._cause = message.stop
+            time.sleep(message.after)
+            self._stop(message.stop, message.code)
+        elif isinstance(message, End):
             self._ended.add(other)
-            if message["end"]:
-                self._cause = self._cause or f"{self.who(other)} stopped: {message['end']}"
+            if message.error:
+                self._cause = self._cause or f"{self.who(other)} stopped: {message.error}"
                 for one in self._channels:
-                    self._send(one, {"cause": self._cause})
+                    self._send(one, Cause(self._cause))
                 time.sleep(GRACE)  # most errors meet all hosts
                 self._stop(self._cause)
 
-    def _send(self, other: int, message: dict[str, Any]) -> None:
+    def _send(self, other: int, message: Message | AllHaveCome) -> None:
         with suppress(OSError):  # whoever listens to this host names it
             self._channels[other].send(message)
 
@@ -219,7 +274,7 @@ class Link:
         JAX's coordination service lives in host 0: without it, JAX aborts the others at once.
         """
         for other in self._channels:
-            self._send(other, {"stop": sentence, "code": code, "after": after})
+            self._send(other, Stop(sentence, code, after))
         deadline = time.monotonic() + after + GRACE
         for channel in self._channels.values():
             channel.wait_for_end(max(deadline - time.monotonic(), 0.1))
@@ -233,12 +288,13 @@ class Link:
 
 
 def _say(error: str) -> None:
-    print(f"\nerror: {error}", file=sys.stderr, flush=True)  # a progress bar may stand in the line
+    # A progress bar may stand in the line.
+    print(f"\nerror: {without_secrets(error)}", file=sys.stderr, flush=True)
 
 
-def _open_door(address: str, token: bytes) -> Door:
+def _open_door(address: str, token: bytes) -> Door[Hello]:
     try:
-        return Door(address, token)
+        return Door(address, token, _HELLO, SignOfLife())
     except OSError as error:
         raise HostError(
             f"host 0: cannot listen at {address} ({error.strerror}); end what uses the port, or "
@@ -246,27 +302,25 @@ def _open_door(address: str, token: bytes) -> Door:
         ) from None
 
 
-def _check_hello(hello: dict[str, Any], hellos: dict[int, dict[str, Any]]) -> None:
-    host, name, count = hello["host"], hello["name"], hellos[0]["count"]
-    if hello["count"] != count:
+def _check_hello(hello: Hello, hellos: dict[int, Hello]) -> None:
+    host, name, count = hello.host, hello.name, hellos[0].count
+    if hello.count != count:
         raise HostError(
-            f"{name} was started for {hello['count']} hosts, host 0 ({hellos[0]['name']}) for "
+            f"{name} was started for {hello.count} hosts, host 0 ({hellos[0].name}) for "
             f"{count}; start the same command on every host"
         )
     if not 0 < host < count:
         raise HostError(f"{name} came as host {host}; hosts are numbered from 0 to {count - 1}")
     if host in hellos:
         raise HostError(
-            f"host {host} came twice, from {hellos[host]['name']} and from {name}; every host "
+            f"host {host} came twice, from {hellos[host].name} and from {name}; every host "
             "needs a --host_id of its own"
         )
 
 
-def _missing(
-    hellos: dict[int, dict[str, Any]], count: int, timeout: float, strangers: Iterable[str]
-) -> str:
+def _missing(hellos: dict[int, Hello], count: int, timeout: float, strangers: Iterable[str]) -> str:
     missing = ", ".join(str(host) for host in range(count) if host not in hellos)
-    came = ", ".join(f"{host} ({hello['name']})" for host, hello in sorted(hellos.items()))
+    came = ", ".join(f"{host} ({hello.name})" for host, hello in sorted(hellos.items()))
     refused = "".join(f"; refused {stranger}" for stranger in strangers)
     return (
         f"{'hosts' if ',' in missing else 'host'} {missing} of {count} did not come within "

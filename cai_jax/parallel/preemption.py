@@ -1,7 +1,9 @@
 """A run that is told to end leaves at the next point where nothing is lost, on all hosts the same.
 
 Machines that are taken away, schedulers and people say so by SIGTERM or SIGINT, to one host or to
-all. JAX's own preemption service knows no deadline and no SIGINT, and needs several hosts.
+all; Google's machines by a notice as well, which may come where no signal reaches the run (in a
+container, say). JAX's own preemption service knows no deadline, no SIGINT and no notice, and needs
+several hosts.
 """
 
 import os
@@ -17,10 +19,10 @@ from typing import NoReturn
 import jax
 
 from cai_jax.parallel import hosts
-from cai_jax.parallel.link import HOST_LOST
+from cai_jax.parallel.exit_codes import PREEMPTED
+from cai_jax.parallel.google import on_google, wait_for_notice
+from cai_jax.redaction import without_secrets
 
-# As where a host was lost: the same command goes on, so GKE starts it again.
-EXIT_CODE = HOST_LOST
 PATIENCE = 20.0  # seconds to reach such a point, or else to end without; GKE and Slurm give 30
 
 
@@ -68,12 +70,12 @@ def leave() -> NoReturn:
     Raises:
       PreemptedError: always.
     """
-    raise PreemptedError(EXIT_CODE)
+    raise PreemptedError(PREEMPTED)
 
 
 @contextmanager
 def leaving_when_told(command: Sequence[str]) -> Iterator[None]:
-    """While it lasts, SIGTERM and SIGINT have the run leave, with ``EXIT_CODE`` and a sentence.
+    """While it lasts, SIGTERM, SIGINT and a notice have the run leave, with a code and a sentence.
 
     The second signal, and ``PATIENCE`` seconds without a safe point, end the process at once: a
     program may compile for minutes.
@@ -85,24 +87,30 @@ def leaving_when_told(command: Sequence[str]) -> Iterator[None]:
     # what is written to the socket is read at once.
     ours, kernel = socket.socketpair()
     kernel.setblocking(False)
-    names, told, over = list[str](), threading.Event(), threading.Event()
+    names, notices = list[str](), list[str]()
+    told, over = threading.Event(), threading.Event()
 
     def say() -> None:
-        who = names[0] if names else "another host"
+        who = next(iter((*notices, *names)), "another host")
         kept = "what is finished is kept, go on with:"
-        print(
-            f"\ntold to end by {who}; {kept}\n  {shlex.join(command)}", file=sys.stderr, flush=True
-        )
+        again = without_secrets(shlex.join(command))
+        print(f"\ntold to end by {who}; {kept}\n  {again}", file=sys.stderr, flush=True)
 
     def end() -> NoReturn:
         say()
-        os._exit(EXIT_CODE)
+        os._exit(PREEMPTED)
 
     def listen() -> None:
         while number := ours.recv(1):
             names.append(signal.Signals(number[0]).name)
             if len(names) > 1:
                 end()
+            told.set()
+            hosts.announce("leave")
+
+    def watch() -> None:
+        if wait_for_notice(over):
+            notices.append("a notice that this machine is taken away")
             told.set()
             hosts.announce("leave")
 
@@ -123,7 +131,7 @@ def leaving_when_told(command: Sequence[str]) -> Iterator[None]:
     signals = (signal.SIGTERM, signal.SIGINT)
     before = [signal.signal(number, lambda *_: None) for number in signals]
     held = signal.set_wakeup_fd(kernel.fileno(), warn_on_full_buffer=False)
-    for work in (listen, follow):
+    for work in (listen, follow, *((watch,) if on_google() else ())):
         threading.Thread(target=work, daemon=True).start()
     try:
         yield

@@ -4,6 +4,8 @@ A template is code, and code that ends in a trial may still hang at another dial
 in the process of a run, ever: one child renders them all, and dies at a template that takes more
 time or memory than dialogues need. It counts processor time, so a busy machine refuses nothing.
 A request costs 0.1 ms beside the rendering, and the child starts once a process, in 0.2 s.
+
+The same child tries the patterns of a tokenizer (patterns.py), which may take for ever likewise.
 """
 
 import json
@@ -48,21 +50,21 @@ def render(template: str, date: str, variables: Mapping[str, Any]) -> str:
     """
     if len(template) > TEMPLATE_LETTERS:
         raise TemplateRefusedError(f"it is longer than {TEMPLATE_LETTERS} letters")
-    reply = _CHILD.ask({"template": template, "date": date, "variables": variables})
+    reply = CHILD.ask({"template": template, "date": date, "variables": variables})
     if "text" not in reply:
         raise TemplateRefusedError(reply["error"])
     return cast(str, reply["text"])
 
 
 class _Child:
-    """The process that renders; it is started when it is needed, and again after it died."""
+    """The process of strangers' code; it is started when it is needed, and again after it died."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._asking = threading.Lock()
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The reply to a request: a text, or an error."""
+        """The reply to a request: ``text``, or ``error``."""
         with self._asking:
             if self._process is None:
                 command = [sys.executable, "-P", __file__]
@@ -89,10 +91,10 @@ class _Child:
             code, self._process = self._process.returncode, None
         if code == -signal.SIGPROF:
             return {"error": f"it takes more than {SECONDS:g} s of processor time"}
-        return {"error": f"the process that renders it ended with code {code}"}
+        return {"error": f"the process that tries it ended with code {code}"}
 
 
-_CHILD = _Child()
+CHILD = _Child()
 
 
 class _Generation(jinja2.ext.Extension):
@@ -125,18 +127,18 @@ def _compiled(source: str, date: str) -> jinja2.Template:
 
 
 def _serve(questions: Sequence[bytes] | Any, answers: Any) -> None:
-    """Renders what is asked, a line of JSON each, until nobody asks."""
+    """Does what is asked, a line of JSON each, until nobody asks."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     for line in questions:
         asked = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, SECONDS)  # ends this process
-        reply = json.dumps(_reply(**asked))
+        reply = json.dumps(_tried(**asked) if "tokenizer" in asked else _rendered(**asked))
         signal.setitimer(signal.ITIMER_PROF, 0)
         answers.write(reply.encode() + b"\n")
         answers.flush()
 
 
-def _reply(template: str, date: str, variables: Mapping[str, Any]) -> dict[str, str]:
+def _rendered(template: str, date: str, variables: Mapping[str, Any]) -> dict[str, str]:
     try:
         parts, letters = [], 0
         for part in _compiled(template, date).generate(**variables):
@@ -151,6 +153,24 @@ def _reply(template: str, date: str, variables: Mapping[str, Any]) -> dict[str, 
         said = " ".join(str(error).split())[:300]
         plain = isinstance(error, jinja2.TemplateError) and said
         return {"error": said if plain else f"{type(error).__name__}: {said}"}
+
+
+def _tried(tokenizer: str, texts: Sequence[str]) -> dict[str, str]:
+    """What becomes of texts that a tokenizer encodes and decodes."""
+    from tokenizers import Tokenizer
+
+    try:
+        made = Tokenizer.from_str(tokenizer)
+    except BaseException:  # a panic of Rust is no Exception; whoever loads it tells what is wrong
+        return {"text": ""}
+    try:
+        for text in texts:
+            made.encode(text)
+            if made.decoder:
+                made.decoder.decode([text])
+    except BaseException as error:
+        return {"error": f"it ends in an error: {' '.join(str(error).split())[:200]}"}
+    return {"text": ""}
 
 
 if __name__ == "__main__":

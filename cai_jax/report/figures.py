@@ -75,8 +75,9 @@ def score_by_round(summary: Summary) -> str:
 def history_of(history: Sequence[Mapping[str, float]], measure: Measure) -> str:
     """A metric over the steps of training."""
     figure, axes = _axes()
-    values = [row[measure.name] for row in history]
-    axes.plot(range(1, len(history) + 1), values, color=ACCENT, marker="o", ms=3)
+    steps = [step for step, row in enumerate(history) if measure.name in row]  # that were done
+    values = [history[step][measure.name] for step in steps]
+    axes.plot([step + 1 for step in steps], values, color=ACCENT, marker="o", ms=3)
     axes.set_xlabel("step", fontsize=8, color=INK)
     axes.set_ylabel(f"{measure.name}, {measure.unit}".strip(", "), fontsize=8, color=INK)
     axes.locator_params(axis="x", integer=True)

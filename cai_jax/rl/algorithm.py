@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from cai_jax.data.readers import Prompt
 from cai_jax.learning.history import History, Scalars
 from cai_jax.learning.saving import Saver
+from cai_jax.learning.skipping import Skipping
 from cai_jax.learning.train import Trainable, make_trainable, set_up_programs
 from cai_jax.models.blueprint import Blueprint, Model
 from cai_jax.models.config import LoRAConfig
@@ -52,6 +53,7 @@ class Task:
       prompts: gives the red-team and the helpfulness prompts of training.
       comparisons: gives what the preference model learned from.
       open_saver: gives what saves the states of training.
+      open_skipping: gives what is done about updates that are not finite.
       optimizer: of the trained parameters.
       mesh: of training.
       decode_mesh: of sampling.
@@ -71,6 +73,7 @@ class Task:
     prompts: Callable[[], tuple[list[Prompt], list[Prompt]]]
     comparisons: Callable[[], list[Labelled]]
     open_saver: Callable[[], Saver]
+    open_skipping: Callable[[], Skipping]
     optimizer: optax.GradientTransformation
     mesh: Mesh
     decode_mesh: Mesh
@@ -124,7 +127,7 @@ class Algorithm(Protocol):
         """Trains from the reference.
 
         Raises:
-          FloatingPointError: a metric is NaN or infinite.
+          FloatingPointError: what a model or an update gives is NaN or infinite.
         """
 
     def summary(self, rows: list[Scalars]) -> dict[str, Any]:

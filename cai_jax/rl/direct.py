@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,8 +20,9 @@ from cai_jax.generation.scoring import Scorer
 from cai_jax.keys import named_rng
 from cai_jax.learning.history import History, Scalars
 from cai_jax.learning.logprobs import token_logprobs
-from cai_jax.learning.loop import train
+from cai_jax.learning.loop import check_loss, train
 from cai_jax.learning.losses import Batch, Sums, bradley_terry_loss
+from cai_jax.learning.skipping import count, done
 from cai_jax.learning.train import (
     Trainable,
     abstract_trainable,
@@ -126,16 +128,19 @@ class Direct(ABC):
         trainable = task.start(replace(task.reference, lora=task.lora), reference)
         del reference
         update, state = self._update(task, trainable), init_state(trainable.params, task.optimizer)
-        batches = self.batches(pairs, margins, task.seed)
+        batches, skipping = partial(self.batches, pairs, margins, task.seed), task.open_skipping()
         with closing(task.open_saver()) as saver:
-            state = train(update, state, trainable.frozen, batches, history, saver)
+            state = train(update, state, trainable.frozen, batches(), history, saver, skipping)
+            state = check_loss(update, state, trainable.frozen, batches(), history, skipping)
         read = sum(len(pair.prompt) + len(r) for pair in pairs for r in pair.responses)
         return Trained(state.params, scored + self.epochs * read)
 
     def summary(self, rows: list[Scalars]) -> dict[str, Any]:
         """Loss at both ends, and how the policy ranks the pairs that it learned from last."""
+        steps, skipped, rows = len(rows), count(rows), done(rows)
         return {
-            "steps": len(rows),
+            "steps": steps,
+            "skipped_steps": skipped,
             "first_loss": rows[0]["loss"],
             "last_loss": rows[-1]["loss"],
             "last_agreement": rows[-1]["agreement"],

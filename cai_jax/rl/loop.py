@@ -19,8 +19,9 @@ from cai_jax.generation.sampling import Sampling
 from cai_jax.keys import named_key
 from cai_jax.learning.history import History, Scalars
 from cai_jax.learning.saving import Saver
+from cai_jax.learning.skipping import SKIPPED, DivergedError, Skipping
 from cai_jax.learning.train import Trainable, TrainState, abstract_state, training_flops
-from cai_jax.models.blueprint import DECODER, Blueprint, Model, inside
+from cai_jax.models.blueprint import DECODER, UNKNOWN, Blueprint, Model, Origin, inside
 from cai_jax.models.decoder import Decoder
 from cai_jax.models.params import on_mesh, resharder
 from cai_jax.parallel.hosts import fetch
@@ -37,7 +38,7 @@ from cai_jax.rl.prompts import Drawn
 from cai_jax.rl.reward import Objective, Usable, below_usable, usable
 from cai_jax.rl.rollout import Rollout, assemble
 from cai_jax.rl.updates import PolicyGradient
-from cai_jax.rl.watch import Look, Watch
+from cai_jax.rl.watch import Alarms, Look, Watch, degenerate
 
 log = logging.getLogger("cai_jax")
 
@@ -57,14 +58,14 @@ class Limits:
       first_ratio_error: of the first minibatch, before any update: mean |ratio - 1|, and
         approximate KL, nats a token; above it the loop stops.
       rounding: of the same; above it the loop warns.
-      sampler_gap: nats a token between sampler and trainer; above it the loop warns.
+      alarms: bounds of what else it warns of.
       missing_stop_penalty: off the score of a response that never ended.
       unusable_penalty: see ``below_usable``.
     """
 
     first_ratio_error: float
     rounding: float
-    sampler_gap: float
+    alarms: Alarms
     missing_stop_penalty: float
     unusable_penalty: float
 
@@ -141,11 +142,11 @@ class Online:
         """Of the decoder that samples."""
         return replace(self.blueprint, module=Decoder, frozen_layers=0).graph
 
-    def generator(self, params: nnx.State) -> Generator:
+    def generator(self, params: nnx.State, origin: Origin = UNKNOWN) -> Generator:
         """Samples from the policy; prompts have one width."""
         width = self.algorithm.prompt_tokens
         return Generator(
-            Model(self.sampler_graph, params),
+            Model(self.sampler_graph, params, origin),
             self.decode_mesh,
             self.stop_ids,
             self.batch_size,
@@ -222,6 +223,7 @@ def train(
     history: History,
     watch: Watch | None = None,
     saver: Saver | None = None,
+    skipping: Skipping | None = None,
 ) -> tuple[RLState, int]:
     """Runs the iterations that are left, or as many as the watch allows.
 
@@ -242,43 +244,54 @@ def train(
       history: gets the metrics of every iteration.
       watch: looks at the policy now and then; None: nobody does.
       saver: of states, each with the history and the looks until then; None: nobody does.
+      skipping: what is done about updates that are not finite; None: what its defaults say.
 
     Returns:
       The state, and the number of tokens read and sampled, padding not counted.
 
     Raises:
-      FloatingPointError: a metric is NaN or infinite, or the first ratio of an iteration is not 1.
+      FloatingPointError: the first ratio of an iteration is not 1.
+      NotFiniteError: a model gives what is NaN or infinite.
+      DivergedError: too many updates were not finite, or the last one broke the policy.
       PreemptedError: the run is told to end; the state is saved.
     """
-    tokens, pending, saver = 0, None, saver or Saver()
+    tokens, saver, skipping = 0, saver or Saver(), skipping or Skipping()
+    pending: Pending | None = None
     if saved := saver.restore(abstract(state.train)):
         notes = saved.notes
         state, tokens = RLState(saved.step, saved.state, notes["kl_coef"]), notes["tokens"]
         history.go_on(notes["history"])
         if watch:
             watch.looks.extend(Look(**look) for look in notes["looks"])
+        skipping.check(history.name, history.rows)
     if watch and not watch.looks:
         tokens += look(online, state, reward, watch)
     while state.iteration < iterations and not (watch and watch.stops):
         batch = draw(state.iteration)
         completions = sample(online, state, batch)
         if pending is not None:
-            state = record(state, pending, online, controller, limits, history)
+            state = record(state, pending, online, controller, limits, history, skipping)
         replies, scores = score(reward, batch, completions, limits)
         judged = judged_tokens(replies, completions)
-        state, measured = learn(online, state, reference, batch, completions, judged, scores)
+        rollout = roll_out(online, batch, completions, judged, scores)
+        state, measured = learn(online, state, reference, rollout)
         told = {
             "kl_coef": state.kl_coef,
             "unusable": float(np.mean([reply is None for reply in replies])),
             "finished": float(np.mean([c.finished for c in completions])),
+            **degenerate(completions),
         }
-        pending = (*measured, told)
+        pending = Pending(*measured, told, batch, completions, scores)
         tokens += sum(len(d.ids) for d in batch) + sum(len(c.ids) for c in completions)
         if watch and watch.due(state.iteration, iterations):
             tokens += look(online, state, reward, watch)
+        stops = skipping.too_many(history.rows)
         last = state.iteration == iterations or bool(watch and watch.stops)
-        if saver.due(state.iteration, last):
-            state, pending = record(state, pending, online, controller, limits, history), None
+        if last and not watch:  # which has just run the last policy
+            verify(online, state, reference, rollout, skipping)
+        if saver.due(state.iteration, last or stops):
+            state = record(state, pending, online, controller, limits, history, skipping)
+            pending = None
             notes = {
                 "kl_coef": state.kl_coef,
                 "tokens": tokens,
@@ -286,8 +299,11 @@ def train(
                 "looks": [asdict(look) for look in watch.looks] if watch else [],
             }
             saver.save(state.iteration, state.train, notes)
+        if stops:
+            skipping.check(history.name, history.rows)
     if pending is not None:
-        state = record(state, pending, online, controller, limits, history)
+        state = record(state, pending, online, controller, limits, history, skipping)
+    skipping.check(history.name, history.rows)
     return state, tokens
 
 
@@ -304,7 +320,9 @@ def _respond(
     online: Online, state: RLState, batch: Sequence[Drawn], keys: Sequence[Any], name: str
 ) -> list[Completion]:
     decoder = online.decoder_params(state.train.params)
-    generator = online.generator(online.sampler_weights(decoder))
+    made = Origin(f"the policy after {state.iteration} iterations", "rl")
+    origin = made if state.iteration else online.reference.origin  # the same parameters
+    generator = online.generator(online.sampler_weights(decoder), origin)
     ids = [drawn.ids for drawn in batch]
     return generator.generate(ids, keys, online.max_new_tokens, online.sampling, name)
 
@@ -339,20 +357,26 @@ def judged_tokens(replies: Sequence[Usable | None], completions: Sequence[Comple
     return [reply.judged if reply else len(completion.ids) for reply, completion in pairs]
 
 
-def learn(
+def roll_out(
     online: Online,
-    state: RLState,
-    reference: Callable[[], nnx.State],
     batch: Sequence[Drawn],
     completions: Sequence[Completion],
     judged: Sequence[int],
     scores: np.ndarray,
+) -> Rollout[jax.Array]:
+    """Prompts, responses and scores on the devices."""
+    ids, width = [drawn.ids for drawn in batch], online.algorithm.prompt_tokens
+    arrays = assemble(ids, completions, judged, scores, width, online.max_new_tokens)
+    return put_batch(arrays, online.mesh)
+
+
+def learn(
+    online: Online,
+    state: RLState,
+    reference: Callable[[], nnx.State],
+    rollout: Rollout[jax.Array],
 ) -> tuple[RLState, tuple[Any, Any]]:
     """Prepares a rollout and updates on it; its statistics and metrics stay on the devices."""
-    ids, width = [drawn.ids for drawn in batch], online.algorithm.prompt_tokens
-    rollout = put_batch(
-        assemble(ids, completions, judged, scores, width, online.max_new_tokens), online.mesh
-    )
     kl_coef = replicate(np.asarray(state.kl_coef, np.float32), online.mesh)
     shuffle = replicate(named_key(online.seed, "rl", "shuffle", state.iteration), online.mesh)
     frozen, prepare, update = online.trainable.frozen, online.prepare, online.update
@@ -364,27 +388,99 @@ def learn(
     return state._replace(iteration=state.iteration + 1, train=trained), (stats, metrics)
 
 
+def verify(
+    online: Online,
+    state: RLState,
+    reference: Callable[[], nnx.State],
+    rollout: Rollout[jax.Array],
+    skipping: Skipping,
+) -> None:
+    """Refuses a last policy under which the last rollout has no probabilities.
+
+    Raises:
+      DivergedError: its log-probabilities are NaN or infinite.
+    """
+    zero = replicate(np.asarray(0.0, np.float32), online.mesh)
+    frozen, params = online.trainable.frozen, state.train.params
+    _, stats = online.prepare(params, frozen, reference(), rollout, zero)
+    # What depends on the policy alone: not on scores, nor on the reference.
+    ours = fetch([stats["entropy"], stats["sampler_gap_mean"]])
+    if not np.isfinite(ours).all():
+        raise DivergedError(
+            "rl: log-probabilities under the last policy are NaN or infinite: updates broke it, "
+            f"and it is not kept; {skipping.lower_rate}"
+        )
+
+
+@dataclass(frozen=True)
+class Pending:
+    """An iteration whose metrics are not fetched yet."""
+
+    stats: Any  # of the rollout
+    metrics: Any  # of its updates
+    told: Scalars
+    batch: Sequence[Drawn]
+    completions: Sequence[Completion]
+    scores: np.ndarray
+
+
 def record(
     state: RLState,
-    pending: tuple[Any, Any, Scalars],
+    pending: Pending,
     online: Online,
     controller: AdaptiveKL,
     limits: Limits,
     history: History,
+    skipping: Skipping,
 ) -> RLState:
     """Keeps the metrics of an iteration, checks them, and moves the KL coefficient."""
-    stats, metrics = fetch(pending[:2])
+    stats, metrics = fetch((pending.stats, pending.metrics))
     scalars = {key: float(value) for key, value in stats.items()}
     scalars |= weighted_means(metrics)
     scalars["first_ratio_error"] = float(metrics["ratio_error"][0])
     scalars["first_approx_kl"] = float(metrics["approx_kl"][0])
-    row = history.record(scalars | pending[2])
+    scalars[SKIPPED] = float(np.sum(metrics[SKIPPED]))
+    alarms = limits.alarms.of(scalars | pending.told)
+    for alarm in alarms:
+        log.warning("rl: at iteration %d %s", len(history.rows), alarm)
+    if scalars[SKIPPED]:
+        skipping.keep("rl", len(history.rows), _described(pending, stats, metrics, skipping))
+    row = history.record(scalars | pending.told | {"alarms": float(len(alarms))})
     check(row, state.iteration - 1, limits)
+    if "kl_k1" not in row:
+        return state
     return state._replace(kl_coef=controller.update(state.kl_coef, row["kl_k1"], online.batch_size))
 
 
+def _described(pending: Pending, stats: Any, metrics: Any, skipping: Skipping) -> dict[str, Any]:
+    """An iteration of which updates were left out, as JSON."""
+    measured = {name: str(value) for name, value in (stats | metrics).items()}
+    rows = [
+        {
+            "id": drawn.id,
+            "prompt": list(drawn.ids),
+            "prompt_text": skipping.text(drawn.ids),
+            "response": completion.ids,
+            "response_text": skipping.text(completion.ids),
+            "logprobs": completion.logprobs.tolist(),
+            "score": float(score),
+        }
+        for drawn, completion, score in zip(
+            pending.batch, pending.completions, pending.scores, strict=True
+        )
+    ]
+    return {"measured": measured, "rows": rows}
+
+
 def weighted_means(metrics: Mapping[str, np.ndarray]) -> Scalars:
-    """Over the minibatches, weighted by their tokens; the largest gradient norm."""
+    """Over the minibatches, weighted by their tokens; the largest gradient norm.
+
+    Those that were left out are not counted, and where all were there is nothing.
+    """
+    done = metrics[SKIPPED] == 0
+    if not done.any():
+        return {}
+    metrics = {key: value[done] for key, value in metrics.items() if key != SKIPPED}
     weight = metrics["weight"]
     means = {
         key: float(np.sum(value * weight) / np.sum(weight))
@@ -397,11 +493,14 @@ def weighted_means(metrics: Mapping[str, np.ndarray]) -> Scalars:
 def check(scalars: Scalars, iteration: int, limits: Limits) -> None:
     """Stops where old and new log-probabilities are of different functions.
 
-    Warns where they differ by more than rounding explains, and where the sampler's do.
+    Warns where they differ by more than rounding explains. A first minibatch that was left out
+    tells nothing.
 
     Raises:
       FloatingPointError: the first minibatch's ratio is nowhere near 1.
     """
+    if not {"first_ratio_error", "first_approx_kl"} <= scalars.keys():
+        return
     off = max(scalars["first_ratio_error"], scalars["first_approx_kl"])
     found = (
         f"rl: at iteration {iteration} the first minibatch's ratios are off 1 by "
@@ -419,11 +518,4 @@ def check(scalars: Scalars, iteration: int, limits: Limits) -> None:
             "ratios are that noisy",
             found,
             limits.rounding,
-        )
-    if scalars["sampler_gap_mean"] > limits.sampler_gap:
-        log.warning(
-            "rl: sampler and trainer log-probabilities differ by %.3f nats a token at iteration "
-            "%d, above max_sampler_gap",
-            scalars["sampler_gap_mean"],
-            iteration,
         )

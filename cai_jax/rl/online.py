@@ -10,6 +10,7 @@ from flax import nnx
 
 from cai_jax.data.readers import Prompt
 from cai_jax.learning.history import History, Scalars
+from cai_jax.learning.skipping import count, done
 from cai_jax.learning.train import (
     Trainable,
     abstract_state,
@@ -26,7 +27,7 @@ from cai_jax.rl.kl import AdaptiveKL
 from cai_jax.rl.loop import FIRST_RATIO_ERROR, ROUNDING, Limits, Online, RLState, train
 from cai_jax.rl.prompts import Drawn, PromptPool
 from cai_jax.rl.updates import PolicyGradient
-from cai_jax.rl.watch import Watch
+from cai_jax.rl.watch import Alarms, Watch
 
 log = logging.getLogger("cai_jax")
 
@@ -49,7 +50,9 @@ class OnlineAlgorithm:
       kl_horizon: samples in which the coefficient can change by about a fifth.
       missing_stop_penalty: off the score of a response that never ended.
       unusable_penalty: a response that does not parse earns this much less than others.
-      max_sampler_gap: nats a token; see ``Limits``.
+      max_kl: nats a response; see ``Alarms``.
+      max_sampler_gap: nats a token; see ``Alarms``.
+      max_degenerate: share of responses; see ``Alarms``.
       max_first_ratio_error: see ``Limits``; 0: as the type has it.
     """
 
@@ -64,7 +67,9 @@ class OnlineAlgorithm:
     kl_horizon: int
     missing_stop_penalty: float
     unusable_penalty: float
+    max_kl: float
     max_sampler_gap: float
+    max_degenerate: float
     max_first_ratio_error: float
     block = "rl"
     shown = ("score", "kl_k3")
@@ -109,14 +114,14 @@ class OnlineAlgorithm:
         # Under LoRA the reference shares the policy's frozen base: there is nothing to offload.
         reference_params = offload_to_host(reference.params, task.offload and not task.lora)
         # Of the reference the loop needs shapes alone; what is offloaded must not be kept here.
-        reference = task.reference.abstract(task.mesh)
+        reference = replace(task.reference.abstract(task.mesh), origin=reference.origin)
         online, (reward, _) = self._online(task, trainable, reference), task.open_reward()
         watch, _ = self._watch(task)
         state = RLState(0, init_state(trainable.params, task.optimizer), self.kl_coef)
         limits = Limits(
             first_ratio_error=self.max_first_ratio_error or FIRST_RATIO_ERROR[blueprint.dtype],
             rounding=ROUNDING[blueprint.dtype],
-            sampler_gap=self.max_sampler_gap,
+            alarms=Alarms(self.max_kl, self.max_sampler_gap, self.max_degenerate),
             missing_stop_penalty=self.missing_stop_penalty,
             unusable_penalty=self.unusable_penalty,
         )
@@ -133,13 +138,18 @@ class OnlineAlgorithm:
                 history,
                 watch,
                 saver,
+                task.open_skipping(),
             )
         return Trained(online.trained_decoder(state.train.params), tokens, watch)
 
     def summary(self, rows: list[Scalars]) -> dict[str, Any]:
         """Where the score and the KL ended, and whether sampler and trainer agreed."""
+        iterations, skipped, alarms = len(rows), count(rows), sum(row["alarms"] for row in rows)
+        rows = done(rows)
         return {
-            "iterations": len(rows),
+            "iterations": iterations,
+            "skipped_steps": skipped,
+            "alarms": int(alarms),
             "first_score": rows[0]["score"],
             "last_score": rows[-1]["score"],
             "last_kl_k1": rows[-1]["kl_k1"],

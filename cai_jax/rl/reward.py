@@ -1,12 +1,13 @@
 """The reward: normalised scores of a preference model."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from cai_jax.generation.finite import NotFiniteError
 from cai_jax.generation.scoring import Scorer
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
@@ -67,6 +68,19 @@ class Reward:
     std: float
     unusable_score: float  # of a reply that does not parse, where it has no others to compare with
 
+    def __post_init__(self) -> None:
+        """Refuses a normalisation by which no score is a number.
+
+        Raises:
+          ValueError: the mean is not finite, or the deviation is none.
+        """
+        if not (np.isfinite(self.mean) and 0 < self.std < np.inf):
+            origin = self.scorer.origin
+            raise ValueError(
+                f"{origin.name} has score_mean {self.mean} and score_std {self.std}, by which no "
+                f"score can be normalised: run {origin.stage or 'pm_train'} again"
+            )
+
     @cached_property
     def chat(self) -> ChatFormat:
         """Of the policy and of the preference model: their tokens are the same."""
@@ -96,7 +110,14 @@ class Reward:
                 for i, reply in judged
             ]
             raw = self.scorer.preference_scores(rows, name)
-            scores[[i for i, _ in judged]] = (raw - self.mean) / self.std
+            at = [i for i, _ in judged]
+            scores[at] = (raw - self.mean) / self.std
+            if not np.isfinite(scores[at]).all():  # raw scores are: the scorer has seen to that
+                raise NotFiniteError(
+                    f"{name}: {self.scorer.origin.name} has score_std {self.std}, so small that "
+                    f"normalised scores overflow; {self.scorer.origin.remedy}",
+                    self.scorer.origin,
+                )
         return scores
 
 
@@ -155,6 +176,35 @@ class Objective:
     ) -> np.ndarray:
         """Float32 scores; arguments as of ``Reward``."""
         return self.together(self.by_group(prompts, replies, name))
+
+
+@dataclass(frozen=True)
+class OverRefusal:
+    """Scores over those of a plain refusal to the same prompt, which are computed once a prompt."""
+
+    reward: Objective
+    refusal: str
+    known: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict)  # by ids of the prompt
+
+    def together(self, scores: np.ndarray) -> np.ndarray:
+        """Float32 [replies], of scores [groups, replies]."""
+        return self.reward.together(scores)
+
+    def by_group(
+        self,
+        prompts: Sequence[Sequence[int]],
+        replies: Sequence[Usable | str | None],
+        name: str = "score",
+    ) -> np.ndarray:
+        """Float32 [groups, replies]; arguments as of ``Reward``."""
+        asked = [*map(tuple, prompts)]
+        fresh = [prompt for prompt in asked if prompt not in self.known]
+        if fresh:
+            refusals = [self.refusal] * len(fresh)
+            found = self.reward.by_group(fresh, refusals, f"{name}, refusals")
+            self.known.update(zip(fresh, found.T, strict=True))
+        over = np.stack([self.known[prompt] for prompt in asked], axis=1)
+        return self.reward.by_group(prompts, replies, name) - over
 
 
 def below_usable(

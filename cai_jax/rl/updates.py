@@ -236,7 +236,8 @@ def update(
       algorithm: constants; minibatches divide the batch, micro-batches divide a minibatch.
 
     Returns:
-      The state, and metrics with one entry a minibatch, in order.
+      The state, and metrics with one entry a minibatch, in order; ``skipped`` is 1 where one was
+      left out because it was not finite.
     """
     rows = experience.tokens_bt.shape[0]
 
@@ -245,8 +246,7 @@ def update(
         grads, metrics = mean_loss_grads(
             algorithm.loss_sum, graph, state.params, frozen, batch, algorithm.micro_batches
         )
-        metrics["grad_norm"] = optax.global_norm(grads)
-        return apply_grads(state, grads, optimizer), metrics
+        return apply_grads(state, grads, metrics, optimizer)
 
     return jax.lax.scan(minibatch, state, minibatch_rows(key_data, rows, algorithm))
 

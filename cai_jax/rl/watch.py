@@ -1,11 +1,12 @@
-"""Watching for over-optimisation: a second preference model reads what the policy writes.
+"""Watching RL: alarms by its own numbers, and a second preference model against over-optimisation.
 
 What RL climbs is an imperfect reward, and past some point more of it is less of what was meant
 (Bai et al. 2022, section 4.3). A preference model of other prompts and another seed, which no
 update ever saw, tells where that is.
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +15,71 @@ from flax import nnx
 from cai_jax.generation.engine import Completion
 from cai_jax.rl.prompts import Drawn
 from cai_jax.rl.reward import Objective, usable
+
+
+@dataclass(frozen=True)
+class Alarms:
+    """Bounds above which an iteration is told of.
+
+    Attributes:
+      kl: nats a response, from the reference (k3).
+      sampler_gap: nats a token, mean, between sampler and trainer.
+      degenerate: share of responses of one kind, see ``degenerate``.
+    """
+
+    kl: float
+    sampler_gap: float
+    degenerate: float
+
+    def of(self, row: Mapping[str, float]) -> list[str]:
+        """What there is to tell of an iteration with these metrics."""
+        found = []
+        if row.get("kl_k3", 0.0) > self.kl:
+            found.append(
+                f"the policy is {row['kl_k3']:.1f} nats a response from SL-CAI, above max_kl = "
+                f"{self.kl}; raise kl_coef, or lower learning_rate"
+            )
+        if row.get("sampler_gap_mean", 0.0) > self.sampler_gap:
+            found.append(
+                "sampler and trainer log-probabilities differ by "
+                f"{row['sampler_gap_mean']:.3f} nats a token, above max_sampler_gap = "
+                f"{self.sampler_gap}"
+            )
+        found += [
+            f"{row[kind]:.0%} of the responses {what}, above max_degenerate = {self.degenerate}"
+            for kind, what in DEGENERATE.items()
+            if row.get(kind, 0.0) > self.degenerate
+        ]
+        return found
+
+
+DEGENERATE = {
+    "empty": "are empty",
+    "equal": "are one and the same",
+    "repeating": "repeat themselves",
+    "endless": "never end",
+}
+GRAM = 4  # tokens
+
+
+def degenerate(completions: Sequence[Completion]) -> dict[str, float]:
+    """Shares of responses that say nothing, by kind.
+
+    They hold no token but a stop; they are the most frequent one; most of their 4-grams stand in
+    them before; or no stop came.
+    """
+    texts = [tuple(c.ids[: len(c.ids) - c.finished]) for c in completions]
+    return {
+        "empty": float(np.mean([not text for text in texts])),
+        "equal": max(Counter(texts).values()) / len(texts),
+        "repeating": float(np.mean([_repeats(text) for text in texts])),
+        "endless": float(np.mean([not c.finished for c in completions])),
+    }
+
+
+def _repeats(text: Sequence[int]) -> bool:
+    grams = [tuple(text[i : i + GRAM]) for i in range(len(text) - GRAM + 1)]
+    return 2 * len(set(grams)) < len(grams)
 
 
 @dataclass(frozen=True)

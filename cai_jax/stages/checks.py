@@ -2,26 +2,20 @@
 
 import logging
 from collections.abc import Sequence
-from functools import cache, partial
 from operator import attrgetter
-from pathlib import Path
 
-from cai_jax.config import ConfigError, batch_parts
+from cai_jax.config import Config, ConfigError, batch_parts, naming
 from cai_jax.data.overlap import equal_turns
-from cai_jax.data.readers import LabelledPair, Prompt
 from cai_jax.models.io.load import load_update
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.mesh import batch_multiple
-from cai_jax.prompts.chat import ChatFormat, load_tokenizer, same_tokens
+from cai_jax.prompts.chat import open_chat, same_tokens
 from cai_jax.stages.evaluate import STAGE as EVALUATE
 from cai_jax.stages.evaluate import check_benchmarks
-from cai_jax.stages.feedback import STAGE as FEEDBACK
 from cai_jax.stages.models import POLICIES
-from cai_jax.stages.pm_train import SECOND
-from cai_jax.stages.pm_train import STAGE as PM_TRAIN
-from cai_jax.stages.rl import STAGE as RL
+from cai_jax.stages.pipeline import stages_of
 from cai_jax.stages.rl import make_algorithm
-from cai_jax.stages.sl_data import STAGE as SL_DATA
+from cai_jax.stages.room import check_room
 from cai_jax.stages.stage import Run, Stage
 from cai_jax.stages.workdir import CONFIG
 from cai_jax.storage.files import resolved
@@ -99,8 +93,8 @@ def check_models(run: Run) -> None:
 
     Raises:
       ValueError: a source cannot be resolved, the mesh does not fit the devices, the config or a
-        benchmark asks for more positions than the model has, a prompt or pair for more than the
-        models are trained on, or policy and preference model read other tokens.
+        benchmark asks for more positions than a model has, a model reads other tokens than the
+        policy or embeds fewer, or a row does not fit (``room``).
     """
     c, models = run.config, run.models
     sources = ("model.source", "sl_train.source", "feedback.source", "pm_train.source")
@@ -115,8 +109,10 @@ def check_models(run: Run) -> None:
                 f"config.{field_name}: {name} is a {what[models.source(name).kind]}; name a "
                 f"{what[kind]}"
             )
+        if name and name not in POLICIES:
+            _check_positions(c, field_name, models.source(name))
     if c.model.architecture:
-        planned = ModelSource(Path(c.model.architecture)).config
+        planned = ModelSource(resolved(c.model.architecture)).config
         if models.source().config != planned:
             raise ConfigError(
                 f"config.model.architecture: {c.model.architecture}/config.json describes "
@@ -135,50 +131,24 @@ def check_models(run: Run) -> None:
     _ = models.decode_mesh
     _check_critic(run)
     _check_tokenizer(run)
+    check_room(run)
+    if any(run.data.left_out.values()):
+        for stage in stages_of(c):
+            _check_counts(run, stage)
     if EVALUATE.name in c.stages:
         check_benchmarks(run.inputs(EVALUATE))
-    _check_room(run)
     for problem in unsplit_rows(run):
         log.warning(problem)
 
 
-def _check_room(run: Run) -> None:
-    """Refuses prompts and pairs of which a model that is trained could not read the whole.
-
-    Beside each prompt, the longest response to it needs room, and the end of turn.
-    """
-    c = run.config
-    if c.pretrain:
-        return  # its tokenizer is made with the model
-    # Stages share prompts, and hundreds of thousands take minutes: each is tokenised once.
-    longest = cache(partial(_longest, run.models.chat, c.generation.response_tokens + 1))
-    read: list[tuple[str, Stage, str]]  # a config block, and the rows of which stage it reads
-    read = [("sl_train", SL_DATA, name) for name in ("red_team", "helpful")]
-    read += [("pm_train", FEEDBACK, name) for name in ("training", "second_model", "helpful")]
-    read += [("pm_train", PM_TRAIN, "helpful")]
-    if c.second_model.prompts:
-        read += [("pm_train", SECOND, "helpful")]
-    if make_algorithm(c.rl).block == "rl.direct":
-        read += [("rl.direct", FEEDBACK, "training"), ("rl.direct", RL, "pairs")]
-    for block, stage, name in read:
-        if block.split(".")[0] not in c.stages:
-            continue
-        rows, limit = run.inputs(stage).rows(name), attrgetter(block)(c).sequence_length
-        if rows and longest(row := max(rows, key=longest)) > limit:
-            raise ConfigError(
-                f"config.{block}.sequence_length: {limit}, but "
-                f"{run.data.path(stage.data[name].file)}, row {row.id}, needs {longest(row)} "
-                "tokens with the longest response; raise it to that, lower "
-                "config.generation.response_tokens, or shorten the row"
-            )
-
-
-def _longest(chat: ChatFormat, response_tokens: int, row: Prompt | LabelledPair) -> int:
-    """Tokens of a prompt with a response of the longest kind, or of the longer side of a pair."""
-    prompt_ids = chat.prompt_ids(row.messages)
-    if isinstance(row, Prompt):
-        return len(prompt_ids) + response_tokens
-    return max(len(chat.judged_ids(prompt_ids, text)) for text in (row.chosen, row.rejected))
+def _check_positions(c: Config, field_name: str, source: ModelSource) -> None:
+    """Refuses a model that cannot read what others of the run can."""
+    positions, asked = source.config.max_length, c.generation.context_tokens
+    if asked > positions:
+        raise ConfigError(
+            f"config.generation.context_tokens: {asked}, but {source.path}, which "
+            f"config.{field_name} names, was made for {positions} tokens; lower it"
+        )
 
 
 def _check_critic(run: Run) -> None:
@@ -197,15 +167,22 @@ def _check_critic(run: Run) -> None:
 
 
 def _check_tokenizer(run: Run) -> None:
-    """One tokenizer serves policies and preference model, so its ids must mean the same to all."""
-    models = run.models
-    for stage in ("sl_train", "pm_train"):
-        name = getattr(run.config, stage).source
-        if name and not same_tokens(
-            models.chat.tokenizer, load_tokenizer(models.source(name).path, needs_template=False)
-        ):
-            raise ValueError(
-                f"config.{stage}.source: the tokenizer of {name} differs from that of "
+    """One tokenizer serves policies and preference models: its ids must mean the same to all.
+
+    The models' own tables must have an entry for each.
+    """
+    models, fields = run.models, ["sl_train.source", "pm_train.source"]
+    fields += ["red_team.target", "red_team.judge"] if run.config.red_team.rounds else []
+    for field_name in fields:
+        name = attrgetter(field_name)(run.config)
+        if not name or name in POLICIES:
+            continue
+        source = models.source(name)
+        with naming(f"config.{field_name}"):
+            chat = open_chat(source, needs_template=False)
+        if not same_tokens(models.chat.tokenizer, chat.tokenizer):
+            raise ConfigError(
+                f"config.{field_name}: the tokenizer of {name} differs from that of "
                 f"{models.base_name}; give a model with the same tokenizer"
             )
 

@@ -1,7 +1,7 @@
 """Files that people write, and how their rows are split."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -20,8 +20,10 @@ from cai_jax.constitution.schema import (
 )
 from cai_jax.data.overlap import DEMONSTRATIONS, FEW_SHOTS, Overlap, Turn, overlap_of
 from cai_jax.data.readers import (
+    HasId,
     LabelledPair,
     Prompt,
+    lines_of,
     read_attacks,
     read_classed_replies,
     read_demonstrations,
@@ -34,9 +36,11 @@ from cai_jax.evaluation.benchmarks import KINDS, methods
 from cai_jax.evaluation.tasks.registry import TASKS
 from cai_jax.keys import named_rng
 from cai_jax.prompts.messages import first_user_text, user
+from cai_jax.storage.files import resolved
 
 Row = Prompt | LabelledPair
 Entry = TypeVar("Entry")
+Asked = TypeVar("Asked", bound=Prompt)
 READERS: Mapping[str, Callable[[Path], list[Any]]] = {
     "red_team_prompts": read_prompts,
     "helpful_prompts": read_prompts,
@@ -99,6 +103,7 @@ class Data:
         self._demonstrated = demonstrated
         self._benchmarks = benchmarks  # files by task, which evaluation alone may read
         self._files: dict[str, list[Any]] = {}
+        self.left_out: dict[str, set[str]] = defaultdict(set)  # ids by file: nothing has room
 
     @cached_property
     def constitution(self) -> Constitution:
@@ -123,7 +128,9 @@ class Data:
 
     def _read_constitution(self, path: str, drawn: Mapping[str, str]) -> Constitution:
         """A file; of some parts as many entries as the fields of the config that go with them."""
-        whole, parts = load_constitution(Path(path)), dict[str, Any]()
+        with naming("config.constitution"):
+            file = resolved(path)
+        whole, parts = load_constitution(file), dict[str, Any]()
         for name, part in drawn.items():
             there, count = getattr(whole, part), getattr(self._constitution, name)
             if count > len(there):
@@ -142,7 +149,9 @@ class Data:
         if not self.path(file):
             return []
         if file not in self._files:
-            self._files[file] = READERS[file](Path(self.path(file)))
+            with naming(f"config.data.{file}"):
+                path = resolved(self.path(file))
+            self._files[file] = READERS[file](path)
         return self._files[file]
 
     @cached_property
@@ -158,8 +167,14 @@ class Data:
         return found | dict.fromkeys(map(split_key, SHOWN_PROMPTS), "evaluation")
 
     def of(self, file: str, purpose: Purpose) -> list[Any]:
-        """The rows of a file that serve a purpose."""
-        return self.rows(file) if file in UNSPLIT else self._split[file, purpose]
+        """The rows of a file that serve a purpose, but for those that are left out."""
+        rows = self.rows(file) if file in UNSPLIT else self._split[file, purpose]
+        return [row for row in rows if row.id not in self.left_out[file]]
+
+    def where(self, file: str, id_: str) -> str:
+        """A row as people find it."""
+        path = self.path(file)
+        return f"{path}, line {lines_of(Path(path), id_)[0]}, row {id_}"
 
     def select(self, selection: Selection, config: Config) -> list[Any]:
         """The rows that a stage declares, in the order of the file."""
@@ -240,7 +255,7 @@ def read_benchmarks(files: Mapping[str, str]) -> dict[str, list[Any]]:
         with naming(f"config.evaluate.benchmarks.{task}"):
             if task not in known:
                 raise ValueError(f"no such task; known: {', '.join(known)}")
-            items[task] = TASKS[task].read(Path(file))
+            items[task] = TASKS[task].read(resolved(file))
     return items
 
 
@@ -254,15 +269,19 @@ def spread(entries: tuple[Entry, ...], count: int, seed: int, name: str) -> tupl
     return tuple(entries[rng.integers(low, high)] for low, high in pairwise(borders))
 
 
-def repeated(prompts: list[Prompt], times: int) -> list[Prompt]:
-    """Every prompt several times, under ids of their own, so that samples differ."""
-    taken = {prompt.id for prompt in prompts}
-    again = []
-    for number in range(1, times):
-        for prompt in prompts:
-            own = f"{prompt.id}.{number}"
-            while own in taken:  # by a row of the file, or a repeat of one
-                own += "+"
-            taken.add(own)
-            again.append(replace(prompt, id=own))
-    return [*prompts, *again]
+def repeated(prompts: list[Prompt], times: int, others: Iterable[HasId] = ()) -> list[Prompt]:
+    """Every prompt several times, so that samples differ; no repeat has an id of the others."""
+    again = [replace(p, id=f"{p.id}.{n}") for n in range(1, times) for p in prompts]
+    return [*prompts, *apart(again, [*prompts, *others])]
+
+
+def apart(prompts: Iterable[Asked], others: Iterable[HasId]) -> list[Asked]:
+    """The prompts, each under an id that no other has: one that is taken gets a mark."""
+    taken, found = {prompt.id for prompt in others}, list[Asked]()
+    for prompt in prompts:
+        own = prompt.id
+        while own in taken:
+            own += "+"
+        taken.add(own)
+        found.append(prompt if own == prompt.id else replace(prompt, id=own))
+    return found

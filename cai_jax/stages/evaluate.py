@@ -11,8 +11,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cai_jax.config import naming
 from cai_jax.data.readers import Attack, Prompt
 from cai_jax.data.records import read_records, write_records
@@ -43,7 +41,7 @@ from cai_jax.red_teaming.attacker import Pool
 from cai_jax.red_teaming.attacks import direct_seeds
 from cai_jax.red_teaming.loop import Limits, Loop
 from cai_jax.red_teaming.strategies.registry import named_strategies
-from cai_jax.rl.reward import Objective, usable
+from cai_jax.rl.reward import Objective, OverRefusal, usable
 from cai_jax.stages.data import (
     SHOWN_PROMPTS,
     Selection,
@@ -83,6 +81,9 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     attacks: dict[str, list[Reply]] = {}
     attacker = _held_out_attacker(inputs, base) if inputs.config.evaluate.attacks else None
     written = attacker.run().attacks if attacker else []
+    refusal = inputs.config.red_team.refusal
+    over = OverRefusal(tools.reward, refusal)
+    second_over = OverRefusal(tools.second, refusal) if tools.second else None
     items, tried = read_benchmarks(inputs.config.evaluate.benchmarks), list[Measurement]()
     present = compared_policies(inputs.config, inputs.manifest("rl")["metrics"])
     for name, policy in present.items():
@@ -91,7 +92,9 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
         tried += found
         tokens += used
         if attacker:
-            attacks[name], used = _attacked(inputs, name, model, tools, attacker, written)
+            attacks[name], used = _attacked(
+                inputs, name, model, over, second_over, attacker, written
+            )
             tokens += used
     tokens += attacker.tokens if attacker else 0
     for group, reward in tools.reward.rewards.items():
@@ -150,32 +153,23 @@ def _reply(inputs: Inputs, name: str, model: Model, tools: Tools) -> tuple[list[
         whole = scorer.completion_logprobs(ids, completions, tools.temperature, "evaluate: KL")
         samples = [replace(s, logprobs=w) for s, w in zip(samples, whole, strict=True)]
         tokens += scorer.tokens
-    return _scored(inputs, name, tools, prompts, ids, samples), tokens
+    return _scored(inputs, name, tools.reward, tools.second, prompts, ids, samples), tokens
 
 
 def _scored(
     inputs: Inputs,
     name: str,
-    tools: Tools,
+    reward: Objective | OverRefusal,
+    second: Objective | OverRefusal | None,
     prompts: Sequence[tuple[str, Prompt]],
     ids: list[list[int]],
     samples: Sequence[Completion],
-    refusal: str = "",
 ) -> list[Reply]:
-    """A policy's replies to prompts, each with its set and its ids, by the preference models.
-
-    Scores are over those of a plain refusal to the same prompt, where there is one.
-    """
+    """A policy's replies to prompts, each with its set and its ids, by the preference models."""
     chat = inputs.models.chat
     parsed = [usable(chat, sample) for sample in samples]
-
-    def scores(reward: Objective) -> np.ndarray:
-        found = reward.by_group(ids, parsed, f"evaluate: score {name}")
-        refusals = [refusal] * len(ids)
-        return found - reward.by_group(ids, refusals, "evaluate: refusals") if refusal else found
-
-    by_group = scores(tools.reward)
-    seconds = scores(tools.second) if tools.second else 0 * by_group
+    by_group = reward.by_group(ids, parsed, f"evaluate: score {name}")
+    seconds = second.by_group(ids, parsed, f"evaluate: score {name}") if second else 0 * by_group
     rows = [
         Sample(
             id=f"{group}/{prompt.id}/{name}",
@@ -193,8 +187,8 @@ def _scored(
             prompts,
             samples,
             parsed,
-            tools.reward.together(by_group),
-            tools.reward.together(seconds),
+            reward.together(by_group),
+            reward.together(seconds),
             by_group.T,
             seconds.T,
             strict=True,
@@ -220,7 +214,13 @@ def _held_out_attacker(inputs: Inputs, base: Model) -> Loop:
 
 
 def _attacked(
-    inputs: Inputs, name: str, model: Model, tools: Tools, attacker: Loop, written: list[Attack]
+    inputs: Inputs,
+    name: str,
+    model: Model,
+    reward: OverRefusal,
+    second: OverRefusal | None,
+    attacker: Loop,
+    written: list[Attack],
 ) -> tuple[list[Reply], int]:
     """A policy's replies to attacks, scored, and the tokens that this took of it."""
     chat, generator = inputs.models.chat, _generator(inputs, model)
@@ -232,8 +232,7 @@ def _attacked(
         ids, keys, settings.max_new_tokens, settings.sampling, f"evaluate: {name}, attacks"
     )
     prompts = [(f"{ATTACKS}{attack.strategy}", attack) for attack in whole]
-    refusal = inputs.config.red_team.refusal
-    return _scored(inputs, name, tools, prompts, ids, samples, refusal), generator.tokens
+    return _scored(inputs, name, reward, second, prompts, ids, samples), generator.tokens
 
 
 def _evidence(

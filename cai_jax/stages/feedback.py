@@ -56,11 +56,10 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     for group, labeler in labelers.items():
         audits |= audit_labeler(inputs, labeler, group)
     sampler = _sampler(inputs, base)
-    asked = {"training": inputs.attacks, "second_model": []}
-    prompts = {
-        purpose: repeated([*inputs.rows(purpose), *attacks], settings.pairs_per_prompt)
-        for purpose, attacks in asked.items()
-    }
+    times, second = settings.pairs_per_prompt, inputs.rows("second_model")
+    training = repeated([*inputs.rows("training"), *inputs.attacks], times, second)
+    # Both are written as one dataset.
+    prompts = {"training": training, "second_model": repeated(second, times, training)}
     pairs = {p: _sample_pairs(inputs, sampler, found) for p, found in prompts.items()}
     if helpful := _sample_helpful(inputs, sampler):
         write_records(folder / "helpful", helpful, Reply)

@@ -23,7 +23,7 @@ from cai_jax.parallel import hosts
 from cai_jax.parallel.devices import attention_kernel, compute_dtype
 from cai_jax.parallel.mesh import decoding_mesh, make_mesh
 from cai_jax.parallel.program import Program
-from cai_jax.prompts.chat import ChatFormat, load_tokenizer
+from cai_jax.prompts.chat import ChatFormat, open_chat
 from cai_jax.reading import validated
 from cai_jax.stages.workdir import Workdir
 from cai_jax.storage.files import resolved
@@ -71,6 +71,7 @@ class Models:
     ):
         self._config, self._workdir, self._devices, self.ahead = config, workdir, devices, ahead
         self._sources: dict[str, ModelSource] = {}
+        self._chats: dict[Path, ChatFormat] = {}
 
     @cached_property
     def mesh(self) -> Mesh:
@@ -163,7 +164,8 @@ class Models:
                 "model's config.json instead"
             )
         if self.ahead and not name and architecture:
-            return ModelSource(Path(architecture))
+            with naming("config.model.architecture"):
+                return ModelSource(resolved(architecture))
         if name not in self._sources:  # a hub would be asked again each time
             cache = cache_folder(self._config.model.cache)
             self._sources[name] = resolve(self.pinned(name) or self.base_name, cache)
@@ -283,8 +285,10 @@ class Models:
 
     def chat_of(self, source: ModelSource) -> ChatFormat:
         """Tokenizer and chat template of a model."""
-        model = self._config.model
-        return ChatFormat(load_tokenizer(source.path), model.system_prompt, model.date)
+        if source.path not in self._chats:  # checkpoints have those of their base
+            model = self._config.model
+            self._chats[source.path] = open_chat(source, model.system_prompt, model.date)
+        return self._chats[source.path]
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from cai_jax.config import PMTrainConfig
+from cai_jax.config import ConfigError, PMTrainConfig
 from cai_jax.data.readers import LabelledPair
 from cai_jax.data.records import read_records, write_records
 from cai_jax.data.rows import Comparison, Reply, TrainingPair
@@ -22,8 +22,9 @@ from cai_jax.evaluation.measure import joined
 from cai_jax.feedback.targets import with_targets
 from cai_jax.generation.scoring import Scorer
 from cai_jax.learning.losses import Batch, preference_loss_sum
+from cai_jax.learning.skipping import DivergedError
 from cai_jax.learning.train import abstract_trainable
-from cai_jax.models.blueprint import Model
+from cai_jax.models.blueprint import Model, Origin
 from cai_jax.models.heads import PreferenceModel
 from cai_jax.models.io.checkpoint import CheckpointInfo, base_of, save_checkpoint
 from cai_jax.parallel.mesh import abstract_batch
@@ -83,18 +84,22 @@ def _execute(inputs: Inputs, folder: Path, group: str) -> Outcome:
     batches = partial(pair_batches, name, parts, settings, vocab_size, inputs.seed)
     trainable = training.start(source)
     survey = survey_batches(batches(), pair_tokens)
-    fit = training.fit(folder, trainable, batches(), survey, inputs.saver(group))
-    model = Model(trainable.graph, nnx.merge_state(fit.params, trainable.frozen))
+    chat_of = partial(models.chat_of, source)
+    skipping = inputs.skipping("pm_train", source.origin.name, chat_of, group)
+    fit = training.fit(folder, trainable, batches, survey, inputs.saver(group), skipping)
+    params = nnx.merge_state(fit.params, trainable.frozen)
+    model = Model(trainable.graph, params, Origin("the preference model that it trained", name))
     scorer = _scorer(inputs, model)
     scores = scorer.preference_scores([*samples, *replies], f"{name}: normalise")
     mean, std = normalisation(scores[: len(samples)], scores[len(samples) :])
+    check_normalisation(name, mean, std, skipping.lower_rate)
     start = settings.source or models.base_name
     info = CheckpointInfo(
         "preference",
         base_of(start, folder / CHECKPOINT, inputs.workdir),
         lora_config(settings.lora),
         score_mean=mean,
-        score_std=max(std, 1e-6),
+        score_std=std,
     )
     save_checkpoint(folder / CHECKPOINT, info, fit.params)
     return Outcome(
@@ -129,6 +134,32 @@ def normalisation(*sets: np.ndarray) -> tuple[float, float]:
     return float(mean), float(np.sqrt(np.average((scores - mean) ** 2, weights=weights)))
 
 
+def check_normalisation(name: str, mean: float, std: float, lower_rate: str) -> None:
+    """Refuses a preference model by whose scores no reward can be normalised.
+
+    Args:
+      name: of the stage.
+      mean: of the scores of SL-CAI's samples.
+      std: their standard deviation.
+      lower_rate: the remedy where updates were too large.
+
+    Raises:
+      DivergedError: updates broke it.
+      ConfigError: it tells no sample from another.
+    """
+    found = (
+        f"{name}: scores of SL-CAI's samples have mean {mean:.3g} and standard deviation "
+        f"{std:.3g}, by which no reward can be normalised"
+    )
+    if not (np.isfinite(mean) and std < MOST_STD):  # NaN is not
+        raise DivergedError(f"{found}: updates broke the model, which is not kept; {lower_rate}")
+    if std < LEAST_STD:
+        raise ConfigError(
+            f"{found}: it tells no sample from another; raise config.pm_train.learning_rate or "
+            "config.pm_train.epochs, or see that the samples and labels of feedback differ"
+        )
+
+
 def _training(inputs: Inputs) -> Training:
     settings, models = inputs.config.pm_train, inputs.models
     source, lora = models.source(settings.source), lora_config(settings.lora)
@@ -138,6 +169,7 @@ def _training(inputs: Inputs) -> Training:
     batch = dict.fromkeys(("first", "second", "first_segments", "second_segments"), rows)
     return Training(
         name=inputs.stage.name,
+        block="pm_train",
         blueprint=models.blueprint(PreferenceModel, source, lora, settings.trained_layers),
         loss_sum=preference_loss_sum,
         optimizer=optimizer_of(settings),
@@ -146,6 +178,7 @@ def _training(inputs: Inputs) -> Training:
         mesh=models.mesh,
         seed=inputs.seed,
         warmup_steps=settings.warmup_steps,
+        scored_after=True,
     )
 
 
@@ -238,4 +271,6 @@ def _stage(name: str, helpful: Selection) -> Stage:
 STAGE = _stage("pm_train", first("helpfulness_pairs", "training", "pm_train.helpfulness_pairs"))
 SECOND = _stage("second_model", Selection("helpfulness_pairs", "second_model"))
 SAME = ("labels", "harmlessness_pairs", "helpfulness_pairs")  # metrics that groups share
+MOST_STD = 1e4  # of raw scores, which are log-odds: no labels ask for as much
+LEAST_STD = 1e-6  # of raw scores; float32 rounds those of a trained model about as much
 PURPOSE = {STAGE.name: "training", SECOND.name: "second_model"}  # of the rows each learns from

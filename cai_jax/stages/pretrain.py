@@ -68,7 +68,8 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     build = partial(training.blueprint.build, stage_seed(inputs.seed, "pretrain", "init"))
     params = init_on_mesh(build, nnx.Param, models.mesh)
     trainable = Trainable(training.blueprint.graph, params, nnx.State({}))
-    fit = training.fit(folder, trainable, batches(), survey, inputs.saver())
+    skipping = inputs.skipping("pretrain", "a new model", lambda: chat)
+    fit = training.fit(folder, trainable, batches, survey, inputs.saver(), skipping)
     tensors = decoder_tensors(fit.params, source.family.names, source.config)
     write_shards(tensors, model, jnp.dtype(jnp.float32), 1 << 40)
     return Outcome({"dialogues": len(rows), **fit.metrics}, fit.tokens)
@@ -79,6 +80,7 @@ def _training(inputs: Inputs, source: ModelSource, steps: int) -> Training:
     rows = abstract_batch((settings.batch_size, settings.sequence_length), jnp.int32, models.mesh)
     return Training(
         name="pretrain",
+        block="pretrain",
         blueprint=models.blueprint(Decoder, source),
         loss_sum=sft_loss_sum,
         optimizer=make_optimizer(

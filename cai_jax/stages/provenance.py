@@ -2,16 +2,18 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import cai_jax
+from cai_jax.config import plain
 from cai_jax.models.io.sources import identity
+from cai_jax.redaction import public
 from cai_jax.stages.models import POLICIES
 from cai_jax.stages.stage import Run, Stage
+from cai_jax.storage.files import resolved
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "seqio")
 
@@ -27,18 +29,22 @@ def provenance(run: Run, stage: Stage, found: Mapping[str, str]) -> dict[str, An
     blocks = (getattr(run.config, name) for name in stage.blocks)
     sources = [run.models.base_name, *(getattr(block, "source", "") for block in blocks)]
     return {
-        "config": asdict(run.config),
+        "config": plain(run.config),
         "needs": {name: found[name] for name in stage.needs if name in found},
-        "models": {name: _identity(run, name) for name in sources if name},
+        "models": public({name: _identity(run, name) for name in sources if name}),
         "code_sha256": code_sha256(),
         "versions": versions(),
     }
 
 
 def _identity(run: Run, name: str) -> str:
-    if name in POLICIES or Path(name).is_relative_to(run.workdir.path):
+    if name.startswith("pypi:"):
+        return identity(name, Path())
+    if name.startswith("hf:"):
+        return identity(name, run.models.source(name).path)
+    if name in POLICIES or resolved(name).is_relative_to(run.workdir.path):
         return "made by this run"
-    return identity(name, run.models.source(name).path if name.startswith("hf:") else Path(name))
+    return identity(name, resolved(name))
 
 
 @cache

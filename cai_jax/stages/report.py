@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from cai_jax.config import warmed_up
+from cai_jax.config import plain, warmed_up
 from cai_jax.constitution.schema import Constitution
 from cai_jax.data.records import read_records
 from cai_jax.data.rows import Revision, Sample
@@ -94,7 +94,7 @@ def summarise(inputs: Inputs) -> Summary:
         seed=settings.seed,
         devices=manifests["evaluate"]["devices"],
         versions=versions(),
-        config=json.loads(json.dumps(asdict(run.config))),
+        config=plain(run.config),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from cai_jax.config import ConfigError, RLConfig, naming
+from cai_jax.data.readers import Prompt
 from cai_jax.feedback.targets import with_targets
 from cai_jax.learning.history import open_history
 from cai_jax.learning.optimizers import make_optimizer
@@ -26,7 +27,7 @@ from cai_jax.rl.prompts import Drawn
 from cai_jax.rl.registry import ALGORITHMS
 from cai_jax.rl.reward import Objective
 from cai_jax.rl.watch import Look, Watch
-from cai_jax.stages.data import Selection, first
+from cai_jax.stages.data import Selection, apart, first
 from cai_jax.stages.engines import (
     MEMORY_REMEDY,
     SCORING_REMEDY,
@@ -132,9 +133,10 @@ def make_task(inputs: Inputs, folder: Path | None = None) -> Task:
         open_reward=partial(_open_reward, inputs),
         open_watch=partial(_open_watch, inputs, folder) if settings.watch_every else None,
         open_chat=lambda: models.chat,
-        prompts=lambda: ([*inputs.rows("red_team"), *inputs.attacks], inputs.rows("helpful")),
+        prompts=partial(_prompts, inputs),
         comparisons=partial(_comparisons, inputs),
         open_saver=partial(inputs.saver, iterations=make_algorithm(settings).block == "rl"),
+        open_skipping=partial(inputs.skipping, "rl", "SL-CAI, or the reward,", lambda: models.chat),
         optimizer=make_optimizer(
             settings.learning_rate,
             settings.warmup_steps,
@@ -149,6 +151,12 @@ def make_task(inputs: Inputs, folder: Path | None = None) -> Task:
         init_seed=stage_seed(inputs.seed, "rl", "init"),
         offload=settings.offload,
     )
+
+
+def _prompts(inputs: Inputs) -> tuple[list[Prompt], list[Prompt]]:
+    """Of both kinds; scores of the replies to a prompt are compared by its id."""
+    red_team = [*inputs.rows("red_team"), *inputs.attacks]
+    return red_team, apart(inputs.rows("helpful"), red_team)
 
 
 def _comparisons(inputs: Inputs) -> list[Labelled]:
@@ -176,9 +184,10 @@ def _open_watch(
     prompts = list[Drawn]()
     if folder:
         count = min(settings.watch_prompts, responses)
-        helpful = round(settings.helpful_fraction * count)
-        for name, share in (("watch_helpful", helpful), ("watch", count - helpful)):
-            found = ((p.id, models.chat.prompt_ids(p.messages)) for p in inputs.rows(name))
+        helpful, red_team = inputs.rows("watch_helpful"), inputs.rows("watch")
+        wanted = round(settings.helpful_fraction * count)
+        for rows, share in ((helpful, wanted), (apart(red_team, helpful), count - wanted)):
+            found = ((p.id, models.chat.prompt_ids(p.messages)) for p in rows)
             short = [Drawn(*one) for one in found if len(one[1]) <= prompt_tokens]
             prompts += short[:share]
         if not prompts:

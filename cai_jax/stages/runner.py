@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 import cai_jax
 from cai_jax.config import ConfigError, results_of
 from cai_jax.constitution.schema import Constitution
 from cai_jax.generation.batching import TooLongError
+from cai_jax.generation.finite import NotFiniteError
 from cai_jax.generation.journal import Journal, keeping
 from cai_jax.parallel import hosts
+from cai_jax.redaction import without_secrets
 from cai_jax.stages.provenance import provenance
 from cai_jax.stages.reuse import Computed
 from cai_jax.stages.stage import Inputs, Run, Stage
@@ -205,6 +208,8 @@ def _run_one(run: Run, stage: Stage, found: Mapping[str, str]) -> None:
             outcome = stage.execute(run.inputs(stage, computed, progress), partial)
     except TooLongError as error:  # rows that other fields limit are cut to them before
         raise ConfigError(f"config.generation.context_tokens: {error}") from error
+    except NotFiniteError as error:
+        raise FloatingPointError(f"{error}{_remedy(run, error.origin.stage)}") from error
     seconds = time.monotonic() - started
     computed.write(partial)
     for kind, count in computed.counts.items():
@@ -222,7 +227,7 @@ def _run_one(run: Run, stage: Stage, found: Mapping[str, str]) -> None:
         "constitution": run.data.constitution.name,
         "constitution_sha256": run.data.constitution.content_hash(),
         "groups": {g: c.content_hash() for g, c in run.data.groups.items() if g},
-        "model": run.models.base_name,
+        "model": without_secrets(run.models.base_name),
         "seed": run.config.seed,
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         **provenance(run, stage, found),
@@ -234,14 +239,25 @@ def _run_one(run: Run, stage: Stage, found: Mapping[str, str]) -> None:
     log.info("%s: done in %.0f s", stage.name, seconds)
 
 
+def _remedy(run: Run, trained_by: str) -> str:
+    """Which fields decide whether a model gives what is finite; empty where none does."""
+    if not trained_by:
+        low = run.models.dtype != jnp.float32
+        return "; set config.model.compute_dtype to 'float32', or name another model" if low else ""
+    block = "pm_train" if trained_by == "second_model" else trained_by
+    rate = getattr(getattr(run.config, block, None), "learning_rate", None)
+    return f" with a lower config.{block}.learning_rate (now {rate:g})" if rate else ""
+
+
 def _rows_read(run: Run, stage: Stage) -> dict[str, Any]:
     """Which rows of which files a stage declares, and what they are for."""
     inputs = run.inputs(stage)
     return {
         name: {
-            "file": run.data.path(chosen.file),
+            "file": without_secrets(run.data.path(chosen.file)),
             "purpose": chosen.purpose,
             "ids": [row.id for row in inputs.rows(name)],
+            "left_out": sorted(run.data.left_out[chosen.file]),
         }
         for name, chosen in stage.data.items()
     }

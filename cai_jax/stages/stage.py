@@ -11,9 +11,11 @@ from cai_jax.config import Config, naming, warmed_up
 from cai_jax.constitution.schema import Constitution
 from cai_jax.data.readers import Attack, read_attacks
 from cai_jax.learning.saving import SavePolicy, Saver
+from cai_jax.learning.skipping import Skipping
 from cai_jax.parallel.program import Program
+from cai_jax.prompts.chat import ChatFormat
 from cai_jax.red_teaming.attacks import FILE as ATTACKS
-from cai_jax.stages.data import Data, Selection
+from cai_jax.stages.data import Data, Selection, apart
 from cai_jax.stages.models import Models
 from cai_jax.stages.reuse import Computed
 from cai_jax.stages.workdir import Workdir
@@ -125,6 +127,8 @@ class Inputs:
     def attacks(self) -> list[Attack]:
         """Prompts to train on that attackers wrote: those of a file, and of the stage red_team.
 
+        No id of theirs is that of another row which the stage declares.
+
         Raises:
           KeyError: this stage does not declare them.
         """
@@ -132,7 +136,9 @@ class Inputs:
         if self._run.config.red_team.rounds and "red_team" in self.stage.needs:
             file = self.artifact("red_team") / ATTACKS
             found = [*found, *(read_attacks(file) if file.exists() else ())]
-        return found
+        return apart(
+            found, [row for n in self.stage.data if n != "attacks" for row in self.rows(n)]
+        )
 
     @property
     def workdir(self) -> Path:
@@ -172,6 +178,28 @@ class Inputs:
         every = c.every_iterations if iterations else c.every_steps
         folder = self.progress and self.progress / "states" / part
         return Saver(folder, SavePolicy(every, c.keep, c.max_share))
+
+    def skipping(
+        self, block: str, start: str, open_chat: Callable[[], ChatFormat], part: str = ""
+    ) -> Skipping:
+        """What its training does about updates that are not finite.
+
+        Args:
+          block: of the config, that has the learning rate.
+          start: where the parameters come from that it begins with.
+          open_chat: gives the chat format that its token ids are of.
+          part: as of ``saver``.
+        """
+        limit = self._run.config.training.max_skipped_steps
+        rate = getattr(self.config, block).learning_rate
+        return Skipping(
+            limit=limit,
+            folder=self.progress and self.progress / "skipped" / part,
+            text=lambda ids: open_chat().text(ids),
+            start=start,
+            lower_rate=f"lower config.{block}.learning_rate (now {rate:g})",
+            allow_more=f"raise config.training.max_skipped_steps (now {limit})",
+        )
 
     def _require(self, stage: str) -> None:
         if stage not in self.stage.needs:

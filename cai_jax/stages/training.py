@@ -19,10 +19,11 @@ from cai_jax.config import PMTrainConfig, PretrainConfig, SLTrainConfig, WarmUpC
 from cai_jax.data.rows import TrainingDialogue
 from cai_jax.data.tasks import CausalLMConverter, Part, batches, mixture
 from cai_jax.learning.history import Scalars, open_history
-from cai_jax.learning.loop import train
+from cai_jax.learning.loop import check_loss, train
 from cai_jax.learning.losses import Batch, sft_loss_sum
 from cai_jax.learning.optimizers import make_optimizer
 from cai_jax.learning.saving import Saver
+from cai_jax.learning.skipping import SKIPPED, Skipping, count, done
 from cai_jax.learning.train import (
     LossSum,
     Trainable,
@@ -60,8 +61,13 @@ class Fit:
     @property
     def metrics(self) -> dict[str, float]:
         """What a stage reports of it."""
-        first, last = self.history[0]["loss"], self.history[-1]["loss"]
-        return {"steps": len(self.history), "first_loss": first, "last_loss": last}
+        losses = [row["loss"] for row in done(self.history)]
+        return {
+            "steps": len(self.history),
+            "first_loss": losses[0],
+            "last_loss": losses[-1],
+            "skipped_steps": count(self.history),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +76,7 @@ class Training:
 
     Attributes:
       name: of the stage.
+      block: of the config.
       blueprint: of what is trained.
       loss_sum: what is minimised.
       optimizer: of the trained parameters.
@@ -78,9 +85,11 @@ class Training:
       mesh: of training.
       seed: of the run.
       warmup_steps: for a warning where training is no longer than that.
+      scored_after: whether what is trained is run after, so that it need not be to see if it broke.
     """
 
     name: str
+    block: str
     blueprint: Blueprint
     loss_sum: LossSum
     optimizer: optax.GradientTransformation
@@ -89,6 +98,7 @@ class Training:
     mesh: Mesh
     seed: int
     warmup_steps: int = 0
+    scored_after: bool = False
 
     def programs(self, source: ModelSource) -> list[Program]:
         """Whatever starting from the source and training compile, the update first."""
@@ -111,7 +121,7 @@ class Training:
             self.batch,
             self.mesh,
         )
-        remedy = f"raise config.{self.name}.micro_batches or the number of devices"
+        remedy = f"raise config.{self.block}.micro_batches or the number of devices"
         return replace(program, remedy=remedy)
 
     def start(self, source: ModelSource) -> Trainable:
@@ -123,18 +133,23 @@ class Training:
         self,
         folder: Path,
         trainable: Trainable,
-        batches: Iterable[Batch],
+        batches: Callable[[], Iterable[Batch]],
         survey: "Survey",
         saver: Saver,
+        skipping: Skipping,
     ) -> Fit:
         """Trains over the batches, writing scalars for TensorBoard into the folder.
 
         Args:
           folder: of the stage.
           trainable: from ``start``; training gives its buffers up.
-          batches: host arrays, like ``batch``.
+          batches: gives host arrays, like ``batch``.
           survey: of the same batches.
           saver: of this training's states; it goes on from the last one.
+          skipping: of updates that are not finite.
+
+        Raises:
+          DivergedError: there were too many, or the loss exploded.
         """
         hosts.check_same(
             self.name,
@@ -146,13 +161,16 @@ class Training:
                 "%s: %d updates, all within config.%s.warmup_steps = %d",
                 self.name,
                 survey.count,
-                self.name,
+                self.block,
                 self.warmup_steps,
             )
         update, state = self.update(trainable), init_state(trainable.params, self.optimizer)
         opened = open_history(folder, self.name, survey.count, ("loss",))
         with closing(saver), opened as history:
-            state = train(update, state, trainable.frozen, batches, history, saver)
+            frozen = trainable.frozen
+            state = train(update, state, frozen, batches(), history, saver, skipping)
+            if not self.scored_after or history.rows[-1].get(SKIPPED):
+                state = check_loss(update, state, frozen, batches(), history, skipping)
         return Fit(state.params, history.rows, survey.tokens)
 
     @property
@@ -192,6 +210,7 @@ def finetuning(
     rows = abstract_batch((settings.batch_size, settings.sequence_length), jnp.int32, models.mesh)
     return Training(
         name=inputs.stage.name,
+        block=inputs.stage.name,
         blueprint=models.blueprint(Decoder, source, lora, settings.trained_layers),
         loss_sum=sft_loss_sum,
         optimizer=optimizer_of(settings),
@@ -225,7 +244,9 @@ def finetune(
     batches = partial(packed_batches, training.name, parts, settings, vocab_size, inputs.seed)
     trainable = training.start(source)
     survey = survey_batches(batches(), packed_tokens)
-    fit = training.fit(folder, trainable, batches(), survey, inputs.saver())
+    chat_of = partial(inputs.models.chat_of, source)
+    skipping = inputs.skipping(training.block, source.origin.name, chat_of)
+    fit = training.fit(folder, trainable, batches, survey, inputs.saver(), skipping)
     base = base_of(named or inputs.models.base_name, folder / CHECKPOINT, inputs.workdir)
     info = CheckpointInfo("policy", base, lora_config(settings.lora))
     save_checkpoint(folder / CHECKPOINT, info, fit.params)

@@ -37,11 +37,11 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
 def rows_of(chat: ChatFormat, shown: Sequence[Demonstration]) -> Iterator[TrainingDialogue]:
     """What the critic will be asked, without few-shots, and what it is to say, which is learned."""
     for demonstration in shown:
-        for kind, messages, learned in _dialogues(demonstration):
+        for kind, messages, learned in dialogues(demonstration):
             yield dialogue_row(chat, f"{demonstration.id}/{kind}", messages, learned)
 
 
-def _dialogues(shown: Demonstration) -> Iterator[tuple[str, Dialogue, int]]:
+def dialogues(shown: Demonstration) -> Iterator[tuple[str, Dialogue, int]]:
     """Kind, turns, and how many of the assistant's last turns are learned.
 
     A choice is answered in both orders, so that no letter is likelier, and reasoned in one.

@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,11 @@ from cai_jax.config import (
     differences,
     naming,
     parse_config,
+    plain,
     results_of,
 )
 from cai_jax.parallel import hosts
-from cai_jax.storage.files import partial_of, put_in_place, write_whole
+from cai_jax.storage.files import partial_of, put_in_place, resolved, write_whole
 from cai_jax.storage.lock import owned
 from cai_jax.storage.sealed import (
     MANIFEST,
@@ -108,9 +108,8 @@ class Workdir:
         hosts.sync("the config of the workdir")
         if hosts.is_main():
             self.path.mkdir(parents=True, exist_ok=True)
-            text = sealed_text(asdict(config))
-            if not file.exists() or file.read_bytes() != text.encode("utf-8"):
-                write_whole(file, text)
+            if not _says(file, plain(config)):
+                write_whole(file, sealed_text(plain(config)))
 
     def open_partial(self, stage: str) -> Path:
         """An empty folder for a stage that runs."""
@@ -158,7 +157,7 @@ class Workdir:
         hosts.sync(f"{manifest['stage']} ends")
         if hosts.is_main():
             for name, file in constitutions.items():
-                shutil.copy(file, partial / f"{name}.yaml")
+                shutil.copy(resolved(file), partial / f"{name}.yaml")
             seal_folder(partial, manifest)
             put_in_place(self.folder(manifest["stage"]), partial)
         hosts.sync(f"{manifest['stage']} is kept")
@@ -191,13 +190,24 @@ def _warn_once(problem: str) -> None:
         log.warning(problem)
 
 
+def _says(file: Path, config: Mapping[str, Any]) -> bool:
+    """Whether a sealed file holds this config, in which other secrets may be cut."""
+    try:
+        return not any(differences(read_sealed(file), config))
+    except NotWholeError:
+        return False
+
+
 def _other_config(file: Path, config: Config) -> str:
     """How the config of a workdir differs; empty where results are the same."""
     try:
         there = read_config(file)
     except ValueError as error:
         return f"{file.name} is of another version, or damaged: {error}"
-    changed = differences(results_of(there), results_of(config))
+    changed = [
+        f"{field}: {a!r} there, {b!r} here"
+        for field, a, b in differences(results_of(there), results_of(config))
+    ]
     return "\n  ".join(["was made with another config:", *changed]) if changed else ""
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cai_jax.parallel.hosts import is_main
+from cai_jax.reading import FileError, read_object
 from cai_jax.storage.files import old_of, partial_of, write_whole
 
 MANIFEST = "manifest.json"
@@ -41,17 +42,15 @@ def read_sealed(file: Path) -> dict[str, Any]:
       NotWholeError: it is not as it was written, or was never sealed.
     """
     try:
-        fields = json.loads(file.read_bytes().decode("utf-8"))
-        seal = fields.pop(SEAL)
-    except OSError as error:
-        raise NotWholeError(f"{file}: {(error.strerror or str(error)).lower()}") from error
-    except (ValueError, RecursionError, AttributeError, TypeError) as error:
-        raise NotWholeError(f"{file}: is damaged ({error})") from error
-    except KeyError:
+        fields = read_object(file, finite=False)
+    except FileError as error:
+        how = "is damaged: " if file.exists() else ""
+        raise NotWholeError(f"{file}: {how}{error.problem}") from error
+    if (seal := fields.pop(SEAL, None)) is None:
         raise NotWholeError(
             f"{file}: says nothing by which to tell whether it is whole: an earlier version of "
             "cai_jax wrote it, or it is damaged"
-        ) from None
+        )
     if seal != _digest(fields):
         raise NotWholeError(f"{file}: is damaged, or was changed: its SHA-256 is another")
     return fields
@@ -127,6 +126,16 @@ def sealed_above(path: Path) -> Path | None:
     path = path.absolute()
     above = (path, *path.parents)[:DEPTH]
     return next((folder for folder in above if _has_manifest(folder)), None)
+
+
+def stage_of(path: Path) -> str:
+    """The stage of a run that wrote a file or folder; empty where none did.
+
+    Raises:
+      NotWholeError: its manifest is damaged.
+    """
+    folder = sealed_above(path)
+    return read_sealed(folder / MANIFEST).get("stage", "") if folder else ""
 
 
 def _has_manifest(folder: Path) -> bool:

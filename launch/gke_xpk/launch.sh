@@ -33,8 +33,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 read_settings NAME CLUSTER PROJECT ZONE ACCELERATOR SPOT IMAGE BUCKET WORKDIR CONFIG -- "$@"
 : "${CLUSTER:=$NAME}"
 WHERE=("--cluster=$CLUSTER" "--project=$PROJECT" "--zone=$ZONE")
-RESTARTS=20  # what spot slices may take before somebody has to look
-HOST_LOST=75 # exit code where another host was lost; see cai_jax/parallel/link.py
+RESTARTS=20 # what spot slices may take before somebody has to look
+# Exit codes that the same command goes on after; see cai_jax/parallel/exit_codes.py.
+HOST_LOST=75
+PREEMPTED=85
 
 create() {
   local capacity=--on-demand
@@ -81,7 +83,7 @@ run() {
   attempt "if there is such a workload already, 'stop' it first; see 'status'" \
     xpk workload create "--workload=$NAME" "${WHERE[@]}" "--tpu-type=$ACCELERATOR" --num-slices=1 \
     "--docker-image=$IMAGE" --docker-name=cai-jax "--storage=$NAME" "${secret[@]}" \
-    "--max-restarts=$RESTARTS" "--restart-on-exit-codes=$HOST_LOST" \
+    "--max-restarts=$RESTARTS" "--restart-on-exit-codes=$HOST_LOST,$PREEMPTED" \
     "--command=$(quoted "${COMMAND[@]}")"
 }
 

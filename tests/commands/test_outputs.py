@@ -9,7 +9,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from cai_jax import convert
-from cai_jax.commands.front import _PublicFormatter, without_secrets
+from cai_jax.commands.front import _PublicFormatter
+from cai_jax.redaction import without_secrets
 from cai_jax.sweep import Result, read_sweep, write_comparison
 
 NAME, MEASURE = "=a|b $c$\n{", "@m|$x^{$ \\"

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from flax import nnx
+from safetensors.numpy import load_file, save_file
 from tiny_model import write_tiny_model
 
+from cai_jax.commands import texts
+from cai_jax.data.jsonl import JsonRow
 from cai_jax.models.config import LoRAConfig
 from cai_jax.models.decoder import Decoder
 from cai_jax.models.heads import PreferenceModel
@@ -100,6 +103,18 @@ def test_bad_rows_are_named(folder, row, words):
     assert all(word in said for word in words), said
 
 
+@pytest.mark.parametrize("field", ["prompt", "completion"])
+def test_ids_that_the_model_does_not_embed_are_told_with_their_line(folder, field):
+    source = ModelSource(folder)
+    size = source.config.vocab_size
+    row = lambda i: JsonRow(folder / "in.jsonl", 3, {f"{field}_ids": [4, i]})
+    assert texts.token_ids([row(size - 1)], source, field) == [[4, size - 1]]
+    with pytest.raises(
+        ValueError, match=rf"in\.jsonl, line 3: id {size} in '{field}'.* {size} tok"
+    ):
+        texts.token_ids([row(size)], source, field)
+
+
 def test_a_model_without_a_template_reads_plain_text(folder, tmp_path):
     plain = tmp_path / "plain"
     shutil.copytree(folder, plain)
@@ -151,3 +166,16 @@ def test_a_mesh_that_does_not_fit_names_its_flag(folder, sizes):
     row = {"prompt": "the good", "completion": "a safe reply"}
     said = command("score", folder, [row], f"--mesh={sizes}")
     assert said.splitlines()[-1].startswith("error: --mesh: ")
+
+
+def test_a_model_that_gives_nan_is_named(tmp_path):
+    """Its weights are finite and too large, so that nothing shows before it runs."""
+    folder = write_tiny_model(tmp_path / "tiny")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"] *= 3e38
+    save_file(weights, folder / "model.safetensors")
+    row = {"prompt": "the good", "completion": "a safe reply"}
+    for name in ("generate", "score"):
+        said = command(name, folder, [row])
+        assert f"the model {folder} gives" in said
+        assert "are NaN or infinite" in said

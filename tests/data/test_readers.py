@@ -259,3 +259,15 @@ def test_the_shared_cases_are_read_or_refused_by_name():
         for read in (read_prompts, read_pairs):
             items, said = attempt(read, path)
             assert (path.name in said) != bool(items)
+
+
+@pytest.mark.parametrize(
+    "ids", [(1, "1"), ("a", "a"), (1.0, "1.0"), (True, "True"), ("line-2", None), (None, "line-1")]
+)
+def test_rows_of_one_id_are_told_with_both_lines(tmp_path, ids):
+    """However they write it, or do not: a row without one is named by its line."""
+    file = tmp_path / "prompts.jsonl"
+    rows = [{"prompt": f"say {n}"} | ({} if i is None else {"id": i}) for n, i in enumerate(ids)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ValueError, match=rf"{file}, line 2: id '.*' stands twice, on line 1 too"):
+        read_prompts(file)

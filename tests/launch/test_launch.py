@@ -15,7 +15,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from cai_jax.parallel.link import HOST_LOST
+from cai_jax.parallel.exit_codes import HOST_LOST, PREEMPTED
 
 LAUNCH = ROOT / "launch"
 SCRIPTS = sorted(LAUNCH.rglob("*.sh"))
@@ -188,7 +188,7 @@ XPK_SETUP = [
 XPK_RUN = (
     f"xpk workload create --workload=demo {XPK} --tpu-type=v5litepod-16 --num-slices=1 "
     "--docker-image=docker.pkg.dev/lab/r/cai:v1 --docker-name=cai-jax --storage=demo "
-    f"--max-restarts=20 --restart-on-exit-codes=75 {shlex.quote(f'--command={MAIN}')}"
+    f"--max-restarts=20 --restart-on-exit-codes=75,85 {shlex.quote(f'--command={MAIN}')}"
 )
 GKE_STOP = [GKE_LOGIN, "kubectl delete jobset demo --ignore-not-found --cascade=foreground --wait"]
 TASK = f"{LAUNCH}/skypilot/task.yaml"
@@ -377,11 +377,14 @@ def test_a_host_takes_the_token_from_a_file_of_its_own(host):
         assert said == f"token {token or None}"
 
 
-def test_gke_restarts_what_lost_a_host_and_not_what_a_user_got_wrong(cloud):
+def test_gke_restarts_what_the_same_command_goes_on_after_and_no_error(cloud):
     launch(cloud, "gke_xpk", "run")
     (flag,) = [word for word in cloud.calls[0] if word.startswith("--restart-on-exit-codes=")]
-    assert flag == f"--restart-on-exit-codes={HOST_LOST}"
-    assert HOST_LOST != 1
+    assert flag == f"--restart-on-exit-codes={HOST_LOST},{PREEMPTED}"
+    assert len({HOST_LOST, PREEMPTED, 0, 1}) == 4
+    told = (LAUNCH / "README.md").read_text()
+    assert f"| {HOST_LOST} |" in told
+    assert f"| {PREEMPTED} |" in told
 
 
 def test_another_bucket_behind_the_storage_is_refused(cloud):

@@ -18,6 +18,12 @@ def test_scalars_are_kept_and_written_by_step(tmp_path):
 def test_what_is_not_finite_is_named_and_not_kept(tmp_path, value):
     with open_history(tmp_path, "fit", 2, ()) as history:
         history.record({"loss": 1.0, "norm": 1.0})
-        with pytest.raises(FloatingPointError, match=r"fit: norm is -?(nan|inf) at step 1; lower"):
+        with pytest.raises(FloatingPointError, match=r"fit: norm is -?(nan|inf) at step 1, whose"):
             history.record({"loss": 1.0, "norm": value})
     assert history.rows == [{"loss": 1.0, "norm": 1.0}]
+
+
+def test_of_a_step_that_was_left_out_what_is_finite_is_kept(tmp_path):
+    with open_history(tmp_path, "fit", 2, ("loss",)) as history:
+        history.record({"loss": float("nan"), "score": 2.0, "skipped": 1.0})
+    assert history.rows == [{"score": 2.0, "skipped": 1.0}]

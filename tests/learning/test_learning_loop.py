@@ -17,21 +17,25 @@ from cai_jax.learning.history import open_history
 from cai_jax.learning.losses import sft_loss_sum
 from cai_jax.learning.optimizers import make_optimizer
 from cai_jax.learning.saving import SavePolicy, Saver
+from cai_jax.learning.skipping import DivergedError, Skipping
 from cai_jax.learning.train import init_state, make_trainable, train_program
 from cai_jax.models.blueprint import Blueprint
 from cai_jax.models.decoder import Decoder
 from cai_jax.models.params import init_on_mesh
-from cai_jax.parallel.mesh import abstract_batch, put_batch
-from cai_jax.parallel.preemption import EXIT_CODE, leaving_when_told
+from cai_jax.parallel.exit_codes import PREEMPTED
+from cai_jax.parallel.mesh import abstract_batch, abstract_replicated, put_batch
+from cai_jax.parallel.preemption import leaving_when_told
 from cai_jax.parallel.program import Program
 
 STEPS = 5
+NONE_SKIPPED = Skipping(limit=0)
 
 
 @jax.jit
-def count(state, frozen, batch):
-    """An update that counts, and measures what its batch says."""
-    return state + 1, {"step": state, "loss": batch["loss"][0] + sum(frozen)}
+def count(state, frozen, batch, learn):
+    """An update that counts, and measures what its batch says; it leaves out what is not finite."""
+    loss = batch["loss"][0] + sum(frozen)
+    return state + learn, {"step": state, "loss": loss, "skipped": 1.0 - jnp.isfinite(loss)}
 
 
 class Loop:
@@ -48,21 +52,23 @@ class Loop:
 
         monkeypatch.setattr(loop, "fetch", fetch)
 
-    def update(self, state, frozen, batch):
+    def update(self, state, frozen, batch, learn):
         self.events.append(("dispatch", int(jax.device_get(state))))
-        return count(state, frozen, batch)
+        return count(state, frozen, batch, learn)
 
     def batches(self, losses):
         for step, loss in enumerate(losses):
             self.events.append(("read", step))
             yield {"loss": np.array([loss], np.float32)}
 
-    def run(self, losses, frozen=()):
+    def run(self, losses, frozen=(), skipping=NONE_SKIPPED):
         batch = {"loss": abstract_batch((1,), jnp.float32, self.mesh)}
-        program = Program("update", self.update, ((), (), batch), mesh=self.mesh)
+        learn = abstract_replicated((), jnp.bool_, self.mesh)
+        program = Program("update", self.update, ((), (), batch, learn), mesh=self.mesh)
         with open_history(self.folder, "fit", len(losses), ("loss",)) as self.history:
             state = put_batch(np.int32(0), self.mesh)
-            return loop.train(program, state, frozen, self.batches(losses), self.history, Saver())
+            batches = self.batches(losses)
+            return loop.train(program, state, frozen, batches, self.history, Saver(), skipping)
 
     def when(self, kind, step):
         return self.events.index((kind, step))
@@ -77,7 +83,8 @@ def a_loop(mesh, tmp_path, monkeypatch):
 def test_every_step_is_recorded_once_and_in_order(a_loop, steps):
     losses = [float(n * n) for n in range(steps)]
     assert a_loop.run(losses) == steps
-    assert a_loop.history.rows == [{"step": n, "loss": loss} for n, loss in enumerate(losses)]
+    rows = [{"step": n, "loss": loss, "skipped": 0.0} for n, loss in enumerate(losses)]
+    assert a_loop.history.rows == rows
 
 
 def test_metrics_are_fetched_after_the_next_step_is_dispatched(a_loop):
@@ -99,12 +106,11 @@ def test_batches_are_a_stream(a_loop):
 
 
 @pytest.mark.parametrize("bad", [0, 2, STEPS - 1])
-def test_a_nan_stops_the_loop_and_names_its_step(a_loop, bad):
+def test_a_nan_stops_the_loop_that_allows_none_and_names_its_step(a_loop, bad):
     losses = [1.0] * STEPS
     losses[bad] = float("nan")
-    with pytest.raises(FloatingPointError, match=f"fit: loss is nan at step {bad};"):
+    with pytest.raises(DivergedError, match=f"fit: 1 updates, the first at step {bad},"):
         a_loop.run(losses)
-    assert len(a_loop.history.rows) == bad
     assert ("dispatch", bad + 2) not in a_loop.events
 
 
@@ -138,14 +144,14 @@ class Fit:
         )
         self.state = init_state(self.trainable.params, self.optimizer)
 
-    def run(self, folder, batches, saver=None):
+    def run(self, folder, batches, saver=None, skipping=NONE_SKIPPED):
         """The state at the end, on the host, and the history."""
         frozen = self.trainable.frozen
         with (
             open_history(folder, "fit", STEPS, ("loss",)) as history,
             closing(saver or Saver()) as saver,
         ):
-            state = loop.train(self.update, self.state, frozen, batches, history, saver)
+            state = loop.train(self.update, self.state, frozen, batches, history, saver, skipping)
         return jax.device_get(state), history.rows
 
 
@@ -208,13 +214,47 @@ def test_a_loop_that_is_told_to_end_saves_and_leaves(mesh, tmp_path, capsys):
     seldom = Saver(tmp_path / "states", SavePolicy(every=1000))
     with pytest.raises(SystemExit) as ended, leaving_when_told(["python", "-m", "go on"]):
         fit.run(tmp_path, endless(), seldom)
-    assert ended.value.code == EXIT_CODE
+    assert ended.value.code == PREEMPTED
     steps = int(*(p.name for p in (tmp_path / "states").iterdir()))
     assert steps in (len(seen), len(seen) + 1)
     assert "told to end by SIGTERM" in (said := capsys.readouterr().err)
     assert "python -m 'go on'" in said
     _, rows = Fit(mesh).run(tmp_path, [fit.host] * (steps + 1), Saver(tmp_path / "states"))
     assert len(rows) == steps + 1
+
+
+def damage(state):
+    """Flips a bit in the middle of its largest file."""
+    file = max((p for p in state.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    return file
+
+
+def test_a_damaged_state_is_named_and_the_one_before_it_is_used(mesh, tmp_path, caplog):
+    policy, states = SavePolicy(every=1, keep=2, max_share=1e9), tmp_path / "states"
+    fit = Fit(mesh)
+    whole, rows = fit.run(tmp_path, [fit.host] * STEPS, Saver(states, policy))
+    assert {path.name for path in states.iterdir()} == {"4", "5"}
+    file, again = damage(states / "5"), Fit(mesh)
+    found, told = again.run(tmp_path / "again", [again.host] * STEPS, Saver(states, policy))
+    assert f"the state after step 5 is damaged, and not used: {file}: is damaged" in caplog.text
+    assert told == rows
+    jax.tree.map(np.testing.assert_array_equal, found, whole)
+    assert {path.name for path in states.iterdir()} == {"4", "5"}
+
+
+def test_where_no_state_is_whole_training_starts_over(mesh, tmp_path, caplog):
+    states, fit, policy = tmp_path / "states", Fit(mesh), SavePolicy(every=1, max_share=1e9)
+    _, rows = fit.run(tmp_path / "whole", [fit.host] * 3, Saver(states, policy))
+    damage(states / "3")
+    (states / "2" / "manifest.json").unlink()  # as a kill before it is written leaves it
+    again = Fit(mesh)
+    _, told = again.run(tmp_path / "again", [again.host] * 3, Saver(states, policy))
+    assert told == rows
+    assert "the state after step 3 is damaged" in caplog.text
+    assert f"{states}: no saved state is whole; this training starts over" in caplog.text
 
 
 def test_slow_saves_are_fewer(mesh, tmp_path):

@@ -23,6 +23,7 @@ from tiny_run import TINY_RUN
 from cai_jax.data.records import read_records
 from cai_jax.data.rows import Comparison, Revision, Sample, TrainingPair
 from cai_jax.models.io.load import load_update
+from cai_jax.parallel.exit_codes import HOST_LOST, PREEMPTED
 from cai_jax.parallel.hosts import (
     TOKEN_FILE,
     TOKEN_VARIABLE,
@@ -30,8 +31,6 @@ from cai_jax.parallel.hosts import (
     check_flags,
     together,
 )
-from cai_jax.parallel.link import HOST_LOST
-from cai_jax.parallel.preemption import EXIT_CODE
 from cai_jax.stages.pipeline import stages_of
 from cai_jax.stages.stage import open_run
 
@@ -365,7 +364,7 @@ def test_all_hosts_leave_at_the_same_step_when_one_is_told_to_end(tmp_path, told
         host.wait_until_it_says("step 3 ", 300)
     both[told].process.send_signal(signal.SIGTERM)
     sent = time.monotonic()
-    assert [host.ends(60) for host in both] == [EXIT_CODE] * 2, both[0].said()[-3000:]
+    assert [host.ends(60) for host in both] == [PREEMPTED] * 2, both[0].said()[-3000:]
     assert time.monotonic() - sent < 30
     steps = [re.findall(r"^left after (\d+)$", host.said(), re.M) for host in both]
     assert len(steps[0]) == 1

@@ -13,11 +13,12 @@ import pytest
 from conftest import ROOT
 
 from cai_jax.parallel.channel import HANDSHAKE, LINE_BYTES, Channel, WrongTokenError
+from cai_jax.parallel.exit_codes import HOST_LOST
 from cai_jax.parallel.hosts import TOKEN_VARIABLE, run_token
-from cai_jax.parallel.link import HOST_LOST, HostLostError
+from cai_jax.parallel.link import _HELLO, _MEETING, AllHaveCome, Hello, HostLostError
 
 TOKEN = b"known to the hosts of this run"
-CLAIM = {"host": 1, "count": 2, "name": "stranger", "card": {}}
+CLAIM = Hello(1, 2, "stranger", {})
 HOST = """
 import logging, sys
 from cai_jax.parallel import link
@@ -217,9 +218,9 @@ def test_host_0_listens_at_its_own_address_alone(tmp_path, address):
 def test_messages_arrive_in_both_directions():
     accepted, came, _ = channels()
     came.send(CLAIM)
-    accepted.send({"names": ["a", "b"]})
-    assert accepted.receive(5) == CLAIM
-    assert came.receive(5) == {"names": ["a", "b"]}
+    accepted.send(AllHaveCome(["a", "b"]))
+    assert accepted.receive(_HELLO, 5) == CLAIM
+    assert came.receive(_MEETING, 5) == AllHaveCome(["a", "b"])
 
 
 def test_a_message_counts_once():
@@ -227,9 +228,9 @@ def test_a_message_counts_once():
     before = len(recorder.sent)
     came.send(CLAIM)
     recorder.sendall(recorder.sent[before:])
-    assert accepted.receive(5) == CLAIM
+    assert accepted.receive(_HELLO, 5) == CLAIM
     with pytest.raises(WrongTokenError):
-        accepted.receive(5)
+        accepted.receive(_HELLO, 5)
 
 
 def test_a_message_of_another_connection_is_refused():
@@ -239,7 +240,7 @@ def test_a_message_of_another_connection_is_refused():
     came.send(CLAIM)
     recorder.sendall(other.sent[before:])
     with pytest.raises(WrongTokenError):
-        accepted.receive(5)
+        accepted.receive(_HELLO, 5)
 
 
 def test_a_line_is_bounded_for_hosts_as_well():
@@ -247,11 +248,47 @@ def test_a_line_is_bounded_for_hosts_as_well():
 
     def send() -> None:
         with suppress(OSError):
-            came.send({"card": "x" * LINE_BYTES})
+            came.send(Hello(1, 2, "a", {"config": "x" * LINE_BYTES}))
 
     threading.Thread(target=send, daemon=True).start()
     with pytest.raises(ConnectionError, match=f"more than {LINE_BYTES} bytes"):
-        accepted.receive(5)
+        accepted.receive(_HELLO, 5)
+
+
+def lines(connection: socket.socket, line: bytes) -> None:
+    """Says a line of any kind, as who knows the token."""
+    Channel(connection, TOKEN, accepted=False)._send(line)
+
+
+ODD_LINES = {
+    "no JSON": (b"hello", "expected value"),
+    "not UTF-8": (b'{"host": "\xff"}', "no message"),
+    "deep": (b"[" * 100_000, "recursion limit"),
+    "another value": (b"[1]", "object"),
+    "no host": (b'{"count": 2, "name": "a", "card": {}}', "host: Field required"),
+    "a host as text": (b'{"host": "1", "count": 2, "name": "a", "card": {}}', "host: Input should"),
+    "host -1": (b'{"host": -1, "count": 2, "name": "a", "card": {}}', "host: Input should be"),
+    "half a host": (b'{"host": 1.5, "count": 2, "name": "a", "card": {}}', "host: Input should"),
+    "a number as name": (b'{"host": 1, "count": 2, "name": 7, "card": {}}', "name: Input should"),
+    "odd card": (b'{"host": 1, "count": 2, "name": "a", "card": {"a": []}}', "card.a: Input"),
+    "more fields": (b'{"host": 1, "count": 2, "name": "a", "card": {}, "stop": ""}', "stop: "),
+}
+
+
+def test_an_odd_line_is_one_sentence_and_takes_no_place(tmp_path, address):
+    host_0 = Host(tmp_path, address, 0)
+    host_0.wait_until_it_says("waiting for hosts")
+    for number, (line, why) in enumerate(ODD_LINES.values(), 1):
+        with visit(address) as connection:
+            lines(connection, line)
+            while host_0.said().count("refused a connection from 127.0.0.1: ") < number:
+                assert host_0.process.poll() is None, host_0.said()
+                time.sleep(0.02)
+        assert why in host_0.said().splitlines()[-1]
+    meet_and_end(tmp_path, address, host_0)
+    said = host_0.said()
+    assert "Traceback" not in said
+    assert max(map(len, said.splitlines())) < 400
 
 
 def test_the_token_of_a_workdir_is_made_once_and_only_its_owner_can_read_it(tmp_path, monkeypatch):

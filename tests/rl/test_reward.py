@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from cai_jax.generation.engine import Completion
 from cai_jax.prompts.chat import ChatFormat, load_tokenizer
-from cai_jax.rl.reward import Objective, Reward, Usable, below_usable, usable
+from cai_jax.rl.reward import Objective, OverRefusal, Reward, Usable, below_usable, usable
 
 
 class Lengths:
@@ -44,6 +44,24 @@ def test_replies_that_do_not_parse_earn_a_fixed_score(chat):
     assert scores[1] != scores[0]
     assert len(scorer.rows) == 2
     np.testing.assert_array_equal(reward([[5]], [None]), [-2.0])  # without a call of the scorer
+
+
+def test_a_refusal_is_scored_once_for_each_prompt_and_model(chat):
+    """Whoever replies, and to the numbers that it gets each time."""
+    scorers = Lengths(), Lengths()
+    rewards = {str(s): Reward(s, lambda: chat, 3.0, 2.0, -2.0) for s in scorers}
+    both = Objective(rewards)
+    over = OverRefusal(both, "no.")
+    prompts = [[5], [5, 6], [5]]
+    for said in (["the good.", None, "good."], ["good.", "good.", "the"]):
+        found = over.by_group(prompts, said)
+        refusals = both.by_group(prompts, ["no."] * 3)
+        np.testing.assert_array_equal(found, both.by_group(prompts, said) - refusals)
+        np.testing.assert_array_equal(over.together(found), both.together(found))
+    for scorer in scorers:
+        scorer.rows.clear()
+    over.by_group([[5, 6], [7], [5]], [None, None, None])
+    assert [scorer.rows for scorer in scorers] == [[[7, *chat.reply_ids("no.")]]] * 2
 
 
 def test_groups_are_taken_together_by_their_mean_or_their_minimum(chat):

@@ -7,7 +7,7 @@ import pytest
 
 from cai_jax.generation.engine import Completion
 from cai_jax.rl.prompts import Drawn
-from cai_jax.rl.watch import Look, Watch
+from cai_jax.rl.watch import Alarms, Look, Watch, degenerate
 
 
 class Judge:
@@ -67,3 +67,35 @@ def test_a_reply_without_an_end_pays_as_in_training():
 
 def test_the_gap_is_of_the_means():
     assert Look(3, [1.0, 3.0], [0.0, 1.0]).gap == 1.5
+
+
+ALARMS = Alarms(kl=10.0, sampler_gap=0.05, degenerate=0.9)
+QUIET = {"kl_k3": 10.0, "sampler_gap_mean": 0.05, "empty": 0.9, "equal": 0.9, "endless": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ({"kl_k3": 10.1}, "10.1 nats a response from SL-CAI, above max_kl"),
+        ({"sampler_gap_mean": 0.1}, "above max_sampler_gap"),
+        ({"empty": 1.0}, "100% of the responses are empty, above max_degenerate"),
+        ({"equal": 1.0}, "are one and the same"),
+        ({"repeating": 0.95}, "95% of the responses repeat themselves"),
+        ({"endless": 1.0}, "never end"),
+    ],
+)
+def test_an_iteration_out_of_bounds_is_told(found, words):
+    (alarm,) = ALARMS.of(QUIET | found)
+    assert words in alarm
+    assert not ALARMS.of(QUIET)
+    assert not ALARMS.of({})  # of an iteration that was left out
+
+
+def completions(*texts):
+    return [Completion(ids, np.zeros(len(ids), np.float32), ids[-1:] == [2]) for ids in texts]
+
+
+def test_degenerate_responses_are_counted_by_kind():
+    loop, counting = [5, 6, 7, 8] * 6, list(range(10, 34))
+    found = degenerate(completions([2], [5, 6, 2], [5, 6, 2], loop, [*counting, 2]))
+    assert found == {"empty": 0.2, "equal": 0.4, "repeating": 0.2, "endless": 0.2}

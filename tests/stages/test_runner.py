@@ -297,15 +297,15 @@ def test_rows_that_do_not_split_over_the_devices_are_told(tiny, caplog):
     [
         (
             {"sl_train.sequence_length": 16},
-            r"sl_train\.sequence_length: 16, but .*red_team_prompts",
+            r"s.jsonl, line \d+, row \S+, one of \d+ such rows: .*sl_train\.sequence_length is 16",
         ),
         (
             {"pm_train.sequence_length": 16},
-            r"pm_train\.sequence_length: 16, but .*red_team_prompts.*, row \S+, needs \d+ tokens",
+            r"_prompts.jsonl, line .*: \d+ tokens with the longest response, but config.pm_train",
         ),
         (
             {"rl.algorithm": "dpo", "rl.direct.sequence_length": 16},
-            r"rl\.direct\.sequence_length: 16, but .*red_team_prompts",
+            r"red_team_prompts.* config.rl\.direct\.sequence_length is 16; raise it to that",
         ),
     ],
 )
@@ -327,7 +327,9 @@ def test_a_pair_that_training_has_no_room_for_is_refused(tiny, tmp_path, block):
     room = {f"{name}.sequence_length": 4096 for name in ("sl_train", "pm_train", "rl.direct")}
     changes = {"data.helpfulness_pairs": str(file), "rl.algorithm": "dpo", **room}
     check_models(tiny(**changes))
-    with pytest.raises(ConfigError, match=rf"{block}.*512, but .*pairs\.jsonl, row he-\d+, needs"):
+    with pytest.raises(
+        ConfigError, match=rf"pairs\.jsonl, line \d+, row he-\d+, .*{block}.*is 512"
+    ):
         check_models(tiny(**{**changes, f"{block}.sequence_length": 512}))
 
 

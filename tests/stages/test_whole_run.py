@@ -1,5 +1,6 @@
 """A finished run counts as finished only while its files are what was written."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,15 +11,16 @@ import pytest
 from conftest import ROOT
 from test_runner import refuse
 
-from cai_jax.config import ConfigError
+from cai_jax.config import ConfigError, plain
 from cai_jax.data.records import read_records
 from cai_jax.data.rows import Sample
 from cai_jax.inspect import about, damages
 from cai_jax.models.io.checkpoint import restore_trained
 from cai_jax.stages.pipeline import stages_of
+from cai_jax.stages.provenance import provenance
 from cai_jax.stages.runner import due_stages, fingerprints, run_stages
 from cai_jax.stages.stage import open_run
-from cai_jax.storage.sealed import MANIFEST, NotWholeError
+from cai_jax.storage.sealed import MANIFEST, NotWholeError, sealed_text
 
 SCRIPT = ROOT / "benchmarks" / "bit_flips.py"
 
@@ -149,6 +151,35 @@ def test_the_config_is_written_only_where_it_differs(copied):
     file.write_text(text.replace('"seed": 3', '"seed": 2'))
     with pytest.raises(ConfigError, match=r"config.json.*is damaged"):
         run.workdir.claim(run.config)
+
+
+def test_secrets_of_a_config_are_not_written_and_the_run_goes_on(tmp_path, finished, monkeypatch):
+    key, word = "hf_" + "AbCd" * 8, "qwertzuiop"
+    monkeypatch.setenv("MY_API_KEY", word)
+    given = replace(
+        finished.config,
+        workdir=str(tmp_path / "run"),
+        model=replace(finished.config.model, system_prompt=f"Be {word}, {key}."),
+    )
+    run, stages = open_run(given), stages_of(given)
+    run.workdir.claim(given)
+    written = (run.workdir.path / "config.json").read_text()
+    found = fingerprints(run, stages)
+    manifest = sealed_text(provenance(run, stages[0], found))
+    for shown in (written, manifest, json.dumps(plain(given))):
+        assert '"Be ***, ***."' in shown
+        assert word not in shown
+        assert key not in shown
+    assert fingerprints(run, stages) != fingerprints(finished, stages)  # of what it is
+    run.workdir.claim(given)
+    monkeypatch.delenv("MY_API_KEY")  # a later shell need not have it
+    run.workdir.claim(given)
+    assert (run.workdir.path / "config.json").read_text() == written
+    other = replace(given, model=replace(given.model, system_prompt="Be kind."))
+    with pytest.raises(
+        ConfigError, match=r"config.model.system_prompt: 'Be \*\*\*, \*\*\*\.' there"
+    ):
+        run.workdir.claim(other)
 
 
 def test_inspect_tells_what_made_an_artifact(copied):

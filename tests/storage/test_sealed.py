@@ -64,7 +64,7 @@ def test_what_is_missing_cut_or_changed_is_named(folder):
     data.unlink()
     assert problem_of(folder) == f"{data}: is missing"
     (folder / MANIFEST).unlink()
-    assert problem_of(folder) == f"{folder / MANIFEST}: no such file or directory"
+    assert problem_of(folder) == f"{folder / MANIFEST}: no such file; check the path"
 
 
 def test_large_files_are_hashed_when_they_are_read(folder, monkeypatch):

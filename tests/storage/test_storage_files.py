@@ -1,12 +1,19 @@
 """Paths are read one way, and folders are replaced whole, whenever the process is killed."""
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from tiny_run import tiny_config
 
+from cai_jax.commands.files import out_file
+from cai_jax.constitution.schema import load_constitution
+from cai_jax.data.readers import read_prompts
+from cai_jax.stages.stage import open_run
 from cai_jax.storage.files import disk_problem, old_of, partial_of, resolved, without_globs
 from cai_jax.storage.sealed import problem_of, repair, seal_folder
 
@@ -73,6 +80,47 @@ def test_paths_are_resolved_once(tmp_path, monkeypatch):
     for named in (tmp_path / "loop", "gs://bucket/run", "~nobody-of-this-name/run"):
         with pytest.raises(ValueError, match=str(named)):
             resolved(named)
+
+
+def test_whatever_a_user_names_is_read_through_home_and_links(tmp_path, monkeypatch, model_folder):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "files").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "files")
+    kinds = {"constitution": ROOT / "constitutions" / "microworld" / "groups" / "earnest.yaml"}
+    kinds["texts"] = tmp_path / "texts.jsonl"
+    kinds["texts"].write_text('{"prompt": "how can I help ?"}\n')
+    for file in kinds.values():
+        shutil.copy(file, tmp_path / "files")
+    shutil.copytree(model_folder, tmp_path / "files" / "model")
+    names = {kind: f"~/linked/{file.name}" for kind, file in kinds.items()}
+    given = {
+        "constitution.path": names["constitution"],
+        "data.red_team_prompts": names["texts"],
+        "model.architecture": "~/linked/model",
+        "model.source": "~/linked/model",
+    }
+    run = open_run(tiny_config("~/linked/run", model_folder, **given))
+    assert run.workdir.path == tmp_path / "files" / "run"
+    assert run.data.constitution == load_constitution(kinds["constitution"])
+    assert run.data.rows("red_team_prompts") == read_prompts(kinds["texts"])
+    assert run.models.source().path == tmp_path / "files" / "model"
+    ahead = open_run(run.config, ahead=True)
+    assert ahead.models.source().config == run.models.source().config
+    assert out_file("~/linked/out.json") == tmp_path / "files" / "out.json"
+    assert out_file("/dev/null") == Path("/dev/null")
+
+
+def test_no_other_place_makes_paths_of_what_users_name():
+    places = {"storage/files.py", "commands/files.py"}
+    odd = re.compile(r"expanduser|Path\(\w+\.value\)|Path\((self\._|c\.|config\.)")
+    found = [
+        f"{name}: {line.strip()}"
+        for file in (ROOT / "cai_jax").rglob("*.py")
+        if (name := file.relative_to(ROOT / "cai_jax").as_posix()) not in places
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if odd.search(line)
+    ]
+    assert not found
 
 
 def test_a_folder_is_no_pattern(tmp_path):

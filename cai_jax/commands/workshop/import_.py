@@ -12,7 +12,7 @@ from pathlib import Path
 
 from absl import flags
 
-from cai_jax.commands.files import check_writable, write_whole
+from cai_jax.commands.files import check_writable, out_file, write_whole
 from cai_jax.commands.front import start
 from cai_jax.config import naming
 from cai_jax.constitution.imports import import_constitution
@@ -26,7 +26,7 @@ AUTHOR = flags.DEFINE_string("author", "unknown", "whoever wrote the principles"
 
 def main(files: Sequence[Path]) -> None:
     """Writes the constitution, and says what is left to do."""
-    out = Path(OUT.value)
+    out = out_file(OUT.value)
     if not files:
         raise ValueError("import which file? such as principles.md")
     if out.suffix not in (".yaml", ".yml"):

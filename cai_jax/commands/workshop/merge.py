@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from cai_jax.commands.files import check_writable, write_whole
+from cai_jax.commands.files import check_writable, out_file, write_whole
 from cai_jax.commands.front import start
 from cai_jax.config import naming
 from cai_jax.constitution.merge import (
@@ -28,6 +28,7 @@ from cai_jax.constitution.merge_report import Poll, report
 from cai_jax.constitution.schema import Constitution, load_constitution
 from cai_jax.constitution.votes import LEAST, count_votes, decide, opinion_groups, read_votes
 from cai_jax.constitution.write import to_yaml
+from cai_jax.storage.files import resolved
 
 OUT = flags.DEFINE_string("out", None, "YAML file to write; its name is the name", required=True)
 VOTES = flags.DEFINE_string("votes", None, "CSV file: participant, statement, vote")
@@ -41,7 +42,7 @@ AGREEMENT = flags.DEFINE_float(
 
 def main(paths: list[Path]) -> None:
     """Merges the files, and says what people have to look at."""
-    out = Path(OUT.value)
+    out = out_file(OUT.value)
     with naming("--out"):
         check_writable(out)
         check_writable(out.with_suffix(".md"))
@@ -53,7 +54,7 @@ def main(paths: list[Path]) -> None:
         weights = _weights(len(paths))
     sources = [Source(load_constitution(path), w) for path, w in zip(paths, weights, strict=True)]
     found = merge(sources)
-    poll = _poll(found, Path(VOTES.value)) if VOTES.value else None
+    poll = _poll(found, resolved(VOTES.value)) if VOTES.value else None
     result = merged_constitution(found, out.stem, poll.decisions if poll else None)
     write_whole(out, to_yaml(result))
     write_whole(out.with_suffix(".md"), report(found, result, poll))
@@ -85,7 +86,7 @@ def _poll(found: Merge, path: Path) -> Poll:
 
 def _say(found: Merge, result: Constitution, poll: Poll | None) -> None:
     joined = sum(len(entry.members) > 1 for entry in found.entries)
-    out = Path(OUT.value)
+    out = out_file(OUT.value)
     kept = sum(len(getattr(result, part)) for part in PRINCIPLES)
     print(f"{out}: {kept} principles, {joined} of the entries joined of near-duplicates")
     if poll:

@@ -54,8 +54,8 @@ def save_checkpoint(folder: Path, info: CheckpointInfo, trained: nnx.State) -> N
     arrays = {path_name(path): v.get_value() for path, v in nnx.to_flat_state(trained)}
     if odd := _not_finite(arrays):
         raise FloatingPointError(
-            f"{folder}: the parameter {odd} is NaN or infinite after training, and is not saved; "
-            "lower the learning_rate of the stage"
+            f"{folder}: the parameter {odd} is NaN or infinite after training, and is not saved: "
+            "updates were too large; lower the learning_rate of the stage"
         )
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)

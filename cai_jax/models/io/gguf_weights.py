@@ -165,9 +165,13 @@ class GGUFWeights:
             "hidden_act": "silu",
         }
         # None where the file has none, since the classes of transformers have defaults.
-        for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
-            read = self.metadata.get(f"tokenizer.ggml.{key}_token_id", lambda: None)
-            fields[f"{name}_token_id"] = read()
+        bos, pad, *ends = (
+            self.metadata.get(f"tokenizer.ggml.{key}_token_id", lambda: None)()
+            for key in ("bos", "padding", "eos", "eot", "eom")  # ends of text, turn and message
+        )
+        stated = [end for end in dict.fromkeys(ends) if end is not None]
+        fields |= {"bos_token_id": bos, "pad_token_id": pad}
+        fields["eos_token_id"] = stated if len(stated) > 1 else stated[0] if stated else None
         if self.architecture == "gptneox":
             return fields | {
                 "hidden_act": "gelu",

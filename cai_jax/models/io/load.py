@@ -56,11 +56,11 @@ def load_policy(
     _require(source, "policy")
     model = blueprint.abstract(mesh, dtype)
     if blueprint.lora is None:
-        return Model(model.graph, fill_merged(source, model.params))
+        return Model(model.graph, fill_merged(source, model.params), source.origin)
     update, rest = nnx.split_state(model.params, LoRAParam, ...)
     trained = _restore(source, update)
     below = base.params if base else fill_merged(source.below, rest)
-    return Model(model.graph, nnx.merge_state(below, trained))
+    return Model(model.graph, nnx.merge_state(below, trained), source.origin)
 
 
 def load_preference_model(source: ModelSource, blueprint: Blueprint, mesh: Mesh) -> Model:
@@ -75,17 +75,19 @@ def load_preference_model(source: ModelSource, blueprint: Blueprint, mesh: Mesh)
         trained, base = nnx.split_state(model.params, (LoRAParam, HeadParam), ...)
         trained = _restore(source, trained)
         decoder = fill_merged(source.below, inside(DECODER, base))
-        return Model(model.graph, nnx.merge_state(trained, under(DECODER, decoder)))
+        params = nnx.merge_state(trained, under(DECODER, decoder))
+        return Model(model.graph, params, source.origin)
     if source.checkpoints:
         trained = _restore(source, _in_float32(model.params))
-        return Model(model.graph, cast(trained, blueprint.dtype))
+        return Model(model.graph, cast(trained, blueprint.dtype), source.origin)
     head, base = nnx.split_state(model.params, HeadParam, ...)
     weights = _classifier_head(source)
     fill = lambda v: v.replace(
         jax.make_array_from_callback(v.shape, v.get_value().sharding, weights.__getitem__)
     )
     decoder = fill_merged(source, inside(DECODER, base))
-    return Model(model.graph, nnx.merge_state(map_variables(fill, head), under(DECODER, decoder)))
+    params = nnx.merge_state(map_variables(fill, head), under(DECODER, decoder))
+    return Model(model.graph, params, source.origin)
 
 
 def fill_merged(source: ModelSource, wanted: nnx.State) -> nnx.State:

