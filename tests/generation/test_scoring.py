@@ -34,7 +34,7 @@ def test_batched_preference_scores_equal_single_scores(mesh):
     np.testing.assert_allclose(together, alone, atol=1e-4)
 
 
-BEGINNINGS = [list(range(1, 40)), list(range(20, 100))]
+BEGINNINGS = [list(range(1, 40)), list(range(10, 90))]
 
 
 def begun_alike():
@@ -43,7 +43,7 @@ def begun_alike():
     sizes = (*(3, 1, 9, 30, 2) * 3, 700)
     rests = [rng.integers(1, 60, size).tolist() for size in sizes]
     rows = [[*BEGINNINGS[i % 2], *rest] for i, rest in enumerate(rests)]
-    rows += [rng.integers(60, 100, 20).tolist() for _ in range(3)]
+    rows += [rng.integers(60, 90, 20).tolist() for _ in range(3)]
     return [rows[i] for i in rng.permutation(len(rows))]
 
 
