@@ -360,6 +360,7 @@ def small(tmp_path_factory):
     fields = json.loads((ROOT / "configs/models/llama-3.1-8b-instruct/config.json").read_text())
     fields |= {"num_hidden_layers": 2, "hidden_size": 512, "intermediate_size": 1024}
     fields |= {"num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 32_768}
+    fields |= {"bos_token_id": 1, "eos_token_id": 2}
     folder = tmp_path_factory.mktemp("small")
     (folder / "config.json").write_text(json.dumps(fields))
     return folder
