@@ -15,8 +15,6 @@ from cai_jax.parallel import hosts
 log = logging.getLogger("cai_jax")
 
 SKIPPED = "skipped"  # metric: how many updates of a row of the history were left out
-# A loss this many times larger than before training has not merely become worse.
-EXPLODED = 10.0
 
 
 class DivergedError(FloatingPointError):
@@ -34,6 +32,7 @@ class Skipping:
       start: where the parameters come from that training begins with.
       lower_rate: the remedy where updates were too large.
       allow_more: the remedy where some batches are odd, and the rest is fine.
+      exploded: a loss this many times larger than before training has not merely become worse.
     """
 
     limit: int = 3
@@ -42,6 +41,7 @@ class Skipping:
     start: str = "the model that it starts from"
     lower_rate: str = "lower the learning rate"
     allow_more: str = "allow more of them"
+    exploded: float = 10.0
 
     def too_many(self, rows: Sequence[dict[str, float]]) -> bool:
         """Whether a loop with this history has to stop."""
@@ -92,7 +92,7 @@ class Skipping:
         Raises:
           DivergedError: it did.
         """
-        if after <= EXPLODED * (1.0 + abs(before)):  # NaN is not
+        if after <= self.exploded * (1.0 + abs(before)):  # NaN is not
             return
         raise DivergedError(
             f"{name}: after training its first batch has a loss, or gradient, of {after:.3g}, and "

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +72,7 @@ class Direct(ABC):
     block = "rl.direct"
     steps = 0  # the number of comparisons decides
     shown = ("loss", "agreement")
+    exploded: ClassVar[float] = 10.0  # as of ``Skipping``
 
     @abstractmethod
     def loss(self, margin_b: jax.Array, target_b: jax.Array) -> jax.Array:
@@ -131,6 +132,7 @@ class Direct(ABC):
         batches, skipping = partial(self.batches, pairs, margins, task.seed), task.open_skipping()
         with closing(task.open_saver()) as saver:
             state = train(update, state, trainable.frozen, batches(), history, saver, skipping)
+            skipping = replace(skipping, exploded=self.exploded)
             state = check_loss(update, state, trainable.frozen, batches(), history, skipping)
         read = sum(len(pair.prompt) + len(r) for pair in pairs for r in pair.responses)
         return Trained(state.params, scored + self.epochs * read)
@@ -228,6 +230,8 @@ class DPO(Direct):
 @dataclass(frozen=True, kw_only=True)
 class IPO(Direct):
     """Squared distance of the margin from what the label asks for."""
+
+    exploded: ClassVar[float] = 1000.0  # squared nats of whole responses go far, and come back
 
     def loss(self, margin_b: jax.Array, target_b: jax.Array) -> jax.Array:
         """Squared nats; a sure label asks for a margin of 1 / (2 beta), an even one for none."""
