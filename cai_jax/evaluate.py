@@ -74,7 +74,7 @@ log = logging.getLogger("cai_jax")
 def main() -> None:
     """Reads, refuses what cannot be used, and only then opens models."""
     with naming("--out"):
-        files.check_writable(files.out_file(OUT.value))
+        files.check_writable(OUT.value)
     task = TASKS[TASK.value]
     items = task.read(resolved(DATA.value))
     source = named_source()
@@ -184,7 +184,7 @@ def write(measurements: list[Measurement], results: dict[str, list[Result]]) -> 
         "items": items,
     }
     text = json.dumps(answer, indent=2, ensure_ascii=False) + "\n"
-    files.write_whole(files.out_file(OUT.value), text)
+    files.write_whole(OUT.value, text)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ log = logging.getLogger("cai_jax")
 def main() -> None:
     """Reads and refuses first, then opens models, attacks, and writes what there is."""
     with naming("--out"):
-        files.check_writable(files.out_file(OUT.value))
+        files.check_writable(OUT.value)
     if bool(TARGET.value) != bool(JUDGE.value):
         missing = "--judge" if TARGET.value else "--target"
         raise ValueError(
@@ -178,7 +178,7 @@ def open_generator(source: ModelSource, mesh: Mesh) -> tuple[ChatFormat, Generat
 def tell_and_write(campaign: Campaign) -> None:
     """Logs how it ended, and writes --out, whole or not at all."""
     log.info("red team: %d prompts kept, %s", len(campaign.attacks), campaign.ended)
-    files.write_whole(files.out_file(OUT.value), text_of(campaign.attacks, campaign.extras))
+    files.write_whole(OUT.value, text_of(campaign.attacks, campaign.extras))
 
 
 if __name__ == "__main__":

@@ -8,48 +8,48 @@ from cai_jax.storage.files import disk_problem, resolved
 from cai_jax.storage.files import write_whole as replace_whole
 
 
-def out_file(named: str) -> Path:
+def out_file(named: str | Path) -> Path:
     """The file that a flag names to be written; a device or a pipe has no name but that.
 
     Raises:
       ValueError: there can be no such path.
     """
-    path = resolved(named)
-    return Path(named).expanduser() if _is_written_through(Path(named).expanduser()) else path
+    path, as_named = resolved(named), Path(named).expanduser()
+    return as_named if _is_written_through(as_named) else path
 
 
-def check_writable(out: Path) -> None:
+def check_writable(named: str | Path) -> None:
     """Refuses, before models run, a file that could not be written after.
 
     Raises:
       ValueError: it is a folder, or its own folder cannot be made or written to.
     """
+    out = out_file(named)
     if out.is_dir():
         raise ValueError(f"{out} is a folder; name a file")
     if _is_written_through(out):
         return
     try:
-        folder = resolved(out).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
             pass
     except OSError as error:
         raise ValueError(f"{out} cannot be written ({error}); name another file") from error
 
 
-def write_whole(out: Path, text: str) -> None:
+def write_whole(named: str | Path, text: str) -> None:
     """Writes a file, whole or not at all; a link stays one, and a device or pipe is written to.
 
     Raises:
       ValueError: it cannot be written.
     """
+    out = out_file(named)
     try:
         if _is_written_through(out):
             out.write_text(text, encoding="utf-8")
             return
-        target = resolved(out)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        replace_whole(target, text)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        replace_whole(out, text)
     except OSError as error:
         problem = disk_problem(error, out) or f"{out} cannot be written ({error}); name another"
         raise ValueError(problem) from error

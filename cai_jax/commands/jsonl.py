@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import flags
 
-from cai_jax.commands.files import check_writable, out_file, write_whole
+from cai_jax.commands.files import check_writable, write_whole
 from cai_jax.config import naming
 from cai_jax.data.jsonl import JsonRow, jsonl_rows
 from cai_jax.data.readers import read_prompt
@@ -28,7 +28,7 @@ def read_rows(fields: tuple[str, ...]) -> list[JsonRow]:
       ValueError: a row lacks a field; the message names file and line.
     """
     with naming("--out"):
-        check_writable(out_file(_OUT.value))
+        check_writable(_OUT.value)
     path = resolved(_DATA.value)
     rows = list(jsonl_rows(path))
     if not rows:
@@ -57,4 +57,4 @@ def _check(row: JsonRow, field: str) -> None:
 def write_rows(rows: Iterable[dict[str, Any]]) -> None:
     """Writes --out, whole or not at all."""
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_whole(out_file(_OUT.value), text)
+    write_whole(_OUT.value, text)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from absl import flags
 
-from cai_jax.commands.files import check_writable, out_file, write_whole
+from cai_jax.commands.files import check_writable, write_whole
 from cai_jax.commands.front import start
 from cai_jax.config import naming
 from cai_jax.data.records import read_records
@@ -48,13 +48,13 @@ def main(folders: list[Path]) -> None:
         raise ValueError(f"explain reads one run, not {len(folders)}; name its WORKDIR")
     if OUT.value:
         with naming("--out"):
-            check_writable(out_file(OUT.value))
+            check_writable(OUT.value)
     folder = resolved(folders[0])
     inputs, evaluation = open_finished(folder)
     moved = explain_replies(inputs, REPLY.value, TOP.value) if REPLY.value else []
     text = explanation(folder.name, evaluation, principle_texts(inputs), moved)
     if OUT.value:
-        write_whole(out_file(OUT.value), text)
+        write_whole(OUT.value, text)
     else:
         print(text, end="")
 

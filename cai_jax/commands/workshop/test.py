@@ -16,7 +16,7 @@ from pathlib import Path
 from absl import flags
 
 from cai_jax.commands import labelers
-from cai_jax.commands.files import check_writable, out_file, write_whole
+from cai_jax.commands.files import check_writable, write_whole
 from cai_jax.commands.front import start
 from cai_jax.commands.model_flag import MODEL
 from cai_jax.config import naming
@@ -38,7 +38,7 @@ def main(files: Sequence[Path]) -> None:
         raise ValueError(f"{files[0]} has no cases; add them, as constitutions/README.md says")
     if OUT.value:
         with naming("--out"):
-            check_writable(out_file(OUT.value))
+            check_writable(OUT.value)
     labeler = labelers.open_labeler(constitution)
     judged = judge_cases(labeler, constitution, OTHERS.value, labelers.SEED.value)
     found = scores(constitution, judged)
@@ -58,7 +58,7 @@ def main(files: Sequence[Path]) -> None:
                 for j in judged
             ],
         }
-        write_whole(out_file(OUT.value), json.dumps(answer, indent=2) + "\n")
+        write_whole(OUT.value, json.dumps(answer, indent=2) + "\n")
     print(as_text(constitution, found, ordered=labelers.METHOD.value != "contrast"))
 
 
