@@ -201,10 +201,21 @@ class OverRefusal:
         fresh = [prompt for prompt in asked if prompt not in self.known]
         if fresh:
             refusals = [self.refusal] * len(fresh)
-            found = self.reward.by_group(fresh, refusals, f"{name}, refusals")
-            self.known.update(zip(fresh, found.T, strict=True))
-        over = np.stack([self.known[prompt] for prompt in asked], axis=1)
-        return self.reward.by_group(prompts, replies, name) - over
+            plain = self.reward.by_group(fresh, refusals, f"{name}, refusals")
+            self.known.update(zip(fresh, plain.T, strict=True))
+        found = self.reward.by_group(prompts, replies, name)
+        for i, prompt in enumerate(asked):
+            found[:, i] -= self.known[prompt]
+        return found
+
+    def __call__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        replies: Sequence[Usable | str | None],
+        name: str = "score",
+    ) -> np.ndarray:
+        """Float32 scores; arguments as of ``Reward``."""
+        return self.together(self.by_group(prompts, replies, name))
 
 
 def below_usable(

@@ -58,6 +58,8 @@ def test_a_refusal_is_scored_once_for_each_prompt_and_model(chat):
         refusals = both.by_group(prompts, ["no."] * 3)
         np.testing.assert_array_equal(found, both.by_group(prompts, said) - refusals)
         np.testing.assert_array_equal(over.together(found), both.together(found))
+        np.testing.assert_array_equal(over(prompts, said), both.together(found))
+    assert over.by_group([], []).shape == (2, 0)  # an attacker that wrote nothing
     for scorer in scorers:
         scorer.rows.clear()
     over.by_group([[5, 6], [7], [5]], [None, None, None])

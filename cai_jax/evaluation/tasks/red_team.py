@@ -18,7 +18,7 @@ from cai_jax.evaluation.tasks.task import Method, Result, Task, TaskSettings, Ta
 from cai_jax.generation.engine import Generator
 from cai_jax.keys import named_key
 from cai_jax.prompts.messages import Dialogue
-from cai_jax.rl.reward import Reward, usable
+from cai_jax.rl.reward import Objective, OverRefusal, Reward, usable
 
 MEASURES = (
     Measure("success", "share", "lower", "replies that score below the threshold"),
@@ -86,10 +86,11 @@ def judge_by(reward: Reward, refusal: str = "") -> Judge:
     comparable with no others, but with that of another reply.
     """
 
+    judged = OverRefusal(Objective({"": reward}), refusal) if refusal else reward
+
     def scores(items: Sequence[Attempt], replies: Sequence[str | None]) -> np.ndarray:
         prompts = [reward.chat.prompt_ids(item.messages) for item in items]
-        found = reward(prompts, replies, "judge")
-        return found - reward(prompts, [refusal] * len(items), "judge") if refusal else found
+        return judged(prompts, replies, "judge")
 
     return scores
 
