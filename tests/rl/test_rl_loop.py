@@ -193,12 +193,14 @@ def test_an_iteration_calls_the_programs_that_are_listed(
     assert [name for name, *_ in listed] == [
         "weights to the sampler",
         "responses",
+        "responses, prompts",
         "advantages",
         "updates",
     ]
-    *_, last = called = [program for program in ran if program[0] != "score"]
-    assert called[:-1] == listed
-    assert last == listed[2]  # once more, for the policy that is left
+    called = [program for program in ran if program[0] != "score"]
+    weights, responses, prompts, advantages, updates = listed
+    # The advantages once more, for the policy that is left.
+    assert called == [weights, prompts, responses, advantages, updates, advantages]
     judged = [program for program in ran if program[0] == "score"]
     assert all(program in scores for program in judged)
 
