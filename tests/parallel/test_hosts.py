@@ -79,7 +79,8 @@ class Host:
     def wait_until_it_says(self, text: str, seconds: float = 900) -> None:
         deadline = time.monotonic() + seconds
         while text not in self.said():
-            assert self.process.poll() is None, self.said()[-3000:]
+            # It may say it, and end, between the two looks.
+            assert self.process.poll() is None or text in self.said(), self.said()[-3000:]
             assert time.monotonic() < deadline, self.said()[-3000:]
             time.sleep(0.05)
 
