@@ -160,13 +160,20 @@ def run_token(workdir: Path, host: int, timeout: float) -> bytes:
 
     Raises:
       HostLostError: there is none after ``timeout`` seconds.
+      HostError: host 0 cannot make it, as on a read-only disk.
     """
     if given := os.environ.get(TOKEN_VARIABLE):
         return given.encode()
     file = workdir / TOKEN_FILE
     if host == 0 and not file.exists():
-        workdir.mkdir(parents=True, exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(dir=workdir, prefix=TOKEN_FILE)  # mode 0600
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            descriptor, partial = tempfile.mkstemp(dir=workdir, prefix=TOKEN_FILE)  # mode 0600
+        except OSError as error:
+            raise HostError(
+                f"{file} cannot be made ({error.strerror}); give all hosts the same "
+                f"{TOKEN_VARIABLE}, or another workdir"
+            ) from error
         with open(descriptor, "w") as out:
             out.write(secrets.token_hex(32))
         os.replace(partial, file)
@@ -318,22 +325,34 @@ def main_first(what: str) -> Iterator[None]:
 def check_shared(folder: Path) -> None:
     """Checks that all hosts see one and the same folder.
 
+    A disk that cannot be written to may still hold a finished run: there the other hosts are to
+    see what the main host does.
+
     Raises:
-      HostError: some do not see what the main host writes there.
+      HostError: some do not see what the main host writes or finds there.
+      OSError: there is no such folder, and none can be made.
     """
     if not _link:
         return
-    name = f".seen-{os.getpid()}-{time.time_ns()}"
+    mark = folder / f".seen-{os.getpid()}-{time.time_ns()}"
+    names, does = [mark.name], "writes"
     if is_main():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    file = folder / from_main("the workdir", name)
-    sees = _exchange(_link, "who sees the workdir", becomes_true(file.exists, 5))
-    if is_main():
-        file.unlink()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+        except OSError:
+            if not folder.is_dir():
+                raise
+            names = [name for name in os.listdir(folder) if not name.startswith(".")]
+            does = "finds"
+    names, does = from_main("the workdir", [names, does])
+    seen = becomes_true(lambda: all((folder / name).exists() for name in names), 5)
+    sees = _exchange(_link, "who sees the workdir", seen)
+    if is_main() and does == "writes":
+        mark.unlink()
     if blind := [_link.who(host) for host, seen in enumerate(sees) if not seen]:
         raise HostError(
-            f"{folder}: {', '.join(blind)} cannot see what {_link.who(0)} writes there; "
+            f"{folder}: {', '.join(blind)} cannot see what {_link.who(0)} {does} there; "
             "name a folder that all hosts mount (NFS, Filestore, a bucket)"
         )
 

@@ -184,19 +184,10 @@ def test_secrets_of_a_config_are_not_written_and_the_run_goes_on(tmp_path, finis
 
 
 @pytest.fixture
-def read_only(copied, tmp_path):
+def read_only(finished, on_read_only_disk):
     """The finished run on a disk that nobody can write to."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "--types=tmpfs", "--options=size=256m", "tmpfs", str(place)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount a disk")
-    try:
-        shutil.copytree(copied.workdir.path, place / "run")
-        subprocess.run(["mount", "--options=remount,ro", str(place)], check=True)
-        yield open_run(replace(copied.config, workdir=str(place / "run")))
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
+    place = on_read_only_disk(finished.workdir.path)
+    return open_run(replace(finished.config, workdir=str(place)))
 
 
 def test_a_finished_run_on_a_read_only_disk_is_up_to_date_and_can_be_read(
