@@ -104,16 +104,20 @@ def run_stages(run: Run, stages: Sequence[Stage]) -> None:
         "Data files, the constitution, a local model and the compute dtype must be the same.",
     )
     due = due_stages(run, stages, found) if hosts.is_main() else []
-    due = hosts.from_main("which stages are to be run", due, hosts.LONG)  # hashes take their time
+    due = hosts.from_main(
+        "which stages are to be run", list[str], due, hosts.LONG
+    )  # hashes take their time
     wanted = [stage for stage in stages if stage.name in run.config.stages]
     log.info("stages: %d done, %d left", len(wanted) - len(due), len(due))
     earlier = Workdir(resolved(run.config.reuse_from)) if run.config.reuse_from else None
     for stage in wanted:
-        there = earlier and stage.name in due and _is_whole(earlier, stage, found)
+        there = bool(earlier and stage.name in due and _is_whole(earlier, stage, found))
         if stage.name not in due:
             log.info("%s: up to date", stage.name)
             workdir.drop_progress(stage.name)  # of a run that was killed when it had finished it
-        elif earlier and hosts.from_main(f"{stage.name} is in the earlier run", there, hosts.LONG):
+        elif earlier and hosts.from_main(
+            f"{stage.name} is in the earlier run", bool, there, hosts.LONG
+        ):
             link_folder(earlier.folder(stage.name), workdir.folder(stage.name))
             log.info("%s: taken from %s", stage.name, earlier.path)
         elif run.config.stage_store:
@@ -177,7 +181,9 @@ def _run_shared(run: Run, stage: Stage, found: Mapping[str, str]) -> None:
         if hosts.is_main():
             repair(stored)
         there = hosts.is_main() and store.fingerprint(stored.name, True) == found[stage.name]
-        if hosts.from_main(f"{stage.name} is stored", there, hosts.LONG):  # others may be at it
+        if hosts.from_main(
+            f"{stage.name} is stored", bool, there, hosts.LONG
+        ):  # others may be at it
             link_folder(stored, run.workdir.folder(stage.name))
             log.info("%s: taken from %s", stage.name, stored)
         else:

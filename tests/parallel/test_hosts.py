@@ -402,9 +402,9 @@ EXCHANGES = (
     + """
     hosts.check_shared(workdir)
     hosts.check_same("what was read", {"digest": "a"}, "Read the same.")
-    assert hosts.from_main("a number", [host, "ü" * 100_000]) == [0, "ü" * 100_000]
+    assert hosts.from_main("a text", str, f"{host}" + "ü" * 100_000) == "0" + "ü" * 100_000
     print("in step", flush=True)
-    while not hosts.from_main("whether to go on", (workdir / "go").exists()):
+    while not hosts.from_main("whether to go on", bool, (workdir / "go").exists()):
         time.sleep(0.1)
     LAST
 """
@@ -487,8 +487,20 @@ OUT_OF_STEP = {
         "hosts.sync(f'lunch {host}')",
         r"host 0 \(.+\) is at 'lunch 0', host 1 \(.+\) at 'lunch 1'",
     ),
+    "of another kind": (
+        "hosts.from_main('lunch', int, 'soup')",
+        r"lunch, of host 0 \(.+\): what it sent is no message \(the line: .+ integer.*close JAX's",
+    ),
+    "too long": (
+        "hosts.from_main('lunch', str, 'soup' * 300_000)",
+        r"lunch, of host 0 \(.+\): it sent a line of more than \d+ bytes; close JAX's",
+    ),
+    "a number as a text": (
+        "hosts.check_same('lunch', {'dish': 7}, 'Eat the same.')",
+        r"lunch, of host 0 \(.+\): what it sent is no message \(dish: .+ string\); close JAX's",
+    ),
     "different": (
-        "hosts.check_same('lunch', {'dish': host}, 'Eat the same.')",
+        "hosts.check_same('lunch', {'dish': str(host)}, 'Eat the same.')",
         r"lunch differs between hosts:\n  dish: 0 on host 0 .+, 1 on host 1 .+\n  Eat the same\.",
     ),
 }
