@@ -19,6 +19,8 @@ from cai_jax.main import run_config
 from cai_jax.models.io.checkpoint import restore_trained
 from cai_jax.stages.pipeline import stages_of
 from cai_jax.stages.provenance import provenance
+from cai_jax.stages.report import STAGE as REPORT
+from cai_jax.stages.report import summarise
 from cai_jax.stages.runner import due_stages, fingerprints, run_stages
 from cai_jax.stages.stage import open_run
 from cai_jax.storage.sealed import MANIFEST, NotWholeError, sealed_text
@@ -212,6 +214,12 @@ def test_a_stage_that_is_due_on_a_read_only_disk_is_one_sentence(read_only):
     changed = replace(read_only.config.report, transcripts=3)
     with pytest.raises(OSError, match=r"read-only file system; allow it, or name another folder"):
         run_config(replace(read_only.config, report=changed, rerun_changed=True))
+
+
+def test_the_summary_counts_rows_that_were_left_out(finished):
+    run = open_run(finished.config)
+    run.data.left_out["twins"] = {"one", "other"}
+    assert summarise(run.inputs(REPORT)).left_out == {"twins": 2}
 
 
 def test_inspect_tells_what_made_an_artifact(copied):
