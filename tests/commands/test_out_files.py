@@ -48,7 +48,7 @@ def test_a_device_stays_a_device(tmp_path):
 def test_a_folder_is_refused(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     for out in (tmp_path, tmp_path / "link"):
-        with pytest.raises(ValueError, match="^--out: .* is a folder; name a file"):
+        with pytest.raises(ValueError, match=r"^--out: .* is a folder; name a file"):
             check_out(out)
 
 
