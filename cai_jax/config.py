@@ -228,7 +228,9 @@ class GenerationConfig:
     critique_tokens: Count = setting(32, "longest critique")
     context_tokens: Length = execution(2048, "longest prompt and what follows it, outside RL")
     # Larger multiples: fewer programs, more padding.
-    prompt_bucket_tokens: Count = execution(64, "prompts are padded to a multiple of it")
+    prompt_bucket_tokens: Count = execution(
+        64, "prompts are padded to a multiple of it; the least width of RL's batches"
+    )
     score_bucket_tokens: Count = execution(32, "scored rows are padded to a multiple of it")
 
 

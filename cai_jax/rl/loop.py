@@ -36,7 +36,7 @@ from cai_jax.rl import updates
 from cai_jax.rl.kl import AdaptiveKL
 from cai_jax.rl.prompts import Drawn
 from cai_jax.rl.reward import Objective, Usable, below_usable, usable
-from cai_jax.rl.rollout import Rollout, assemble
+from cai_jax.rl.rollout import Rollout, Width, assemble, halvings, holding
 from cai_jax.rl.updates import PolicyGradient
 from cai_jax.rl.watch import Alarms, Look, Watch, degenerate
 
@@ -92,7 +92,9 @@ class Online:
       decode_mesh: of sampling.
       stop_ids: tokens that end a response.
       batch_size: responses an iteration.
+      prompt_tokens: of the longest prompt.
       max_new_tokens: of a response.
+      bucket_tokens: a rollout is as wide as its longest prompt and response need, down to this.
       seed: of samples and shuffles.
     """
 
@@ -105,17 +107,30 @@ class Online:
     decode_mesh: Mesh
     stop_ids: tuple[int, ...]
     batch_size: int
+    prompt_tokens: int
     max_new_tokens: int
+    bucket_tokens: int
     seed: int
 
-    def programs(self) -> list[Program]:
-        """The programs of an iteration, in order, the reward's left out."""
+    def responses(self) -> list[Program]:
+        """The programs that sample."""
         weights = self.sampler_weights
         moved = jax.eval_shape(weights.function, *weights.args)
-        responses = self.generator(on_mesh(moved, self.decode_mesh)).programs(
+        return self.generator(on_mesh(moved, self.decode_mesh)).programs(
             "responses", self.max_new_tokens, self.sampling
         )
-        return [weights, *responses, self.prepare, self.update]
+
+    @cached_property
+    def widths(self) -> list[Width]:
+        """Every width that a rollout may have, the widest first."""
+        prompts = halvings(self.prompt_tokens, self.bucket_tokens)
+        responses = halvings(self.max_new_tokens, self.bucket_tokens)
+        return [Width(prompt, response) for prompt in prompts for response in responses]
+
+    def width(self, batch: Sequence[Drawn], completions: Sequence[Completion]) -> Width:
+        """The least width that prompts and completions fit in."""
+        longest = max(len(d.ids) for d in batch), max(len(c.ids) for c in completions)
+        return Width(*map(holding, longest, zip(*self.widths, strict=True)))
 
     @property
     def sampling(self) -> Sampling:
@@ -143,30 +158,33 @@ class Online:
         return replace(self.blueprint, module=Decoder, frozen_layers=0).graph
 
     def generator(self, params: nnx.State, origin: Origin = UNKNOWN) -> Generator:
-        """Samples from the policy; prompts have one width."""
-        width = self.algorithm.prompt_tokens
+        """Samples from the policy."""
         return Generator(
             Model(self.sampler_graph, params, origin),
             self.decode_mesh,
             self.stop_ids,
             self.batch_size,
-            bucket_tokens=width,
-            max_tokens=width + self.max_new_tokens,
+            bucket_tokens=halvings(self.prompt_tokens, self.bucket_tokens)[-1],
+            max_tokens=self.prompt_tokens + self.max_new_tokens,
         )
 
     @cached_property
     def prepare(self) -> Program:
-        """From a rollout to experience."""
-        b, t = self.batch_size, self.algorithm.prompt_tokens + self.max_new_tokens
-        rows = lambda dtype: abstract_batch((b, t), dtype, self.mesh)
-        rollout = Rollout(
-            rows(jnp.int32),
-            rows(jnp.int32),
-            rows(jnp.float32),
-            rows(jnp.float32),
-            rows(jnp.float32),
-            abstract_batch((b,), jnp.float32, self.mesh),
-        )
+        """From a rollout, of any of the widths, to experience."""
+        return self.preparing(self.widths[0])
+
+    @cached_property
+    def update(self) -> Program:
+        """All epochs over one rollout, likewise."""
+        return self.updating(self.widths[0])
+
+    def preparing(self, width: Width) -> Program:
+        """``prepare`` for one width."""
+        b, t = self.batch_size, sum(width)
+        tokens = abstract_batch((b, t), jnp.int32, self.mesh)
+        numbers = abstract_batch((b, width.response), jnp.float32, self.mesh)
+        scores = abstract_batch((b,), jnp.float32, self.mesh)
+        rollout = Rollout(tokens, tokens, numbers, numbers, numbers, scores)
         args = (
             abstract(self.trainable.params),
             abstract(self.trainable.frozen),
@@ -184,12 +202,12 @@ class Online:
         flops = 2.0 * self.reference.size * b * t * share
         return Program("advantages", updates.prepare, args, static, self.mesh, b * t, flops)
 
-    @cached_property
-    def update(self) -> Program:
-        """All epochs over one rollout."""
-        with self.prepare.layout():
+    def updating(self, width: Width) -> Program:
+        """``update`` for one width."""
+        prepare = self.preparing(width)
+        with prepare.layout():
             experience, _ = jax.eval_shape(
-                partial(self.prepare.function, **self.prepare.static), *self.prepare.args
+                partial(prepare.function, **prepare.static), *prepare.args
             )
         args = (
             abstract_state(self.trainable.params, self.optimizer),
@@ -202,7 +220,7 @@ class Online:
             "optimizer": self.optimizer,
             "algorithm": self.algorithm,
         }
-        tokens = self.prepare.tokens * self.algorithm.epochs
+        tokens = prepare.tokens * self.algorithm.epochs
         flops = training_flops(self.blueprint, self.reference.size, tokens)
         # What is frozen was run before, by ``prepare``.
         frozen = self.blueprint.frozen_layers / self.blueprint.config.num_layers
@@ -365,8 +383,8 @@ def roll_out(
     scores: np.ndarray,
 ) -> Rollout[jax.Array]:
     """Prompts, responses and scores on the devices."""
-    ids, width = [drawn.ids for drawn in batch], online.algorithm.prompt_tokens
-    arrays = assemble(ids, completions, judged, scores, width, online.max_new_tokens)
+    ids, width = [drawn.ids for drawn in batch], online.width(batch, completions)
+    arrays = assemble(ids, completions, judged, scores, width)
     return put_batch(arrays, online.mesh)
 
 

@@ -84,7 +84,6 @@ class OnlineAlgorithm:
         blueprint, reference = self._blueprint(task), task.load(None)
         trainable = abstract_trainable(blueprint, task.mesh)
         online = self._online(task, trainable, reference)
-        weights, *responses, advantages, updates = online.programs()
         reward, loading = task.open_reward()
         longest = self.prompt_tokens + self.response_tokens
         scores = reward.programs("scores", longest)
@@ -96,13 +95,15 @@ class OnlineAlgorithm:
         # Under LoRA the reference shares the policy's frozen base; a low-rank update is its own.
         update, base = nnx.split_state(reference.params, LoRAParam, ...)
         apart = (update,) if task.lora else (reference.params,)
-        advantages = replace(advantages, aliased=(base,) if task.lora else ())
+        aliased = (base,) if task.lora else ()
+        advantages = [replace(online.preparing(w), aliased=aliased) for w in online.widths]
+        updates = [online.updating(width) for width in online.widths]
         iteration = [
-            _hold(task, weights, SAMPLING, (opt_state,), (*judge, *apart)),
-            *(_hold(task, p, SAMPLING, policy, (*judge, *apart)) for p in responses),
+            _hold(task, online.sampler_weights, SAMPLING, (opt_state,), (*judge, *apart)),
+            *(_hold(task, p, SAMPLING, policy, (*judge, *apart)) for p in online.responses()),
             *(_hold(task, p, SCORING, policy, (*judge[1:], *apart)) for p in scores),
-            _hold(task, advantages, TRAINING, (opt_state,), judge),
-            _hold(task, updates, TRAINING, (), (*judge, *apart)),
+            *(_hold(task, p, TRAINING, (opt_state,), judge) for p in advantages),
+            *(_hold(task, p, TRAINING, (), (*judge, *apart)) for p in updates),
         ]
         return [*iteration, *loading, *watching, *task.start_programs(blueprint, reference)]
 
@@ -175,7 +176,9 @@ class OnlineAlgorithm:
             decode_mesh=task.decode_mesh,
             stop_ids=task.stop_ids,
             batch_size=self.batch_size,
+            prompt_tokens=self.prompt_tokens,
             max_new_tokens=self.response_tokens,
+            bucket_tokens=task.bucket_tokens,
             seed=task.seed,
         )
 
