@@ -115,8 +115,8 @@ class Online:
     def responses(self) -> list[Program]:
         """The programs that sample."""
         weights = self.sampler_weights
-        moved = jax.eval_shape(weights.function, *weights.args)
-        return self.generator(on_mesh(moved, self.decode_mesh)).programs(
+        moved = on_mesh(jax.eval_shape(weights.function, *weights.args), self.decode_mesh)
+        return self.generator(nnx.merge_state(moved, self.shared)).programs(
             "responses", self.max_new_tokens, self.sampling
         )
 
@@ -137,20 +137,34 @@ class Online:
         """The full distribution, so that the sampled probabilities are the trained ones."""
         return Sampling(self.algorithm.temperature)
 
-    def decoder_params(self, params: nnx.State) -> nnx.State:
-        """All parameters of the policy's decoder."""
-        whole = nnx.merge_state(params, self.trainable.frozen)
-        return whole if self.blueprint.module is Decoder else inside(DECODER, whole)
-
-    def trained_decoder(self, params: nnx.State) -> nnx.State:
-        """Those of the trained parameters that are the decoder's."""
+    def of_decoder(self, params: nnx.State) -> nnx.State:
+        """Those of some of the policy's parameters that are its decoder's."""
         return params if self.blueprint.module is Decoder else inside(DECODER, params)
 
     @cached_property
+    def shared(self) -> nnx.State:
+        """Frozen parameters that sampling reads where training has them.
+
+        They are in the type of matmuls from the start. Where sampling has a layout of its own they
+        are moved there each time with the rest, lest the devices hold them twice meanwhile.
+        """
+        same = self.decode_mesh == self.mesh
+        return self.of_decoder(self.trainable.frozen) if same else nnx.State({})
+
+    def sampler_params(self, params: nnx.State) -> nnx.State:
+        """The parameters of the decoder that samples, from the trained ones."""
+        return nnx.merge_state(self.sampler_weights(self._moved(params)), self.shared)
+
+    @cached_property
     def sampler_weights(self) -> Program:
-        """Moves the policy's weights to the layout of sampling."""
-        decoder = self.decoder_params(self.trainable.params)
-        return resharder(decoder, self.decode_mesh, self.blueprint.dtype)
+        """Moves the policy's weights, but for ``shared``, to the layout of sampling."""
+        moved = self._moved(self.trainable.params)
+        return resharder(moved, self.decode_mesh, self.blueprint.dtype)
+
+    def _moved(self, params: nnx.State) -> nnx.State:
+        if nnx.to_flat_state(self.shared):
+            return self.of_decoder(params)
+        return self.of_decoder(nnx.merge_state(params, self.trainable.frozen))
 
     @cached_property
     def sampler_graph(self) -> nnx.GraphDef:
@@ -337,10 +351,9 @@ def sample(online: Online, state: RLState, batch: Sequence[Drawn]) -> list[Compl
 def _respond(
     online: Online, state: RLState, batch: Sequence[Drawn], keys: Sequence[Any], name: str
 ) -> list[Completion]:
-    decoder = online.decoder_params(state.train.params)
     made = Origin(f"the policy after {state.iteration} iterations", "rl")
     origin = made if state.iteration else online.reference.origin  # the same parameters
-    generator = online.generator(online.sampler_weights(decoder), origin)
+    generator = online.generator(online.sampler_params(state.train.params), origin)
     ids = [drawn.ids for drawn in batch]
     return generator.generate(ids, keys, online.max_new_tokens, online.sampling, name)
 
@@ -354,7 +367,7 @@ def look(online: Online, state: RLState, reward: Objective, watch: Watch) -> int
     completions = _respond(online, state, watch.prompts, keys, "rl: watch")
     watch.look(state.iteration, reward, completions)
     if state.iteration:  # the policy before is SL-CAI
-        watch.keep(state.iteration, online.trained_decoder(state.train.params))
+        watch.keep(state.iteration, online.of_decoder(state.train.params))
     return sum(len(completion.ids) for completion in completions)
 
 

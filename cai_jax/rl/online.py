@@ -96,11 +96,12 @@ class OnlineAlgorithm:
         update, base = nnx.split_state(reference.params, LoRAParam, ...)
         apart = (update,) if task.lora else (reference.params,)
         aliased = (base,) if task.lora else ()
+        responses = [replace(p, aliased=(online.shared,)) for p in online.responses()]
         advantages = [replace(online.preparing(w), aliased=aliased) for w in online.widths]
         updates = [online.updating(width) for width in online.widths]
         iteration = [
             _hold(task, online.sampler_weights, SAMPLING, (opt_state,), (*judge, *apart)),
-            *(_hold(task, p, SAMPLING, policy, (*judge, *apart)) for p in online.responses()),
+            *(_hold(task, p, SAMPLING, policy, (*judge, *apart)) for p in responses),
             *(_hold(task, p, SCORING, policy, (*judge[1:], *apart)) for p in scores),
             *(_hold(task, p, TRAINING, (opt_state,), judge) for p in advantages),
             *(_hold(task, p, TRAINING, (), (*judge, *apart)) for p in updates),
@@ -141,7 +142,7 @@ class OnlineAlgorithm:
                 saver,
                 task.open_skipping(),
             )
-        return Trained(online.trained_decoder(state.train.params), tokens, watch)
+        return Trained(online.of_decoder(state.train.params), tokens, watch)
 
     def summary(self, rows: list[Scalars]) -> dict[str, Any]:
         """Where the score and the KL ended, and whether sampler and trainer agreed."""

@@ -209,6 +209,20 @@ def test_an_iteration_calls_the_programs_that_are_listed(
     assert all(program in scores for program in judged)
 
 
+def test_what_is_frozen_is_not_copied_for_sampling(model_folder, mesh):
+    """Every weight that sampling reads is the policy's; those of the base are training's own."""
+    run = Iterations(model_folder, mesh)
+    online, params = run.online, run.state.train.params
+    sampled = nnx.to_flat_state(online.sampler_params(params))
+    trained = online.of_decoder(nnx.merge_state(params, online.trainable.frozen))
+    base = dict(nnx.to_flat_state(online.of_decoder(online.trainable.frozen)))
+    assert {path for path, _ in sampled} == {path for path, _ in nnx.to_flat_state(trained)}
+    for path, variable in sampled:
+        if path in base:
+            assert variable.get_value() is base[path].get_value()
+    assert len(base) < len(sampled)
+
+
 def test_responses_are_sampled_from_the_full_distribution(model_folder, mesh, monkeypatch):
     asked = {}
 
