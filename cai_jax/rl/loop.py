@@ -298,8 +298,8 @@ def train(
         skipping.check(history.name, history.rows)
     if watch and not watch.looks:
         tokens += look(online, state, reward, watch)
+    batch = draw(state.iteration) if state.iteration < iterations else []
     while state.iteration < iterations and not (watch and watch.stops):
-        batch = draw(state.iteration)
         completions = sample(online, state, batch)
         if pending is not None:
             state = record(state, pending, online, controller, limits, history, skipping)
@@ -315,6 +315,8 @@ def train(
         }
         pending = Pending(*measured, told, batch, completions, scores)
         tokens += sum(len(d.ids) for d in batch) + sum(len(c.ids) for c in completions)
+        if state.iteration < iterations:  # while the devices are busy with the update
+            batch = draw(state.iteration)
         if watch and watch.due(state.iteration, iterations):
             tokens += look(online, state, reward, watch)
         stops = skipping.too_many(history.rows)

@@ -25,7 +25,7 @@ from cai_jax.prompts.chat import ChatFormat
 from cai_jax.rl.algorithm import OFFLOAD, SAMPLING, SCORING, TRAINING, Task, Trained, from_values
 from cai_jax.rl.kl import AdaptiveKL
 from cai_jax.rl.loop import FIRST_RATIO_ERROR, ROUNDING, Limits, Online, RLState, train
-from cai_jax.rl.prompts import Drawn, PromptPool
+from cai_jax.rl.prompts import Drawn, PromptPool, short, tokenised
 from cai_jax.rl.updates import PolicyGradient
 from cai_jax.rl.watch import Alarms, Watch
 
@@ -134,7 +134,7 @@ class OnlineAlgorithm:
                 self.iterations,
                 reference_params,
                 reward,
-                self._pool(task).draw,
+                self._prompts(task),
                 AdaptiveKL(self.kl_target, self.kl_horizon),
                 limits,
                 history,
@@ -188,8 +188,10 @@ class OnlineAlgorithm:
             task.open_watch(self.prompt_tokens, self.batch_size) if task.open_watch else (None, [])
         )
 
-    def _pool(self, task: Task) -> PromptPool:
-        """The training prompts that are short enough.
+    def _prompts(self, task: Task) -> Callable[[int], list[Drawn]]:
+        """Draws the prompts of an iteration, of those of training that are short enough.
+
+        They become ids as they are drawn: of a million, few ever are.
 
         Raises:
           ValueError: a kind that has a share has none.
@@ -206,14 +208,13 @@ class OnlineAlgorithm:
             seed=task.seed,
         )
         pool.draw(0)
-        return pool
+        return lambda iteration: tokenised(pool.draw(iteration), chat)
 
-    def _short(self, prompts: list[Prompt], chat: ChatFormat) -> list[Drawn]:
-        rows = [Drawn(prompt.id, chat.prompt_ids(prompt.messages)) for prompt in prompts]
-        short = [row for row in rows if len(row.ids) <= self.prompt_tokens]
-        if len(short) < len(rows):
-            log.info("rl: %d prompts are longer than prompt_tokens", len(rows) - len(short))
-        return short
+    def _short(self, prompts: list[Prompt], chat: ChatFormat) -> list[Prompt]:
+        found = short(prompts, chat, self.prompt_tokens)
+        if len(found) < len(prompts):
+            log.info("rl: %d prompts are longer than prompt_tokens", len(prompts) - len(found))
+        return found
 
 
 def _hold(task: Task, program: Program, remedy: str, stay: Any, waits: Any) -> Program:
