@@ -20,7 +20,10 @@ from cai_jax.ahead.table import StepReport
 from cai_jax.generation.slots import Slots
 from cai_jax.models.decoder import Prefix
 from cai_jax.parallel.program import Program
+from cai_jax.rl.rollout import Rollout
+from cai_jax.rl.updates import Experience
 
+WIDE = (Slots, Prefix, Rollout, Experience)
 MORE_CHIPS = "take more chips, or train low-rank updates (lora.rank)"
 
 
@@ -28,8 +31,8 @@ def widest(programs: Iterable[Program]) -> list[tuple[Program, int]]:
     """The widest of the programs that differ in the width of their rows alone.
 
     It takes the most memory, and a run compiles the narrower ones where its rows are short. Rows
-    are integers, the slots of a generator or what rows share, and parameters are neither: their
-    width is what the shapes of these differ in.
+    are integers, the slots of a generator, what rows share or a rollout, and parameters are none of
+    these: their width is what the shapes of those differ in.
 
     Args:
       programs: of stages, the widest of a kind first.
@@ -41,7 +44,7 @@ def widest(programs: Iterable[Program]) -> list[tuple[Program, int]]:
     for program in programs:
         structure = jax.tree.structure(program.args)  # it holds the graphs
         shapes = tuple(
-            (x.dtype, x.ndim if isinstance(arg, (Slots, Prefix)) or _is_integer(x) else x.shape)
+            (x.dtype, x.ndim if isinstance(arg, WIDE) or _is_integer(x) else x.shape)
             for arg in program.args
             for x in jax.tree.leaves(arg)
         )
