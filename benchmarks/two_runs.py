@@ -14,7 +14,7 @@ from pathlib import Path
 
 def pair(workdir: Path, flags: list[str]) -> str:
     """What went wrong; empty if nothing did."""
-    command = [sys.executable, "-m", "cai_jax.main", f"--config.workdir={workdir}", *flags]
+    command = [sys.executable, "-m", "cai_jax.main", *flags, f"--config.workdir={workdir}"]
     logs = [workdir.with_name(f"{workdir.name}-{number}.txt") for number in range(2)]
     workdir.parent.mkdir(parents=True, exist_ok=True)
     both = [subprocess.Popen(command, stderr=log.open("w"), stdout=log.open("a")) for log in logs]

@@ -27,7 +27,7 @@ from cai_jax.ahead.compiler import Compiler, widest
 from cai_jax.ahead.slices import chip_of, topology_devices
 from cai_jax.ahead.table import Report, StepReport, table
 from cai_jax.commands.config_flag import read_config
-from cai_jax.commands.files import check_writable, out_file, write_whole
+from cai_jax.commands.files import check_out, out_file, write_whole
 from cai_jax.commands.front import start
 from cai_jax.config import Config, ConfigError, naming
 from cai_jax.parallel.program import Program
@@ -50,8 +50,7 @@ def main() -> None:
     if out and not out.parent.is_dir():
         raise ValueError(f"--out={out}: there is no folder {out.parent}; make it first")
     if out:
-        with naming("--out"):
-            check_writable(out)
+        check_out(out)
     config = read_config()
     if config.pretrain:
         raise ConfigError(

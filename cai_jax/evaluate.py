@@ -73,8 +73,7 @@ log = logging.getLogger("cai_jax")
 
 def main() -> None:
     """Reads, refuses what cannot be used, and only then opens models."""
-    with naming("--out"):
-        files.check_writable(OUT.value)
+    files.check_out(OUT.value)
     task = TASKS[TASK.value]
     items = task.read(resolved(DATA.value))
     source = named_source()

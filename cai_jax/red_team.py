@@ -75,8 +75,7 @@ log = logging.getLogger("cai_jax")
 
 def main() -> None:
     """Reads and refuses first, then opens models, attacks, and writes what there is."""
-    with naming("--out"):
-        files.check_writable(OUT.value)
+    files.check_out(OUT.value)
     if bool(TARGET.value) != bool(JUDGE.value):
         missing = "--judge" if TARGET.value else "--target"
         raise ValueError(

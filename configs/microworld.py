@@ -140,7 +140,7 @@ def red_team() -> ConfigDict:
     c.evaluate.update(
         attacks=200, attack_strategies="direct,role_play,hypothetical,escalation,false_premise"
     )
-    c.pm_train.sequence_length = 160  # three turns, and what a policy says between them
+    c.pm_train.sequence_length = 244  # three turns, as long as they may get, and the replies
     c.sl_train.sequence_length = 160
     c.rl.prompt_tokens = 112
     return c

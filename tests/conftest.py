@@ -11,6 +11,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import importlib.util
+import shutil
+import subprocess
 from pathlib import Path
 
 import jax
@@ -131,6 +133,24 @@ def model_folder(tmp_path_factory) -> Path:
 def folder(tmp_path: Path) -> Path:
     """The tiny model once more, for a test that changes its files."""
     return write_tiny_model(tmp_path / "tiny")
+
+
+@pytest.fixture
+def on_read_only_disk(tmp_path):
+    """Copies a folder onto a disk that nobody can write to."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "--types=tmpfs", "--options=size=256m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a disk")
+
+    def copy(folder: Path) -> Path:
+        shutil.copytree(folder, place / "run")
+        subprocess.run(["mount", "--options=remount,ro", str(place)], check=True)
+        return place / "run"
+
+    yield copy
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,9 @@ def summary(**changes):
         ),
         "stages": {"rl": StageTime(1.5, 10, 6.7)},
         "policies": {"base": "base", "rl_cai": "RL-CAI"},
+        "left_out": {},
         "pretrain": None,
+        "warm_up": None,
         "sl_data": {
             "responses": 3,
             "revisions_by_round": [2, 2],

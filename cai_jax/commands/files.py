@@ -4,6 +4,7 @@ import stat
 import tempfile
 from pathlib import Path
 
+from cai_jax.config import naming
 from cai_jax.storage.files import disk_problem, resolved
 from cai_jax.storage.files import write_whole as replace_whole
 
@@ -18,13 +19,18 @@ def out_file(named: str | Path) -> Path:
     return as_named if _is_written_through(as_named) else path
 
 
-def check_writable(named: str | Path) -> None:
-    """Refuses, before models run, a file that could not be written after.
+def check_out(*named: str | Path) -> None:
+    """Refuses, before models run, files of ``--out`` that could not be written after.
 
     Raises:
-      ValueError: it is a folder, or its own folder cannot be made or written to.
+      ConfigError: one is a folder, or its own folder cannot be made or written to.
     """
-    out = out_file(named)
+    with naming("--out"):
+        for file in named:
+            _check_writable(out_file(file))
+
+
+def _check_writable(out: Path) -> None:
     if out.is_dir():
         raise ValueError(f"{out} is a folder; name a file")
     if _is_written_through(out):

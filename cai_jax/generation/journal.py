@@ -30,7 +30,7 @@ class Journal:
         self._folder, self._at = folder, 0
         if hosts.is_main():
             folder.mkdir(parents=True, exist_ok=True)
-        self.kept: int = hosts.from_main("finished batches", self._count())  # that can be read
+        self.kept = hosts.from_main("finished batches", int, self._count())  # that can be read
 
     def take(self, call: str) -> tuple[np.ndarray, ...] | None:
         """What the next batch gave, where it was finished before and is the same call."""

@@ -159,12 +159,15 @@ def decode(
     """
     stops = jnp.array(stop_ids, jnp.int32)
     keys_b = jax.random.wrap_key_data(slots.keys_b2)
-    columns_n = jnp.arange(slots.tokens_bn.shape[1])
+    most = slots.tokens_bn.shape[1]  # steps, as no row has more tokens
+    columns_n = jnp.arange(most)
 
-    def goes_on(slots: Slots[jax.Array]) -> jax.Array:
-        return jnp.sum(slots.live_b) > still
+    def goes_on(carry: tuple[jax.Array, Slots[jax.Array]]) -> jax.Array:
+        done, slots = carry
+        return (done < most) & (jnp.sum(slots.live_b) > still)
 
-    def step(slots: Slots[jax.Array]) -> Slots[jax.Array]:
+    def step(carry: tuple[jax.Array, Slots[jax.Array]]) -> tuple[jax.Array, Slots[jax.Array]]:
+        done, slots = carry
         decoder: Decoder = nnx.merge(graph, params)
         keys = jax.vmap(jax.random.fold_in)(keys_b, slots.sampled_b)
         token_b, logprob_b = sample(decoder.logits(slots.hidden_bd), keys, sampling)
@@ -172,7 +175,7 @@ def decode(
         added_b = slots.live_b.astype(jnp.int32)
         sampled_b = slots.sampled_b + added_b
         hidden_btd, cache = decoder.extend(token_b[:, None], added_b, slots.cache)
-        return Slots(
+        return done + 1, Slots(
             cache=cache,
             hidden_bd=hidden_btd[:, 0],
             keys_b2=slots.keys_b2,
@@ -183,5 +186,5 @@ def decode(
             logprobs_bn=jnp.where(here_bn, logprob_b[:, None], slots.logprobs_bn),
         )
 
-    ended: Slots[jax.Array] = jax.lax.while_loop(goes_on, step, slots)
+    _, ended = jax.lax.while_loop(goes_on, step, (jnp.zeros((), jnp.int32), slots))
     return ended

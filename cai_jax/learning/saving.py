@@ -78,8 +78,9 @@ class Saver:
         """
         if self._manager is None:
             return None
-        step = hosts.from_main("the last state", self._manager.latest_step())
-        if step is None:
+        latest = self._manager.latest_step()
+        step = hosts.from_main("the last state", int, -1 if latest is None else latest)
+        if step < 0:
             return None
         args = {"state": ocp.args.StandardRestore(_named(like)), "notes": ocp.args.JsonRestore()}
         found = self._manager.restore(step, args=ocp.args.Composite(**args))
@@ -104,7 +105,7 @@ class Saver:
             return True
         if step % self.policy.every:
             return False
-        return hosts.from_main("a state is due", time.monotonic() >= self._not_before)
+        return hosts.from_main("a state is due", bool, time.monotonic() >= self._not_before)
 
     def save(self, step: int, state: Any, notes: Mapping[str, Any]) -> None:
         """Starts to save a state, whose buffers may be reused as soon as this returns.

@@ -10,6 +10,7 @@ from flax import nnx
 from cai_jax.models.config import DecoderConfig, LoRAConfig
 from cai_jax.models.flash import cudnn_attend, cudnn_takes, splash_attend
 from cai_jax.models.layers import Linear, Norm, activate, attend, rotate, softcap
+from cai_jax.models.slices import scan, take
 from cai_jax.parallel.mesh import constrain, gathered
 from cai_jax.parallel.program import Array
 
@@ -229,7 +230,7 @@ class Decoder(nnx.Module):
         layers = self._layers()
         keys, values = list(cache.keys), list(cache.values)
         for i in range(c.num_layers):
-            block, frequencies_r, window = jax.tree.map(lambda p, i=i: p[i], layers)
+            block, frequencies_r, window = take(layers, i)
 
             def attention(
                 q_bthn: jax.Array,
@@ -269,7 +270,7 @@ class Decoder(nnx.Module):
 
     def _embed(self, tokens: jax.Array) -> jax.Array:
         scale = jnp.asarray(self.config.embedding_scale, self.dtype)
-        embedded = self.embedding[...].astype(self.dtype)[tokens] * scale
+        embedded = take(self.embedding[...], tokens).astype(self.dtype) * scale
         return constrain(embedded, "batch", None, None)
 
     def _attend(
@@ -368,7 +369,7 @@ class Decoder(nnx.Module):
         if remat:
             policy = getattr(jax.checkpoint_policies, self.config.execution.remat)
             body = jax.checkpoint(body, policy=policy)
-        return jax.lax.scan(body, x_btd, (layers, (prefix.keys, prefix.values) if prefix else ()))
+        return scan(body, x_btd, (layers, (prefix.keys, prefix.values) if prefix else ()))
 
 
 def _write(cache_bksn: jax.Array, new_bktn: jax.Array, starts_b: jax.Array) -> jax.Array:

@@ -85,14 +85,7 @@ class Channel:
           WrongTokenError: who sent it does not know the token.
           OSError: there came none, or another than this.
         """
-        text = self._receive(seconds)
-        try:  # which refuses what is nested deeply as well
-            return kind.validate_json(text, strict=True)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-            field = ".".join(map(str, first["loc"])) or "the line"
-            problem = f"{field}: {first['msg']}"[:200]
-            raise ConnectionError(f"what it sent is no message ({problem})") from None
+        return read_message(kind, self._receive(seconds))
 
     def _send(self, text: bytes) -> None:
         with self._sending:
@@ -189,6 +182,27 @@ class Door(Generic[Message]):
         connection.close()
         self.refused.append(f"{peer} ({why})")
         log.warning("refused a connection from %s: %s", peer, why)
+
+
+def read_message(kind: TypeAdapter[Message], line: str | bytes) -> Message:
+    """What a line of JSON says.
+
+    Args:
+      kind: of what it must be.
+      line: of any length and depth.
+
+    Raises:
+      ConnectionError: it is longer than ``LINE_BYTES``, or says another thing than this.
+    """
+    if len(line) > LINE_BYTES:
+        raise ConnectionError(f"it sent a line of more than {LINE_BYTES} bytes")
+    try:  # which refuses what is nested deeply as well
+        return kind.validate_json(line, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        field = ".".join(map(str, first["loc"])) or "the line"
+        problem = f"{field}: {first['msg']}"[:200]
+        raise ConnectionError(f"what it sent is no message ({problem})") from None
 
 
 def host_and_port(address: str) -> tuple[str, int]:

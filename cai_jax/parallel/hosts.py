@@ -18,15 +18,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import jax
 import numpy as np
 from jax._src.clusters import ClusterEnv
 from jax._src.distributed import global_state  # its client: no public name leads to it
 from jax.experimental import multihost_utils
+from pydantic import TypeAdapter
 
-from cai_jax.parallel.channel import own_address
+from cai_jax.parallel.channel import own_address, read_message
 from cai_jax.parallel.exit_codes import PREEMPTED
 from cai_jax.parallel.link import HostError, HostLostError, Link, compare
 
@@ -37,6 +38,7 @@ LONG = 24 * 3600.0  # the same, where one host does something long for all
 HEARTBEAT = 100
 TOKEN_VARIABLE = "CAI_LINK_TOKEN"
 TOKEN_FILE = ".link_token"
+Value = TypeVar("Value")
 
 _link: Link | None = None
 _exchanges = itertools.count(1)  # numbers of what all hosts call in the same order
@@ -160,13 +162,20 @@ def run_token(workdir: Path, host: int, timeout: float) -> bytes:
 
     Raises:
       HostLostError: there is none after ``timeout`` seconds.
+      HostError: host 0 cannot make it, as on a read-only disk.
     """
     if given := os.environ.get(TOKEN_VARIABLE):
         return given.encode()
     file = workdir / TOKEN_FILE
     if host == 0 and not file.exists():
-        workdir.mkdir(parents=True, exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(dir=workdir, prefix=TOKEN_FILE)  # mode 0600
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            descriptor, partial = tempfile.mkstemp(dir=workdir, prefix=TOKEN_FILE)  # mode 0600
+        except OSError as error:
+            raise HostError(
+                f"{file} cannot be made ({error.strerror}); give all hosts the same "
+                f"{TOKEN_VARIABLE}, or another workdir"
+            ) from error
         with open(descriptor, "w") as out:
             out.write(secrets.token_hex(32))
         os.replace(partial, file)
@@ -221,39 +230,58 @@ def note(doing: str) -> None:
         _link.doing = doing
 
 
-def _exchange(link: Link, what: str, value: Any, patience: float = PATIENCE) -> list[Any]:
-    """What every host brings to the same call, in their order; waits for the last host.
+def _exchange(link: Link, what: str, value: Any, patience: float = PATIENCE) -> list[str]:
+    """What every host brings to the same call, in their order, unread; waits for the last host.
 
     If a host dies meanwhile, the link ends this process before JAX does.
 
     Args:
       link: to the other hosts.
       what: the call; hosts that make different ones are out of step.
-      value: JSON.
+      value: JSON, of at most ``channel.LINE_BYTES``.
       patience: seconds to wait for the others.
 
     Raises:
       HostError: a host is late, or out of step; the message names it.
     """
     number, client = next(_exchanges), cast(Any, global_state.client)
-    client.key_value_set(f"cai_jax/{number}/{link.me}", json.dumps([what, value]))
+    brought = f"{json.dumps(what)}\n{json.dumps(value)}"
+    client.key_value_set(f"cai_jax/{number}/{link.me}", brought)
     try:
         client.wait_at_barrier(f"cai_jax/{number}", int(1000 * patience))
     except jax.errors.JaxRuntimeError as error:
         if "DEADLINE_EXCEEDED" not in str(error):
             raise
-    brought = {
-        int(key.rsplit("/", 1)[1]): json.loads(text)
-        for key, text in client.key_value_dir_get(f"cai_jax/{number}")
-    }
-    if late := [link.who(host) for host in range(link.count) if host not in brought]:
+    lines = [text.partition("\n")[::2] for text in _brought(link, client, f"cai_jax/{number}")]
+    if late := [link.who(host) for host, (call, _) in enumerate(lines) if not call]:
         raise HostError(f"{what}: waited {patience:.0f} s for {', '.join(late)}")
     # A host that has come here has read all of the exchange before.
     client.key_value_delete(f"cai_jax/{number - 1}/{link.me}")
-    for host, (call, _) in sorted(brought.items()):
-        if call != brought[0][0]:
-            raise HostError(f"{link.who(0)} is at {brought[0][0]!r}, {link.who(host)} at {call!r}")
-    return [brought[host][1] for host in range(link.count)]
+    calls = [_read(link, host, "its call", str, call) for host, (call, _) in enumerate(lines)]
+    for host, call in enumerate(calls):
+        if call != calls[0]:
+            raise HostError(f"{link.who(0)} is at {calls[0]!r}, {link.who(host)} at {call!r}")
+    return [value for _, value in lines]
+
+
+def _brought(link: Link, client: Any, place: str) -> list[str]:
+    """What every host set there, in their order; empty: it has set nothing."""
+    found = dict(client.key_value_dir_get(place))
+    return [found.get(f"{place}/{host}", "") for host in range(link.count)]
+
+
+def _read(link: Link, host: int, what: str, kind: type[Value], line: str) -> Value:
+    """What a host brought, every field checked: JAX's service takes values from everybody.
+
+    Raises:
+      HostError: it is of another kind, or too long.
+    """
+    try:
+        return read_message(TypeAdapter(kind), line)
+    except ConnectionError as error:
+        raise HostError(
+            f"{what}, of {link.who(host)}: {error}; close JAX's port to all but the run's hosts"
+        ) from None
 
 
 def sync(what: str, patience: float = PATIENCE) -> None:
@@ -262,21 +290,24 @@ def sync(what: str, patience: float = PATIENCE) -> None:
         _exchange(_link, what, None, patience)
 
 
-def from_main(what: str, value: Any, patience: float = PATIENCE) -> Any:
-    """The main host's value (JSON) on every host; ``patience`` as for ``sync``."""
+def from_main(what: str, kind: type[Value], value: Value, patience: float = PATIENCE) -> Value:
+    """The main host's value (JSON of a kind) on every host; ``patience`` as for ``sync``."""
     if not _link:
         return value
-    return _exchange(_link, what, value if is_main() else None, patience)[0]
+    brought = _exchange(_link, what, value if is_main() else None, patience)
+    return _read(_link, 0, what, kind, brought[0])
 
 
-def check_same(what: str, values: Mapping[str, Any], remedy: str) -> None:
+def check_same(what: str, values: Mapping[str, str], remedy: str) -> None:
     """Refuses hosts of which one has other values.
 
     Raises:
       HostError: on every host; names what differs.
     """
     if _link:
-        compare(what, _exchange(_link, what, dict(values)), _link.who, remedy)
+        brought = _exchange(_link, what, dict(values))
+        cards = [_read(_link, n, what, dict[str, str], line) for n, line in enumerate(brought)]
+        compare(what, cards, _link.who, remedy)
 
 
 def announce(what: str) -> None:
@@ -298,7 +329,8 @@ def gather_aside(what: str, number: int, patience: float) -> list[int]:
         return [number]
     client.key_value_set(f"cai_jax/aside/{what}/{_link.me}", str(number))
     client.wait_at_barrier(f"cai_jax/aside/{what}", int(1000 * patience))
-    return [int(text) for _, text in client.key_value_dir_get(f"cai_jax/aside/{what}")]
+    brought = _brought(_link, client, f"cai_jax/aside/{what}")
+    return [_read(_link, host, what, int, line) for host, line in enumerate(brought)]
 
 
 @contextmanager
@@ -318,22 +350,35 @@ def main_first(what: str) -> Iterator[None]:
 def check_shared(folder: Path) -> None:
     """Checks that all hosts see one and the same folder.
 
+    A disk that cannot be written to may still hold a finished run: there the other hosts are to
+    see what the main host does.
+
     Raises:
-      HostError: some do not see what the main host writes there.
+      HostError: some do not see what the main host writes or finds there.
+      OSError: there is no such folder, and none can be made.
     """
     if not _link:
         return
-    name = f".seen-{os.getpid()}-{time.time_ns()}"
+    mark = folder / f".seen-{os.getpid()}-{time.time_ns()}"
+    names, does = [mark.name], "writes"
     if is_main():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    file = folder / from_main("the workdir", name)
-    sees = _exchange(_link, "who sees the workdir", becomes_true(file.exists, 5))
-    if is_main():
-        file.unlink()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+        except OSError:
+            if not folder.is_dir():
+                raise
+            names = [name for name in os.listdir(folder) if not name.startswith(".")]
+            does = "finds"
+    names, does = from_main("the workdir", tuple[list[str], str], (names, does))
+    seen = becomes_true(lambda: all((folder / name).exists() for name in names), 5)
+    brought = _exchange(_link, "who sees the workdir", seen)
+    sees = [_read(_link, host, "the workdir", bool, line) for host, line in enumerate(brought)]
+    if is_main() and does == "writes":
+        mark.unlink()
     if blind := [_link.who(host) for host, seen in enumerate(sees) if not seen]:
         raise HostError(
-            f"{folder}: {', '.join(blind)} cannot see what {_link.who(0)} writes there; "
+            f"{folder}: {', '.join(blind)} cannot see what {_link.who(0)} {does} there; "
             "name a folder that all hosts mount (NFS, Filestore, a bucket)"
         )
 

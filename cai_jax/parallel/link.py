@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
@@ -330,13 +330,13 @@ def _missing(hellos: dict[int, Hello], count: int, timeout: float, strangers: It
 
 
 def compare(
-    what: str, cards: Sequence[dict[str, Any]], who: Callable[[int], str], remedy: str
+    what: str, cards: Sequence[dict[str, str]], who: Callable[[int], str], remedy: str
 ) -> None:
     """Refuses hosts of which one says otherwise than host 0.
 
     Args:
       what: the subject of the error.
-      cards: of all hosts; by name, what JSON can hold.
+      cards: of all hosts; texts by name.
       who: a host by number and machine.
       remedy: the error's last line.
 
@@ -347,7 +347,7 @@ def compare(
     for name in sorted(set().union(*cards)):
         for host, card in enumerate(cards):
             if card.get(name) != cards[0].get(name):
-                one, other = (str(c.get(name, "absent"))[:40] for c in (cards[0], card))
+                one, other = (c.get(name, "absent")[:40] for c in (cards[0], card))
                 lines.append(f"{name}: {one} on {who(0)}, {other} on {who(host)}")
                 break
     if lines:

@@ -115,7 +115,8 @@ def leaving_when_told(command: Sequence[str]) -> Iterator[None]:
             hosts.announce("leave")
 
     def follow() -> None:
-        with suppress(jax.errors.JaxRuntimeError):  # a host is lost: the link ends the others
+        # A host is lost, which the link tells; or what one brought cannot be read.
+        with suppress(jax.errors.JaxRuntimeError, hosts.HostError):
             while not told.wait(1) and not hosts.announced("leave"):
                 if over.is_set():
                     return

@@ -235,7 +235,7 @@ class Loop:
             spent = f"{self.tokens} tokens"
         elif limits.minutes and minutes >= limits.minutes:
             spent = f"{minutes:.1f} minutes"
-        return hosts.from_main("the budget of the red team", spent)
+        return hosts.from_main("the budget of the red team", str, spent)
 
 
 def tell(done: Round) -> None:

@@ -9,6 +9,7 @@ from cai_jax.evaluation.measure import Evaluation
 from cai_jax.reading import validated
 
 Metrics = dict[str, Any]  # that a stage leaves in its manifest
+SKIPPED = "skipped_steps"  # among them; where there are groups, each has one of its own
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ class Summary:
     splits: Overlap
     stages: dict[str, StageTime]
     policies: dict[str, str]  # names that people read
+    left_out: dict[str, int]  # rows by file, a field of config.data: no model has room for them
     pretrain: Metrics | None
+    warm_up: Metrics | None
     sl_data: Metrics
     sl_train: Metrics
     red_team: Metrics | None
@@ -64,6 +67,17 @@ class Summary:
     devices: str
     versions: dict[str, str]
     config: dict[str, Any]
+
+    @property
+    def skipped_steps(self) -> dict[str, int]:
+        """How many updates a stage's training left out, by stage, or stage and group; none is 0."""
+        trained = ("pretrain", "warm_up", "sl_train", "pm_train", "second_model", "rl")
+        return {
+            f"{stage}{key.removeprefix(SKIPPED)}": count
+            for stage in trained
+            for key, count in (getattr(self, stage) or {}).items()
+            if key.startswith(SKIPPED) and count
+        }
 
 
 def read_summary(file: Path) -> Summary:

@@ -94,7 +94,8 @@ def check_models(run: Run) -> None:
     Raises:
       ValueError: a source cannot be resolved, the mesh does not fit the devices, the config or a
         benchmark asks for more positions than a model has, a model reads other tokens than the
-        policy or embeds fewer, or a row does not fit (``room``).
+        policy or embeds fewer, or a row does not fit (``check_rows``, which has to wait where the
+        run pretrains the model).
     """
     c, models = run.config, run.models
     sources = ("model.source", "sl_train.source", "feedback.source", "pm_train.source")
@@ -131,14 +132,24 @@ def check_models(run: Run) -> None:
     _ = models.decode_mesh
     _check_critic(run)
     _check_tokenizer(run)
-    check_room(run)
-    if any(run.data.left_out.values()):
-        for stage in stages_of(c):
-            _check_counts(run, stage)
+    if not c.pretrain:
+        check_rows(run)
     if EVALUATE.name in c.stages:
         check_benchmarks(run.inputs(EVALUATE))
     for problem in unsplit_rows(run):
         log.warning(problem)
+
+
+def check_rows(run: Run) -> None:
+    """Measures every row that the run's models will read; where one is pretrained, it is there.
+
+    Raises:
+      ConfigError: a row does not fit, or too few are left (``room``).
+    """
+    check_room(run)
+    if any(run.data.left_out.values()):
+        for stage in stages_of(run.config):
+            _check_counts(run, stage)
 
 
 def _check_positions(c: Config, field_name: str, source: ModelSource) -> None:

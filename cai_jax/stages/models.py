@@ -129,7 +129,7 @@ class Models:
             return
         cache = cache_folder(self._config.model.cache)
         found = {name: pinned(name, cache) for name in missing if hosts.is_main()}
-        found = hosts.from_main("the commits of the models", found, hosts.LONG)
+        found = hosts.from_main("the commits of the models", dict[str, str], found, hosts.LONG)
         self._revisions.update(found)
         if hosts.is_main():
             self._workdir.path.mkdir(parents=True, exist_ok=True)

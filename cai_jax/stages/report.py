@@ -84,7 +84,9 @@ def summarise(inputs: Inputs) -> Summary:
             name: policy.label
             for name, policy in compared_policies(settings, metrics["rl"]).items()
         },
+        left_out={file: len(ids) for file, ids in sorted(run.data.left_out.items()) if ids},
         pretrain=inputs.manifest("pretrain")["metrics"] if settings.pretrain else None,
+        warm_up=inputs.manifest("warm_up")["metrics"] if settings.warm_up.epochs else None,
         evaluation=TypeAdapter(Evaluation).validate_python(metrics.pop("evaluate")),
         second_model=metrics.pop("second_model", None),
         red_team=metrics.pop("red_team", None),
@@ -122,7 +124,7 @@ def _transcripts(inputs: Inputs) -> list[list[Revision]]:
 
 STAGE = Stage(
     name="report",
-    needs=("pretrain", *MEASURED),
+    needs=("pretrain", "warm_up", *MEASURED),
     blocks=("report",),
     constitution=("critique_revision",),
     execute=execute,

@@ -52,7 +52,8 @@ class Computed:
         found: dict[str, Any] = {}
         looked_at = self._folders if hosts.is_main() else ()
         whole = [str(folder) for folder in looked_at if not problem_of(folder, folder / FILE)]
-        for name in hosts.from_main("which earlier versions of a stage are whole", whole):
+        what = "which earlier versions of a stage are whole"
+        for name in hosts.from_main(what, list[str], whole):
             if (file := Path(name) / FILE).exists():
                 found |= dict(_pair(file, number, line) for number, line in read_lines(file))
         hosts.check_same(

@@ -1,18 +1,18 @@
 """Whether the models have room for every row that a run will use, and can read it at all.
 
-Every use that a stage makes of rows is measured as its model will read it: through the chat
-template, with system prompt, principles and the longest few-shots. What is yet to be sampled is as
-long as it may get. A row is rendered once for a chat template, and once more in its longest form
-where it comes near a limit, so that hundreds of thousands of rows take minutes.
+Every use that a stage makes of rows is measured (``lengths``) as its model will read it: through
+the chat template, with system prompt, principles and the longest few-shots. What is yet to be
+sampled is as long as it may get.
 """
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from cai_jax.config import ConfigError, naming
 from cai_jax.constitution.schema import Constitution, FeedbackPrinciple
@@ -36,6 +36,7 @@ from cai_jax.red_teaming.strategies.registry import named_strategies
 from cai_jax.stages.data import SHOWN_PROMPTS
 from cai_jax.stages.evaluate import STAGE as EVALUATE
 from cai_jax.stages.feedback import STAGE as FEEDBACK
+from cai_jax.stages.lengths import HI, Item, Lengths, Misfit, Use, lengths_of, misfits
 from cai_jax.stages.pm_train import SECOND
 from cai_jax.stages.pm_train import STAGE as PM_TRAIN
 from cai_jax.stages.red_team import STAGE as RED_TEAM
@@ -46,136 +47,8 @@ from cai_jax.stages.stage import Run, Stage
 from cai_jax.stages.warm_up import STAGE as WARM_UP
 from cai_jax.stages.warm_up import dialogues
 
-NEAR = 0.9  # of a limit, from where on a row is measured in its longest form
-BATCH = 1024  # rows that are rendered and tokenised at once
-HI: Dialogue = (user("Hi"),)
 LEAVE_OUT = "set config.data.overlong to 'leave_out'"
 log = logging.getLogger("cai_jax")
-
-
-@dataclass(frozen=True)
-class Item:
-    """A dialogue of a row with two replies: its own, or the longest that may be sampled."""
-
-    file: str  # field of config.data; empty: nobody wrote the row
-    id: str
-    messages: Dialogue
-    replies: tuple[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Use:
-    """What a model is asked about rows.
-
-    Attributes:
-      field: of the config, that limits the tokens of a reading.
-      limit: its value.
-      chat: of the model.
-      items: that it is asked about.
-      readings: what it may read of one: any of them. All items have as many.
-      beside: what is measured with the row.
-      form: the field of the config that asks so, and what to do where the template refuses that.
-    """
-
-    field: str
-    limit: int
-    chat: ChatFormat
-    items: Sequence[Item]
-    readings: Callable[[Item], list[Reading]]
-    beside: str
-    form: Callable[[], tuple[str, str]] = lambda: ("model.source", "take another model")
-
-
-class Misfit(NamedTuple):
-    """An item that a model has no room for, or cannot read."""
-
-    item: Item
-    problem: str
-    tokens: float  # of its longest reading; infinite where the template refuses it
-
-
-@dataclass
-class Lengths:
-    """Tokens of dialogues and replies under one chat template, each measured once."""
-
-    chat: ChatFormat
-    dialogues: dict[Dialogue, int | ValueError] = field(default_factory=dict)
-    replies: dict[str, int] = field(default_factory=dict)
-
-    def of(self, items: Sequence[Item]) -> list[int | ValueError]:
-        """Tokens of dialogue and both replies, or why the template refuses the dialogue."""
-        prompts = self.prompts(items)
-        texts = list(dict.fromkeys(r for i in items for r in i.replies if r not in self.replies))
-        for at in range(0, len(texts), BATCH):
-            batch = texts[at : at + BATCH]
-            self.replies |= zip(batch, self.chat.reply_lengths(batch), strict=True)
-        replies = (sum(self.replies[reply] for reply in item.replies) for item in items)
-        return [
-            prompt if isinstance(prompt, ValueError) else prompt + reply
-            for prompt, reply in zip(prompts, replies, strict=True)
-        ]
-
-    def prompts(self, items: Sequence[Item]) -> list[int | ValueError]:
-        """The same of the dialogues alone."""
-        new = list(dict.fromkeys(i.messages for i in items if i.messages not in self.dialogues))
-        self.dialogues |= zip(new, lengths_of(self.chat, [*map(Reading, new)]), strict=True)
-        return [self.dialogues[item.messages] for item in items]
-
-
-def lengths_of(chat: ChatFormat, readings: Sequence[Reading]) -> list[int | ValueError]:
-    """Tokens of readings, or why the template refuses one."""
-    found: list[int | ValueError] = []
-    for at in range(0, len(readings), BATCH):
-        batch = readings[at : at + BATCH]
-        try:
-            found += chat.lengths(batch)
-        except ValueError as error:
-            alone = (
-                [lengths_of(chat, [reading]) for reading in batch] if len(batch) > 1 else [[error]]
-            )
-            found += [one for ones in alone for one in ones]
-    return found
-
-
-def misfits(use: Use, known: Lengths) -> list[Misfit]:
-    """The items of a use that do not fit.
-
-    Raises:
-      ConfigError: the template refuses the form of them all.
-    """
-    if not use.items:
-        return []
-    probe = Item("", "", HI, use.items[0].replies)
-    (base,) = known.of([probe])
-    try:
-        if isinstance(base, ValueError):
-            raise base
-        lengths = use.chat.lengths(use.readings(probe))
-    except ValueError as error:
-        name, remedy = use.form()
-        raise ConfigError(f"config.{name}: {error}; {remedy}") from error
-    longest = max(range(len(lengths)), key=lengths.__getitem__)
-    around = lengths[longest] - base
-    near, shapes, found = list[Item](), set[tuple[str, ...]](), list[Misfit]()
-    for item, length in zip(use.items, known.of(use.items), strict=True):
-        shape = tuple(message.role for message in item.messages)
-        if isinstance(length, ValueError):
-            found.append(_refused(item, length))
-        elif length + around > NEAR * use.limit or shape not in shapes:
-            near.append(item)
-        shapes.add(shape)
-    whole = lengths_of(use.chat, [use.readings(item)[longest] for item in near])
-    for item, length in zip(near, whole, strict=True):
-        if isinstance(length, ValueError):
-            found.append(_refused(item, length))
-        elif length > use.limit:
-            problem = f"{length} tokens with {use.beside}, but config.{use.field} is {use.limit}"
-            found.append(Misfit(item, f"{problem}; raise it to that", length))
-    return found
-
-
-def _refused(item: Item, error: ValueError) -> Misfit:
-    return Misfit(item, f"{error}; take another model", float("inf"))
 
 
 def check_room(run: Run) -> None:
@@ -185,29 +58,35 @@ def check_room(run: Run) -> None:
       ConfigError: a row does not fit and may not be left out, a template refuses a form that the
         run asks in, or RL has no prompt that is short enough.
     """
-    if run.config.pretrain:
-        return  # its tokenizer is made with the model
     measured: dict[int, Lengths] = {}
-    while found := _first_misfits(run, measured):
-        worst = max(found, key=lambda misfit: misfit.tokens)
-        file, ids = worst.item.file, {m.item.id for m in found if m.item.file == worst.item.file}
-        where = run.data.where(file, worst.item.id) if file else worst.item.id
-        if run.config.data.overlong == "refuse" or not file:
-            others = f", one of {len(ids)} such rows" if len(ids) > 1 else ""
-            remedy = f", change the row, or {LEAVE_OUT}" if file else ""
-            raise ConfigError(f"{where}{others}: {worst.problem}{remedy}")
-        run.data.left_out[file] |= ids
-        log.warning("data: %d rows are left out, as %s: %s", len(ids), where, worst.problem)
+    seen = defaultdict[int, set[Item]](set)  # by use: each has its items measured once
+    again = True
+    while again:  # rows that are left out make room for later ones of the file
+        again = False
+        for number, use in enumerate(uses(run)):
+            known = measured.setdefault(id(use.chat), Lengths(use.chat))
+            new = [item for item in use.items if item not in seen[number]]
+            seen[number].update(new)
+            if found := misfits(replace(use, items=new), known):
+                _leave_out(run, found)
+                again = True
     _check_rl_prompts(run, measured)
 
 
-def _first_misfits(run: Run, measured: dict[int, Lengths]) -> list[Misfit]:
-    """Of the first use that has any."""
-    for use in uses(run):
-        known = measured.setdefault(id(use.chat), Lengths(use.chat))
-        if found := misfits(use, known):
-            return found
-    return []
+def _leave_out(run: Run, found: Iterable[Misfit]) -> None:
+    """Leaves rows out of the files that they are of, or refuses the longest of all."""
+    by_file = defaultdict[str, list[Misfit]](list)
+    for misfit in sorted(found, key=lambda misfit: misfit.tokens, reverse=True):
+        by_file[misfit.item.file].append(misfit)
+    for file, (worst, *others) in by_file.items():
+        ids = {misfit.item.id for misfit in (worst, *others)}
+        where = run.data.where(file, worst.item.id) if file else worst.item.id
+        if run.config.data.overlong == "refuse" or not file:
+            such = f", one of {len(ids)} such rows" if len(ids) > 1 else ""
+            remedy = f", change the row, or {LEAVE_OUT}" if file else ""
+            raise ConfigError(f"{where}{such}: {worst.problem}{remedy}")
+        run.data.left_out[file] |= ids
+        log.warning("data: %d rows are left out, as %s: %s", len(ids), where, worst.problem)
 
 
 def _check_rl_prompts(run: Run, measured: dict[int, Lengths]) -> None:

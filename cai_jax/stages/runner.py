@@ -25,6 +25,8 @@ from cai_jax.generation.finite import NotFiniteError
 from cai_jax.generation.journal import Journal, keeping
 from cai_jax.parallel import hosts
 from cai_jax.redaction import without_secrets
+from cai_jax.stages.checks import check_rows
+from cai_jax.stages.pretrain import STAGE as PRETRAIN
 from cai_jax.stages.provenance import provenance
 from cai_jax.stages.reuse import Computed
 from cai_jax.stages.stage import Inputs, Run, Stage
@@ -95,32 +97,61 @@ def run_stages(run: Run, stages: Sequence[Stage]) -> None:
     """Runs the wanted stages in order, skipping those that are up to date.
 
     Raises:
-      ConfigError: a wanted stage needs one that is neither wanted nor up to date.
+      ConfigError: a wanted stage needs one that is neither wanted nor up to date; or a row has no
+        room in a model that the run has pretrained.
     """
-    found, workdir = fingerprints(run, stages), run.workdir
+    wanted = [stage for stage in stages if stage.name in run.config.stages]
+    own = [stage for stage in stages if stage.name == PRETRAIN.name]  # makes the tokenizer
+    if own and _is_done(run, own):
+        check_rows(run)
+        own = []
+    found, due = _plan(run, stages)
+    log.info("stages: %d done, %d left", len(wanted) - len(due), len(due))
+    if own:
+        log.info("rows are measured when pretrain has ended, which makes the tokenizer")
+    for stage in wanted:
+        _bring(run, stage, found, stage.name in due)
+        if stage in own and stage is not wanted[-1]:
+            check_rows(run)
+            found, due = _plan(run, stages)  # rows may have been left out
+
+
+def _is_done(run: Run, stages: Sequence[Stage]) -> bool:
+    """Whether stages that need no others are finished; on all hosts alike."""
+    found = fingerprints(run, stages)
+    done = all(run.workdir.fingerprint(name) == found[name] for name in found)
+    return hosts.from_main("which stages are finished", bool, done)
+
+
+def _plan(run: Run, stages: Sequence[Stage]) -> tuple[dict[str, str], list[str]]:
+    """Fingerprints of the stages, and which of the wanted ones are to be made; on all hosts."""
+    found = fingerprints(run, stages)
     hosts.check_same(
         "what the stages depend on",
         found,
         "Data files, the constitution, a local model and the compute dtype must be the same.",
     )
-    due = due_stages(run, stages, found) if hosts.is_main() else []
-    due = hosts.from_main("which stages are to be run", due, hosts.LONG)  # hashes take their time
-    wanted = [stage for stage in stages if stage.name in run.config.stages]
-    log.info("stages: %d done, %d left", len(wanted) - len(due), len(due))
-    earlier = Workdir(resolved(run.config.reuse_from)) if run.config.reuse_from else None
-    for stage in wanted:
-        there = earlier and stage.name in due and _is_whole(earlier, stage, found)
-        if stage.name not in due:
-            log.info("%s: up to date", stage.name)
-            workdir.drop_progress(stage.name)  # of a run that was killed when it had finished it
-        elif earlier and hosts.from_main(f"{stage.name} is in the earlier run", there, hosts.LONG):
-            link_folder(earlier.folder(stage.name), workdir.folder(stage.name))
-            log.info("%s: taken from %s", stage.name, earlier.path)
-        elif run.config.stage_store:
-            _run_shared(run, stage, found)
-        else:
-            _run_one(run, stage, found)
-        workdir.wait_until_visible(stage.name, found[stage.name])
+    due, what = due_stages(run, stages, found) if hosts.is_main() else [], "which stages to run"
+    return found, hosts.from_main(what, list[str], due, hosts.LONG)  # hashes take their time
+
+
+def _bring(run: Run, stage: Stage, found: Mapping[str, str], due: bool) -> None:
+    """Makes a stage, or takes it from where it has been made."""
+    c, folder = run.config, run.workdir.folder(stage.name)
+    earlier = Workdir(resolved(c.reuse_from)) if c.reuse_from else None
+    there = bool(earlier and due and _is_whole(earlier, stage, found))
+    what = f"{stage.name} is in the earlier run"
+    if not due:
+        log.info("%s: up to date", stage.name)
+        run.workdir.drop_progress(stage.name)  # of a run that was killed when it had finished it
+    elif earlier and hosts.from_main(what, bool, there, hosts.LONG):
+        link_folder(earlier.folder(stage.name), folder)
+        log.info("%s: taken from %s", stage.name, earlier.path)
+    elif c.stage_store:
+        _run_shared(run, stage, found)
+    else:
+        _run_one(run, stage, found)
+    run.workdir.wait_until_visible(stage.name, found[stage.name])
 
 
 def due_stages(run: Run, stages: Sequence[Stage], found: Mapping[str, str]) -> list[str]:
@@ -177,7 +208,9 @@ def _run_shared(run: Run, stage: Stage, found: Mapping[str, str]) -> None:
         if hosts.is_main():
             repair(stored)
         there = hosts.is_main() and store.fingerprint(stored.name, True) == found[stage.name]
-        if hosts.from_main(f"{stage.name} is stored", there, hosts.LONG):  # others may be at it
+        if hosts.from_main(
+            f"{stage.name} is stored", bool, there, hosts.LONG
+        ):  # others may be at it
             link_folder(stored, run.workdir.folder(stage.name))
             log.info("%s: taken from %s", stage.name, stored)
         else:

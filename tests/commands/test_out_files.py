@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from cai_jax.commands.files import check_writable, write_whole
+from cai_jax.commands.files import check_out, write_whole
 
 # A command that writes its file, and then prints more than a pipe holds.
 PRINTS = """
@@ -27,7 +27,7 @@ def test_a_link_stays_a_link(tmp_path):
     link = tmp_path / "link.json"
     link.symlink_to(tmp_path / "far" / "file.json")
     for text in ("first", "second"):
-        check_writable(link)
+        check_out(link)
         write_whole(link, text)
         assert link.is_symlink()
         assert (tmp_path / "far" / "file.json").read_text() == text
@@ -37,7 +37,7 @@ def test_a_link_stays_a_link(tmp_path):
 def test_a_device_stays_a_device(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE, text=True)
-    check_writable(tmp_path / "pipe")
+    check_out(tmp_path / "pipe")
     write_whole(tmp_path / "pipe", "through")
     assert reader.communicate()[0] == "through"
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
@@ -48,8 +48,8 @@ def test_a_device_stays_a_device(tmp_path):
 def test_a_folder_is_refused(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     for out in (tmp_path, tmp_path / "link"):
-        with pytest.raises(ValueError, match="is a folder; name a file"):
-            check_writable(out)
+        with pytest.raises(ValueError, match=r"^--out: .* is a folder; name a file"):
+            check_out(out)
 
 
 def test_a_pipe_that_nobody_reads_on_is_no_failure(tmp_path):

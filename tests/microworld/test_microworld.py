@@ -1,6 +1,7 @@
 """The method in the synthetic world: pretrained from its corpus, measured by its oracle."""
 
 import json
+import logging
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,12 +20,14 @@ from cai_jax.prompts.chat import ChatFormat
 from cai_jax.prompts.messages import user
 from cai_jax.prompts.word_tokenizer import word_tokenizer
 from cai_jax.report.summary import read_summary
-from cai_jax.stages import pretrain
+from cai_jax.stages import pretrain, sl_data
 from cai_jax.stages.checks import check_inputs, check_models
 from cai_jax.stages.pipeline import stages_of
 from cai_jax.stages.runner import run_stages
-from cai_jax.stages.stage import open_run
+from cai_jax.stages.stage import Outcome, open_run
 from cai_jax.stages.training import dialogue_row
+
+FOOD = 600 * " food"
 
 
 def test_what_is_learned_is_what_the_assistant_says():
@@ -58,19 +61,20 @@ def test_functions_that_are_none_are_named(monkeypatch, field, missing):
         check_inputs(run, stages_of(run.config))
 
 
+SMALL = {
+    "pretrain.options.dialogues": 200.0,
+    "pretrain.num_layers": 2,
+    "pretrain.d_model": 32,
+    "pretrain.d_ff": 48,
+    "pretrain.warmup_steps": 2,
+    "mesh.fsdp": 4,
+    "mesh.tensor": 2,
+}
+
+
 def test_pretraining_leaves_a_model_that_the_stages_start_from(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    changes = {
-        "workdir": str(tmp_path),
-        "pretrain.options.dialogues": 200.0,
-        "pretrain.num_layers": 2,
-        "pretrain.d_model": 32,
-        "pretrain.d_ff": 48,
-        "pretrain.warmup_steps": 2,
-        "mesh.fsdp": 4,
-        "mesh.tensor": 2,
-        "stages": "pretrain",
-    }
+    changes = {**SMALL, "workdir": str(tmp_path), "stages": "pretrain"}
     run = open_run(parse_config(load_config("microworld", **changes)))
     check_inputs(run, stages_of(run.config))
     check_models(run)
@@ -88,6 +92,44 @@ def test_pretraining_leaves_a_model_that_the_stages_start_from(tmp_path, monkeyp
     replies = generator.generate(prompts, [named_key(0, i) for i in range(3)], 5, Sampling())
     assert all(0 < len(r.ids) <= 5 for r in replies)
     run_stages(run, [replace(pretrain.STAGE, execute=None)])  # up to date
+
+
+def test_rows_are_measured_as_soon_as_pretraining_has_made_the_tokenizer(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(logging.getLogger("cai_jax"), "propagate", True)
+    caplog.set_level("INFO")
+    file = tmp_path / "helpful.jsonl"
+    changes = {**SMALL, "workdir": str(tmp_path / "run"), "stages": "pretrain,sl_data"}
+    plain = open_run(parse_config(load_config("microworld", **changes)))
+    long = plain.inputs(sl_data.STAGE).rows("helpful")[0]
+    rows = [
+        {"id": row.id, "group": row.group, "prompt": row.messages[0].text + (row == long) * FOOD}
+        for row in plain.data.rows("helpful_prompts")
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)))
+
+    def run(overlong):
+        caplog.clear()
+        more = {"data.helpful_prompts": str(file), "data.overlong": overlong}
+        config = parse_config(load_config("microworld", **changes, **more))
+        empty = replace(sl_data.STAGE, execute=lambda inputs, folder: Outcome({}, 1))
+        run_stages(open_run(config), [pretrain.STAGE, empty])
+
+    with pytest.raises(ConfigError, match=rf"{file}, line \d+, row {long.id}: .*leave_out"):
+        run("refuse")
+    assert "rows are measured when pretrain has ended" in caplog.text
+    assert "pretrain: done" in caplog.text
+    assert "sl_data: running" not in caplog.text
+    run("leave_out")
+    assert "pretrain: up to date" in caplog.text
+    assert "sl_data: done" in caplog.text
+    read = json.loads((tmp_path / "run" / "sl_data" / "rows.json").read_text())["helpful"]
+    assert read["left_out"] == [long.id]
+    assert long.id not in read["ids"]
+    run("leave_out")
+    assert "stages: 2 done, 0 left" in caplog.text
 
 
 @pytest.mark.slow

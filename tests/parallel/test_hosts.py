@@ -79,7 +79,8 @@ class Host:
     def wait_until_it_says(self, text: str, seconds: float = 900) -> None:
         deadline = time.monotonic() + seconds
         while text not in self.said():
-            assert self.process.poll() is None, self.said()[-3000:]
+            # It may say it, and end, between the two looks.
+            assert self.process.poll() is None or text in self.said(), self.said()[-3000:]
             assert time.monotonic() < deadline, self.said()[-3000:]
             time.sleep(0.05)
 
@@ -389,21 +390,26 @@ def test_a_host_that_fails_alone_during_a_step_is_told_as_the_cause(tmp_path, fa
         assert re.match(rf"error: {cause}", host.error())
 
 
-EXCHANGES = """
+MEET = """
 import sys, time
 from pathlib import Path
 from cai_jax.parallel import hosts
 
 address, host, workdir = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 with hosts.together(False, address, 2, host, 60, {}, workdir):
+"""
+EXCHANGES = (
+    MEET
+    + """
     hosts.check_shared(workdir)
     hosts.check_same("what was read", {"digest": "a"}, "Read the same.")
-    assert hosts.from_main("a number", [host, "ü" * 100_000]) == [0, "ü" * 100_000]
+    assert hosts.from_main("a text", str, f"{host}" + "ü" * 100_000) == "0" + "ü" * 100_000
     print("in step", flush=True)
-    while not hosts.from_main("whether to go on", (workdir / "go").exists()):
+    while not hosts.from_main("whether to go on", bool, (workdir / "go").exists()):
         time.sleep(0.1)
     LAST
 """
+)
 
 
 def two_that_exchange(folder: Path, address: str, last: str) -> list[Host]:
@@ -412,6 +418,43 @@ def two_that_exchange(folder: Path, address: str, last: str) -> list[Host]:
         Host(folder / f"log{n}.txt", [*arguments, str(n), str(folder / "work")], 1, ROOT, ROOT)
         for n in range(2)
     ]
+
+
+def see(folder: Path, place: str, *workdirs: Path) -> list[Host]:
+    """Hosts that check that these are one and the same folder."""
+    script = f"{MEET}    hosts.check_shared(workdir)"
+    arguments, folder = ["-c", script, free_address()], folder / place
+    folder.mkdir()
+    return [
+        Host(folder / f"log{n}.txt", [*arguments, str(n), str(workdir)], 1, ROOT, ROOT)
+        for n, workdir in enumerate(workdirs)
+    ]
+
+
+def test_a_workdir_on_a_read_only_disk_is_shared_where_all_see_what_it_holds(
+    tmp_path, on_read_only_disk
+):
+    for name in ("rl", "report"):
+        (tmp_path / "made" / name).mkdir(parents=True)
+    place = on_read_only_disk(tmp_path / "made")
+    for host in see(tmp_path, "one", place, place):
+        assert host.ends(300) == 0, host.said()[-3000:]
+    (tmp_path / "made" / "rl").rmdir()
+    for host in see(tmp_path, "two", place, tmp_path / "made"):
+        assert host.ends(300) == 1
+        assert re.search(r"host 1 \(.+\) cannot see what host 0 \(.+\) finds", host.error())
+
+
+@pytest.mark.slow
+def test_a_finished_run_of_several_hosts_on_a_read_only_disk_is_up_to_date(
+    resumed, tmp_path, on_read_only_disk, model_folder
+):
+    about = {"workdir": on_read_only_disk(resumed["workdir"]), "model.source": model_folder}
+    about["stage_store"] = resumed["store"]
+    address = free_address()
+    both = [start_main(tmp_path, host=h, hosts=2, address=address, **about) for h in range(2)]
+    assert [host.ends() for host in both] == [0, 0], both[0].said()[-3000:]
+    assert re.search(r"stages: \d+ done, 0 left", both[0].said())
 
 
 def test_strangers_at_the_port_do_not_end_a_run(tmp_path, monkeypatch):
@@ -445,8 +488,20 @@ OUT_OF_STEP = {
         "hosts.sync(f'lunch {host}')",
         r"host 0 \(.+\) is at 'lunch 0', host 1 \(.+\) at 'lunch 1'",
     ),
+    "of another kind": (
+        "hosts.from_main('lunch', int, 'soup')",
+        r"lunch, of host 0 \(.+\): what it sent is no message \(the line: .+ integer.*close JAX's",
+    ),
+    "too long": (
+        "hosts.from_main('lunch', str, 'soup' * 300_000)",
+        r"lunch, of host 0 \(.+\): it sent a line of more than \d+ bytes; close JAX's",
+    ),
+    "a number as a text": (
+        "hosts.check_same('lunch', {'dish': 7}, 'Eat the same.')",
+        r"lunch, of host 0 \(.+\): what it sent is no message \(dish: .+ string\); close JAX's",
+    ),
     "different": (
-        "hosts.check_same('lunch', {'dish': host}, 'Eat the same.')",
+        "hosts.check_same('lunch', {'dish': str(host)}, 'Eat the same.')",
         r"lunch differs between hosts:\n  dish: 0 on host 0 .+, 1 on host 1 .+\n  Eat the same\.",
     ),
 }

@@ -15,7 +15,7 @@ from conftest import ROOT
 from cai_jax.parallel.channel import HANDSHAKE, LINE_BYTES, Channel, WrongTokenError
 from cai_jax.parallel.exit_codes import HOST_LOST
 from cai_jax.parallel.hosts import TOKEN_VARIABLE, run_token
-from cai_jax.parallel.link import _HELLO, _MEETING, AllHaveCome, Hello, HostLostError
+from cai_jax.parallel.link import _HELLO, _MEETING, AllHaveCome, Hello, HostError, HostLostError
 
 TOKEN = b"known to the hosts of this run"
 CLAIM = Hello(1, 2, "stranger", {})
@@ -311,3 +311,10 @@ def test_a_host_that_sees_no_token_says_where_it_looked(tmp_path, monkeypatch):
     monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
     with pytest.raises(HostLostError, match=r"work/\.link_token: host 1 cannot see it after 0 s"):
         run_token(tmp_path / "work", 1, 0)
+
+
+def test_a_workdir_that_takes_no_token_is_told_with_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+    (tmp_path / "work").touch()
+    with pytest.raises(HostError, match=rf"cannot be made \(File exists\); .* {TOKEN_VARIABLE}"):
+        run_token(tmp_path / "work", 0, 1)

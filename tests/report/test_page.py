@@ -124,6 +124,22 @@ def test_a_labeler_below_a_baseline_is_warned_about_by_name(better):
     assert ("length" in warning) == (len(better) == 2)
 
 
+def test_updates_that_training_left_out_are_told_of_every_stage_and_group():
+    skipped = lambda count: {"steps": 9, "skipped_steps": count}
+    groups = {"skipped_steps/kind": 0, "skipped_steps/strict": 4}
+    html = page(summary(warm_up=skipped(1), sl_train=skipped(0), pm_train=groups, rl=skipped(2)))
+    told = re.findall(r'<p class="warning">(\S+) left out (\d+) updates', html)
+    assert told == [("warm_up", "1"), ("pm_train/strict", "4"), ("rl", "2")]
+
+
+def test_rows_that_were_left_out_of_files_are_counted():
+    told = "left out at the start, as a model has no room for them or cannot read them: "
+    assert f"{told}3 twins, 1 helpful_prompts." in page(
+        summary(left_out={"twins": 3, "helpful_prompts": 1})
+    )
+    assert f"{told}none." in page()
+
+
 def test_model_text_is_escaped():
     html = page(text=EVIL, requests={"p": EVIL})
     assert "<script>" not in html

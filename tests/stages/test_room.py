@@ -9,12 +9,12 @@ from conftest import ROOT, SHARED
 from tiny_run import tiny_config
 
 from cai_jax.config import ConfigError
-from cai_jax.prompts.chat import Reading
+from cai_jax.prompts.chat import ChatFormat, Reading
 from cai_jax.stages.checks import check_models
 from cai_jax.stages.feedback import STAGE as FEEDBACK
+from cai_jax.stages.lengths import lengths_of
 from cai_jax.stages.rl import STAGE as RL
 from cai_jax.stages.rl import make_task
-from cai_jax.stages.room import lengths_of
 from cai_jax.stages.sl_data import STAGE as SL_DATA
 from cai_jax.stages.stage import open_run
 
@@ -131,6 +131,54 @@ def test_an_overlong_prompt_is_left_out_and_counted_where_the_config_says_so(
     assert f"{path}, line 1, row long" in caplog.text
 
 
+def odd(row_id):
+    return ord(row_id[-1]) % 2
+
+
+def half_too_long(tmp_path, file, field):
+    """A file of datasets/ in which rows with an odd id are too long."""
+
+    def change(row):
+        return {field: f"{row['id']} {LONG}"} if field in row and odd(row["id"]) else {}
+
+    return longer(tmp_path, file, change)
+
+
+def test_rows_that_move_up_for_those_that_were_left_out_are_measured_too(opened, tmp_path):
+    path = half_too_long(tmp_path, "helpful_prompts.jsonl", "prompt")
+    run = opened(**{"data.helpful_prompts": path, "data.overlong": "leave_out"})
+    before = {row.id for row in run.inputs(SL_DATA).rows("helpful")}
+    check_models(run)
+    after = run.inputs(SL_DATA).rows("helpful")
+    assert len(after) == len(before)
+    assert {row.id for row in after} - before  # moved up
+    assert run.data.left_out["helpful_prompts"] - before  # would have
+    for stage in (SL_DATA, FEEDBACK):
+        rows = run.inputs(stage).rows("helpful")
+        assert not any(LONG in message.text for row in rows for message in row.messages)
+
+
+def test_no_row_is_measured_again_because_another_was_left_out(opened, tmp_path, monkeypatch):
+    measured, lengths = [], ChatFormat.lengths
+
+    def counted(chat, readings):
+        measured.extend(readings)
+        return lengths(chat, readings)
+
+    monkeypatch.setattr(ChatFormat, "lengths", counted)
+    check_models(opened())
+    all_fit = len(measured)
+    files = {
+        f"data.{name}": half_too_long(tmp_path, f"{name}.jsonl", field)
+        for name, field in {"helpful_prompts": "prompt", "evasiveness": "reply"}.items()
+    }
+    measured.clear()
+    run = opened(**files, **{"data.overlong": "leave_out"})
+    check_models(run)
+    assert run.data.left_out.keys() >= {"helpful_prompts", "evasiveness"}
+    assert len(measured) < 1.5 * all_fit
+
+
 def test_rows_that_leave_too_few_are_told(opened):
     changes = {"data.overlong": "leave_out", "generation.context_tokens": 80}
     with pytest.raises(ConfigError, match=r"config\.\S+: \d+, but datasets/\S+ has \d+ rows for"):
@@ -201,7 +249,7 @@ def test_prompts_that_rl_alone_reads_are_rendered_too(opened, folder):
 
 
 def test_lengths_are_those_of_the_ids(opened, monkeypatch):
-    monkeypatch.setattr("cai_jax.stages.room.BATCH", 7)
+    monkeypatch.setattr("cai_jax.stages.lengths.BATCH", 7)
     run = opened()
     chat, rows = run.models.chat, run.data.rows("helpfulness_pairs")[:20]
     readings = [Reading(row.messages, "so", (row.chosen, row.rejected)) for row in rows]

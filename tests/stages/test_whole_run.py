@@ -19,6 +19,8 @@ from cai_jax.main import run_config
 from cai_jax.models.io.checkpoint import restore_trained
 from cai_jax.stages.pipeline import stages_of
 from cai_jax.stages.provenance import provenance
+from cai_jax.stages.report import STAGE as REPORT
+from cai_jax.stages.report import summarise
 from cai_jax.stages.runner import due_stages, fingerprints, run_stages
 from cai_jax.stages.stage import open_run
 from cai_jax.storage.sealed import MANIFEST, NotWholeError, sealed_text
@@ -184,19 +186,10 @@ def test_secrets_of_a_config_are_not_written_and_the_run_goes_on(tmp_path, finis
 
 
 @pytest.fixture
-def read_only(copied, tmp_path):
+def read_only(finished, on_read_only_disk):
     """The finished run on a disk that nobody can write to."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "--types=tmpfs", "--options=size=256m", "tmpfs", str(place)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount a disk")
-    try:
-        shutil.copytree(copied.workdir.path, place / "run")
-        subprocess.run(["mount", "--options=remount,ro", str(place)], check=True)
-        yield open_run(replace(copied.config, workdir=str(place / "run")))
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
+    place = on_read_only_disk(finished.workdir.path)
+    return open_run(replace(finished.config, workdir=str(place)))
 
 
 def test_a_finished_run_on_a_read_only_disk_is_up_to_date_and_can_be_read(
@@ -221,6 +214,12 @@ def test_a_stage_that_is_due_on_a_read_only_disk_is_one_sentence(read_only):
     changed = replace(read_only.config.report, transcripts=3)
     with pytest.raises(OSError, match=r"read-only file system; allow it, or name another folder"):
         run_config(replace(read_only.config, report=changed, rerun_changed=True))
+
+
+def test_the_summary_counts_rows_that_were_left_out(finished):
+    run = open_run(finished.config)
+    run.data.left_out["twins"] = {"one", "other"}
+    assert summarise(run.inputs(REPORT)).left_out == {"twins": 2}
 
 
 def test_inspect_tells_what_made_an_artifact(copied):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from absl import flags
 
-from cai_jax.commands.files import check_writable, write_whole
+from cai_jax.commands.files import check_out, write_whole
 from cai_jax.commands.front import start
 from cai_jax.config import naming
 from cai_jax.data.records import read_records
@@ -47,8 +47,7 @@ def main(folders: list[Path]) -> None:
     if len(folders) != 1:
         raise ValueError(f"explain reads one run, not {len(folders)}; name its WORKDIR")
     if OUT.value:
-        with naming("--out"):
-            check_writable(OUT.value)
+        check_out(OUT.value)
     folder = resolved(folders[0])
     inputs, evaluation = open_finished(folder)
     moved = explain_replies(inputs, REPLY.value, TOP.value) if REPLY.value else []

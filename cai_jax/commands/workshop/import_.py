@@ -12,9 +12,8 @@ from pathlib import Path
 
 from absl import flags
 
-from cai_jax.commands.files import check_writable, out_file, write_whole
+from cai_jax.commands.files import check_out, out_file, write_whole
 from cai_jax.commands.front import start
-from cai_jax.config import naming
 from cai_jax.constitution.imports import import_constitution
 from cai_jax.constitution.lint import lint
 from cai_jax.constitution.write import to_yaml
@@ -33,8 +32,7 @@ def main(files: Sequence[Path]) -> None:
         raise ValueError(f"--out={out}: constitutions are .yaml files")
     if out.exists():
         raise ValueError(f"--out={out}: is there already, and may have been edited; choose another")
-    with naming("--out"):
-        check_writable(out)
+    check_out(out)
     made = import_constitution(files, NAME.value or out.stem, AUTHOR.value)
     write_whole(out, to_yaml(made))
     print(

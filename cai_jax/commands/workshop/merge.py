@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from cai_jax.commands.files import check_writable, out_file, write_whole
+from cai_jax.commands.files import check_out, out_file, write_whole
 from cai_jax.commands.front import start
 from cai_jax.config import naming
 from cai_jax.constitution.merge import (
@@ -43,11 +43,9 @@ AGREEMENT = flags.DEFINE_float(
 def main(paths: list[Path]) -> None:
     """Merges the files, and says what people have to look at."""
     out = out_file(OUT.value)
-    with naming("--out"):
-        check_writable(out)
-        check_writable(out.with_suffix(".md"))
-        if out.suffix not in (".yaml", ".yml"):
-            raise ValueError(f"{out} is no .yaml file; the report has its name, and .md")
+    check_out(out, out.with_suffix(".md"))
+    if out.suffix not in (".yaml", ".yml"):
+        raise ValueError(f"--out: {out} is no .yaml file; the report has its name, and .md")
     if not paths:
         raise ValueError("no files to merge; name constitutions, as A.yaml B.yaml")
     with naming("--weights"):

@@ -16,10 +16,9 @@ from pathlib import Path
 from absl import flags
 
 from cai_jax.commands import labelers
-from cai_jax.commands.files import check_writable, write_whole
+from cai_jax.commands.files import check_out, write_whole
 from cai_jax.commands.front import start
 from cai_jax.commands.model_flag import MODEL
-from cai_jax.config import naming
 from cai_jax.constitution.schema import load_constitution
 from cai_jax.evaluation.cases import as_rows, as_text, judge_cases, scores
 
@@ -37,8 +36,7 @@ def main(files: Sequence[Path]) -> None:
     if not constitution.cases:
         raise ValueError(f"{files[0]} has no cases; add them, as constitutions/README.md says")
     if OUT.value:
-        with naming("--out"):
-            check_writable(OUT.value)
+        check_out(OUT.value)
     labeler = labelers.open_labeler(constitution)
     judged = judge_cases(labeler, constitution, OTHERS.value, labelers.SEED.value)
     found = scores(constitution, judged)
