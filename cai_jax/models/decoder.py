@@ -186,13 +186,13 @@ class Decoder(nnx.Module):
             segment, so that a row may pack several sequences. Padding may be anywhere.
           remat: recompute each block in the backward pass instead of storing its activations.
           trunk_btd: output of ``trunk`` for these tokens; None computes it.
-          prefix: what every segment of a row goes on from; none of its layers is frozen.
+          prefix: what every segment of a row goes on from, for scoring: frozen layers are no trunk.
 
         Returns:
           [b, t, d] after the last norm, in the compute dtype.
         """
         layers = self._layers()
-        if trunk_btd is None and self.frozen_layers:
+        if trunk_btd is None and self.frozen_layers and prefix is None:
             trunk_btd = self.trunk(tokens_bt, segments_bt)
         if trunk_btd is None:
             x_btd = self._embed(tokens_bt)
