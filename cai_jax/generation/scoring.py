@@ -79,6 +79,9 @@ class Scorer:
         self.params = offload_to_host(model.params, offload)
         self.shards = batch_multiple(mesh)
         self.batch_size = rounded_up(batch_size, self.shards)
+        # Groups of rows that begin alike: so many, or the last few, are read side by side.
+        many = rounded_up(max(1, self.batch_size // 4), self.shards)
+        self.side_by_side = list(dict.fromkeys((many, self.shards)))
         self.bucket_tokens, self.max_tokens = bucket_tokens, max_tokens
         self.padding_id = padding_id
         self.tokens = 0  # scored so far, padding not counted
@@ -150,9 +153,12 @@ class Scorer:
             for width in widths(longest, self.bucket_tokens)
         ]
         shared = _sizes(longest)
-        prefixes = [self._prefix(name, width) for width in shared]
+        prefixes = [
+            self._prefix(name, (count, width)) for count in self.side_by_side for width in shared
+        ]
         rests = [
-            self._rests(name, reading, before, width, more, static)
+            self._rests(name, reading, (count, before), width, more, static)
+            for count in self.side_by_side
             for before in shared
             for width in _sizes(max(PACK_TOKENS, longest - before // 2))
         ]
@@ -171,9 +177,9 @@ class Scorer:
         args = (self.graph, self.abstract_params, rows, rows, *abstract(more))
         return self._program(name, reading.whole, args, self.batch_size * width, static)
 
-    def _prefix(self, name: str, width: int) -> Program:
-        """Reads what the rows of a group begin with, one group a shard of the batch."""
-        rows = abstract_batch((self.shards, width), jnp.int32, self.mesh)
+    def _prefix(self, name: str, shape: tuple[int, int]) -> Program:
+        """Reads what the rows of groups begin with: so many groups, of a width."""
+        rows = abstract_batch(shape, jnp.int32, self.mesh)
         args = (self.graph, self.abstract_params, rows, rows)
         return self._program(f"{name}, prefix", read_prefix, args, rows.size, {})
 
@@ -181,15 +187,15 @@ class Scorer:
         self,
         name: str,
         reading: Reading,
-        before: int,
+        before: tuple[int, int],
         width: int,
         more: tuple[Any, ...],
         static: Mapping[str, Any],
     ) -> Program:
-        """Reads packed rests of rows after prefixes of a width."""
-        prefix = abstract_prefix(self.graph, self.abstract_params, self.mesh, self.shards, before)
-        rows = abstract_batch((self.shards, width), jnp.int32, self.mesh)
-        ends = abstract_batch((self.shards, PACK_ROWS), jnp.int32, self.mesh)
+        """Reads packed rests of rows after prefixes: so many groups, of a width."""
+        prefix = abstract_prefix(self.graph, self.abstract_params, self.mesh, *before)
+        rows = abstract_batch((before[0], width), jnp.int32, self.mesh)
+        ends = abstract_batch((before[0], PACK_ROWS), jnp.int32, self.mesh)
         args = (self.graph, self.abstract_params, prefix, rows, rows, ends, *abstract(more))
         return self._program(f"{name}, rests", reading.rests, args, rows.size, static)
 
@@ -256,12 +262,14 @@ class Scorer:
     def _side_by_side(
         self, rows: Sequence[Sequence[int]], together: Sequence[Group]
     ) -> Iterator[list[list[Packed]]]:
-        """The packs of as many groups as the batch has shards, which are read side by side."""
+        """The packs of groups that are read side by side."""
         packed = [pack(rows, group, PACK_TOKENS, PACK_ROWS) for group in together]
         packed.sort(key=lambda packs: (-doubled(len(packs[0].shared), SHARED_TOKENS), -len(packs)))
-        for start in range(0, len(packed), self.shards):
-            found = packed[start : start + self.shards]
-            yield found + found[:1] * (self.shards - len(found))
+        most, least = self.side_by_side[0], self.side_by_side[-1]
+        while packed:
+            count = most if len(packed) >= most else least
+            found, packed = packed[:count], packed[count:]
+            yield found + found[:1] * (count - len(found))
 
     def _read_once(
         self, name: str, shared: Sequence[tuple[int, ...]], params: nnx.State
@@ -272,7 +280,7 @@ class Scorer:
 
         @cache
         def read() -> Prefix[jax.Array]:
-            program = self._prefix(name, width)
+            program = self._prefix(name, batch[0].shape)
             return program(self.graph, params, *put_batch(batch, self.mesh))
 
         return batch[0], read
@@ -291,7 +299,7 @@ class Scorer:
         """Puts what is read off the rests of packs where their rows are in ``out``."""
         shared, read = prefix
         batch = laid_out(packs, doubled(max(p.tokens for p in packs), SHARED_TOKENS), PACK_ROWS)
-        program = self._rests(name, reading, shared.shape[1], batch[0].shape[1], more, static)
+        program = self._rests(name, reading, shared.shape, batch[0].shape[1], more, static)
 
         def compute() -> tuple[np.ndarray]:
             on_devices = put_batch(batch, self.mesh)
