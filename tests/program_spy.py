@@ -17,7 +17,6 @@ from cai_jax.generation.readings import CHOICES, FEATURES, LOGPROBS, SCORES, rea
 from cai_jax.parallel.program import Program
 from cai_jax.stages.stage import Run, Stage
 
-
 SHARING = {
     function.__name__
     for function in (
