@@ -17,12 +17,10 @@ from cai_jax.generation.readings import CHOICES, FEATURES, LOGPROBS, SCORES, rea
 from cai_jax.parallel.program import Program
 from cai_jax.stages.stage import Run, Stage
 
-SHARING = {
-    function.__name__
-    for function in (
-        read_prefix,
-        *(reading.rests for reading in (LOGPROBS, CHOICES, SCORES, FEATURES)),
-    )
+# What reads rows whole, by what reads the rests of those that begin alike.
+WHOLE = {
+    reading.rests.__name__: reading.whole.__name__
+    for reading in (LOGPROBS, CHOICES, SCORES, FEATURES)
 }
 
 
@@ -69,12 +67,13 @@ def listed(run: Run, stage: Stage) -> set:
 def check_listed(called: set, planned: set) -> None:
     """All that ran was listed, and every kind that is listed ran.
 
-    A kind may be listed for widths of rows that a run has not, and what reads the common beginnings
-    of rows runs where rows begin alike.
+    A kind may be listed for widths of rows that a run has not; rows are read whole, or after what
+    they begin with.
     """
     assert called <= planned, {name for name, *_ in called - planned}
-    kinds = lambda keys: {key[:3] for key in keys if key[0] not in SHARING}
-    assert kinds(called) == kinds(planned)
+    kinds = lambda keys: {(WHOLE.get(name, name), *rest[:2]) for name, *rest in keys}
+    missing = kinds(planned) - kinds(called)
+    assert {name for name, *_ in missing} <= {read_prefix.__name__}, missing
 
 
 @contextmanager
