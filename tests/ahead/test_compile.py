@@ -381,7 +381,7 @@ def test_steps_compile_for_a_tpu_slice(tmp_path, small):
     assert set(steps) >= NAMES
     assert steps["evaluate: responses"]["resident"] > steps["sl_data: revisions"]["resident"] == 0
     assert steps["sl_train: initial optimizer state"]["flops"] == 0
-    assert steps["sl_data: revisions"]["narrower"] > 0 == steps["rl: responses"]["narrower"]
+    assert all(steps[name]["narrower"] for name in ("sl_data: revisions", "rl: responses"))
     for step in steps.values():
         assert not step["problem"]
         assert not step["unread"]
