@@ -228,7 +228,9 @@ class GenerationConfig:
     critique_tokens: Count = setting(32, "longest critique")
     context_tokens: Length = execution(2048, "longest prompt and what follows it, outside RL")
     # Larger multiples: fewer programs, more padding.
-    prompt_bucket_tokens: Count = execution(64, "prompts are padded to a multiple of it")
+    prompt_bucket_tokens: Count = execution(
+        64, "prompts are padded to a multiple of it; the least width of RL's batches"
+    )
     score_bucket_tokens: Count = execution(32, "scored rows are padded to a multiple of it")
 
 
@@ -360,6 +362,9 @@ class PMTrainConfig:
     learning_rate: Positive = setting(1e-3, "after the warm-up")
     warmup_steps: Natural = setting(2, "updates until the full learning rate")
     max_grad_norm: Positive = setting(1.0, "longer gradients are clipped to this norm")
+    normalised_by: int = setting(
+        2000, "replies to either kind of prompts, at most, that scores are normalised by", ge=2
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -453,6 +458,9 @@ class EvaluateConfig:
         False, "compare every policy that RL kept at a look, not the chosen one alone"
     )
     labelled_pairs: int = setting(40, "of each kind, at most", ge=2)
+    revision_rows: Count = setting(
+        2000, "responses and revisions of sl_data that are scored, at most; whole dialogues, by id"
+    )
     judge: str = setting(
         "", "model that compares replies too, as feedback's does, by feedback.method; empty: none"
     )

@@ -5,6 +5,7 @@ alone, batches may be reordered, and hosts may differ in number.
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,6 +23,15 @@ def named_rng(seed: int, *names: str | int) -> np.random.Generator:
 def named_uniform(seed: int, *names: str | int) -> float:
     """One number of the uniform distribution, above 0 and at most 1."""
     return (int.from_bytes(_named_bytes(seed, *names), "little") + 1) / 2**64
+
+
+def sampled(ids: Sequence[str], most: int, seed: int, *names: str | int) -> list[int]:
+    """Places of at most so many of the ids, in their order; all where there are no more.
+
+    Ids race: the place of each depends on itself alone, so that a few more displace few.
+    """
+    race = sorted(range(len(ids)), key=lambda i: (named_uniform(seed, *names, ids[i]), i))
+    return sorted(race[:most])
 
 
 def _named_bytes(seed: int, *names: str | int) -> bytes:

@@ -39,6 +39,9 @@ def laptop() -> ConfigDict:
     """The defaults, and an adapter that knows the form, for few-shots confuse so small a model."""
     c = _briefly()
     c.workdir = "runs/rlaif"
+    # What the matmuls of so small a model give fits in memory (2.4 GB at most, in pm_train), and
+    # need not be computed again.
+    c.model.remat = "dots_with_no_batch_dims_saveable"
     c.warm_up = dict(source="adapters/smollm2-135m-instruct")
     c.generation = dict(critique_tokens=48)
     c.sl_data = dict(few_shots=0, draw_by_tag=16.0)

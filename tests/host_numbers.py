@@ -28,7 +28,7 @@ from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel import hosts
 from cai_jax.parallel.mesh import make_mesh, put_batch
 from cai_jax.rl.ppo import PPO
-from cai_jax.rl.rollout import assemble
+from cai_jax.rl.rollout import Width, assemble
 from cai_jax.rl.updates import prepare, update
 
 FLOAT32 = jnp.dtype(jnp.float32)
@@ -36,7 +36,6 @@ STEPS = 5
 OPTIMIZER = make_optimizer(1e-3, 1, 1.0)
 ALGORITHM = PPO(
     samples_per_prompt=1,
-    prompt_tokens=8,
     temperature=0.7,
     gamma=1.0,
     lam=0.95,
@@ -121,9 +120,7 @@ def ppo_losses(
     scores = np.linspace(-1, 1, len(prompts)).astype(np.float32)
     other = jax.tree.map(lambda x: 1.05 * x, reference.params)  # so that there is a KL
     judged = [max(1, len(s.ids) - i % 3) for i, s in enumerate(samples)]
-    rollout = put_batch(
-        assemble(prompts, samples, judged, scores, ALGORITHM.prompt_tokens, 12), mesh
-    )
+    rollout = put_batch(assemble(prompts, samples, judged, scores, Width(8, 12)), mesh)
     state = init_state(trainable.params, OPTIMIZER)
     with jax.set_mesh(mesh):
         experience, stats = prepare(

@@ -13,8 +13,15 @@ import jax
 import pytest
 from flax import nnx
 
+from cai_jax.generation.readings import CHOICES, FEATURES, LOGPROBS, SCORES, read_prefix
 from cai_jax.parallel.program import Program
 from cai_jax.stages.stage import Run, Stage
+
+# What reads rows whole, by what reads the rests of those that begin alike.
+WHOLE = {
+    reading.rests.__name__: reading.whole.__name__
+    for reading in (LOGPROBS, CHOICES, SCORES, FEATURES)
+}
 
 
 @dataclass
@@ -55,6 +62,18 @@ def key(program: Program, args: tuple) -> tuple:
 def listed(run: Run, stage: Stage) -> set:
     """What compile ahead lists for a stage."""
     return {key(program, program.args) for program in stage.programs(run.inputs(stage))}
+
+
+def check_listed(called: set, planned: set) -> None:
+    """All that ran was listed, and every kind that is listed ran.
+
+    A kind may be listed for widths of rows that a run has not; rows are read whole, or after what
+    they begin with.
+    """
+    assert called <= planned, {name for name, *_ in called - planned}
+    kinds = lambda keys: {(WHOLE.get(name, name), *rest[:2]) for name, *rest in keys}
+    missing = kinds(planned) - kinds(called)
+    assert {name for name, *_ in missing} <= {read_prefix.__name__}, missing
 
 
 @contextmanager

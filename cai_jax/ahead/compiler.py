@@ -17,8 +17,13 @@ from cai_jax.ahead.flops import matmul_flops
 from cai_jax.ahead.hlo import Program as HLO
 from cai_jax.ahead.hlo import Traffic
 from cai_jax.ahead.table import StepReport
+from cai_jax.generation.slots import Slots
+from cai_jax.models.decoder import Prefix
 from cai_jax.parallel.program import Program
+from cai_jax.rl.rollout import Rollout
+from cai_jax.rl.updates import Experience
 
+WIDE = (Slots, Prefix, Rollout, Experience)
 MORE_CHIPS = "take more chips, or train low-rank updates (lora.rank)"
 
 
@@ -26,7 +31,8 @@ def widest(programs: Iterable[Program]) -> list[tuple[Program, int]]:
     """The widest of the programs that differ in the width of their rows alone.
 
     It takes the most memory, and a run compiles the narrower ones where its rows are short. Rows
-    are integers, and parameters are not: the width of rows is what shapes of integers differ in.
+    are integers, the slots of a generator, what rows share or a rollout, and parameters are none of
+    these: their width is what the shapes of those differ in.
 
     Args:
       programs: of stages, the widest of a kind first.
@@ -36,8 +42,12 @@ def widest(programs: Iterable[Program]) -> list[tuple[Program, int]]:
     """
     kinds: dict[Any, list[Program]] = {}
     for program in programs:
-        leaves, structure = jax.tree.flatten(program.args)  # the structure holds the graphs
-        shapes = tuple((x.dtype, x.ndim if _is_integer(x) else x.shape) for x in leaves)
+        structure = jax.tree.structure(program.args)  # it holds the graphs
+        shapes = tuple(
+            (x.dtype, x.ndim if isinstance(arg, WIDE) or _is_integer(x) else x.shape)
+            for arg in program.args
+            for x in jax.tree.leaves(arg)
+        )
         static = tuple(program.static.items())
         key = (program.name, program.function, static, structure, shapes)
         kinds.setdefault(key, []).append(program)

@@ -53,6 +53,6 @@ REVISIONS = Evaluator(
     subjects,
     measures,
     evaluate,
-    cases="prompts of training whose every revision parses",
+    cases="prompts of training whose every revision parses, a sample where there are many",
     given="the base model and the preference model of this run",
 )

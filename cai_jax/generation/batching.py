@@ -31,8 +31,7 @@ def buckets(
     Raises:
       ValueError: a row is empty.
     """
-    if any(not len(row) for row in rows):
-        raise ValueError("a row of tokens is empty: nothing to condition on")
+    check_filled(rows)
     order = sorted(range(len(rows)), key=lambda i: (-len(rows[i]), i))
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
@@ -40,6 +39,16 @@ def buckets(
         filled = indices + indices[:1] * (batch_size - len(indices))
         tokens, segments = pad_rows([rows[i] for i in filled], width, side)
         yield Bucket(indices, tokens, segments)
+
+
+def check_filled(rows: Sequence[Sequence[int]]) -> None:
+    """Refuses a row without tokens.
+
+    Raises:
+      ValueError: there is one.
+    """
+    if any(not len(row) for row in rows):
+        raise ValueError("a row of tokens is empty: nothing to condition on")
 
 
 def widths(longest: int, multiple: int) -> list[int]:

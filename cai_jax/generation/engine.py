@@ -1,8 +1,14 @@
-"""Batched sampling: jitted prefill and decode with a key-value cache."""
+"""Sampling with continuous batching: a slot whose row has ended takes the next prompt at once.
 
+Prompts are read by one program a width, rows are decoded by one program for all; both have static
+shapes. What a row samples depends on its prompt and key alone: each row has its own positions, from
+0 on, so that neighbours, their order and the number of slots change nothing.
+"""
+
+import hashlib
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +17,25 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from cai_jax.generation.batching import buckets, check_longest, widths
-from cai_jax.generation.finite import check_finite, finite_rows
+from cai_jax.generation.batching import check_filled, check_longest, pad_rows, widths
+from cai_jax.generation.finite import check_finite
 from cai_jax.generation.journal import recorded
-from cai_jax.generation.sampling import Sampling, sample
+from cai_jax.generation.sampling import Sampling
+from cai_jax.generation.slots import Slots, abstract_slots, decode, empty, fill
 from cai_jax.models.blueprint import Model
-from cai_jax.models.decoder import Decoder, KVCache
+from cai_jax.models.decoder import Decoder
 from cai_jax.parallel.hosts import fetch
-from cai_jax.parallel.mesh import abstract_batch, batch_multiple, put_batch, rounded_up
+from cai_jax.parallel.mesh import (
+    abstract_batch,
+    abstract_replicated,
+    batch_multiple,
+    put_batch,
+    replicate,
+    rounded_up,
+)
 from cai_jax.parallel.program import Program, abstract
+
+FEW_TOKENS = 256  # of prompts that a shard reads at once: enough to compute, and not wait
 
 
 @dataclass(frozen=True)
@@ -29,11 +45,6 @@ class Completion:
     ids: list[int]  # the stop token included, if one came
     logprobs: np.ndarray  # float32, of each id under the distribution that was sampled
     finished: bool  # whether a stop token came within the limit
-
-
-NOTHING = Completion([], np.zeros(0, np.float32), False)
-# Step, logits, cache, whether a row is done, tokens and log-probabilities so far.
-_Carry = tuple[jax.Array, jax.Array, KVCache, jax.Array, jax.Array, jax.Array]
 
 
 class Generator:
@@ -58,40 +69,49 @@ class Generator:
         max_tokens: int | None = None,
     ):
         self.model, self.mesh, self.stop_ids = model, mesh, tuple(stop_ids)
-        self.batch_size = rounded_up(batch_size, batch_multiple(mesh))
+        self.shards = batch_multiple(mesh)
+        self.batch_size = rounded_up(batch_size, self.shards)
         self.bucket_tokens, self.max_tokens = bucket_tokens, max_tokens
         self.tokens = 0  # prompt and new tokens so far, padding not counted
 
     def programs(self, name: str, max_new_tokens: int, sampling: Sampling) -> list[Program]:
-        """The programs that ``generate`` may call, the longest prompts first.
+        """The programs that ``generate`` may call, those of the longest prompts first.
 
         Raises:
           ValueError: prompts have no limit, so there is no list of programs.
         """
         if self.max_tokens is None:
             raise ValueError(f"{name}: prompts of any length; set max_tokens")
-        longest = self.max_tokens - max_new_tokens
-        return [
-            self._program(name, width, max_new_tokens, sampling)
-            for width in widths(longest, self.bucket_tokens)
-        ]
+        wide = widths(self.max_tokens - max_new_tokens, self.bucket_tokens)
+        found = []
+        for longest in dict.fromkeys(self.positions(width, max_new_tokens) for width in wide):
+            slots = self.slots(longest, max_new_tokens)
+            found.append(self.decoding(name, slots, sampling))
+            fits = [width for width in wide if width + max_new_tokens <= longest]
+            found += [
+                self.filling(name, slots, width, prompts)
+                for width in fits
+                for prompts in dict.fromkeys((self.batch_size, self.few(width)))
+            ]
+        return found
 
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
         keys: Sequence[np.ndarray],
-        max_new_tokens: int,
+        max_new_tokens: int | Sequence[int],
         sampling: Sampling,
         name: str = "generate",
     ) -> list[Completion]:
         """One completion a prompt, in the order of the prompts.
 
-        A row's completion depends on its prompt and key alone, not on the batch around it.
+        A row's completion depends on its prompt and key alone, not on the rows around it. A prompt
+        that several rows have is read once for those that start together.
 
         Args:
           prompts: token ids.
           keys: uint32 [2] each, from ``named_key``.
-          max_new_tokens: limit on each completion.
+          max_new_tokens: limit on each completion; one for all, or one each.
           sampling: how tokens are drawn.
           name: label of the progress bar.
 
@@ -99,107 +119,183 @@ class Generator:
           ValueError: a prompt is empty, or so long that its completion may not fit.
           NotFiniteError: logits are NaN or infinite.
         """
-        check_longest([len(row) + max_new_tokens for row in prompts], self.max_tokens, name)
-        out: list[Completion] = [NOTHING] * len(prompts)
+        limits = np.broadcast_to(np.asarray(max_new_tokens, np.int32), len(prompts))
+        check_filled(prompts)
+        most = int(limits.max(initial=0))
+        check_longest([len(row) + most for row in prompts], self.max_tokens, name)
+        if not prompts:
+            return []
+        rows = _Rows(self, prompts, keys, limits, sampling, name)
         with tqdm(total=len(prompts), desc=name, unit="row", leave=False) as bar:
-            for bucket in buckets(prompts, self.batch_size, self.bucket_tokens, side="left"):
-                rows = bucket.indices + bucket.indices[:1] * (self.batch_size - len(bucket.indices))
-                batch = (bucket.tokens_bt, bucket.segments_bt, np.stack([keys[i] for i in rows]))
-                program = self._program(name, batch[0].shape[1], max_new_tokens, sampling)
-                call = partial(self._call, program, batch, bucket.indices)
-                tokens, logprobs, lengths, finished = recorded(name, batch, call)
-                for row, i in enumerate(bucket.indices):
-                    n = int(lengths[row])
-                    ids = [int(token) for token in tokens[row, :n]]
-                    out[i] = Completion(ids, logprobs[row, :n], bool(finished[row]))
-                    self.tokens += len(prompts[i]) + n
-                bar.update(len(bucket.indices))
-        return out
+            while len(rows.ended) < len(prompts):
+                bar.update(rows.take(recorded(name, rows.identity, rows.advance)))
+        found = [rows.ended[i] for i in range(len(prompts))]
+        self.tokens += sum(map(len, prompts)) + sum(len(c.ids) for c in found)
+        return found
 
-    def _call(
-        self, program: Program, batch: tuple[np.ndarray, ...], rows: Sequence[int]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        on_devices = put_batch(batch, self.mesh)
-        *found, finite_b = fetch(program(self.model.graph, self.model.params, *on_devices))
-        check_finite(finite_b, rows, "logits", program.name, self.model.origin)
-        return tuple(found)
-
-    def _program(
-        self, name: str, prompt_tokens: int, max_new_tokens: int, sampling: Sampling
+    def filling(
+        self, name: str, slots: Slots[jax.ShapeDtypeStruct], width: int, prompts: int
     ) -> Program:
-        b = self.batch_size
-        rows = abstract_batch((b, prompt_tokens), jnp.int32, self.mesh)
-        keys = abstract_batch((b, 2), jnp.uint32, self.mesh)
+        """Reads so many prompts of a width into slots."""
+        rows = abstract_batch((prompts, width), jnp.int32, self.mesh)
+        source = abstract_batch((self.batch_size,), jnp.int32, self.mesh)
         return Program(
-            name,
-            generate_batch,
-            (self.model.graph, abstract(self.model.params), rows, rows, keys),
-            {"max_new_tokens": max_new_tokens, "sampling": sampling, "stop_ids": self.stop_ids},
+            f"{name}, prompts",
+            fill,
+            (
+                *(self.model.graph, abstract(self.model.params), slots),
+                *(rows, rows, source, slots.keys_b2, slots.limit_b),
+            ),
+            {"shards": self.shards},
             self.mesh,
-            tokens=b * max_new_tokens,
-            model_flops=2.0 * self.model.size * b * (prompt_tokens + max_new_tokens),
+            tokens=prompts * width,
+            model_flops=2.0 * self.model.size * prompts * width,
         )
 
+    def decoding(
+        self, name: str, slots: Slots[jax.ShapeDtypeStruct], sampling: Sampling
+    ) -> Program:
+        """Decodes the rows of slots, all of their tokens if it is called once."""
+        tokens = slots.tokens_bn.size
+        return Program(
+            name,
+            decode,
+            (
+                *(self.model.graph, abstract(self.model.params), slots),
+                abstract_replicated((), jnp.int32, self.mesh),
+            ),
+            {"sampling": sampling, "stop_ids": self.stop_ids},
+            self.mesh,
+            tokens=tokens,
+            model_flops=2.0 * self.model.size * tokens,
+        )
 
-@partial(jax.jit, static_argnames=("graph", "max_new_tokens", "sampling", "stop_ids"))
-def generate_batch(
-    graph: nnx.GraphDef,
-    params: nnx.State,
-    tokens_bt: jax.Array,
-    segments_bt: jax.Array,
-    key_data_b: jax.Array,
-    *,
-    max_new_tokens: int,
-    sampling: Sampling,
-    stop_ids: tuple[int, ...],
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Completions of prompts padded on the left.
+    def slots(self, positions: int, max_new_tokens: int) -> Slots[jax.ShapeDtypeStruct]:
+        """Shapes of slots with caches of so many positions."""
+        decoder: Decoder = nnx.merge(self.model.graph, self.model.params)
+        return abstract_slots(
+            decoder.config, decoder.dtype, self.mesh, self.batch_size, positions, max_new_tokens
+        )
 
-    Args:
-      graph: of a Decoder.
-      params: its parameters.
-      tokens_bt: int32 prompts, padded on the left.
-      segments_bt: int32, 1 on prompt tokens.
-      key_data_b: uint32 [b, 2].
-      max_new_tokens: steps at most; the loop ends early when all rows have stopped.
-      sampling: how tokens are drawn.
-      stop_ids: tokens that end a row.
+    def positions(self, width: int, max_new_tokens: int) -> int:
+        """Of a cache for prompts up to a width: one of few sizes, so that few programs compile."""
+        longest = self.bucket_tokens
+        while longest < width:
+            longest *= 2
+        if self.max_tokens is not None:
+            longest = min(longest, widths(self.max_tokens - max_new_tokens, self.bucket_tokens)[0])
+        return longest + max_new_tokens
 
-    Returns:
-      tokens [b, n], log-probabilities [b, n], lengths [b], finished [b], and whether all logits
-      that a row was sampled from were finite [b].
-    """
-    b, prompt_length = tokens_bt.shape
-    keys_b = jax.random.wrap_key_data(key_data_b)
-    decoder: Decoder = nnx.merge(graph, params)
-    hidden_btd, cache = decoder.prefill(tokens_bt, segments_bt, prompt_length + max_new_tokens)
-    stops = jnp.array(stop_ids, jnp.int32)
+    def few(self, width: int) -> int:
+        """Prompts of a width that are read at once where not all slots are free."""
+        return self.shards * max(1, min(FEW_TOKENS // width, self.batch_size // self.shards))
 
-    def unfinished(carry: _Carry) -> jax.Array:
-        n, _, _, done_b, _, _ = carry
-        return (n < max_new_tokens) & ~jnp.all(done_b)
 
-    def step(carry: _Carry) -> _Carry:
-        n, logits_bv, cache, done_b, tokens_bn, logprobs_bn = carry
-        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys_b, n)
-        token_b, logprob_b = sample(logits_bv, keys, sampling)
-        tokens_bn = tokens_bn.at[:, n].set(jnp.where(done_b, 0, token_b))
-        logprobs_bn = logprobs_bn.at[:, n].set(jnp.where(done_b, 0.0, logprob_b))
-        live_b = ~done_b
-        done_b |= jnp.isin(token_b, stops)
-        decoder = nnx.merge(graph, params)
-        hidden_bd, cache = decoder.decode(token_b, live_b, prompt_length + n, cache)
-        return n + 1, decoder.logits(hidden_bd), cache, done_b, tokens_bn, logprobs_bn
+class _Rows:
+    """The rows of one call: those that wait, those in slots, and those that have ended."""
 
-    start: _Carry = (
-        jnp.zeros((), jnp.int32),
-        decoder.logits(hidden_btd[:, -1]),
-        cache,
-        jnp.zeros((b,), bool),
-        jnp.zeros((b, max_new_tokens), jnp.int32),
-        jnp.zeros((b, max_new_tokens), jnp.float32),
-    )
-    _, _, cache, done_b, tokens_bn, logprobs_bn = jax.lax.while_loop(unfinished, step, start)
-    lengths_b = jnp.sum(cache.valid_bs[:, prompt_length:], axis=1)
-    # A log-probability sums over all logits of its step: it is finite if they are.
-    return tokens_bn, logprobs_bn, lengths_b, done_b, finite_rows(logprobs_bn)
+    def __init__(
+        self,
+        generator: Generator,
+        prompts: Sequence[Sequence[int]],
+        keys: Sequence[np.ndarray],
+        limits: np.ndarray,
+        sampling: Sampling,
+        name: str,
+    ):
+        self.of, self.prompts, self.keys = generator, [tuple(row) for row in prompts], keys
+        self.limits, self.sampling, self.name = limits, sampling, name
+        self.ended: dict[int, Completion] = {}
+        self.identity = (_identity(self.prompts, keys), limits)
+        self._waiting: deque[int] | None = None  # None: not started
+        self._device: Slots[jax.Array]
+        self._held = np.full(generator.batch_size, -1)  # the row of each slot; -1: free
+
+    def take(self, values: Sequence[np.ndarray]) -> int:
+        """Keeps rows that have ended, as ``advance`` gave them; how many."""
+        rows, lengths, tokens, logprobs = values
+        for row, length, ids, each in zip(rows, lengths, tokens, logprobs, strict=True):
+            found = ids[:length].tolist()
+            ends = found[-1] in self.of.stop_ids
+            self.ended[int(row)] = Completion(found, each[:length], ends)
+        return len(rows)
+
+    def advance(self) -> tuple[np.ndarray, ...]:
+        """Decodes until some rows have ended: their numbers, lengths, tokens, log-probabilities."""
+        if self._waiting is None:
+            self._start()
+        params = self.of.model.params
+        while self._waiting and (self._held < 0).any():
+            program, batch = self._next_prompts()
+            with_rows = put_batch(batch, self.of.mesh)
+            self._device = program(self.of.model.graph, params, self._device, *with_rows)
+        still = replicate(np.asarray(self._still(), np.int32), self.of.mesh)
+        self._device = self._decoding(self.of.model.graph, params, self._device, still)
+        slots = self._device
+        live, lengths, tokens, logprobs = fetch(
+            (slots.live_b, slots.sampled_b, slots.tokens_bn, slots.logprobs_bn)
+        )
+        ended = np.flatnonzero((self._held >= 0) & ~live)
+        rows, self._held[ended] = self._held[ended], -1
+        # A log-probability sums over all logits of its step: it is finite if they are.
+        sampled = np.where(np.arange(logprobs.shape[1]) < lengths[:, None], logprobs, 0.0)
+        check_finite(sampled[ended], rows.tolist(), "logits", self.name, self.of.model.origin)
+        return rows, lengths[ended], tokens[ended], logprobs[ended]
+
+    def _start(self) -> None:
+        """Queues what has not ended, the longest prompts first, equal ones side by side."""
+        left = [i for i in range(len(self.prompts)) if i not in self.ended]
+        self._waiting = deque(sorted(left, key=lambda i: (-self._width(i), self.prompts[i], i)))
+        # By all rows, ended ones too, so that a stage that was cut off goes on with equal shapes.
+        widest = max(map(self._width, range(len(self.prompts))))
+        most = int(self.limits.max())
+        like = self.of.slots(self.of.positions(widest, most), most)
+        self._decoding = self.of.decoding(self.name, like, self.sampling)
+        self._like, self._device = like, empty(like)
+
+    def _next_prompts(self) -> tuple[Program, tuple[np.ndarray, ...]]:
+        """The program that reads the next prompts of one width, and its batch."""
+        of, waiting = self.of, self._waiting
+        assert waiting
+        width = self._width(waiting[0])
+        source = np.full(of.batch_size, -1, np.int32)
+        keys, limits = np.zeros((of.batch_size, 2), np.uint32), np.zeros_like(source)
+        read: list[dict[tuple[int, ...], int]] = [{} for _ in range(of.shards)]
+        for slot in np.flatnonzero(self._held < 0):
+            if not waiting or self._width(waiting[0]) != width:
+                break
+            row = waiting.popleft()
+            here = read[slot * of.shards // of.batch_size]
+            source[slot] = here.setdefault(self.prompts[row], len(here))
+            keys[slot], limits[slot], self._held[slot] = self.keys[row], self.limits[row], row
+        few = of.few(width)
+        prompts = few if max(map(len, read)) * of.shards <= few else of.batch_size
+        program = of.filling(self.name, self._like, width, prompts)
+        filled = [
+            prompt
+            for here in read
+            for prompt in [*here, *[(0,)] * (prompts // of.shards - len(here))]
+        ]
+        return program, (*pad_rows(filled, width, "right"), source, keys, limits)
+
+    def _still(self) -> int:
+        """How many rows may go on while free slots are filled again.
+
+        A quarter of the slots waits at most, and no longer than for prompts that are read at once.
+        """
+        if not self._waiting:
+            return 0
+        few = self.of.few(self._width(self._waiting[0]))
+        return self.of.batch_size - max(1, min(few, self.of.batch_size // 4))
+
+    def _width(self, row: int) -> int:
+        return rounded_up(len(self.prompts[row]), self.of.bucket_tokens)
+
+
+def _identity(prompts: Sequence[tuple[int, ...]], keys: Sequence[np.ndarray]) -> np.ndarray:
+    """A hash of prompts and keys, by which a journal knows the call again."""
+    hashed = hashlib.sha256()
+    for prompt, key in zip(prompts, keys, strict=True):
+        hashed.update(np.asarray([len(prompt), *prompt], np.int64).tobytes())
+        hashed.update(np.asarray(key, np.uint32).tobytes())
+    return np.frombuffer(hashed.digest(), np.uint8)

@@ -1,9 +1,7 @@
-"""What a model gives is finite: told inside the program, raised on the host where it was called."""
+"""What a model gives is finite: seen on the host, where it was called."""
 
 from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cai_jax.models.blueprint import Origin
@@ -17,19 +15,14 @@ class NotFiniteError(FloatingPointError):
         self.origin = origin
 
 
-def finite_rows(values: jax.Array) -> jax.Array:
-    """Bool [b]: whether all values of a row are finite, of an array whose first axis is rows."""
-    return jnp.all(jnp.isfinite(values), axis=tuple(range(1, values.ndim)))
-
-
 def check_finite(
-    finite_b: np.ndarray, rows: Sequence[int], what: str, name: str, origin: Origin
+    values: np.ndarray, rows: Sequence[int], what: str, name: str, origin: Origin
 ) -> None:
     """Refuses what a batch gave.
 
     Args:
-      finite_b: of ``finite_rows``; rows past ``rows`` only fill the batch.
-      rows: numbers of the rows, from 0, as the caller counts them.
+      values: [rows, ...]; those past ``rows`` only fill the batch.
+      rows: their numbers, from 0, as the caller counts them.
       what: that the model gives.
       name: of the call.
       origin: of the model.
@@ -37,7 +30,9 @@ def check_finite(
     Raises:
       NotFiniteError: a row is not finite.
     """
-    odd = sorted(row for row, finite in zip(rows, finite_b, strict=False) if not finite)
+    flat = values[: len(rows)].reshape(len(rows), -1)
+    finite = np.isfinite(flat).all(axis=1)
+    odd = sorted(row for row, good in zip(rows, finite, strict=True) if not good)
     if not odd:
         return
     where = "every row of a batch" if len(odd) == len(rows) else f"row {odd[0] + 1} of its prompts"

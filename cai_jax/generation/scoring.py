@@ -1,7 +1,11 @@
-"""Log-probabilities of given text, and scores of a preference model."""
+"""Log-probabilities of given text, and scores of a preference model.
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+Rows that begin alike, as those of one pair under many principles do, share what they begin with: it
+is read once, and their rests are packed behind it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -11,12 +15,21 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from cai_jax.generation.batching import buckets, check_longest, widths
-from cai_jax.generation.finite import check_finite, finite_rows
+from cai_jax.generation.batching import buckets, check_filled, check_longest, pad_rows, widths
+from cai_jax.generation.finite import check_finite
 from cai_jax.generation.journal import recorded
-from cai_jax.learning.logprobs import token_logprobs
+from cai_jax.generation.readings import (
+    CHOICES,
+    FEATURES,
+    LOGPROBS,
+    SCORES,
+    Reading,
+    abstract_prefix,
+    read_prefix,
+)
+from cai_jax.generation.sharing import Group, Packed, doubled, groups, laid_out, pack
 from cai_jax.models.blueprint import Model
-from cai_jax.models.heads import last_token
+from cai_jax.models.decoder import Prefix
 from cai_jax.parallel.hosts import fetch
 from cai_jax.parallel.mesh import (
     abstract_batch,
@@ -28,6 +41,11 @@ from cai_jax.parallel.mesh import (
     rounded_up,
 )
 from cai_jax.parallel.program import Program, abstract
+
+READ = "log-probabilities or scores"
+SHARED_TOKENS = 64  # least width of a program for what rows share, and for their rests
+PACK_TOKENS = 512  # of the rests that are packed into one row
+PACK_ROWS = 32  # rests in a row at most
 
 
 class Scorer:
@@ -59,7 +77,11 @@ class Scorer:
         self.graph, self.mesh, self.origin = model.graph, mesh, model.origin
         self.abstract_params, self.size = abstract(model.params), model.size
         self.params = offload_to_host(model.params, offload)
-        self.batch_size = rounded_up(batch_size, batch_multiple(mesh))
+        self.shards = batch_multiple(mesh)
+        self.batch_size = rounded_up(batch_size, self.shards)
+        # Groups of rows that begin alike: so many, or the last few, are read side by side.
+        many = rounded_up(max(1, self.batch_size // 4), self.shards)
+        self.side_by_side = list(dict.fromkeys((many, self.shards)))
         self.bucket_tokens, self.max_tokens = bucket_tokens, max_tokens
         self.padding_id = padding_id
         self.tokens = 0  # scored so far, padding not counted
@@ -73,7 +95,9 @@ class Scorer:
     ) -> list[np.ndarray]:
         """Float32 log-probability of every token of every completion, given its prompt."""
         rows = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
-        scored = self._run(name, row_logprobs, rows, (), temperature=temperature)
+        # The last token of a prompt is not shared: after it comes the first of the completion.
+        shareable = [max(len(prompt) - 1, 0) for prompt in prompts]
+        scored = self._run(name, LOGPROBS, rows, shareable, (), temperature=temperature)
         return [
             row[len(p) : len(p) + len(c)]
             for row, p, c in zip(scored, prompts, completions, strict=True)
@@ -84,39 +108,39 @@ class Scorer:
     ) -> np.ndarray:
         """Float32 [prompts, choices]: log-probability of each id as the very next token."""
         ids = replicate(np.asarray(choices, np.int32), self.mesh)
-        return np.stack(self._run(name, next_logprobs, prompts, (ids,)))
+        return np.stack(self._run(name, CHOICES, prompts, _all_but_last(prompts), (ids,)))
 
     def preference_scores(self, rows: Sequence[Sequence[int]], name: str = "score") -> np.ndarray:
         """Float32 [rows]: raw scores of whole dialogues by a preference model."""
         rows = [without_end(row, self.padding_id) for row in rows]
-        return np.array(self._run(name, row_scores, rows, ()), np.float32)
+        return np.array(self._run(name, SCORES, rows, _all_but_last(rows), ()), np.float32)
 
     def preference_features(self, rows: Sequence[Sequence[int]], name: str) -> np.ndarray:
         """Float32 [rows, d]: what the head of a preference model reads of whole dialogues."""
         rows = [without_end(row, self.padding_id) for row in rows]
-        return np.stack(self._run(name, row_features, rows, ()))
+        return np.stack(self._run(name, FEATURES, rows, _all_but_last(rows), ()))
 
     def logprob_programs(self, name: str, temperature: float = 1.0) -> list[Program]:
         """The programs that ``completion_logprobs`` may call, the longest rows first."""
-        return self._programs(name, row_logprobs, (), temperature=temperature)
+        return self._programs(name, LOGPROBS, (), temperature=temperature)
 
     def choice_programs(self, name: str, choices: int) -> list[Program]:
         """The programs that ``choice_logprobs`` may call for so many choices."""
         ids = abstract_replicated((choices,), jnp.int32, self.mesh)
-        return self._programs(name, next_logprobs, (ids,))
+        return self._programs(name, CHOICES, (ids,))
 
     def preference_programs(self, name: str, max_tokens: int | None = None) -> list[Program]:
         """The programs that ``preference_scores`` may call; rows have ``max_tokens`` at most."""
-        return self._programs(name, row_scores, (), max_tokens)
+        return self._programs(name, SCORES, (), max_tokens)
 
     def feature_programs(self, name: str, max_tokens: int | None = None) -> list[Program]:
         """The programs that ``preference_features`` may call; arguments as above."""
-        return self._programs(name, row_features, (), max_tokens)
+        return self._programs(name, FEATURES, (), max_tokens)
 
     def _programs(
         self,
         name: str,
-        function: jax.stages.Wrapped,
+        reading: Reading,
         more: tuple[Any, ...],
         max_tokens: int | None = None,
         **static: Any,
@@ -124,24 +148,66 @@ class Scorer:
         longest = self.max_tokens if max_tokens is None else max_tokens
         if longest is None:
             raise ValueError(f"{name}: rows of any length; set max_tokens")
-        return [
-            self._program(name, function, width, more, static)
+        whole = [
+            self._whole(name, reading, width, more, static)
             for width in widths(longest, self.bucket_tokens)
         ]
+        shared = _sizes(longest)
+        prefixes = [
+            self._prefix(name, (count, width)) for count in self.side_by_side for width in shared
+        ]
+        rests = [
+            self._rests(name, reading, (count, before), width, more, static)
+            for count in self.side_by_side
+            for before in shared
+            for width in _sizes(max(PACK_TOKENS, longest - before // 2))
+        ]
+        return [*whole, *prefixes, *rests]
+
+    def _whole(
+        self,
+        name: str,
+        reading: Reading,
+        width: int,
+        more: tuple[Any, ...],
+        static: Mapping[str, Any],
+    ) -> Program:
+        """Reads whole rows."""
+        rows = abstract_batch((self.batch_size, width), jnp.int32, self.mesh)
+        args = (self.graph, self.abstract_params, rows, rows, *abstract(more))
+        return self._program(name, reading.whole, args, self.batch_size * width, static)
+
+    def _prefix(self, name: str, shape: tuple[int, int]) -> Program:
+        """Reads what the rows of groups begin with: so many groups, of a width."""
+        rows = abstract_batch(shape, jnp.int32, self.mesh)
+        args = (self.graph, self.abstract_params, rows, rows)
+        return self._program(f"{name}, prefix", read_prefix, args, rows.size, {})
+
+    def _rests(
+        self,
+        name: str,
+        reading: Reading,
+        before: tuple[int, int],
+        width: int,
+        more: tuple[Any, ...],
+        static: Mapping[str, Any],
+    ) -> Program:
+        """Reads packed rests of rows after prefixes: so many groups, of a width."""
+        prefix = abstract_prefix(self.graph, self.abstract_params, self.mesh, *before)
+        rows = abstract_batch((before[0], width), jnp.int32, self.mesh)
+        ends = abstract_batch((before[0], PACK_ROWS), jnp.int32, self.mesh)
+        args = (self.graph, self.abstract_params, prefix, rows, rows, ends, *abstract(more))
+        return self._program(f"{name}, rests", reading.rests, args, rows.size, static)
 
     def _program(
         self,
         name: str,
         function: jax.stages.Wrapped,
-        width: int,
-        more: tuple[Any, ...],
+        args: tuple[Any, ...],
+        tokens: int,
         static: Mapping[str, Any],
     ) -> Program:
-        rows = abstract_batch((self.batch_size, width), jnp.int32, self.mesh)
-        args = (self.graph, self.abstract_params, rows, rows, *abstract(more))
-        tokens = self.batch_size * width
-        flops = 2.0 * self.size * tokens
-        return Program(name, function, args, static, self.mesh, tokens, flops)
+        return Program(name, function, args, static, self.mesh, tokens, 2.0 * self.size * tokens)
 
     def _call(
         self,
@@ -151,33 +217,123 @@ class Scorer:
         rows: Sequence[int],
         more: Any,
     ) -> tuple[np.ndarray]:
-        on_devices = put_batch(batch, self.mesh)
-        values, finite_b = fetch(program(self.graph, params, *on_devices, *more))
-        check_finite(finite_b, rows, "log-probabilities or scores", program.name, self.origin)
+        values = fetch(program(self.graph, params, *put_batch(batch, self.mesh), *more))
+        check_finite(values, rows, READ, program.name, self.origin)
         return (values,)
 
     def _run(
         self,
         name: str,
-        function: jax.stages.Wrapped,
+        reading: Reading,
         rows: Sequence[Sequence[int]],
+        shareable: Sequence[int],
         more: tuple[Any, ...],
         **static: Any,
     ) -> list[np.ndarray]:
         check_longest([len(row) for row in rows], self.max_tokens, name)
+        check_filled(rows)
         out: list[np.ndarray] = [np.zeros(0)] * len(rows)
         params = self.params()
+        together = groups(rows, shareable)
+        alone = [group.rows[0] for group in together if not group.shared]
         with tqdm(total=len(rows), desc=name, unit="row", leave=False) as bar:
-            for bucket in buckets(rows, self.batch_size, self.bucket_tokens, side="right"):
+            for bucket in buckets(
+                [rows[i] for i in alone], self.batch_size, self.bucket_tokens, side="right"
+            ):
                 batch = (bucket.tokens_bt, bucket.segments_bt)
-                program = self._program(name, function, bucket.tokens_bt.shape[1], more, static)
-                call = partial(self._call, program, params, batch, bucket.indices, more)
+                program = self._whole(name, reading, batch[0].shape[1], more, static)
+                numbers = [alone[i] for i in bucket.indices]
+                call = partial(self._call, program, params, batch, numbers, more)
                 (values,) = recorded(name, batch, call)
                 for row, i in enumerate(bucket.indices):
-                    out[i] = values[row]
-                    self.tokens += len(rows[i])
+                    out[alone[i]] = values[row]
                 bar.update(len(bucket.indices))
+            for packs in self._side_by_side(rows, [group for group in together if group.shared]):
+                read = self._read_once(name, [each[0].shared for each in packs], params)
+                for at in range(max(map(len, packs))):
+                    # A group with fewer packs is read again, to the same values.
+                    now = [each[min(at, len(each) - 1)] for each in packs]
+                    self._read_rests(name, reading, now, read, params, more, static, out)
+                rows_read = {row for each in packs for p in each for row in p.rows}
+                bar.update(len(rows_read))
+        self.tokens += sum(map(len, rows))
         return out
+
+    def _side_by_side(
+        self, rows: Sequence[Sequence[int]], together: Sequence[Group]
+    ) -> Iterator[list[list[Packed]]]:
+        """The packs of groups that are read side by side."""
+        packed = [pack(rows, group, PACK_TOKENS, PACK_ROWS) for group in together]
+        packed.sort(key=lambda packs: (-doubled(len(packs[0].shared), SHARED_TOKENS), -len(packs)))
+        most, least = self.side_by_side[0], self.side_by_side[-1]
+        while packed:
+            count = most if len(packed) >= most else least
+            found, packed = packed[:count], packed[count:]
+            yield found + found[:1] * (count - len(found))
+
+    def _read_once(
+        self, name: str, shared: Sequence[tuple[int, ...]], params: nnx.State
+    ) -> tuple[np.ndarray, Callable[[], Prefix[jax.Array]]]:
+        """What groups begin with, and what reads it, when it is needed first."""
+        width = doubled(max(map(len, shared)), SHARED_TOKENS)
+        batch = pad_rows(shared, width, "right")
+
+        @cache
+        def read() -> Prefix[jax.Array]:
+            program = self._prefix(name, batch[0].shape)
+            return program(self.graph, params, *put_batch(batch, self.mesh))
+
+        return batch[0], read
+
+    def _read_rests(
+        self,
+        name: str,
+        reading: Reading,
+        packs: Sequence[Packed],
+        prefix: tuple[np.ndarray, Callable[[], Prefix[jax.Array]]],
+        params: nnx.State,
+        more: tuple[Any, ...],
+        static: Mapping[str, Any],
+        out: list[np.ndarray],
+    ) -> None:
+        """Puts what is read off the rests of packs where their rows are in ``out``."""
+        shared, read = prefix
+        batch = laid_out(packs, doubled(max(p.tokens for p in packs), SHARED_TOKENS), PACK_ROWS)
+        program = self._rests(name, reading, shared.shape, batch[0].shape[1], more, static)
+
+        def compute() -> tuple[np.ndarray]:
+            on_devices = put_batch(batch, self.mesh)
+            values = fetch(program(self.graph, params, read(), *on_devices, *more))
+            for packed, found in zip(packs, values, strict=True):
+                if not reading.by_token:
+                    check_finite(found, packed.rows, READ, program.name, self.origin)
+                elif not np.isfinite(found).all():
+                    check_finite(found[None], packed.rows[:1], READ, program.name, self.origin)
+            return (values,)
+
+        (values,) = recorded(name, (shared, *batch), compute)
+        for p, packed in enumerate(packs):
+            for r, (row, rest) in enumerate(zip(packed.rows, packed.rests, strict=True)):
+                end = batch[2][p, r] + 1
+                before = np.zeros(len(packed.shared), np.float32)
+                out[row] = (
+                    np.concatenate([before, values[p, end - len(rest) : end]])
+                    if reading.by_token
+                    else values[p, r]
+                )
+
+
+def _sizes(longest: int) -> list[int]:
+    """Widths of programs for shared beginnings, or for packs, of at most so many tokens."""
+    sizes = [SHARED_TOKENS]
+    while sizes[0] < longest:
+        sizes.insert(0, 2 * sizes[0])
+    return sizes
+
+
+def _all_but_last(rows: Sequence[Sequence[int]]) -> list[int]:
+    """How much of each row can be shared: what is read is read at its last token."""
+    return [max(len(row) - 1, 0) for row in rows]
 
 
 def without_end(ids: Sequence[int], padding_id: int | None) -> Sequence[int]:
@@ -186,54 +342,3 @@ def without_end(ids: Sequence[int], padding_id: int | None) -> Sequence[int]:
     while end > 1 and ids[end - 1] == padding_id:
         end -= 1
     return ids[:end]
-
-
-@partial(jax.jit, static_argnames=("graph", "temperature"))
-def row_logprobs(
-    graph: nnx.GraphDef,
-    params: nnx.State,
-    tokens_bt: jax.Array,
-    segments_bt: jax.Array,
-    *,
-    temperature: float,
-) -> tuple[jax.Array, jax.Array]:
-    """Float32 [b, t]: log-probability of every token; and whether those of a row are finite [b]."""
-    decoder = nnx.merge(graph, params)
-    logprobs_bt = token_logprobs(decoder, tokens_bt, segments_bt, temperature).logprobs_bt
-    return logprobs_bt, finite_rows(logprobs_bt)
-
-
-@partial(jax.jit, static_argnames=("graph",))
-def next_logprobs(
-    graph: nnx.GraphDef,
-    params: nnx.State,
-    tokens_bt: jax.Array,
-    segments_bt: jax.Array,
-    choices_c: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """Float32 [b, c]: log-probability of each id of ``choices_c`` after the last real token.
-
-    And whether those of a row are finite [b].
-    """
-    decoder = nnx.merge(graph, params)
-    hidden_bd = last_token(decoder.hidden(tokens_bt, segments_bt), segments_bt)
-    logprobs_bc = jax.nn.log_softmax(decoder.logits(hidden_bd), axis=-1)[:, choices_c]
-    return logprobs_bc, finite_rows(logprobs_bc)
-
-
-@partial(jax.jit, static_argnames=("graph",))
-def row_scores(
-    graph: nnx.GraphDef, params: nnx.State, tokens_bt: jax.Array, segments_bt: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Float32 [b]: scores of a preference model; and whether each is finite [b]."""
-    scores_b = nnx.merge(graph, params)(tokens_bt, segments_bt)
-    return scores_b, finite_rows(scores_b)
-
-
-@partial(jax.jit, static_argnames=("graph",))
-def row_features(
-    graph: nnx.GraphDef, params: nnx.State, tokens_bt: jax.Array, segments_bt: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Float32 [b, d]: what the head of a preference model reads; and whether it is finite [b]."""
-    features_bd = nnx.merge(graph, params).features(tokens_bt, segments_bt).astype(jnp.float32)
-    return features_bd, finite_rows(features_bd)

@@ -1,7 +1,7 @@
 """A decoder-only transformer, driven by its config. Layers are stacked and scanned."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,22 +10,32 @@ from flax import nnx
 from cai_jax.models.config import DecoderConfig, LoRAConfig
 from cai_jax.models.flash import cudnn_attend, cudnn_takes, splash_attend
 from cai_jax.models.layers import Linear, Norm, activate, attend, rotate, softcap
+from cai_jax.models.slices import scan, take
 from cai_jax.parallel.mesh import constrain, gathered
+from cai_jax.parallel.program import Array
 
 # From rotated queries [b,t,h,n], keys and values [b,k,t,n] to attention outputs [b,t,h*n].
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
-class KVCache(NamedTuple):
+class KVCache(NamedTuple, Generic[Array]):
     """Keys and values of the tokens so far, one array per layer.
 
     XLA updates separate arrays in place, but copies a stacked array at every step (decoding is 2
     to 3 times slower with it on CPU).
     """
 
-    keys: tuple[jax.Array, ...]  # num_layers of [b, k, s, n]
-    values: tuple[jax.Array, ...]
-    valid_bs: jax.Array  # bool: whether a slot holds a real token
+    keys: tuple[Array, ...]  # num_layers of [b, k, s, n]
+    values: tuple[Array, ...]
+    lengths_b: Array  # int32: each row's tokens fill its positions from 0 on
+
+
+class Prefix(NamedTuple, Generic[Array]):
+    """What rows begin with, read once: keys and values [layers, b, k, s, n]."""
+
+    keys: Array
+    values: Array
+    lengths_b: Array  # int32: real tokens, from the first position on
 
 
 class Layers(NamedTuple):
@@ -166,6 +176,7 @@ class Decoder(nnx.Module):
         segments_bt: jax.Array,
         remat: bool = False,
         trunk_btd: jax.Array | None = None,
+        prefix: Prefix | None = None,
     ) -> jax.Array:
         """Hidden states of whole sequences, for training and scoring.
 
@@ -175,58 +186,51 @@ class Decoder(nnx.Module):
             segment, so that a row may pack several sequences. Padding may be anywhere.
           remat: recompute each block in the backward pass instead of storing its activations.
           trunk_btd: output of ``trunk`` for these tokens; None computes it.
+          prefix: what every segment of a row goes on from, for scoring: frozen layers are no trunk.
 
         Returns:
           [b, t, d] after the last norm, in the compute dtype.
         """
         layers = self._layers()
-        if trunk_btd is None and self.frozen_layers:
+        if trunk_btd is None and self.frozen_layers and prefix is None:
             trunk_btd = self.trunk(tokens_bt, segments_bt)
         if trunk_btd is None:
             x_btd = self._embed(tokens_bt)
         else:
             x_btd = trunk_btd
             layers = jax.tree.map(lambda p: p[self.frozen_layers :], layers)
-        x_btd, _ = self._scan_blocks(layers, x_btd, segments_bt, remat, keep_kv=False)
+        x_btd, _ = self._scan_blocks(layers, x_btd, segments_bt, remat, False, prefix)
         return self.norm(x_btd)
 
     def prefill(
-        self, tokens_bt: jax.Array, segments_bt: jax.Array, slots: int
-    ) -> tuple[jax.Array, KVCache]:
-        """Hidden states [b, t, d] of the prompts, and a cache of ``slots`` slots with them."""
+        self, tokens_bt: jax.Array, segments_bt: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Hidden states [b, t, d] of prompts, and their keys and values [layers, b, k, t, n]."""
         x_btd, (keys, values) = self._scan_blocks(
             self._layers(), self._embed(tokens_bt), segments_bt, remat=False, keep_kv=True
         )
-        free = slots - tokens_bt.shape[1]
-        pad = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, free), (0, 0)))
-        layers = range(self.config.num_layers)
-        valid_bs = jnp.pad(segments_bt > 0, ((0, 0), (0, free)))
-        return self.norm(x_btd), KVCache(
-            tuple(pad(keys[i]) for i in layers), tuple(pad(values[i]) for i in layers), valid_bs
-        )
+        return self.norm(x_btd), keys, values
 
-    def decode(
-        self, tokens_b: jax.Array, valid_b: jax.Array, slot: jax.Array, cache: KVCache
+    def extend(
+        self, tokens_bt: jax.Array, new_b: jax.Array, cache: KVCache
     ) -> tuple[jax.Array, KVCache]:
-        """One decoding step: hidden states [b, d] of the tokens, and the cache that holds them.
+        """Hidden states [b, t, d] of tokens after those of the cache, and the cache with them.
 
         Args:
-          tokens_b: int32, one token per row.
-          valid_b: bool; rows that have ended write an invalid slot.
-          slot: int32 scalar, where they are written; the same for all rows, for prompts are padded
-            on the left.
-          cache: the cache of all earlier tokens.
+          tokens_bt: int32; decoding has one token a row.
+          new_b: int32, how many of them are real; the rest, at the end, is overwritten by the next
+            tokens of the row.
+          cache: of all earlier tokens, with room for t more in every row.
         """
-        c, b = self.config, tokens_b.shape[0]
-        positions_bt = cache.valid_bs.sum(axis=1, dtype=jnp.int32)[:, None]
-        valid_bs = jax.lax.dynamic_update_slice(cache.valid_bs, valid_b[:, None], (0, slot))
-        age_s = slot - jnp.arange(valid_bs.shape[1])
-        x_btd = self._embed(tokens_b[:, None])
+        c, t = self.config, tokens_bt.shape[1]
+        positions_bt = cache.lengths_b[:, None] + jnp.arange(t, dtype=jnp.int32)
+        age_bts = positions_bt[:, :, None] - jnp.arange(cache.keys[0].shape[2])
+        x_btd = self._embed(tokens_bt)
         graph, _ = nnx.split(self.blocks)
         layers = self._layers()
         keys, values = list(cache.keys), list(cache.values)
         for i in range(c.num_layers):
-            block, frequencies_r, window = jax.tree.map(lambda p, i=i: p[i], layers)
+            block, frequencies_r, window = take(layers, i)
 
             def attention(
                 q_bthn: jax.Array,
@@ -235,13 +239,15 @@ class Decoder(nnx.Module):
                 i: int = i,
                 window: jax.Array | None = window,
             ) -> jax.Array:
-                keys[i] = jax.lax.dynamic_update_slice(keys[i], k_bktn, (0, 0, slot, 0))
-                values[i] = jax.lax.dynamic_update_slice(values[i], v_bktn, (0, 0, slot, 0))
-                mask_bs = valid_bs if window is None else valid_bs & (age_s < window)
-                return self._attend(q_bthn, keys[i], values[i], mask_bs[:, None, :])
+                keys[i] = _write(keys[i], k_bktn, cache.lengths_b)
+                values[i] = _write(values[i], v_bktn, cache.lengths_b)
+                mask_bts = age_bts >= 0
+                if window is not None:
+                    mask_bts &= age_bts < window
+                return self._attend(q_bthn, keys[i], values[i], mask_bts)
 
             x_btd = nnx.merge(graph, block)(x_btd, positions_bt, frequencies_r, attention)
-        return self.norm(x_btd).reshape(b, -1), KVCache(tuple(keys), tuple(values), valid_bs)
+        return self.norm(x_btd), KVCache(tuple(keys), tuple(values), cache.lengths_b + new_b)
 
     def output_table(self) -> jax.Array:
         """The projection to the vocabulary [v, d], gathered over fsdp.
@@ -264,7 +270,7 @@ class Decoder(nnx.Module):
 
     def _embed(self, tokens: jax.Array) -> jax.Array:
         scale = jnp.asarray(self.config.embedding_scale, self.dtype)
-        embedded = self.embedding[...].astype(self.dtype)[tokens] * scale
+        embedded = take(self.embedding[...], tokens).astype(self.dtype) * scale
         return constrain(embedded, "batch", None, None)
 
     def _attend(
@@ -319,8 +325,9 @@ class Decoder(nnx.Module):
         segments_bt: jax.Array,
         remat: bool,
         keep_kv: bool,
+        prefix: Prefix | None = None,
     ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        """Runs consecutive blocks on x [b, t, d].
+        """Runs consecutive blocks on x [b, t, d], whose segments go on from the prefix.
 
         Returns:
           Hidden states [b, t, d]; with ``keep_kv`` keys and values [layers, b, k, t, n], else ().
@@ -328,16 +335,33 @@ class Decoder(nnx.Module):
         positions_bt = segment_positions(segments_bt)
         mask_bts = causal_segment_mask(segments_bt)
         graph, _ = nnx.split(self.blocks)
+        if prefix:
+            positions_bt += prefix.lengths_b[:, None]
+            places_s = jnp.arange(prefix.keys.shape[3])
+            age_bts = positions_bt[:, :, None] - places_s
+            held_bts = jnp.broadcast_to(places_s < prefix.lengths_b[:, None, None], age_bts.shape)
 
-        def body(x_btd: jax.Array, layer: Layers) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        def body(
+            x_btd: jax.Array, inputs: tuple[Layers, tuple[jax.Array, ...]]
+        ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+            layer, before = inputs
             kv: tuple[jax.Array, ...] = ()
 
             def attention(q_bthn: jax.Array, k_bktn: jax.Array, v_bktn: jax.Array) -> jax.Array:
                 nonlocal kv
                 kv = (k_bktn, v_bktn) if keep_kv else ()
-                return self._attend_rows(
-                    q_bthn, k_bktn, v_bktn, segments_bt, mask_bts, layer.window
-                )
+                if not before:
+                    return self._attend_rows(
+                        q_bthn, k_bktn, v_bktn, segments_bt, mask_bts, layer.window
+                    )
+                earlier_bts, own_bts = held_bts, mask_bts
+                if layer.window is not None:
+                    earlier_bts = earlier_bts & (age_bts < layer.window)
+                    own_bts = own_bts & (_ages(own_bts) < layer.window)
+                join = lambda old, new: jnp.concatenate([old, new], axis=2)
+                seen_bts = join(earlier_bts, own_bts)
+                k_bksn, v_bksn = join(before[0], k_bktn), join(before[1], v_bktn)
+                return self._attend(q_bthn, k_bksn, v_bksn, seen_bts)
 
             block = nnx.merge(graph, layer.block)
             return block(x_btd, positions_bt, layer.frequencies_r, attention), kv
@@ -345,7 +369,30 @@ class Decoder(nnx.Module):
         if remat:
             policy = getattr(jax.checkpoint_policies, self.config.execution.remat)
             body = jax.checkpoint(body, policy=policy)
-        return jax.lax.scan(body, x_btd, layers)
+        return scan(body, x_btd, (layers, (prefix.keys, prefix.values) if prefix else ()))
+
+
+def _write(cache_bksn: jax.Array, new_bktn: jax.Array, starts_b: jax.Array) -> jax.Array:
+    """The cache with new keys or values, in each row from its start on.
+
+    XLA's CPU compiler scatters bfloat16 by way of float32, and so copies the cache twice; one new
+    token a row is selected into it at half that cost.
+    """
+
+    def scatter(cache_bksn: jax.Array, new_bktn: jax.Array, starts_b: jax.Array) -> jax.Array:
+        row = lambda cache, new, start: jax.lax.dynamic_update_slice(cache, new, (0, start, 0))
+        return jax.vmap(row)(cache_bksn, new_bktn, starts_b)
+
+    def select(cache_bksn: jax.Array, new_bktn: jax.Array, starts_b: jax.Array) -> jax.Array:
+        here_bs = jnp.arange(cache_bksn.shape[2]) == starts_b[:, None]
+        return jnp.where(here_bs[:, None, :, None], new_bktn, cache_bksn)
+
+    if cache_bksn.dtype == jnp.bfloat16 and new_bktn.shape[2] == 1:
+        written: jax.Array = jax.lax.platform_dependent(
+            cache_bksn, new_bktn, starts_b, cpu=select, default=scatter
+        )
+        return written
+    return scatter(cache_bksn, new_bktn, starts_b)
 
 
 def segment_positions(segments_bt: jax.Array) -> jax.Array:

@@ -1,6 +1,6 @@
 """What summary.json holds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +50,7 @@ class Summary:
     splits: Overlap
     stages: dict[str, StageTime]
     policies: dict[str, str]  # names that people read
-    left_out: dict[str, int]  # rows by file, a field of config.data: no model has room for them
     pretrain: Metrics | None
-    warm_up: Metrics | None
     sl_data: Metrics
     sl_train: Metrics
     red_team: Metrics | None
@@ -67,6 +65,9 @@ class Summary:
     devices: str
     versions: dict[str, str]
     config: dict[str, Any]
+    # Summaries of earlier versions have none of these.
+    left_out: dict[str, int] = field(default_factory=dict)  # rows too long, by field of config.data
+    warm_up: Metrics | None = None
 
     @property
     def skipped_steps(self) -> dict[str, int]:

@@ -58,6 +58,7 @@ class Task:
       mesh: of training.
       decode_mesh: of sampling.
       stop_ids: tokens that end a response.
+      bucket_tokens: batches are as wide as their rows need, down to so many tokens.
       seed: of everything random.
       init_seed: of new parameters.
       offload: keep models in the hosts' memory while they are not used.
@@ -78,6 +79,7 @@ class Task:
     mesh: Mesh
     decode_mesh: Mesh
     stop_ids: tuple[int, ...]
+    bucket_tokens: int
     seed: int
     init_seed: int
     offload: bool

@@ -35,6 +35,7 @@ from cai_jax.parallel import hosts
 from cai_jax.parallel.mesh import abstract_batch
 from cai_jax.parallel.program import Program
 from cai_jax.rl.algorithm import TRAINING, Task, Trained, from_values
+from cai_jax.rl.rollout import halvings, holding
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ class Pair:
     prompt: list[int]
     responses: tuple[list[int], list[int]]
     target: float
+
+    @property
+    def tokens(self) -> int:
+        """Of the prompt and the longer response."""
+        return len(self.prompt) + max(map(len, self.responses))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +110,10 @@ class Direct(ABC):
     def programs(self, task: Task) -> list[Program]:
         """Log-probabilities of the reference, the update, and set-up."""
         blueprint, reference = replace(task.reference, lora=task.lora), task.load(None)
+        trainable = abstract_trainable(blueprint, task.mesh)
         return [
             *self._scorer(task, reference).logprob_programs("reference"),
-            self._update(task, abstract_trainable(blueprint, task.mesh)),
+            *(self._update(task, trainable, width) for width in self._widths(task)),
             *task.start_programs(blueprint, reference),
         ]
 
@@ -128,8 +135,10 @@ class Direct(ABC):
         del scorer
         trainable = task.start(replace(task.reference, lora=task.lora), reference)
         del reference
-        update, state = self._update(task, trainable), init_state(trainable.params, task.optimizer)
-        batches, skipping = partial(self.batches, pairs, margins, task.seed), task.open_skipping()
+        widths, skipping = self._widths(task), task.open_skipping()
+        update = self._update(task, trainable, widths[0])  # it takes narrower batches, too
+        state = init_state(trainable.params, task.optimizer)
+        batches = partial(self.batches, pairs, margins, task.seed, widths)
         with closing(task.open_saver()) as saver:
             state = train(update, state, trainable.frozen, batches(), history, saver, skipping)
             skipping = replace(skipping, exploded=self.exploded)
@@ -150,16 +159,21 @@ class Direct(ABC):
         }
 
     def batches(
-        self, pairs: Sequence[Pair], margins: np.ndarray, seed: int
+        self, pairs: Sequence[Pair], margins: np.ndarray, seed: int, widths: Sequence[int]
     ) -> Iterator[Batch[np.ndarray]]:
-        """Batches of host arrays, every epoch in an order of its own."""
+        """Batches of host arrays, every epoch in an order of its own.
+
+        Each is as wide as the least of ``widths`` that its rows fit in.
+        """
         for epoch in range(self.epochs):
             order = named_rng(seed, "rl", "epoch", epoch).permutation(len(pairs))
             for at in range(0, len(order), self.batch_size):
                 chosen = order[at : at + self.batch_size]
-                yield self._batch([pairs[i] for i in chosen], margins[chosen])
+                yield self._batch([pairs[i] for i in chosen], margins[chosen], widths)
 
-    def _batch(self, pairs: list[Pair], margins: np.ndarray) -> Batch[np.ndarray]:
+    def _batch(
+        self, pairs: list[Pair], margins: np.ndarray, widths: Sequence[int]
+    ) -> Batch[np.ndarray]:
         filler = self.batch_size - len(pairs)
         rows = pairs + pairs[:1] * filler
         pad = lambda values: np.pad(np.asarray(values, np.float32), (0, filler))
@@ -168,11 +182,12 @@ class Direct(ABC):
             "target": pad([pair.target for pair in pairs]),
             "weight": pad(np.ones(len(pairs))),
         }
+        width = holding(max(pair.tokens for pair in rows), widths)
         for side, name in enumerate(("first", "second")):
             whole = [[*pair.prompt, *pair.responses[side]] for pair in rows]
-            tokens, segments = pad_rows(whole, self.sequence_length, "right")
+            tokens, segments = pad_rows(whole, width, "right")
             starts = np.array([len(pair.prompt) for pair in rows])
-            mask = segments * (np.arange(self.sequence_length) >= starts[:, None])
+            mask = segments * (np.arange(width) >= starts[:, None])
             batch |= {name: tokens, f"{name}_segments": segments, f"{name}_mask": mask}
         return batch
 
@@ -181,22 +196,25 @@ class Direct(ABC):
         for row in task.comparisons():
             prompt = chat.prompt_ids(row.prompt)
             responses = (chat.reply_ids(row.first), chat.reply_ids(row.second))
-            longest = len(prompt) + max(map(len, responses))
-            if longest > self.sequence_length:
+            pair = Pair(prompt, responses, row.target)
+            if pair.tokens > self.sequence_length:
                 raise ValueError(
-                    f"rl: comparison {row.id} has {longest} tokens; set direct.sequence_length "
+                    f"rl: comparison {row.id} has {pair.tokens} tokens; set direct.sequence_length "
                     f"(now {self.sequence_length}) to at least that"
                 )
-            pairs.append(Pair(prompt, responses, row.target))
+            pairs.append(pair)
         return pairs
 
-    def _scorer(self, task: Task, reference: Model) -> Scorer:
-        width = self.sequence_length
-        return Scorer(reference, task.mesh, 2 * self.batch_size, width, width)
+    def _widths(self, task: Task) -> list[int]:
+        return halvings(self.sequence_length, task.bucket_tokens)
 
-    def _update(self, task: Task, trainable: Trainable) -> Program:
-        b, t = self.batch_size, self.sequence_length
-        rows = abstract_batch((b, t), jnp.int32, task.mesh)
+    def _scorer(self, task: Task, reference: Model) -> Scorer:
+        rows, least = 2 * self.batch_size, self._widths(task)[-1]
+        return Scorer(reference, task.mesh, rows, least, self.sequence_length)
+
+    def _update(self, task: Task, trainable: Trainable, width: int) -> Program:
+        b = self.batch_size
+        rows = abstract_batch((b, width), jnp.int32, task.mesh)
         numbers = abstract_batch((b,), jnp.float32, task.mesh)
         sides = [
             f"{side}{part}" for side in ("first", "second") for part in ("", "_segments", "_mask")

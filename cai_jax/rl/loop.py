@@ -36,7 +36,7 @@ from cai_jax.rl import updates
 from cai_jax.rl.kl import AdaptiveKL
 from cai_jax.rl.prompts import Drawn
 from cai_jax.rl.reward import Objective, Usable, below_usable, usable
-from cai_jax.rl.rollout import Rollout, assemble
+from cai_jax.rl.rollout import Rollout, Width, assemble, halvings, holding
 from cai_jax.rl.updates import PolicyGradient
 from cai_jax.rl.watch import Alarms, Look, Watch, degenerate
 
@@ -92,7 +92,9 @@ class Online:
       decode_mesh: of sampling.
       stop_ids: tokens that end a response.
       batch_size: responses an iteration.
+      prompt_tokens: of the longest prompt.
       max_new_tokens: of a response.
+      bucket_tokens: a rollout is as wide as its longest prompt and response need, down to this.
       seed: of samples and shuffles.
     """
 
@@ -105,37 +107,64 @@ class Online:
     decode_mesh: Mesh
     stop_ids: tuple[int, ...]
     batch_size: int
+    prompt_tokens: int
     max_new_tokens: int
+    bucket_tokens: int
     seed: int
 
-    def programs(self) -> list[Program]:
-        """The programs of an iteration, in order, the reward's left out."""
+    def responses(self) -> list[Program]:
+        """The programs that sample."""
         weights = self.sampler_weights
-        moved = jax.eval_shape(weights.function, *weights.args)
-        responses = self.generator(on_mesh(moved, self.decode_mesh)).programs(
+        moved = on_mesh(jax.eval_shape(weights.function, *weights.args), self.decode_mesh)
+        return self.generator(nnx.merge_state(moved, self.shared)).programs(
             "responses", self.max_new_tokens, self.sampling
         )
-        return [weights, *responses, self.prepare, self.update]
+
+    @cached_property
+    def widths(self) -> list[Width]:
+        """Every width that a rollout may have, the widest first."""
+        prompts = halvings(self.prompt_tokens, self.bucket_tokens)
+        responses = halvings(self.max_new_tokens, self.bucket_tokens)
+        return [Width(prompt, response) for prompt in prompts for response in responses]
+
+    def width(self, batch: Sequence[Drawn], completions: Sequence[Completion]) -> Width:
+        """The least width that prompts and completions fit in."""
+        longest = max(len(d.ids) for d in batch), max(len(c.ids) for c in completions)
+        return Width(*map(holding, longest, zip(*self.widths, strict=True)))
 
     @property
     def sampling(self) -> Sampling:
         """The full distribution, so that the sampled probabilities are the trained ones."""
         return Sampling(self.algorithm.temperature)
 
-    def decoder_params(self, params: nnx.State) -> nnx.State:
-        """All parameters of the policy's decoder."""
-        whole = nnx.merge_state(params, self.trainable.frozen)
-        return whole if self.blueprint.module is Decoder else inside(DECODER, whole)
-
-    def trained_decoder(self, params: nnx.State) -> nnx.State:
-        """Those of the trained parameters that are the decoder's."""
+    def of_decoder(self, params: nnx.State) -> nnx.State:
+        """Those of some of the policy's parameters that are its decoder's."""
         return params if self.blueprint.module is Decoder else inside(DECODER, params)
 
     @cached_property
+    def shared(self) -> nnx.State:
+        """Frozen parameters that sampling reads where training has them.
+
+        They are in the type of matmuls from the start. Where sampling has a layout of its own they
+        are moved there each time with the rest, lest the devices hold them twice meanwhile.
+        """
+        same = self.decode_mesh == self.mesh
+        return self.of_decoder(self.trainable.frozen) if same else nnx.State({})
+
+    def sampler_params(self, params: nnx.State) -> nnx.State:
+        """The parameters of the decoder that samples, from the trained ones."""
+        return nnx.merge_state(self.sampler_weights(self._moved(params)), self.shared)
+
+    @cached_property
     def sampler_weights(self) -> Program:
-        """Moves the policy's weights to the layout of sampling."""
-        decoder = self.decoder_params(self.trainable.params)
-        return resharder(decoder, self.decode_mesh, self.blueprint.dtype)
+        """Moves the policy's weights, but for ``shared``, to the layout of sampling."""
+        moved = self._moved(self.trainable.params)
+        return resharder(moved, self.decode_mesh, self.blueprint.dtype)
+
+    def _moved(self, params: nnx.State) -> nnx.State:
+        if nnx.to_flat_state(self.shared):
+            return self.of_decoder(params)
+        return self.of_decoder(nnx.merge_state(params, self.trainable.frozen))
 
     @cached_property
     def sampler_graph(self) -> nnx.GraphDef:
@@ -143,30 +172,33 @@ class Online:
         return replace(self.blueprint, module=Decoder, frozen_layers=0).graph
 
     def generator(self, params: nnx.State, origin: Origin = UNKNOWN) -> Generator:
-        """Samples from the policy; prompts have one width."""
-        width = self.algorithm.prompt_tokens
+        """Samples from the policy."""
         return Generator(
             Model(self.sampler_graph, params, origin),
             self.decode_mesh,
             self.stop_ids,
             self.batch_size,
-            bucket_tokens=width,
-            max_tokens=width + self.max_new_tokens,
+            bucket_tokens=halvings(self.prompt_tokens, self.bucket_tokens)[-1],
+            max_tokens=self.prompt_tokens + self.max_new_tokens,
         )
 
     @cached_property
     def prepare(self) -> Program:
-        """From a rollout to experience."""
-        b, t = self.batch_size, self.algorithm.prompt_tokens + self.max_new_tokens
-        rows = lambda dtype: abstract_batch((b, t), dtype, self.mesh)
-        rollout = Rollout(
-            rows(jnp.int32),
-            rows(jnp.int32),
-            rows(jnp.float32),
-            rows(jnp.float32),
-            rows(jnp.float32),
-            abstract_batch((b,), jnp.float32, self.mesh),
-        )
+        """From a rollout, of any of the widths, to experience."""
+        return self.preparing(self.widths[0])
+
+    @cached_property
+    def update(self) -> Program:
+        """All epochs over one rollout, likewise."""
+        return self.updating(self.widths[0])
+
+    def preparing(self, width: Width) -> Program:
+        """``prepare`` for one width."""
+        b, t = self.batch_size, sum(width)
+        tokens = abstract_batch((b, t), jnp.int32, self.mesh)
+        numbers = abstract_batch((b, width.response), jnp.float32, self.mesh)
+        scores = abstract_batch((b,), jnp.float32, self.mesh)
+        rollout = Rollout(tokens, tokens, numbers, numbers, numbers, scores)
         args = (
             abstract(self.trainable.params),
             abstract(self.trainable.frozen),
@@ -184,12 +216,12 @@ class Online:
         flops = 2.0 * self.reference.size * b * t * share
         return Program("advantages", updates.prepare, args, static, self.mesh, b * t, flops)
 
-    @cached_property
-    def update(self) -> Program:
-        """All epochs over one rollout."""
-        with self.prepare.layout():
+    def updating(self, width: Width) -> Program:
+        """``update`` for one width."""
+        prepare = self.preparing(width)
+        with prepare.layout():
             experience, _ = jax.eval_shape(
-                partial(self.prepare.function, **self.prepare.static), *self.prepare.args
+                partial(prepare.function, **prepare.static), *prepare.args
             )
         args = (
             abstract_state(self.trainable.params, self.optimizer),
@@ -202,7 +234,7 @@ class Online:
             "optimizer": self.optimizer,
             "algorithm": self.algorithm,
         }
-        tokens = self.prepare.tokens * self.algorithm.epochs
+        tokens = prepare.tokens * self.algorithm.epochs
         flops = training_flops(self.blueprint, self.reference.size, tokens)
         # What is frozen was run before, by ``prepare``.
         frozen = self.blueprint.frozen_layers / self.blueprint.config.num_layers
@@ -266,8 +298,8 @@ def train(
         skipping.check(history.name, history.rows)
     if watch and not watch.looks:
         tokens += look(online, state, reward, watch)
+    batch = draw(state.iteration) if state.iteration < iterations else []
     while state.iteration < iterations and not (watch and watch.stops):
-        batch = draw(state.iteration)
         completions = sample(online, state, batch)
         if pending is not None:
             state = record(state, pending, online, controller, limits, history, skipping)
@@ -283,6 +315,8 @@ def train(
         }
         pending = Pending(*measured, told, batch, completions, scores)
         tokens += sum(len(d.ids) for d in batch) + sum(len(c.ids) for c in completions)
+        if state.iteration < iterations:  # while the devices are busy with the update
+            batch = draw(state.iteration)
         if watch and watch.due(state.iteration, iterations):
             tokens += look(online, state, reward, watch)
         stops = skipping.too_many(history.rows)
@@ -319,10 +353,9 @@ def sample(online: Online, state: RLState, batch: Sequence[Drawn]) -> list[Compl
 def _respond(
     online: Online, state: RLState, batch: Sequence[Drawn], keys: Sequence[Any], name: str
 ) -> list[Completion]:
-    decoder = online.decoder_params(state.train.params)
     made = Origin(f"the policy after {state.iteration} iterations", "rl")
     origin = made if state.iteration else online.reference.origin  # the same parameters
-    generator = online.generator(online.sampler_weights(decoder), origin)
+    generator = online.generator(online.sampler_params(state.train.params), origin)
     ids = [drawn.ids for drawn in batch]
     return generator.generate(ids, keys, online.max_new_tokens, online.sampling, name)
 
@@ -336,7 +369,7 @@ def look(online: Online, state: RLState, reward: Objective, watch: Watch) -> int
     completions = _respond(online, state, watch.prompts, keys, "rl: watch")
     watch.look(state.iteration, reward, completions)
     if state.iteration:  # the policy before is SL-CAI
-        watch.keep(state.iteration, online.trained_decoder(state.train.params))
+        watch.keep(state.iteration, online.of_decoder(state.train.params))
     return sum(len(completion.ids) for completion in completions)
 
 
@@ -365,8 +398,8 @@ def roll_out(
     scores: np.ndarray,
 ) -> Rollout[jax.Array]:
     """Prompts, responses and scores on the devices."""
-    ids, width = [drawn.ids for drawn in batch], online.algorithm.prompt_tokens
-    arrays = assemble(ids, completions, judged, scores, width, online.max_new_tokens)
+    ids, width = [drawn.ids for drawn in batch], online.width(batch, completions)
+    arrays = assemble(ids, completions, judged, scores, width)
     return put_batch(arrays, online.mesh)
 
 

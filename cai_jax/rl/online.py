@@ -25,7 +25,7 @@ from cai_jax.prompts.chat import ChatFormat
 from cai_jax.rl.algorithm import OFFLOAD, SAMPLING, SCORING, TRAINING, Task, Trained, from_values
 from cai_jax.rl.kl import AdaptiveKL
 from cai_jax.rl.loop import FIRST_RATIO_ERROR, ROUNDING, Limits, Online, RLState, train
-from cai_jax.rl.prompts import Drawn, PromptPool
+from cai_jax.rl.prompts import Drawn, PromptPool, short, tokenised
 from cai_jax.rl.updates import PolicyGradient
 from cai_jax.rl.watch import Alarms, Watch
 
@@ -84,7 +84,6 @@ class OnlineAlgorithm:
         blueprint, reference = self._blueprint(task), task.load(None)
         trainable = abstract_trainable(blueprint, task.mesh)
         online = self._online(task, trainable, reference)
-        weights, *responses, advantages, updates = online.programs()
         reward, loading = task.open_reward()
         longest = self.prompt_tokens + self.response_tokens
         scores = reward.programs("scores", longest)
@@ -96,13 +95,16 @@ class OnlineAlgorithm:
         # Under LoRA the reference shares the policy's frozen base; a low-rank update is its own.
         update, base = nnx.split_state(reference.params, LoRAParam, ...)
         apart = (update,) if task.lora else (reference.params,)
-        advantages = replace(advantages, aliased=(base,) if task.lora else ())
+        aliased = (base,) if task.lora else ()
+        responses = [replace(p, aliased=(online.shared,)) for p in online.responses()]
+        advantages = [replace(online.preparing(w), aliased=aliased) for w in online.widths]
+        updates = [online.updating(width) for width in online.widths]
         iteration = [
-            _hold(task, weights, SAMPLING, (opt_state,), (*judge, *apart)),
+            _hold(task, online.sampler_weights, SAMPLING, (opt_state,), (*judge, *apart)),
             *(_hold(task, p, SAMPLING, policy, (*judge, *apart)) for p in responses),
             *(_hold(task, p, SCORING, policy, (*judge[1:], *apart)) for p in scores),
-            _hold(task, advantages, TRAINING, (opt_state,), judge),
-            _hold(task, updates, TRAINING, (), (*judge, *apart)),
+            *(_hold(task, p, TRAINING, (opt_state,), judge) for p in advantages),
+            *(_hold(task, p, TRAINING, (), (*judge, *apart)) for p in updates),
         ]
         return [*iteration, *loading, *watching, *task.start_programs(blueprint, reference)]
 
@@ -132,7 +134,7 @@ class OnlineAlgorithm:
                 self.iterations,
                 reference_params,
                 reward,
-                self._pool(task).draw,
+                self._prompts(task),
                 AdaptiveKL(self.kl_target, self.kl_horizon),
                 limits,
                 history,
@@ -140,7 +142,7 @@ class OnlineAlgorithm:
                 saver,
                 task.open_skipping(),
             )
-        return Trained(online.trained_decoder(state.train.params), tokens, watch)
+        return Trained(online.of_decoder(state.train.params), tokens, watch)
 
     def summary(self, rows: list[Scalars]) -> dict[str, Any]:
         """Where the score and the KL ended, and whether sampler and trainer agreed."""
@@ -175,7 +177,9 @@ class OnlineAlgorithm:
             decode_mesh=task.decode_mesh,
             stop_ids=task.stop_ids,
             batch_size=self.batch_size,
+            prompt_tokens=self.prompt_tokens,
             max_new_tokens=self.response_tokens,
+            bucket_tokens=task.bucket_tokens,
             seed=task.seed,
         )
 
@@ -184,8 +188,10 @@ class OnlineAlgorithm:
             task.open_watch(self.prompt_tokens, self.batch_size) if task.open_watch else (None, [])
         )
 
-    def _pool(self, task: Task) -> PromptPool:
-        """The training prompts that are short enough.
+    def _prompts(self, task: Task) -> Callable[[int], list[Drawn]]:
+        """Draws the prompts of an iteration, of those of training that are short enough.
+
+        They become ids as they are drawn: of a million, few ever are.
 
         Raises:
           ValueError: a kind that has a share has none.
@@ -202,14 +208,13 @@ class OnlineAlgorithm:
             seed=task.seed,
         )
         pool.draw(0)
-        return pool
+        return lambda iteration: tokenised(pool.draw(iteration), chat)
 
-    def _short(self, prompts: list[Prompt], chat: ChatFormat) -> list[Drawn]:
-        rows = [Drawn(prompt.id, chat.prompt_ids(prompt.messages)) for prompt in prompts]
-        short = [row for row in rows if len(row.ids) <= self.prompt_tokens]
-        if len(short) < len(rows):
-            log.info("rl: %d prompts are longer than prompt_tokens", len(rows) - len(short))
-        return short
+    def _short(self, prompts: list[Prompt], chat: ChatFormat) -> list[Prompt]:
+        found = short(prompts, chat, self.prompt_tokens)
+        if len(found) < len(prompts):
+            log.info("rl: %d prompts are longer than prompt_tokens", len(prompts) - len(found))
+        return found
 
 
 def _hold(task: Task, program: Program, remedy: str, stay: Any, waits: Any) -> Program:

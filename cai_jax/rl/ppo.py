@@ -26,26 +26,26 @@ class PPO(PolicyGradient):
     def credit(
         self,
         rewards: Rewards,
-        values_bt: jax.Array | None,
-        mask_bt: jax.Array,
-        judged_bt: jax.Array,
+        values_bn: jax.Array | None,
+        mask_bn: jax.Array,
+        judged_bn: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
         """Generalized advantages, whitened over the batch, and unwhitened returns.
 
         After the last judged token there is no score to come, so the value is 0, as it is after
         the end: those tokens are credited with their own KL penalties and nothing else.
         """
-        assert values_bt is not None  # of PolicyWithValue
-        values_bt = values_bt * judged_bt
-        earned_bt = rewards.score_bt + rewards.penalty_bt
-        advantages = generalized_advantages(earned_bt, values_bt, mask_bt, self.gamma, self.lam)
-        return whiten(advantages, mask_bt, judged_bt), (advantages + values_bt) * judged_bt
+        assert values_bn is not None  # of PolicyWithValue
+        values_bn = values_bn * judged_bn
+        earned_bn = rewards.score_bn + rewards.penalty_bn
+        advantages = generalized_advantages(earned_bn, values_bn, mask_bn, self.gamma, self.lam)
+        return whiten(advantages, mask_bn, judged_bn), (advantages + values_bn) * judged_bn
 
-    def value_loss(self, values_bt: jax.Array | None, batch: Experience) -> tuple[jax.Array, Sums]:
+    def value_loss(self, values_bn: jax.Array | None, batch: Experience) -> tuple[jax.Array, Sums]:
         """The clipped value loss, on judged tokens."""
-        loss = clipped_value_loss(values_bt, batch.values_bt, batch.returns_bt, self.clip_value)
-        loss = loss * batch.judged_bt
-        return self.value_coef * loss, {"value_loss": jnp.sum(loss * batch.mask_bt)}
+        loss = clipped_value_loss(values_bn, batch.values_bn, batch.returns_bn, self.clip_value)
+        loss = loss * batch.judged_bn
+        return self.value_coef * loss, {"value_loss": jnp.sum(loss * batch.mask_bn)}
 
 
 def clipped_value_loss(values: Any, old_values: Any, returns: Any, clip: float) -> jax.Array:

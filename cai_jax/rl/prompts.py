@@ -2,8 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
+from cai_jax.data.readers import Prompt
 from cai_jax.keys import named_rng
+from cai_jax.prompts.chat import ChatFormat, Reading
+
+Asked = TypeVar("Asked")
+BATCH = 1024  # prompts that are rendered and tokenised at once
 
 
 @dataclass(frozen=True)
@@ -15,8 +21,8 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class PromptPool:
-    """Prompts of two kinds, drawn in fixed shares.
+class PromptPool(Generic[Asked]):
+    """Prompts of two kinds, as they are written or as ids, drawn in fixed shares.
 
     Attributes:
       red_team: prompts that ask for harm.
@@ -27,14 +33,14 @@ class PromptPool:
       seed: of the draws.
     """
 
-    red_team: Sequence[Drawn]
-    helpful: Sequence[Drawn]
+    red_team: Sequence[Asked]
+    helpful: Sequence[Asked]
     count: int
     helpful_fraction: float
     samples: int
     seed: int
 
-    def draw(self, iteration: int) -> list[Drawn]:
+    def draw(self, iteration: int) -> list[Asked]:
         """The prompts of an iteration, each as often as it is answered, in consecutive rows.
 
         Each kind in its share, without replacement where there are enough.
@@ -44,7 +50,7 @@ class PromptPool:
         """
         rng = named_rng(self.seed, "rl", "prompts", iteration)
         helpful = round(self.count * self.helpful_fraction)
-        drawn = []
+        drawn = list[Asked]()
         for kind, name, count in (
             (self.red_team, "red-team", self.count - helpful),
             (self.helpful, "helpfulness", helpful),
@@ -59,3 +65,20 @@ class PromptPool:
             chosen = rng.choice(len(kind), size=count, replace=count > len(kind))
             drawn += [kind[int(i)] for i in chosen]
         return [prompt for prompt in drawn for _ in range(self.samples)]
+
+
+def short(prompts: Sequence[Prompt], chat: ChatFormat, most: int) -> list[Prompt]:
+    """The prompts that have at most so many tokens; their ids are not kept."""
+    found = list[Prompt]()
+    for at in range(0, len(prompts), BATCH):
+        batch = prompts[at : at + BATCH]
+        lengths = chat.lengths([Reading(prompt.messages) for prompt in batch])
+        found += [prompt for prompt, n in zip(batch, lengths, strict=True) if n <= most]
+    return found
+
+
+def tokenised(prompts: Sequence[Prompt], chat: ChatFormat) -> list[Drawn]:
+    """Ids of the prompts of an iteration, in one batch; of those that repeat once."""
+    dialogues = list(dict.fromkeys(prompt.messages for prompt in prompts))
+    ids = dict(zip(dialogues, chat.prompts_ids(dialogues), strict=True))
+    return [Drawn(prompt.id, ids[prompt.messages]) for prompt in prompts]

@@ -26,9 +26,9 @@ class RLOO(PolicyGradient):
     def credit(
         self,
         rewards: Rewards,
-        values_bt: jax.Array | None,
-        mask_bt: jax.Array,
-        judged_bt: jax.Array,
+        values_bn: jax.Array | None,
+        mask_bn: jax.Array,
+        judged_bn: jax.Array,
     ) -> tuple[jax.Array, None]:
         """What a response earns less the mean of the other responses to its prompt.
 
@@ -37,12 +37,12 @@ class RLOO(PolicyGradient):
         score_pk, penalty_pk = (self._totals(part) for part in rewards)
         scale_p1 = self.scale(score_pk + penalty_pk)
         compare = lambda x: ((x - jnp.mean(x, axis=1, keepdims=True)) * scale_p1).reshape(-1, 1)
-        return compare(score_pk) * judged_bt + compare(penalty_pk) * mask_bt, None
+        return compare(score_pk) * judged_bn + compare(penalty_pk) * mask_bn, None
 
     def scale(self, returns_pk: jax.Array) -> jax.Array | float:
         """Makes of distances to a group's mean, its own response included, advantages."""
         return self.samples_per_prompt / (self.samples_per_prompt - 1)
 
-    def _totals(self, rewards_bt: jax.Array) -> jax.Array:
+    def _totals(self, rewards_bn: jax.Array) -> jax.Array:
         """Sums [p, k] over the tokens of the k responses to each of p prompts."""
-        return jnp.sum(rewards_bt, axis=1).reshape(-1, self.samples_per_prompt)
+        return jnp.sum(rewards_bn, axis=1).reshape(-1, self.samples_per_prompt)

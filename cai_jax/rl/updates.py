@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from cai_jax.learning.logprobs import logprobs_of_hidden, token_logprobs
+from cai_jax.learning.logprobs import logprobs_of_hidden
 from cai_jax.learning.losses import Sums
 from cai_jax.learning.train import TrainState, apply_grads, mean_loss_grads
 from cai_jax.models.decoder import Decoder
@@ -33,12 +33,12 @@ class Experience(NamedTuple):
     tokens_bt: jax.Array
     segments_bt: jax.Array
     trunk_btd: jax.Array | None  # states below the trained layers, where some are frozen
-    mask_bt: jax.Array
-    judged_bt: jax.Array
-    logprobs_bt: jax.Array
-    values_bt: jax.Array | None  # of a value function, where there is one
-    advantages_bt: jax.Array
-    returns_bt: jax.Array | None  # what the value function is fitted to
+    mask_bn: jax.Array
+    judged_bn: jax.Array
+    logprobs_bn: jax.Array
+    values_bn: jax.Array | None  # of a value function, where there is one
+    advantages_bn: jax.Array
+    returns_bn: jax.Array | None  # what the value function is fitted to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,6 @@ class PolicyGradient(ABC):
 
     Attributes:
       module: what is trained: a Decoder, or a PolicyWithValue.
-      prompt_tokens: columns of a rollout before the first response token.
       temperature: logits are divided by it, when sampling and in every log-probability.
       samples_per_prompt: consecutive rows of a rollout that answer one prompt.
       epochs: over each rollout.
@@ -58,7 +57,6 @@ class PolicyGradient(ABC):
     """
 
     module: ClassVar[type[Decoder] | type[PolicyWithValue]]
-    prompt_tokens: int
     temperature: float
     samples_per_prompt: int
     epochs: int
@@ -71,11 +69,11 @@ class PolicyGradient(ABC):
     def credit(
         self,
         rewards: Rewards,
-        values_bt: jax.Array | None,
-        mask_bt: jax.Array,
-        judged_bt: jax.Array,
+        values_bn: jax.Array | None,
+        mask_bn: jax.Array,
+        judged_bn: jax.Array,
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Advantages and, where there is a value function, its returns; [b, t], 0 outside mask.
+        """Advantages and, where there is a value function, its returns; [b, n], 0 outside mask.
 
         What is rewarded is what is credited: on tokens that are not judged, advantages come from
         KL penalties alone, whatever the scores and the values are, but for a positive scale.
@@ -84,19 +82,21 @@ class PolicyGradient(ABC):
     def loss_sum(self, model: Any, batch: Experience) -> tuple[jax.Array, Sums]:
         """Clipped surrogate minus entropy bonus, summed over response tokens; and metrics."""
         logprobs, entropy, values = policy_outputs(
-            model, batch.tokens_bt, batch.segments_bt, batch.trunk_btd, self, remat=True
+            *(model, batch.tokens_bt, batch.segments_bt, batch.trunk_btd),
+            *(batch.mask_bn.shape[1], self.temperature),
+            remat=True,
         )
         loss, sums = clipped_policy_loss(logprobs, batch, self.clip_ratio)
         more, more_sums = self.value_loss(values, batch)
         loss = loss + more
         if self.entropy_coef:  # else its gradient, of every logit, would be computed to be void
             loss -= self.entropy_coef * entropy
-        return jnp.sum(loss * batch.mask_bt), sums | more_sums
+        return jnp.sum(loss * batch.mask_bn), sums | more_sums
 
     def value_loss(
-        self, values_bt: jax.Array | None, batch: Experience
+        self, values_bn: jax.Array | None, batch: Experience
     ) -> tuple[jax.Array | float, Sums]:
-        """What a value function adds to the loss [b, t], and its metrics; nothing without one."""
+        """What a value function adds to the loss [b, n], and its metrics; nothing without one."""
         return 0.0, {}
 
 
@@ -105,24 +105,28 @@ def policy_outputs(
     tokens_bt: jax.Array,
     segments_bt: jax.Array,
     trunk_btd: jax.Array | None,
-    algorithm: PolicyGradient,
-    remat: bool,
+    response: int,
+    temperature: float,
+    remat: bool = False,
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """Log-probability, entropy and value [b, t] of each response token, as seen from before it."""
-    decoder = decoder_of(model)
+    """Log-probability, entropy and value [b, n] of each response token, as seen from before it.
+
+    Args:
+      model: the policy, or the reference.
+      tokens_bt: int32, of which the last ``response`` columns are responses.
+      segments_bt: 1 on real tokens.
+      trunk_btd: states below the trained layers; None computes them.
+      response: columns n; nothing is projected to the vocabulary but what predicts them.
+      temperature: that logits are divided by.
+      remat: see ``Decoder.hidden``.
+    """
+    decoder, start = decoder_of(model), tokens_bt.shape[1] - response
     hidden_btd = decoder.hidden(tokens_bt, segments_bt, remat, trunk_btd)
-    scored = logprobs_of_hidden(
-        decoder,
-        hidden_btd,
-        tokens_bt,
-        segments_bt,
-        algorithm.temperature,
-        algorithm.prompt_tokens,
-    )
-    values_bt = None
+    scored = logprobs_of_hidden(decoder, hidden_btd, tokens_bt, segments_bt, temperature, start)
+    values_bn = None
     if isinstance(model, PolicyWithValue):
-        values_bt = jnp.pad(model.value_head(hidden_btd[:, :-1]), ((0, 0), (1, 0)))
-    return scored.logprobs_bt, scored.entropy_bt, values_bt
+        values_bn = model.value_head(hidden_btd[:, start - 1 : -1])
+    return scored.logprobs_bt[:, start:], scored.entropy_bt[:, start:], values_bn
 
 
 def decoder_of(model: Decoder | PolicyWithValue) -> Decoder:
@@ -150,8 +154,8 @@ def prepare(
     Raises:
       ValueError: policy and reference freeze different numbers of layers.
     """
-    tokens, segments, mask = rollout.tokens_bt, rollout.segments_bt, rollout.mask_bt
-    judged = rollout.judged_bt
+    tokens, segments, mask = rollout.tokens_bt, rollout.segments_bt, rollout.mask_bn
+    judged = rollout.judged_bn
     policy = nnx.merge(policy_graph, policy_params, frozen)
     decoder = decoder_of(policy)
     reference_model = nnx.merge(reference_graph, reference_params)
@@ -164,16 +168,10 @@ def prepare(
     def outputs(rows: tuple[jax.Array, jax.Array]) -> tuple[jax.Array | None, ...]:
         tokens, segments = rows
         trunk = decoder.trunk(tokens, segments) if decoder.frozen_layers else None
-        ours = policy_outputs(policy, tokens, segments, trunk, algorithm, remat=False)
-        theirs = token_logprobs(
-            reference_model,
-            tokens,
-            segments,
-            algorithm.temperature,
-            start=algorithm.prompt_tokens,
-            trunk_btd=trunk,
-        )
-        return trunk, *ours, theirs.logprobs_bt
+        rows_of = (tokens, segments, trunk, mask.shape[1], algorithm.temperature)
+        ours = policy_outputs(policy, *rows_of)
+        theirs, _, _ = policy_outputs(reference_model, *rows_of)
+        return trunk, *ours, theirs
 
     # As many rows at once as the update takes: bfloat16 matmuls round by their shape.
     parts = algorithm.minibatches * algorithm.micro_batches
@@ -185,15 +183,15 @@ def prepare(
         tokens_bt=tokens,
         segments_bt=segments,
         trunk_btd=trunk,
-        mask_bt=mask,
-        judged_bt=judged,
-        logprobs_bt=logprobs,
-        values_bt=values,
-        advantages_bt=advantages,
-        returns_bt=returns,
+        mask_bn=mask,
+        judged_bn=judged,
+        logprobs_bn=logprobs,
+        values_bn=values,
+        advantages_bn=advantages,
+        returns_bn=returns,
     )
     k1, _, k3 = kl_estimates(logprobs, reference)
-    sampler_gap = jnp.abs(logprobs - rollout.sampler_logprobs_bt) * mask
+    sampler_gap = jnp.abs(logprobs - rollout.sampler_logprobs_bn) * mask
     stats = {
         "score": jnp.mean(rollout.scores_b),
         "kl_k1": jnp.mean(jnp.sum(k1 * mask, axis=1)),
@@ -263,21 +261,21 @@ def minibatch_rows(key_data: jax.Array, rows: int, algorithm: PolicyGradient) ->
 
 
 def clipped_policy_loss(
-    logprobs_bt: jax.Array, batch: Experience, clip_ratio: float
+    logprobs_bn: jax.Array, batch: Experience, clip_ratio: float
 ) -> tuple[jax.Array, Sums]:
-    """Clipped surrogate loss [b, t], and sums over response tokens that say how far it moved."""
-    log_ratio = jnp.where(batch.mask_bt > 0, logprobs_bt - batch.logprobs_bt, 0.0)
+    """Clipped surrogate loss [b, n], and sums over response tokens that say how far it moved."""
+    log_ratio = jnp.where(batch.mask_bn > 0, logprobs_bn - batch.logprobs_bn, 0.0)
     ratio = jnp.exp(log_ratio)
     low, high = 1 - clip_ratio, 1 + clip_ratio
-    loss = clipped_surrogate(ratio, batch.advantages_bt, low, high)
-    total = lambda x: jnp.sum(x * batch.mask_bt)
+    loss = clipped_surrogate(ratio, batch.advantages_bn, low, high)
+    total = lambda x: jnp.sum(x * batch.mask_bn)
     return loss, {
         "policy_loss": total(loss),
         "approx_kl": total(jnp.expm1(log_ratio) - log_ratio),
         "clip_fraction": total(((ratio < low) | (ratio > high)).astype(jnp.float32)),
         "ratio": total(ratio),
         "ratio_error": total(jnp.abs(ratio - 1)),
-        "weight": jnp.sum(batch.mask_bt),
+        "weight": jnp.sum(batch.mask_bn),
     }
 
 

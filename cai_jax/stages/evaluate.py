@@ -4,6 +4,7 @@ import inspect
 import json
 import logging
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import partial
@@ -30,7 +31,7 @@ from cai_jax.feedback.registry import LABELERS
 from cai_jax.generation.engine import Completion, Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
-from cai_jax.keys import named_key
+from cai_jax.keys import named_key, sampled
 from cai_jax.models.blueprint import Model
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.hosts import write_text
@@ -255,7 +256,11 @@ def _evidence(
         ),
         tools=tools,
         replies=replies,
-        revisions=[row for folder in steps for row in read_records(folder, Revision)],
+        revisions=some_dialogues(
+            [row for folder in steps for row in read_records(folder, Revision)],
+            inputs.config.evaluate.revision_rows,
+            inputs.seed,
+        ),
         comparisons={
             group: read_records(inputs.artifact("feedback") / "comparisons" / group, Comparison)
             for group in inputs.groups
@@ -273,6 +278,17 @@ def _evidence(
         labels=inputs.manifest("pm_train")["metrics"]["labels"],
         helpfulness=trained_helpfulness(inputs),
     )
+
+
+def some_dialogues(rows: list[Revision], most: int, seed: int) -> list[Revision]:
+    """At most so many rows, of whole dialogues that are drawn by their ids; one at least."""
+    if len(rows) <= most:
+        return rows
+    rounds = Counter(row.prompt_id for row in rows)
+    ids, count = list(rounds), max(most // max(rounds.values()), 1)
+    kept = {ids[i] for i in sampled(ids, count, seed, "evaluate", "revisions")}
+    log.info("evaluate: of %d critique-revision dialogues %d are scored", len(ids), len(kept))
+    return [row for row in rows if row.prompt_id in kept]
 
 
 def trained_helpfulness(inputs: Inputs) -> list[TrainingPair]:

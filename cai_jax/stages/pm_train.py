@@ -21,6 +21,7 @@ from cai_jax.data.tasks import Part, PreferenceConverter, batches, mixture
 from cai_jax.evaluation.measure import joined
 from cai_jax.feedback.targets import with_targets
 from cai_jax.generation.scoring import Scorer
+from cai_jax.keys import sampled
 from cai_jax.learning.losses import Batch, preference_loss_sum
 from cai_jax.learning.skipping import DivergedError
 from cai_jax.learning.train import abstract_trainable
@@ -75,10 +76,15 @@ def _execute(inputs: Inputs, folder: Path, group: str) -> Outcome:
     for part in parts:
         write_records(part.folder, pairs[part.folder.name], TrainingPair)
     # Both sides of every comparison are samples of the reference policy, SL-CAI.
-    samples = [ids for row in comparisons for ids in (row.first, row.second)]
+    samples = {
+        f"{row.id} {side}": getattr(row, side)
+        for row in comparisons
+        for side in ("first", "second")
+    }
     written = [ids for pair in pairs["helpfulness"] for ids in (pair.first, pair.second)]
     replies = _helpful_replies(inputs)
-    check_lengths("pm_train", map(len, [*samples, *written, *replies]), settings.sequence_length)
+    every = [*samples.values(), *written, *replies.values()]
+    check_lengths("pm_train", map(len, every), settings.sequence_length)
     training, source = _training(inputs), models.source(settings.source)
     vocab_size = training.blueprint.config.vocab_size
     batches = partial(pair_batches, name, parts, settings, vocab_size, inputs.seed)
@@ -90,8 +96,11 @@ def _execute(inputs: Inputs, folder: Path, group: str) -> Outcome:
     params = nnx.merge_state(fit.params, trainable.frozen)
     model = Model(trainable.graph, params, Origin("the preference model that it trained", name))
     scorer = _scorer(inputs, model)
-    scores = scorer.preference_scores([*samples, *replies], f"{name}: normalise")
-    mean, std = normalisation(scores[: len(samples)], scores[len(samples) :])
+    red_team, helpful = (
+        drawn(said, settings.normalised_by, inputs.seed) for said in (samples, replies)
+    )
+    scores = scorer.preference_scores([*red_team, *helpful], f"{name}: normalise")
+    mean, std = normalisation(scores[: len(red_team)], scores[len(red_team) :])
     check_normalisation(name, mean, std, skipping.lower_rate)
     start = settings.source or models.base_name
     info = CheckpointInfo(
@@ -115,11 +124,17 @@ def _execute(inputs: Inputs, folder: Path, group: str) -> Outcome:
     )
 
 
-def _helpful_replies(inputs: Inputs) -> list[tuple[int, ...]]:
-    """What SL-CAI said to helpfulness prompts."""
+def drawn(said: Mapping[str, tuple[int, ...]], most: int, seed: int) -> list[tuple[int, ...]]:
+    """At most so many of the replies, drawn by their ids: a mean needs no more."""
+    replies = list(said.values())
+    return [replies[i] for i in sampled(list(said), most, seed, "normalise")]
+
+
+def _helpful_replies(inputs: Inputs) -> dict[str, tuple[int, ...]]:
+    """What SL-CAI said to helpfulness prompts, by id."""
     records = inputs.artifact("feedback") / "helpful"
     rows = read_records(records, Reply) if records.exists() else []
-    return [row.tokens for row in rows]
+    return {row.id: row.tokens for row in rows}
 
 
 def normalisation(*sets: np.ndarray) -> tuple[float, float]:

@@ -147,6 +147,7 @@ def make_task(inputs: Inputs, folder: Path | None = None) -> Task:
         mesh=models.mesh,
         decode_mesh=models.decode_mesh,
         stop_ids=models.stop_ids,
+        bucket_tokens=inputs.config.generation.prompt_bucket_tokens,
         seed=inputs.seed,
         init_seed=stage_seed(inputs.seed, "rl", "init"),
         offload=settings.offload,

@@ -297,8 +297,11 @@ def test_models_whose_graphs_differ_are_no_narrower_rows(mesh):
         ).programs("responses", 8, Sampling())
     ]
     found = widest(programs)
-    assert [program.args[2].shape for program, _ in found] == [(2, 32)] * 3
-    assert [narrower for _, narrower in found] == [1, 1, 1]
+    prompts = [(program, more) for program, more in found if program.name == "responses, prompts"]
+    assert [program.args[3].shape for program, _ in prompts] == [(2, 32)] * 3
+    decoding = [(program, more) for program, more in found if program.name == "responses"]
+    assert [program.args[2].cache.keys[0].shape[2] for program, _ in decoding] == [40] * 3
+    assert [more for _, more in found] == [1, 2] * 3  # prompts of 16, too, into slots of both sizes
 
 
 def test_several_slices_split_data_alone():
@@ -378,7 +381,7 @@ def test_steps_compile_for_a_tpu_slice(tmp_path, small):
     assert set(steps) >= NAMES
     assert steps["evaluate: responses"]["resident"] > steps["sl_data: revisions"]["resident"] == 0
     assert steps["sl_train: initial optimizer state"]["flops"] == 0
-    assert steps["sl_data: revisions"]["narrower"] > 0 == steps["rl: responses"]["narrower"]
+    assert all(steps[name]["narrower"] for name in ("sl_data: revisions", "rl: responses"))
     for step in steps.values():
         assert not step["problem"]
         assert not step["unread"]

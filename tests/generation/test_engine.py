@@ -9,6 +9,7 @@ from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
 from cai_jax.keys import named_key
+from cai_jax.parallel.program import Program
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.7, top_k=5), Sampling(temperature=0)])
@@ -66,3 +67,45 @@ def test_a_row_never_draws_twice_with_one_key(mesh, model):
     rows = Generator(model, mesh, [], 6, 8).generate([[5, 6]] * 6, keys, 12, flat)
     assert len({tuple(row.ids) for row in rows}) == 6
     assert all(len(set(row.ids)) > 6 for row in rows)
+
+
+def test_a_slot_takes_the_next_row_and_changes_none(mesh, mesh8, model):
+    """Rows that end at any length, in few slots, beside others, in any order: each as alone."""
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(1, 60, rng.integers(1, 20)).tolist() for _ in range(14)]
+    keys = [named_key(1, "row", i) for i in range(14)]
+    limits = rng.integers(1, 16, 14)
+    stops = tuple(range(6))
+    order = rng.permutation(14)
+    alone = [
+        Generator(model, mesh, stops, 1, 8).generate([p], [k], [n], Sampling())[0]
+        for p, k, n in zip(prompts, keys, limits, strict=True)
+    ]
+    assert {c.finished for c in alone} == {True, False}
+    assert len({len(c.ids) for c in alone}) > 5
+    for slots, layout in ((3, mesh), (5, mesh), (8, mesh8), (32, mesh)):
+        found = Generator(model, layout, stops, slots, 8).generate(
+            [prompts[i] for i in order],
+            [keys[i] for i in order],
+            [int(limits[i]) for i in order],
+            Sampling(),
+        )
+        assert [c.ids for c in found] == [alone[i].ids for i in order]
+        assert [c.finished for c in found] == [alone[i].finished for i in order]
+
+
+def test_samples_of_one_prompt_read_it_once(mesh, model, monkeypatch):
+    read, call = [], Program.__call__
+
+    def spy(program, *args):
+        if program.name.endswith("prompts"):
+            sources = np.asarray(args[5])
+            read.append(len(set(sources[sources >= 0].tolist())))
+        return call(program, *args)
+
+    monkeypatch.setattr(Program, "__call__", spy)
+    keys = [named_key(2, "sample", i) for i in range(12)]
+    generator = Generator(model, mesh, (), 12, 8)
+    found = generator.generate([[5, 6, 7]] * 6 + [[8, 9]] * 6, keys, 5, Sampling())
+    assert read == [2]
+    assert len({tuple(c.ids) for c in found}) > 6

@@ -10,39 +10,42 @@ from cai_jax.generation.scoring import Scorer
 from cai_jax.keys import named_key
 
 PROMPTS = [[5 + i, 7, 9][: 1 + i % 3] for i in range(10)]
-BATCHES = 3 + 5  # of sampling, and of scoring
 
 
 class CutOffError(Exception):
     pass
 
 
-class Work:
-    """Samples and scores them, as a stage does; ``budget`` batches are computed, and no more."""
+class Counted(Journal):
+    """Counts what is computed; after ``budget`` batches the run is cut off, the next one lost."""
 
-    def __init__(self, model, mesh, budget=BATCHES, batch_size=4):
+    def __init__(self, folder, budget):
+        super().__init__(folder)
         self.budget, self.computed = budget, 0
-        self.generator = Generator(model, mesh, (2,), batch_size, bucket_tokens=4)
+
+    def put(self, call, values):
+        if self.computed == self.budget:
+            raise CutOffError
+        self.computed += 1
+        super().put(call, values)
+
+
+class Work:
+    """Samples and scores, as a stage does."""
+
+    def __init__(self, model, mesh, batch_size=4):
+        stops = tuple(range(20))  # rows end at any length
+        self.generator = Generator(model, mesh, stops, batch_size, bucket_tokens=4)
         self.scorer = Scorer(model, mesh, 2, bucket_tokens=16)
-        for tool in (self.generator, self.scorer):
-            tool._call = self.counted(tool._call)
 
-    def counted(self, call):
-        def compute(*args):
-            if self.computed == self.budget:
-                raise CutOffError
-            self.computed += 1
-            return call(*args)
-
-        return compute
-
-    def run(self, folder=None):
-        with keeping(Journal(folder) if folder else None):
+    def run(self, folder, budget=100):
+        with keeping(journal := Counted(folder, budget)):
             keys = [named_key(0, "row", i) for i in range(len(PROMPTS))]
             found = self.generator.generate(PROMPTS, keys, 6, Sampling())
             ids = [completion.ids for completion in found]
             logprobs = self.scorer.completion_logprobs(PROMPTS, ids)
-            return ids, [c.logprobs for c in found], logprobs
+        self.computed = journal.computed
+        return ids, [c.logprobs for c in found], logprobs
 
 
 def assert_same(one, other):
@@ -53,25 +56,28 @@ def assert_same(one, other):
 
 
 @pytest.fixture(scope="module")
-def whole(model, mesh):
+def whole(model, mesh, tmp_path_factory):
+    """An uninterrupted run: what it gave, its number of batches, and tokens that it counted."""
     work = Work(model, mesh)
-    found = work.run()
-    assert work.computed == BATCHES
-    return found, work.generator.tokens, work.scorer.tokens
+    found = work.run(tmp_path_factory.mktemp("whole"))
+    assert work.computed > 5 + 3  # five of scoring
+    return found, work.computed, (work.generator.tokens, work.scorer.tokens)
 
 
-@pytest.mark.parametrize("batches", [0, 2, 5, BATCHES])
+@pytest.mark.parametrize("batches", [0, 2, 4, 7, "all"])
 def test_what_is_cut_off_goes_on_after_its_last_batch(model, mesh, tmp_path, whole, batches):
-    if batches < BATCHES:
+    found, in_all, tokens = whole
+    batches = in_all if batches == "all" else batches
+    if batches < in_all:
         with pytest.raises(CutOffError):
-            Work(model, mesh, batches).run(tmp_path)
+            Work(model, mesh).run(tmp_path, batches)
     else:
         Work(model, mesh).run(tmp_path)
     assert Journal(tmp_path).kept == batches
     again = Work(model, mesh)
-    assert_same(again.run(tmp_path), whole[0])
-    assert again.computed == BATCHES - batches
-    assert (again.generator.tokens, again.scorer.tokens) == whole[1:]
+    assert_same(again.run(tmp_path), found)
+    assert again.computed > 0 or batches == in_all
+    assert (again.generator.tokens, again.scorer.tokens) == tokens
 
 
 def test_a_damaged_batch_and_those_after_it_are_computed_again(model, mesh, tmp_path, whole):
@@ -80,16 +86,17 @@ def test_a_damaged_batch_and_those_after_it_are_computed_again(model, mesh, tmp_
     content = bytearray(files[2].read_bytes())
     content[len(content) // 3] ^= 1
     files[2].write_bytes(content)
-    (tmp_path / "00000008.partial").write_bytes(b"half")
+    (tmp_path / f"{len(files):08}.partial").write_bytes(b"half")
     again = Work(model, mesh)
     assert_same(again.run(tmp_path), whole[0])
-    assert again.computed == BATCHES - 2
+    assert Journal(tmp_path).kept == 2 + again.computed
 
 
-def test_batches_of_another_size_are_not_taken(model, mesh, tmp_path, whole):
+def test_batches_of_another_kind_are_not_taken(model, mesh, tmp_path, whole):
+    """Rows that ended are the same, however many are decoded together; scored batches are not."""
     with pytest.raises(CutOffError):
-        Work(model, mesh, 2).run(tmp_path)
-    other = Work(model, mesh, batch_size=2, budget=10)
+        Work(model, mesh).run(tmp_path, whole[1] - 1)
+    other = Work(model, mesh)
+    other.scorer = Scorer(model, mesh, 5, bucket_tokens=16)
     assert other.run(tmp_path)[0] == whole[0][0]
-    assert other.computed == 10
-    assert Journal(tmp_path).kept == 10
+    assert other.computed == 2

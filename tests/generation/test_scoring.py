@@ -2,12 +2,15 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from conftest import TINY, at_rest
 from flax import nnx
 from generation_rows import PROMPTS
 
+from cai_jax.generation import sharing
 from cai_jax.generation.scoring import Scorer
 from cai_jax.models.heads import PreferenceModel
+from cai_jax.parallel.program import Program
 
 
 def test_batched_scores_equal_single_scores(mesh, model):
@@ -29,3 +32,75 @@ def test_batched_preference_scores_equal_single_scores(mesh):
     together = Scorer(at_rest(module), mesh, 4, 8).preference_scores(PROMPTS)
     alone = [Scorer(at_rest(module), mesh, 1, 1).preference_scores([p])[0] for p in PROMPTS]
     np.testing.assert_allclose(together, alone, atol=1e-4)
+
+
+BEGINNINGS = [list(range(1, 40)), list(range(10, 90))]
+
+
+def begun_alike():
+    """Rows of two groups with rests of many lengths, one of them long, and rows of no group."""
+    rng = np.random.default_rng(0)
+    sizes = (*(3, 1, 9, 30, 2) * 3, 700)
+    rests = [rng.integers(1, 60, size).tolist() for size in sizes]
+    rows = [[*BEGINNINGS[i % 2], *rest] for i, rest in enumerate(rests)]
+    rows += [rng.integers(60, 90, 20).tolist() for _ in range(3)]
+    return [rows[i] for i in rng.permutation(len(rows))]
+
+
+@pytest.mark.parametrize("read", ["logprobs", "choices", "scores", "features"])
+def test_rows_that_begin_alike_score_as_alone(mesh, mesh8, model, monkeypatch, read):
+    module = PreferenceModel(TINY, frozen_layers=1, rngs=nnx.Rngs(0))
+    module.head.kernel.set_value(jnp.linspace(-1, 1, TINY.d_model))
+    one, judge, rows = model, at_rest(module), begun_alike()
+
+    def scored(scorer):
+        if read == "logprobs":
+            cuts = [1 + len(row) // 2 for row in rows]
+            return scorer.completion_logprobs(
+                [row[:c] for row, c in zip(rows, cuts, strict=True)],
+                [row[c:] for row, c in zip(rows, cuts, strict=True)],
+            )
+        if read == "choices":
+            return scorer.choice_logprobs(rows, [4, 5, 9])
+        if read == "scores":
+            return scorer.preference_scores(rows)
+        return scorer.preference_features(rows, "read")
+
+    subject = one if read in ("logprobs", "choices") else judge
+    monkeypatch.setattr(sharing, "LEAST_SAVED", 10**9)
+    alone = scored(Scorer(subject, mesh, 2, 64))
+    monkeypatch.undo()
+    called, call = [], Program.__call__
+
+    def spy(program, *args):
+        called.append(program)
+        return call(program, *args)
+
+    monkeypatch.setattr(Program, "__call__", spy)
+    for layout, batch_size, reads in ((mesh, 2, 2), (mesh8, 2, 1), (mesh, 8, 1)):
+        called.clear()
+        found = scored(Scorer(subject, layout, batch_size, 64))
+        names = [program.name.rpartition(", ")[2] for program in called]
+        assert names.count("prefix") == reads
+        assert names.count("rests") >= 2
+        for ours, theirs in zip(found, alone, strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_hold_every_row_once_and_share_what_they_say(seed):
+    rng = np.random.default_rng(seed)
+    rows = [
+        [*[int(rng.integers(2))] * int(rng.integers(100)), *rng.integers(2, 9, 1 + seed)]
+        for _ in range(40)
+    ]
+    shareable = [int(rng.integers(len(row))) for row in rows]
+    found = sharing.groups(rows, shareable)
+    assert sorted(i for group in found for i in group.rows) == list(range(40))
+    assert any(group.shared for group in found)
+    for group in found:
+        assert all(group.shared <= shareable[i] for i in group.rows)
+        assert len({tuple(rows[i][: group.shared]) for i in group.rows}) == 1
+        packs = sharing.pack(rows, group, 50, 4)
+        assert [i for p in packs for i in p.rows] == list(group.rows)
+        assert all(len(p.rows) == 1 or (p.tokens <= 50 and len(p.rows) <= 4) for p in packs)

@@ -7,7 +7,6 @@ from cai_jax.rl.advantages import Rewards
 from cai_jax.rl.updates import Experience
 
 CONSTANTS = {
-    "prompt_tokens": 2,
     "temperature": 1.0,
     "samples_per_prompt": 1,
     "epochs": 1,
@@ -42,7 +41,7 @@ def experience_of(rng: np.random.Generator) -> tuple[Experience, np.ndarray]:
 
 
 def rewards_of(score: np.ndarray, penalty: np.ndarray) -> Rewards:
-    """Rewards of tokens [b, t]."""
+    """Rewards of tokens [b, n]."""
     return Rewards(jnp.asarray(score, jnp.float32), jnp.asarray(penalty, jnp.float32))
 
 
@@ -50,10 +49,10 @@ def policy_loss_golden(batch: Experience, new: np.ndarray, clip: float) -> tuple
     """Clipped surrogate loss and its gradient by the new log-probabilities, token by token."""
     total, grad = 0.0, np.zeros(new.shape)
     for at in np.ndindex(new.shape):
-        if not batch.mask_bt[at]:
+        if not batch.mask_bn[at]:
             continue
-        advantage = float(batch.advantages_bt[at])
-        ratio = np.exp(np.float64(new[at]) - float(batch.logprobs_bt[at]))
+        advantage = float(batch.advantages_bn[at])
+        ratio = np.exp(np.float64(new[at]) - float(batch.logprobs_bn[at]))
         clipped = min(max(ratio, 1 - clip), 1 + clip)
         whole, cut = -advantage * ratio, -advantage * clipped
         total += max(whole, cut)

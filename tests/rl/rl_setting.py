@@ -17,7 +17,7 @@ from cai_jax.models.config import LoRAConfig
 from cai_jax.models.decoder import Decoder
 from cai_jax.models.heads import PolicyWithValue
 from cai_jax.rl.ppo import PPO
-from cai_jax.rl.rollout import assemble
+from cai_jax.rl.rollout import Width, assemble
 from cai_jax.rl.updates import prepare, update
 
 
@@ -38,7 +38,6 @@ def gae_by_hand(rewards, values, mask, gamma, lam):
 
 ALGORITHM = PPO(
     samples_per_prompt=1,
-    prompt_tokens=4,
     temperature=0.8,
     gamma=1.0,
     lam=0.95,
@@ -83,7 +82,7 @@ class Setting:
             ],
             np.float32,
         )
-        return assemble(prompts, out, judged, scores, 4, 6)
+        return assemble(prompts, out, judged, scores, Width(4, 6))
 
     def prepare(self, rollout, kl_coef=0.0):
         return prepare(

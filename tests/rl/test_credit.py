@@ -60,7 +60,7 @@ def compared(rewards, mask, judged, kind):
 @jax.jit
 def of_penalties(rewards, mask, gamma, lam):
     zeros = jnp.zeros_like(mask)
-    return generalized_advantages(rewards.penalty_bt, zeros, mask, gamma, lam)
+    return generalized_advantages(rewards.penalty_bn, zeros, mask, gamma, lam)
 
 
 @settings(max_examples=200, deadline=None)
@@ -115,6 +115,6 @@ def test_judged_tokens_are_credited_as_if_the_response_ended_with_them():
     judged = (np.arange(WIDTH) < rng.integers(1, WIDTH, (ROWS, 1))).astype(np.float32)
     rewards = placed(rng.normal(size=ROWS), judged, 0 * mask, mask)
     found, returns = ppo(rewards, values, mask, judged, 0.9, 0.8)
-    ended = generalized_advantages(rewards.score_bt, values, judged, 0.9, 0.8)
+    ended = generalized_advantages(rewards.score_bn, values, judged, 0.9, 0.8)
     np.testing.assert_allclose(found, whiten(ended, judged, judged), atol=1e-5)
     np.testing.assert_allclose(returns, (ended + values) * judged, atol=1e-5)

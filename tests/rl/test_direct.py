@@ -52,7 +52,7 @@ def pairs_of(count: int, target: float | None = None) -> list[Pair]:
 def first_batch(algorithm, decoder, mesh, pairs):
     scorer = Scorer(at_rest(decoder), mesh, 4)
     margins = reference_margins(scorer, pairs)
-    batch = next(algorithm.batches(pairs, margins, 0))
+    batch = next(algorithm.batches(pairs, margins, 0, [16]))
     return margins, {name: jnp.asarray(value) for name, value in batch.items()}
 
 
@@ -93,7 +93,7 @@ def test_margins_are_sums_over_the_responses_alone(decoder, mesh):
 
 def test_every_pair_once_an_epoch_in_another_order():
     algorithm, pairs = DPO(**CONSTANTS), pairs_of(10)
-    batches = list(algorithm.batches(pairs, np.arange(10.0), 0))
+    batches = list(algorithm.batches(pairs, np.arange(10.0), 0, [16]))
     assert len(batches) == 2 * 3
     seen = [b["reference"][b["weight"] > 0] for b in batches]
     epochs = np.concatenate(seen[:3]), np.concatenate(seen[3:])
@@ -104,7 +104,7 @@ def test_every_pair_once_an_epoch_in_another_order():
 
 def test_masks_are_on_responses_alone():
     algorithm, pairs = DPO(**CONSTANTS), pairs_of(4)
-    batch = next(algorithm.batches(pairs, np.arange(4.0), 0))
+    batch = next(algorithm.batches(pairs, np.arange(4.0), 0, [16]))
     for row, number in enumerate(batch["reference"].astype(int)):
         pair = pairs[number]
         for side, name in enumerate(("first", "second")):
@@ -113,6 +113,18 @@ def test_masks_are_on_responses_alone():
             start = len(pair.prompt)
             assert not mask[:start].any()
             assert batch[name][row][:start].tolist() == pair.prompt
+
+
+def test_a_batch_is_as_narrow_as_its_rows_and_its_loss_the_same(decoder):
+    algorithm, pairs = DPO(**CONSTANTS), pairs_of(4)
+    longest = max(pair.tokens for pair in pairs)
+    narrow, wide = (
+        next(algorithm.batches(pairs, np.arange(4.0), 0, widths))
+        for widths in ([16, longest, longest - 1], [16])
+    )
+    assert (narrow["first"].shape, wide["first"].shape) == ((4, longest), (4, 16))
+    of = lambda batch: algorithm(decoder, {name: jnp.asarray(x) for name, x in batch.items()})
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), of(narrow), of(wide))
 
 
 def test_micro_batches_change_no_loss(decoder, mesh):

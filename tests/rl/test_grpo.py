@@ -41,10 +41,10 @@ def test_loss_and_gradient_are_their_formulas():
     rewards = np.random.default_rng(3).normal(size=new.shape)
     grpo = GRPO(**CONSTANTS | {"samples_per_prompt": 4})
     rewards = rewards_of(rewards, np.zeros(new.shape))
-    advantages, _ = grpo.credit(rewards, None, batch.mask_bt, batch.judged_bt)
-    batch = batch._replace(advantages_bt=advantages)
+    advantages, _ = grpo.credit(rewards, None, batch.mask_bn, batch.judged_bn)
+    batch = batch._replace(advantages_bn=advantages)
     loss, grad = jax.value_and_grad(
-        lambda x: jnp.sum(clipped_policy_loss(x, batch, 0.2)[0] * batch.mask_bt)
+        lambda x: jnp.sum(clipped_policy_loss(x, batch, 0.2)[0] * batch.mask_bn)
     )(jnp.asarray(new, jnp.float32))
     wanted, wanted_grad = policy_loss_golden(batch, new, 0.2)
     np.testing.assert_allclose(loss, wanted, rtol=1e-5)

@@ -34,22 +34,33 @@ def test_clipped_value_loss_and_its_gradient(clip):
 
 def test_value_head_starts_at_zero(mesh):
     experience, _ = Setting(mesh).prepare(Setting(mesh).rollout(0))
-    assert not np.any(experience.values_bt)
+    assert not np.any(experience.values_bn)
 
 
 def test_returns_use_unwhitened_advantages(mesh):
     setting = Setting(mesh)
     rollout = setting.rollout(0)
     experience, _ = setting.prepare(rollout)
-    mask, judged = rollout.mask_bt, rollout.judged_bt
-    logprobs = experience.logprobs_bt
+    mask, judged = rollout.mask_bn, rollout.judged_bn
+    logprobs = experience.logprobs_bn
     score, penalty = token_rewards(rollout.scores_b, logprobs, logprobs, mask, judged, 0.0)
     assert not np.any(penalty)
-    values = np.asarray(experience.values_bt) * judged
+    values = np.asarray(experience.values_bn) * judged
     by_hand = gae_by_hand(np.asarray(score), values, mask, 1.0, 0.95)
-    np.testing.assert_allclose(experience.returns_bt, (by_hand + values) * judged, atol=1e-4)
-    advantages = np.asarray(experience.advantages_bt)
+    np.testing.assert_allclose(experience.returns_bn, (by_hand + values) * judged, atol=1e-4)
+    advantages = np.asarray(experience.advantages_bn)
     np.testing.assert_allclose(advantages[judged > 0].mean(), 0, atol=1e-4)
+
+
+def narrowed(experience, rows, left, response):
+    """Some rows, without the first columns, and of responses the first ones alone."""
+    whole, last = experience.tokens_bt.shape[1], experience.mask_bn.shape[1]
+    columns = {whole: slice(left, whole - last + response), last: slice(response)}
+
+    def cut(x):
+        return x[rows, columns[x.shape[1]]]
+
+    return jax.tree.map(cut, experience)
 
 
 def test_ppo_loss_rows_do_not_feel_their_padding(mesh):
@@ -61,10 +72,8 @@ def test_ppo_loss_rows_do_not_feel_their_padding(mesh):
     rows = []
     for b in (0, 3, 5):
         real = np.flatnonzero(np.asarray(experience.segments_bt[b]))
-        time = slice(real[0], real[-1] + 1)
-        algorithm = replace(ALGORITHM, prompt_tokens=4 - int(real[0]))
-        row = jax.tree.map(lambda x, b=b, time=time: x[b : b + 1, time], experience)
-        rows.append(algorithm.loss_sum(model, row)[0])
+        row = narrowed(experience, slice(b, b + 1), real[0], real[-1] + 1 - 4)
+        rows.append(ALGORITHM.loss_sum(model, row)[0])
     np.testing.assert_allclose(whole, sum(rows), atol=1e-3)
 
 
@@ -77,20 +86,20 @@ def test_ppo_loss_is_its_formula(mesh, entropy_coef):
     algorithm = replace(ALGORITHM, entropy_coef=entropy_coef, value_coef=0.7, clip_ratio=0.01)
     model = nnx.merge(setting.trainable.graph, setting.state.params, setting.trainable.frozen)
     e = experience
-    outputs = policy_outputs(model, e.tokens_bt, e.segments_bt, None, algorithm, remat=False)
+    outputs = policy_outputs(model, e.tokens_bt, e.segments_bt, None, 6, algorithm.temperature)
     new, entropy, values = (np.asarray(x, np.float64) for x in outputs)
     expected = dict.fromkeys(
         ("policy_loss", "value_loss", "approx_kl", "clip_fraction", "ratio", "weight"), 0.0
     )
     loss = 0.0
-    for b, t in np.argwhere(np.asarray(e.mask_bt) > 0):
-        log_ratio = new[b, t] - float(e.logprobs_bt[b, t])
-        ratio, advantage = np.exp(log_ratio), float(e.advantages_bt[b, t])
+    for b, t in np.argwhere(np.asarray(e.mask_bn) > 0):
+        log_ratio = new[b, t] - float(e.logprobs_bn[b, t])
+        ratio, advantage = np.exp(log_ratio), float(e.advantages_bn[b, t])
         policy_loss = -min(ratio * advantage, np.clip(ratio, 0.99, 1.01) * advantage)
-        old, wanted = float(e.values_bt[b, t]), float(e.returns_bt[b, t])
+        old, wanted = float(e.values_bn[b, t]), float(e.returns_bn[b, t])
         clipped = old + np.clip(values[b, t] - old, -0.2, 0.2)
         value_loss = 0.5 * max((values[b, t] - wanted) ** 2, (clipped - wanted) ** 2)
-        value_loss *= float(e.judged_bt[b, t])
+        value_loss *= float(e.judged_bn[b, t])
         expected["policy_loss"] += policy_loss
         expected["value_loss"] += value_loss
         expected["approx_kl"] += ratio - 1 - log_ratio
@@ -120,7 +129,7 @@ def test_entropy_costs_nothing_without_a_coefficient(mesh):
         compiled = jax.jit(jax.grad(loss)).lower(setting.state.params).compile()
         return compiled.cost_analysis()["transcendentals"]
 
-    assert exponentials(0.0) + experience.mask_bt.sum() * TINY.vocab_size <= exponentials(0.1)
+    assert exponentials(0.0) + experience.mask_bn.sum() * TINY.vocab_size <= exponentials(0.1)
 
 
 def test_values_do_not_divide_by_the_temperature(mesh):
@@ -130,12 +139,8 @@ def test_values_do_not_divide_by_the_temperature(mesh):
     rollout = setting.rollout(0)
     outputs = [
         policy_outputs(
-            model,
-            rollout.tokens_bt,
-            rollout.segments_bt,
-            None,
-            replace(ALGORITHM, temperature=temperature),
-            remat=False,
+            *(model, rollout.tokens_bt, rollout.segments_bt, None),
+            *(rollout.mask_bn.shape[1], temperature),
         )
         for temperature in (0.5, 1.0)
     ]
@@ -158,7 +163,7 @@ def test_a_value_function_with_a_rate_of_its_own_explains_returns(mesh):
         for iteration in range(11):
             experience, stats = setting.prepare(rollout)
             by_hand = explained(
-                *map(np.asarray, (experience.returns_bt, experience.values_bt, rollout.judged_bt))
+                *map(np.asarray, (experience.returns_bn, experience.values_bn, rollout.judged_bn))
             )
             np.testing.assert_allclose(stats["explained_variance"], by_hand, atol=1e-4)
             setting.update(experience, iteration)

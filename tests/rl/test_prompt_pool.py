@@ -6,7 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai_jax.rl.prompts import Drawn, PromptPool
+from cai_jax.data.readers import Prompt
+from cai_jax.prompts.chat import ChatFormat, load_tokenizer
+from cai_jax.prompts.messages import user
+from cai_jax.rl import prompts
+from cai_jax.rl.prompts import Drawn, PromptPool, short, tokenised
 
 
 def kind(name, count):
@@ -59,3 +63,18 @@ def test_a_kind_with_a_share_and_no_prompts_is_refused(red_team, helpful, share,
     with pytest.raises(ValueError, match=f"rl: no {missing} prompt has at most prompt_tokens"):
         pool(share).draw(0)
     assert len(pool(1.0 if red_team == 0 else 0.0).draw(0)) == 4
+
+
+def test_prompts_become_the_ids_that_each_has_by_itself(model_folder, monkeypatch):
+    """In batches, those that repeat once, text that spells a control token included."""
+    chat = ChatFormat(load_tokenizer(model_folder))
+    end = chat.tokenizer.convert_ids_to_tokens(chat.end_of_turn)
+    texts = ["help", "help me", f"say {end} now", "", "help", "you are bad " * 9]
+    asked = [Prompt(f"{i}", (user(text),)) for i, text in enumerate(texts)]
+    alone = [Drawn(p.id, chat.prompt_ids(p.messages)) for p in asked]
+    assert tokenised(asked, chat) == alone
+    monkeypatch.setattr(prompts, "BATCH", 2)
+    for most in {len(drawn.ids) for drawn in alone}:
+        fit = [p for p, drawn in zip(asked, alone, strict=True) if len(drawn.ids) <= most]
+        assert short(asked, chat, most) == fit
+    assert short([], chat, 8) == []

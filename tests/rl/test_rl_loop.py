@@ -31,7 +31,7 @@ from cai_jax.rl.kl import AdaptiveKL
 from cai_jax.rl.loop import Limits, Online, RLState
 from cai_jax.rl.prompts import Drawn, PromptPool
 from cai_jax.rl.reward import Reward
-from cai_jax.rl.rollout import assemble
+from cai_jax.rl.rollout import Width, assemble
 from cai_jax.rl.watch import Alarms
 
 FLOAT32, LORA = jnp.dtype(jnp.float32), LoRAConfig(4, 8.0)
@@ -49,7 +49,7 @@ CONTROLLER = AdaptiveKL(target=0.01, horizon=40)
 class Iterations:
     """Everything that a loop needs, on the tiny model."""
 
-    def __init__(self, folder, mesh, lora=LORA, tensor=1, new=NEW):
+    def __init__(self, folder, mesh, lora=LORA, tensor=1, new=NEW, prompts=4):
         source = ModelSource(folder)
         blueprint = Blueprint(PolicyWithValue, source.config, FLOAT32, lora, frozen_layers=1)
         plain = replace(blueprint, module=Decoder, lora=None)
@@ -57,7 +57,7 @@ class Iterations:
         start = reference if lora else load_policy(source, plain, mesh)
         self.reference = reference.params
         self.online = Online(
-            algorithm=replace(ALGORITHM, prompt_tokens=4, minibatches=1, micro_batches=2),
+            algorithm=replace(ALGORITHM, minibatches=1, micro_batches=2),
             blueprint=blueprint,
             trainable=make_trainable(blueprint, start.params, mesh, seed=0),
             reference=reference,
@@ -66,7 +66,9 @@ class Iterations:
             decode_mesh=decoding_mesh(mesh, tensor),
             stop_ids=(2,),
             batch_size=ROWS,
+            prompt_tokens=prompts,
             max_new_tokens=new,
+            bucket_tokens=6,
             seed=0,
         )
         judge = Blueprint(PreferenceModel, source.config, FLOAT32)
@@ -179,9 +181,13 @@ def test_an_iteration_calls_the_programs_that_are_listed(
 ):
     """With arrays of the very shapes, dtypes and shardings that are compiled ahead."""
     mesh = make_mesh(*layout, jax.devices()[: int(np.prod(layout))])
-    run, ran, call = Iterations(model_folder, mesh, lora, layout[2]), [], Program.__call__
-    listed = [compiled(program, program.args) for program in run.online.programs()]
-    scores = run.scorer.preference_programs("score", run.online.algorithm.prompt_tokens + NEW)
+    run = Iterations(model_folder, mesh, lora, layout[2], prompts=12)
+    ran, call = [], Program.__call__
+    online = run.online
+    programs = [online.sampler_weights, *online.responses()]
+    programs += [*map(online.preparing, online.widths), *map(online.updating, online.widths)]
+    listed = [compiled(program, program.args) for program in programs]
+    scores = run.scorer.preference_programs("score", run.online.prompt_tokens + NEW)
     scores = [compiled(program, program.args) for program in scores]
 
     def spy(program, *args):
@@ -190,17 +196,31 @@ def test_an_iteration_calls_the_programs_that_are_listed(
 
     monkeypatch.setattr(Program, "__call__", spy)
     run.train(1, history)
-    assert [name for name, *_ in listed] == [
-        "weights to the sampler",
-        "responses",
-        "advantages",
-        "updates",
+    called = [program for program in ran if program[0] != "score"]
+    assert [name for name, *_ in called] == [
+        *("weights to the sampler", "responses, prompts", "responses", "advantages", "updates"),
+        "advantages",  # once more, for the policy that is left
     ]
-    *_, last = called = [program for program in ran if program[0] != "score"]
-    assert called[:-1] == listed
-    assert last == listed[2]  # once more, for the policy that is left
+    assert all(program in listed for program in called)
+    assert {program[0] for program in called} == {program[0] for program in listed}
+    (wide, narrow) = (program for program in listed if program[0] == "advantages")
+    assert (wide in called, narrow in called) == (False, True)  # as the prompts are short
     judged = [program for program in ran if program[0] == "score"]
     assert all(program in scores for program in judged)
+
+
+def test_what_is_frozen_is_not_copied_for_sampling(model_folder, mesh):
+    """Every weight that sampling reads is the policy's; those of the base are training's own."""
+    run = Iterations(model_folder, mesh)
+    online, params = run.online, run.state.train.params
+    sampled = nnx.to_flat_state(online.sampler_params(params))
+    trained = online.of_decoder(nnx.merge_state(params, online.trainable.frozen))
+    base = dict(nnx.to_flat_state(online.of_decoder(online.trainable.frozen)))
+    assert {path for path, _ in sampled} == {path for path, _ in nnx.to_flat_state(trained)}
+    for path, variable in sampled:
+        if path in base:
+            assert variable.get_value() is base[path].get_value()
+    assert len(base) < len(sampled)
 
 
 def test_responses_are_sampled_from_the_full_distribution(model_folder, mesh, monkeypatch):
@@ -340,14 +360,14 @@ def test_abuse_after_a_polite_sentence_earns_less_and_is_not_credited(model_fold
 
     judged = loop.judged_tokens(replies, sampled)
     assert judged[:4] == [len(polite), len(polite) - 1, len(finished.ids), len(hidden.ids)]
-    rollout = assemble([d.ids for d in batch], sampled, judged, scores, 4, 36)
+    rollout = assemble([d.ids for d in batch], sampled, judged, scores, Width(4, 36))
     params, frozen = run.state.train.params, run.online.trainable.frozen
     experience, _ = run.online.prepare(
         *(params, frozen, run.reference, put_batch(rollout, mesh)),
         replicate(np.asarray(0.1, np.float32), mesh),
     )
-    advantages = np.asarray(experience.advantages_bt)
-    tail = (rollout.mask_bt > 0) & (rollout.judged_bt == 0)
+    advantages = np.asarray(experience.advantages_bn)
+    tail = (rollout.mask_bn > 0) & (rollout.judged_bn == 0)
     assert tail.sum() == 2 * 29
     assert np.abs(advantages[tail]).max() < 1e-4  # the policy is at the reference: no KL penalty
     first = advantages[:, 4]

@@ -37,7 +37,7 @@ def test_advantages_of_a_prompt_sum_to_zero():
 def test_loss_and_gradient_are_their_formulas():
     batch, new = experience_of(np.random.default_rng(2))
     loss, grad = jax.value_and_grad(
-        lambda x: jnp.sum(clipped_policy_loss(x, batch, 0.2)[0] * batch.mask_bt)
+        lambda x: jnp.sum(clipped_policy_loss(x, batch, 0.2)[0] * batch.mask_bn)
     )(jnp.asarray(new, jnp.float32))
     wanted, wanted_grad = policy_loss_golden(batch, new, 0.2)
     np.testing.assert_allclose(loss, wanted, rtol=1e-5)

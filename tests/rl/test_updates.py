@@ -10,8 +10,10 @@ from conftest import tiny_decoder
 from flax import nnx
 from rl_setting import ALGORITHM, Setting
 
+from cai_jax.generation.engine import Completion
 from cai_jax.keys import named_key
 from cai_jax.learning.logprobs import token_logprobs
+from cai_jax.rl.rollout import Width, assemble
 from cai_jax.rl.updates import clipped_surrogate, minibatch_rows
 
 RNG = np.random.default_rng(0)
@@ -57,12 +59,12 @@ def test_kl_of_a_moved_policy_is_logged(mesh):
     setting = Setting(mesh)
     rollout = setting.rollout(0)
     experience, _ = setting.prepare(rollout)
-    reference = np.asarray(experience.logprobs_bt, np.float64)  # the policy starts there
+    reference = np.asarray(experience.logprobs_bn, np.float64)  # the policy starts there
     for iteration in range(2):
         setting.update(experience, iteration)
     moved, stats = setting.prepare(rollout, 0.1)
-    log_ratio = np.asarray(moved.logprobs_bt, np.float64) - reference
-    mask = rollout.mask_bt
+    log_ratio = np.asarray(moved.logprobs_bn, np.float64) - reference
+    mask = rollout.mask_bn
     k3 = (np.exp(-log_ratio) - 1 + log_ratio) * mask
     np.testing.assert_allclose(
         stats["kl_k1"], (log_ratio * mask).sum(1).mean(), rtol=1e-5, atol=1e-4
@@ -77,7 +79,7 @@ def test_micro_batches_change_no_update(mesh):
     for micro_batches in (1, 2, 4):
         setting = Setting(mesh)
         experience, _ = setting.prepare(setting.rollout(0))
-        counts = np.asarray(experience.mask_bt).sum(1)
+        counts = np.asarray(experience.mask_bn).sum(1)
         assert len(set(counts)) > 1
         algorithm = replace(ALGORITHM, micro_batches=micro_batches, epochs=1)
         metrics = setting.update(experience, algorithm=algorithm)
@@ -98,6 +100,27 @@ def test_no_two_epochs_or_iterations_share_a_shuffle():
     assert len(set(orders)) == 9
 
 
+def test_a_rollout_may_be_as_narrow_as_its_rows(mesh):
+    """Experience, statistics, policy and value function do not depend on padding."""
+    prompts = [[5, 2, 3][: 1 + i % 3] for i in range(8)]
+    answers = [RNG.integers(3, 90, 1 + i % 4).tolist() for i in range(8)]
+    said = [Completion(ids, np.full(len(ids), -4, np.float32), True) for ids in answers]
+    found = []
+    for width in (Width(3, 4), Width(7, 12)):
+        setting = Setting(mesh)
+        rollout = assemble(prompts, said, [len(a) for a in answers], np.arange(8.0), width)
+        assert rollout.tokens_bt.shape == (8, sum(width))
+        experience, stats = setting.prepare(rollout, 0.1)
+        metrics = setting.update(experience)
+        kept = [
+            np.where(rollout.mask_bn > 0, x, 0)[:, :4]
+            for x in (experience.logprobs_bn, experience.advantages_bn, experience.returns_bn)
+        ]
+        found.append((kept, stats, metrics, setting.state.params))
+    narrow, wide = map(jax.device_get, found)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), narrow, wide)
+
+
 def test_a_shared_trunk_changes_nothing(mesh):
     shared, alone = Setting(mesh, frozen_layers=2), Setting(mesh, frozen_layers=2)
     rollout = shared.rollout(0)
@@ -110,9 +133,9 @@ def test_a_shared_trunk_changes_nothing(mesh):
         model = nnx.merge(alone.reference.graph, alone.reference.params)
         whole = token_logprobs(
             model, rollout.tokens_bt, rollout.segments_bt, ALGORITHM.temperature, start=4
-        ).logprobs_bt
-        mask = rollout.mask_bt
-        by_hand = np.mean(np.sum((experience.logprobs_bt - whole) * mask, axis=1))
+        ).logprobs_bt[:, 4:]
+        mask = rollout.mask_bn
+        by_hand = np.mean(np.sum((experience.logprobs_bn - whole) * mask, axis=1))
         np.testing.assert_allclose(stats["kl_k1"], by_hand, atol=1e-4)
         np.testing.assert_allclose(stats["kl_k1"], alone_stats["kl_k1"], atol=1e-4)
         ours = shared.update(experience, iteration)

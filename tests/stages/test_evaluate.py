@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+from small_evidence import revision
 from tiny_run import tiny_config
 
 from cai_jax.config import ConfigError
@@ -54,6 +57,17 @@ def test_a_run_measures_what_was_declared_before_it(finished):
     assert summary.evaluation.measurements["labels.accuracy/audit"].mean == audit
 
 
+@given(prompts=st.integers(1, 30), rounds=st.integers(1, 4), most=st.integers(1, 80))
+def test_of_many_revisions_whole_dialogues_are_scored(prompts, rounds, most):
+    rows = [revision(f"{p}", r, "a") for r in range(rounds) for p in range(prompts)]
+    found = evaluate.some_dialogues(rows, most, 0)
+    assert len(found) <= max(most, rounds)
+    assert len(found) > most - rounds or found == rows
+    assert found == [row for row in rows if row in found]
+    assert {row.round for row in found} == set(range(rounds))
+    assert len(found) == rounds * len({row.prompt_id for row in found})
+
+
 def revisions_of(run):
     folder = run.workdir.folder("sl_data")
     return [r for name in ("responses", "revisions") for r in read_records(folder / name, Revision)]
@@ -91,7 +105,8 @@ def test_another_judge_is_resident_and_listed(model_folder, tmp_path):
     for judge in ("", other):
         listed = evaluate.programs(judged_by(model_folder, tmp_path / "run", judge, ahead=True))
         labels = [p for p in listed if p.name.startswith("evaluate: win rates")]
-        assert len(labels) == (2 if judge else 1)
+        whole = [p for p in labels if not p.name.endswith(("prefix", "rests"))]
+        assert len(whole) == (2 if judge else 1)
         (sizes[judge],) = {len(program.resident) for program in labels}
     assert sizes[other] == sizes[""] + 1
 

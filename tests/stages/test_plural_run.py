@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from conftest import ROOT
-from program_spy import listed
+from program_spy import check_listed, listed
 from tiny_run import run_all, tiny_config
 
 from cai_jax.config import ConfigError
@@ -49,7 +49,7 @@ def test_groups_redo_feedback_and_what_follows_as_compile_ahead_lists_it(plural_
     ahead = open_run(run.config, ahead=True)
     for stage in stages_of(run.config):
         if stage.name in calls.by_stage:
-            assert calls.by_stage[stage.name] == listed(ahead, stage), stage.name
+            check_listed(calls.by_stage[stage.name], listed(ahead, stage))
 
 
 @pytest.mark.slow

@@ -122,6 +122,14 @@ def test_sets_of_prompts_weigh_alike_however_many_they_are(few, many):
     assert std == pytest.approx(np.sqrt(spread), abs=1e-4)
 
 
+def test_of_many_replies_a_sample_is_scored():
+    said = {f"r{i}": (i,) for i in range(50)}
+    assert pm_train.drawn(said, 50, 0) == list(said.values())
+    some = pm_train.drawn(said, 20, 0)
+    assert (len(some), some) == (20, sorted(set(some)))
+    assert set(pm_train.drawn({**said, "more": (50,)}, 20, 0)) <= {*some, (50,)}
+
+
 def test_one_set_alone_is_plain_mean_and_deviation():
     assert normalisation(np.float32([1, 3]), np.float32([])) == (2.0, 1.0)
 

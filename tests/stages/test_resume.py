@@ -7,7 +7,7 @@ from conftest import ROOT
 from same_artifacts import differences
 from tiny_run import tiny_config
 
-from cai_jax.generation.engine import Generator
+from cai_jax.generation import engine
 from cai_jax.learning import loop as learning
 from cai_jax.rl import loop as rl
 from cai_jax.stages.pipeline import stages_of
@@ -22,7 +22,7 @@ class KilledError(BaseException):
 
 # By stage: what it calls again and again, and how often it may before each kill.
 CUTS = {
-    "sl_data": (Generator, "_call", (0, 1, 2)),
+    "sl_data": (engine._Rows, "advance", (0, 1, 2)),
     "pm_train": (learning, "put_like", (1, 1)),
     "rl": (rl, "learn", (1, 0)),
 }

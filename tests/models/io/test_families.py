@@ -16,8 +16,8 @@ from cai_jax.convert import main as convert_main
 from cai_jax.generation.scoring import Scorer
 from cai_jax.models.blueprint import Blueprint
 from cai_jax.models.config import LoRAConfig
-from cai_jax.models.decoder import Decoder
-from cai_jax.models.heads import PreferenceModel
+from cai_jax.models.decoder import Decoder, KVCache
+from cai_jax.models.heads import PreferenceModel, last_token
 from cai_jax.models.io.checkpoint import CheckpointInfo, save_checkpoint
 from cai_jax.models.io.fields import read_fields
 from cai_jax.models.io.load import (
@@ -142,25 +142,29 @@ def test_logits_match_transformers(tmp_path, mesh, name):
             here = np.asarray(ours[i])[segments[side, i] > 0]
             np.testing.assert_allclose(here, expected, atol=1e-4)
 
-    # The same through the cache: prompts padded on the left, then one token after another.
+    # The same through the cache: prompts, then one token after another.
     start = [max(1, length - 6) for length in lengths]
     prompts, valid = np.zeros((3, 14), np.int32), np.zeros((3, 14), np.int32)
     for i, row in enumerate(rows):
-        prompts[i, 14 - start[i] :], valid[i, 14 - start[i] :] = row[: start[i]], 1
-    hidden, cache = decoder.prefill(jnp.array(prompts), jnp.array(valid), 20)
+        prompts[i, : start[i]], valid[i, : start[i]] = row[: start[i]], 1
+    hidden, keys, values = decoder.prefill(jnp.array(prompts), jnp.array(valid))
+    hidden = last_token(hidden, jnp.array(valid))
+    held = (
+        tuple(jnp.pad(x, ((0, 0),) * 2 + ((0, 6), (0, 0))) for x in xs) for xs in (keys, values)
+    )
+    cache = KVCache(*held, jnp.array(start))
     for step in range(7):
-        logits = np.asarray(decoder.logits(hidden[:, -1] if step == 0 else hidden))
+        logits = np.asarray(decoder.logits(hidden))
         at = [start[i] - 1 + step for i in range(3)]
         for i, expected in enumerate(theirs):
             if at[i] < lengths[i]:
                 np.testing.assert_allclose(logits[i], expected[at[i]], atol=1e-4)
         following = [rows[i][at[i] + 1] if at[i] + 1 < lengths[i] else 0 for i in range(3)]
-        live = jnp.array([at[i] + 1 < lengths[i] for i in range(3)])
-        if not live.any():
+        new = jnp.array([int(at[i] + 1 < lengths[i]) for i in range(3)])
+        if not new.any():
             break
-        hidden, cache = decoder.decode(
-            jnp.array(following, jnp.int32), live, jnp.int32(14 + step), cache
-        )
+        hidden, cache = decoder.extend(jnp.array(following, jnp.int32)[:, None], new, cache)
+        hidden = hidden[:, 0]
 
 
 OLD = {

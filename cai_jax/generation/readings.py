@@ -1,0 +1,170 @@
+"""What is read off rows of tokens: the jitted functions of a scorer.
+
+Each comes twice: for whole rows, and for the rests of rows that go on from a common prefix, packed
+one after the other.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+
+from cai_jax.learning.logprobs import logprobs_of_hidden, token_logprobs
+from cai_jax.models.decoder import Decoder, Prefix
+from cai_jax.models.heads import PreferenceModel, last_token
+from cai_jax.parallel.mesh import abstract_batch, constrain, partition_spec
+
+
+@partial(jax.jit, static_argnames=("graph", "temperature"))
+def row_logprobs(
+    graph: nnx.GraphDef,
+    params: nnx.State,
+    tokens_bt: jax.Array,
+    segments_bt: jax.Array,
+    *,
+    temperature: float,
+) -> jax.Array:
+    """Float32 [b, t]: log-probability of every token."""
+    return token_logprobs(nnx.merge(graph, params), tokens_bt, segments_bt, temperature).logprobs_bt
+
+
+@partial(jax.jit, static_argnames=("graph",))
+def next_logprobs(
+    graph: nnx.GraphDef,
+    params: nnx.State,
+    tokens_bt: jax.Array,
+    segments_bt: jax.Array,
+    choices_c: jax.Array,
+) -> jax.Array:
+    """Float32 [b, c]: log-probability of each id of ``choices_c`` after the last real token."""
+    decoder = nnx.merge(graph, params)
+    hidden_bd = last_token(decoder.hidden(tokens_bt, segments_bt), segments_bt)
+    return jax.nn.log_softmax(decoder.logits(hidden_bd), axis=-1)[:, choices_c]
+
+
+@partial(jax.jit, static_argnames=("graph",))
+def row_scores(
+    graph: nnx.GraphDef, params: nnx.State, tokens_bt: jax.Array, segments_bt: jax.Array
+) -> jax.Array:
+    """Float32 [b]: scores of a preference model."""
+    return nnx.merge(graph, params)(tokens_bt, segments_bt)
+
+
+@partial(jax.jit, static_argnames=("graph",))
+def row_features(
+    graph: nnx.GraphDef, params: nnx.State, tokens_bt: jax.Array, segments_bt: jax.Array
+) -> jax.Array:
+    """Float32 [b, d]: what the head of a preference model reads."""
+    return nnx.merge(graph, params).features(tokens_bt, segments_bt).astype(jnp.float32)
+
+
+@partial(jax.jit, static_argnames=("graph",))
+def read_prefix(
+    graph: nnx.GraphDef, params: nnx.State, tokens_bt: jax.Array, segments_bt: jax.Array
+) -> Prefix[jax.Array]:
+    """Keys and values of what rows begin with; padded on the right."""
+    module: Decoder | PreferenceModel = nnx.merge(graph, params)
+    _, keys, values = _decoder(module).prefill(tokens_bt, segments_bt)
+    held = lambda x: constrain(x, None, "batch", "kv_heads", None, None)
+    return Prefix(held(keys), held(values), jnp.sum(segments_bt, axis=1))
+
+
+def abstract_prefix(
+    graph: nnx.GraphDef, params: nnx.State, mesh: Mesh, rows: int, width: int
+) -> Prefix[jax.ShapeDtypeStruct]:
+    """Shapes of what ``read_prefix`` gives for so many rows of a width."""
+    decoder = _decoder(nnx.merge(graph, params))
+    c = decoder.config
+    shape = (c.num_layers, rows, c.num_kv_heads, width, c.head_dim)
+    spec = partition_spec((None, "batch", "kv_heads", None, None), shape, mesh)
+    held = jax.ShapeDtypeStruct(shape, decoder.dtype, sharding=NamedSharding(mesh, spec))
+    return Prefix(held, held, abstract_batch((rows,), jnp.int32, mesh))
+
+
+def _decoder(module: Decoder | PreferenceModel) -> Decoder:
+    return module if isinstance(module, Decoder) else module.decoder
+
+
+@partial(jax.jit, static_argnames=("graph", "temperature"))
+def rest_logprobs(
+    graph: nnx.GraphDef,
+    params: nnx.State,
+    prefix: Prefix[jax.Array],
+    tokens_bt: jax.Array,
+    segments_bt: jax.Array,
+    ends_bm: jax.Array,
+    *,
+    temperature: float,
+) -> jax.Array:
+    """Float32 [b, t]: log-probability of every token but the first of each rest, which is 0."""
+    decoder: Decoder = nnx.merge(graph, params)
+    hidden_btd = decoder.hidden(tokens_bt, segments_bt, prefix=prefix)
+    return logprobs_of_hidden(decoder, hidden_btd, tokens_bt, segments_bt, temperature).logprobs_bt
+
+
+@partial(jax.jit, static_argnames=("graph",))
+def rest_next_logprobs(
+    graph: nnx.GraphDef,
+    params: nnx.State,
+    prefix: Prefix[jax.Array],
+    tokens_bt: jax.Array,
+    segments_bt: jax.Array,
+    ends_bm: jax.Array,
+    choices_c: jax.Array,
+) -> jax.Array:
+    """Float32 [b, m, c]: log-probability of each id of ``choices_c`` after each rest."""
+    decoder: Decoder = nnx.merge(graph, params)
+    hidden_bmd = _at(decoder.hidden(tokens_bt, segments_bt, prefix=prefix), ends_bm)
+    return jax.nn.log_softmax(decoder.logits(hidden_bmd), axis=-1)[..., choices_c]
+
+
+@partial(jax.jit, static_argnames=("graph",))
+def rest_scores(
+    graph: nnx.GraphDef,
+    params: nnx.State,
+    prefix: Prefix[jax.Array],
+    tokens_bt: jax.Array,
+    segments_bt: jax.Array,
+    ends_bm: jax.Array,
+) -> jax.Array:
+    """Float32 [b, m]: scores of a preference model at the end of each rest."""
+    judge: PreferenceModel = nnx.merge(graph, params)
+    return judge.head(_at(judge.decoder.hidden(tokens_bt, segments_bt, prefix=prefix), ends_bm))
+
+
+@partial(jax.jit, static_argnames=("graph",))
+def rest_features(
+    graph: nnx.GraphDef,
+    params: nnx.State,
+    prefix: Prefix[jax.Array],
+    tokens_bt: jax.Array,
+    segments_bt: jax.Array,
+    ends_bm: jax.Array,
+) -> jax.Array:
+    """Float32 [b, m, d]: what the head of a preference model reads at the end of each rest."""
+    judge: PreferenceModel = nnx.merge(graph, params)
+    hidden_btd = judge.decoder.hidden(tokens_bt, segments_bt, prefix=prefix)
+    return _at(hidden_btd, ends_bm).astype(jnp.float32)
+
+
+def _at(hidden_btd: jax.Array, places_bm: jax.Array) -> jax.Array:
+    """Hidden states [b, m, d] at these places."""
+    return jnp.take_along_axis(hidden_btd, places_bm[..., None], axis=1)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read, in both forms."""
+
+    whole: jax.stages.Wrapped
+    rests: jax.stages.Wrapped
+    by_token: bool  # a value for each token, or for each row
+
+
+LOGPROBS = Reading(row_logprobs, rest_logprobs, by_token=True)
+CHOICES = Reading(next_logprobs, rest_next_logprobs, by_token=False)
+SCORES = Reading(row_scores, rest_scores, by_token=False)
+FEATURES = Reading(row_features, rest_features, by_token=False)
