@@ -24,6 +24,7 @@ from side_by_side import alternating, compared, matmul_rate, write
 
 from cai_jax.commands import models
 from cai_jax.commands.front import start
+from cai_jax.commands.model_flag import named_source
 from cai_jax.generation.engine import Completion, Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.keys import named_key
@@ -38,7 +39,7 @@ FULL = Sampling(1.0)
 
 def main() -> None:
     """All loads."""
-    source, mesh = models.named_source(), models.open_mesh()
+    source, mesh = named_source(), models.open_mesh()
     model = models.open_policy(source, mesh)
     dtype = next(x.dtype for x in jax.tree.leaves(model.params) if x.ndim == 3)
     peer = transformers.AutoModelForCausalLM.from_pretrained(

@@ -19,6 +19,7 @@ from side_by_side import alternating, compared, write
 
 from cai_jax.commands import models
 from cai_jax.commands.front import start
+from cai_jax.commands.model_flag import named_source
 from cai_jax.constitution.schema import load_constitution
 from cai_jax.data.readers import read_pairs
 from cai_jax.feedback.labeler import ResponsePair
@@ -46,7 +47,7 @@ def whole_rows():
 
 def main() -> None:
     """Labels, then scores."""
-    source, mesh = models.named_source(), models.open_mesh()
+    source, mesh = named_source(), models.open_mesh()
     model, chat = models.open_policy(source, mesh), open_chat(source)
     constitution = load_constitution(HOME / "constitutions" / "harmless.yaml")
     rows = read_pairs(HOME / "datasets" / "harmlessness_pairs.jsonl")

@@ -14,6 +14,7 @@ from typing import Any
 
 from cai_jax.commands import models
 from cai_jax.commands.front import start
+from cai_jax.commands.model_flag import named_source
 from cai_jax.data.readers import ClassedReply, read_classed_replies
 from cai_jax.evaluation.reply_class import CLASSES, ReplyJudge, class_by_rule
 from cai_jax.feedback.audit import wilson_interval
@@ -27,7 +28,7 @@ OUT = HERE / "results" / "reply_class.json"
 def main() -> None:
     """Classes all replies twice."""
     rows = read_classed_replies(HERE.parent / "datasets" / "evasiveness.jsonl")
-    source, mesh = models.named_source(), models.open_mesh()
+    source, mesh = named_source(), models.open_mesh()
     judge = ReplyJudge(
         lambda: Scorer(models.open_policy(source, mesh), mesh, models.BATCH_SIZE.value),
         lambda: ChatFormat(load_tokenizer(source.path)),
