@@ -56,6 +56,14 @@ def widths(longest: int, multiple: int) -> list[int]:
     return list(range(rounded_up(longest, multiple), 0, -multiple))
 
 
+def doubled(size: int, least: int) -> int:
+    """The least of ``least``, twice that, and so on, that is not smaller: few sizes of programs."""
+    wide = least
+    while wide < size:
+        wide *= 2
+    return wide
+
+
 def check_longest(lengths: Sequence[int], max_tokens: int | None, name: str) -> None:
     """Refuses rows longer than the run was planned for, before they meet a memory limit.
 

@@ -17,7 +17,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from cai_jax.generation.batching import check_filled, check_longest, pad_rows, widths
+from cai_jax.generation.batching import check_filled, check_longest, doubled, pad_rows, widths
 from cai_jax.generation.finite import check_finite
 from cai_jax.generation.journal import recorded
 from cai_jax.generation.sampling import Sampling
@@ -179,9 +179,7 @@ class Generator:
 
     def positions(self, width: int, max_new_tokens: int) -> int:
         """Of a cache for prompts up to a width: one of few sizes, so that few programs compile."""
-        longest = self.bucket_tokens
-        while longest < width:
-            longest *= 2
+        longest = doubled(width, self.bucket_tokens)
         if self.max_tokens is not None:
             longest = min(longest, widths(self.max_tokens - max_new_tokens, self.bucket_tokens)[0])
         return longest + max_new_tokens

@@ -117,7 +117,7 @@ def rest_next_logprobs(
 ) -> jax.Array:
     """Float32 [b, m, c]: log-probability of each id of ``choices_c`` after each rest."""
     decoder: Decoder = nnx.merge(graph, params)
-    hidden_bmd = _at(decoder.hidden(tokens_bt, segments_bt, prefix=prefix), ends_bm)
+    hidden_bmd = _after_rests(decoder, prefix, tokens_bt, segments_bt, ends_bm)
     return jax.nn.log_softmax(decoder.logits(hidden_bmd), axis=-1)[..., choices_c]
 
 
@@ -132,7 +132,7 @@ def rest_scores(
 ) -> jax.Array:
     """Float32 [b, m]: scores of a preference model at the end of each rest."""
     judge: PreferenceModel = nnx.merge(graph, params)
-    return judge.head(_at(judge.decoder.hidden(tokens_bt, segments_bt, prefix=prefix), ends_bm))
+    return judge.head(_after_rests(judge.decoder, prefix, tokens_bt, segments_bt, ends_bm))
 
 
 @partial(jax.jit, static_argnames=("graph",))
@@ -146,13 +146,20 @@ def rest_features(
 ) -> jax.Array:
     """Float32 [b, m, d]: what the head of a preference model reads at the end of each rest."""
     judge: PreferenceModel = nnx.merge(graph, params)
-    hidden_btd = judge.decoder.hidden(tokens_bt, segments_bt, prefix=prefix)
-    return _at(hidden_btd, ends_bm).astype(jnp.float32)
+    hidden_bmd = _after_rests(judge.decoder, prefix, tokens_bt, segments_bt, ends_bm)
+    return hidden_bmd.astype(jnp.float32)
 
 
-def _at(hidden_btd: jax.Array, places_bm: jax.Array) -> jax.Array:
-    """Hidden states [b, m, d] at these places."""
-    return jnp.take_along_axis(hidden_btd, places_bm[..., None], axis=1)
+def _after_rests(
+    decoder: Decoder,
+    prefix: Prefix[jax.Array],
+    tokens_bt: jax.Array,
+    segments_bt: jax.Array,
+    ends_bm: jax.Array,
+) -> jax.Array:
+    """Hidden states [b, m, d] at the last token of each rest."""
+    hidden_btd = decoder.hidden(tokens_bt, segments_bt, prefix=prefix)
+    return jnp.take_along_axis(hidden_btd, ends_bm[..., None], axis=1)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,14 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from cai_jax.generation.batching import buckets, check_filled, check_longest, pad_rows, widths
+from cai_jax.generation.batching import (
+    buckets,
+    check_filled,
+    check_longest,
+    doubled,
+    pad_rows,
+    widths,
+)
 from cai_jax.generation.finite import check_finite
 from cai_jax.generation.journal import recorded
 from cai_jax.generation.readings import (
@@ -27,7 +34,7 @@ from cai_jax.generation.readings import (
     abstract_prefix,
     read_prefix,
 )
-from cai_jax.generation.sharing import Group, Packed, doubled, groups, laid_out, pack
+from cai_jax.generation.sharing import Group, Packed, groups, laid_out, pack
 from cai_jax.models.blueprint import Model
 from cai_jax.models.decoder import Prefix
 from cai_jax.parallel.hosts import fetch

@@ -94,14 +94,6 @@ def pack(rows: Sequence[Sequence[int]], group: Group, most_tokens: int, most: in
     ]
 
 
-def doubled(size: int, least: int) -> int:
-    """The least of ``least``, twice that, and so on, that is not smaller: few sizes of programs."""
-    wide = least
-    while wide < size:
-        wide *= 2
-    return wide
-
-
 def laid_out(
     packs: Sequence[Packed], width: int, most: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

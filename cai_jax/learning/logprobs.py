@@ -28,10 +28,9 @@ def token_logprobs(
     temperature: float = 1.0,
     remat: bool = False,
     start: int = 1,
-    trunk_btd: jax.Array | None = None,
 ) -> TokenLogprobs:
-    """Log-probabilities of whole sequences; serves SFT, scoring, PPO and the labelers."""
-    hidden_btd = decoder.hidden(tokens_bt, segments_bt, remat, trunk_btd)
+    """Log-probabilities of whole sequences; serves SFT, scoring, DPO and the labelers."""
+    hidden_btd = decoder.hidden(tokens_bt, segments_bt, remat)
     return logprobs_of_hidden(decoder, hidden_btd, tokens_bt, segments_bt, temperature, start)
 
 
