@@ -18,6 +18,7 @@ from cai_jax.generation.scoring import Scorer
 from cai_jax.keys import named_key
 from cai_jax.learning.losses import preference_loss_sum, sft_loss_sum
 from cai_jax.learning.optimizers import make_optimizer
+from cai_jax.learning.packing import packed_pairs
 from cai_jax.learning.train import Trainable, init_state, make_trainable, train_step
 from cai_jax.models.blueprint import Blueprint
 from cai_jax.models.config import LoRAConfig
@@ -79,7 +80,10 @@ def numbers(folder: Path, data: int, fsdp: int, tensor: int) -> dict[str, np.nda
         "weight": np.ones(ROWS, np.float32),
     }
     out["preference"] = losses(
-        trainable(1, module=PreferenceModel), preference_loss_sum, pairs, mesh
+        trainable(1, module=PreferenceModel),
+        preference_loss_sum,
+        packed_pairs(pairs, 2 * ROWS, 2),
+        mesh,
     )
 
     prompts = [list(ids(3 + i % 6)) for i in range(ROWS)]

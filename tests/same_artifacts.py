@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 import tensorflow as tf
 
 # Times, what holds them, and where a run lies and what of it was asked for.
-OWN = ("seconds", "tokens_per_second", "sha256", "files", "config")
+OWN = ("seconds", "compile_seconds", "tokens_per_second", "sha256", "files", "config")
 CHECKPOINT = "_CHECKPOINT_METADATA"  # of Orbax: its folder is an array tree
 
 

@@ -1,7 +1,7 @@
 """The training loop of everything that learns from records."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 import jax
@@ -17,6 +17,13 @@ from cai_jax.parallel.hosts import fetch
 from cai_jax.parallel.mesh import put_like, replicate
 from cai_jax.parallel.program import Program, abstract
 
+LayOut = Callable[[Batch[np.ndarray]], Batch[np.ndarray]]
+
+
+def as_it_is(batch: Batch[np.ndarray]) -> Batch[np.ndarray]:
+    """The arrays of a batch that updates take as they are."""
+    return batch
+
 
 def train(
     update: Program,
@@ -26,6 +33,7 @@ def train(
     history: History,
     saver: Saver,
     skipping: Skipping,
+    lay_out: LayOut = as_it_is,
 ) -> TrainState:
     """Goes over the batches once, from where the saver's last state is on.
 
@@ -36,10 +44,11 @@ def train(
       update: from ``train_program``.
       state: before the first update; its buffers are reused.
       frozen: parameters that are not trained.
-      batches: host arrays, leading axis batch.
+      batches: host arrays, leading axis batch; those of skipped steps are written down.
       history: gets the metrics of every step.
       saver: of states, each with the history until then.
       skipping: what is done about steps that are not finite.
+      lay_out: makes of a batch the arrays that ``update`` takes.
 
     Raises:
       DivergedError: too many steps were not finite; the state is saved.
@@ -53,7 +62,7 @@ def train(
         skipping.check(history.name, history.rows)
     learn = _flag(True, update)
     for batch in islice(batches, step, None):
-        on_devices = put_like(batch, update.args[2])
+        on_devices = put_like(lay_out(batch), update.args[2])
         with jax.transfer_guard("disallow"):
             state, metrics = update(state, frozen, on_devices, learn)
         if waiting is not None:
@@ -97,6 +106,7 @@ def check_loss(
     batches: Iterable[Batch[np.ndarray]],
     history: History,
     skipping: Skipping,
+    lay_out: LayOut = as_it_is,
 ) -> TrainState:
     """Computes the loss of the first batch that was learned from once more, after training.
 
@@ -116,7 +126,7 @@ def check_loss(
         )
     batch = next(islice(batches, learned[0], None))
     learn = _flag(False, update)
-    state, metrics = update(state, frozen, put_like(batch, update.args[2]), learn)
+    state, metrics = update(state, frozen, put_like(lay_out(batch), update.args[2]), learn)
     found = fetch(metrics)
     after = math.nan if found[SKIPPED] else float(found["loss"])
     skipping.check_loss(history.name, history.rows[learned[0]]["loss"], after)

@@ -39,12 +39,13 @@ def preference_loss_sum(model: PreferenceModel, batch: Batch[jax.Array]) -> tupl
 
     Args:
       model: the preference model.
-      batch: int32 [b, t] ``first``, ``second`` and their ``_segments``; float32 [b] ``target``,
-        P(first is better), and ``weight`` in the loss, 0 for rows that only fill the batch.
+      batch: int32 [r, t] ``tokens`` and ``segments``, several dialogues a row; int32 [b] ``first``
+        and ``second``, where in these rows, one after the other, the last tokens of both sides
+        are; float32 [b] ``target``, P(first is better), and ``weight`` in the loss, 0 for pairs
+        that only fill the batch.
     """
-    tokens = jnp.concatenate([batch["first"], batch["second"]])
-    segments = jnp.concatenate([batch["first_segments"], batch["second_segments"]])
-    first, second = jnp.split(model(tokens, segments, remat=True), 2)
+    scores = model.every_score(batch["tokens"], batch["segments"], remat=True).reshape(-1)
+    first, second = scores[batch["first"]], scores[batch["second"]]
     margin, target, weight = first - second, batch["target"], batch["weight"]
     loss = jnp.sum(bradley_terry_loss(margin, target) * weight)
     agrees = ((margin > 0) == (target > 0.5)).astype(jnp.float32)

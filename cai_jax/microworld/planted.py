@@ -21,6 +21,7 @@ from cai_jax.generation.batching import pad_rows
 from cai_jax.generation.scoring import Scorer
 from cai_jax.learning.losses import Batch, preference_loss_sum
 from cai_jax.learning.optimizers import make_optimizer
+from cai_jax.learning.packing import SIDES, abstract_packed, packed_pairs
 from cai_jax.learning.train import Trainable, init_state, train_program
 from cai_jax.microworld.corpus import prompt_of
 from cai_jax.microworld.texts import Act, reply
@@ -29,7 +30,7 @@ from cai_jax.models.blueprint import Blueprint, Model
 from cai_jax.models.config import DecoderConfig
 from cai_jax.models.heads import PreferenceModel
 from cai_jax.models.params import init_on_mesh
-from cai_jax.parallel.mesh import abstract_batch, put_batch
+from cai_jax.parallel.mesh import put_batch
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.prompts.messages import Dialogue, user
 from cai_jax.prompts.word_tokenizer import word_tokenizer
@@ -41,7 +42,6 @@ BEHAVIOURS = (KIND, *(act.value for act in Act))
 INDIFFERENT, COIN = "indifferent", "coin"  # what else a principle may be
 PER_PAIR = 2  # principles that a pair is labelled under
 LIKES, DISLIKES = 0.9, 0.1  # labels of a principle with a taste, before noise
-SIDES = ("first", "second")  # of a pair
 WIDTH, BATCH = 48, 32  # tokens of a dialogue, pairs of an update
 
 
@@ -233,11 +233,8 @@ def _train(
         for name, ids in zip(SIDES, (first, second), strict=True):
             tokens_bt, segments_bt = pad_rows([ids[i] for i in rows], WIDTH, "right")
             found |= {name: tokens_bt, f"{name}_segments": segments_bt}
-        return put_batch(found, mesh)
+        return put_batch(packed_pairs(found, 2 * BATCH, 1), mesh)
 
-    numbers = abstract_batch((BATCH,), jnp.float32, mesh)
-    tokens = abstract_batch((BATCH, WIDTH), jnp.int32, mesh)
-    arrays = dict.fromkeys([*SIDES, *(f"{side}_segments" for side in SIDES)], tokens)
     update = train_program(
         "planted",
         blueprint,
@@ -245,7 +242,7 @@ def _train(
         preference_loss_sum,
         optimizer,
         1,
-        arrays | dict.fromkeys(("target", "weight"), numbers),
+        abstract_packed(2 * BATCH, WIDTH, BATCH, mesh),
         mesh,
     )
     for _ in range(epochs):

@@ -1,6 +1,7 @@
 """A decoder-only transformer, driven by its config. Layers are stacked and scanned."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Generic, NamedTuple
 
 import jax
@@ -366,10 +367,9 @@ class Decoder(nnx.Module):
             block = nnx.merge(graph, layer.block)
             return block(x_btd, positions_bt, layer.frequencies_r, attention), kv
 
-        if remat:
-            policy = getattr(jax.checkpoint_policies, self.config.execution.remat)
-            body = jax.checkpoint(body, policy=policy)
-        return scan(body, x_btd, (layers, (prefix.keys, prefix.values) if prefix else ()))
+        policy = getattr(jax.checkpoint_policies, self.config.execution.remat)
+        again = partial(jax.checkpoint, policy=policy) if remat else lambda body: body
+        return scan(body, x_btd, (layers, (prefix.keys, prefix.values) if prefix else ()), again)
 
 
 def _write(cache_bksn: jax.Array, new_bktn: jax.Array, starts_b: jax.Array) -> jax.Array:

@@ -36,17 +36,19 @@ class PreferenceModel(nnx.Module):
         self.decoder = Decoder(config, lora, dtype, frozen_layers, rngs=rngs)
         self.head = ScalarHead(config.d_model, bias=False)  # a bias cancels in a comparison
 
-    def __call__(
-        self, tokens_bt: jax.Array, segments_bt: jax.Array, remat: bool = False
-    ) -> jax.Array:
+    def __call__(self, tokens_bt: jax.Array, segments_bt: jax.Array) -> jax.Array:
         """Scores [b], float32, at the last real token of each row; one segment per row."""
-        return self.head(self.features(tokens_bt, segments_bt, remat))
+        return self.head(self.features(tokens_bt, segments_bt))
 
-    def features(
+    def features(self, tokens_bt: jax.Array, segments_bt: jax.Array) -> jax.Array:
+        """What the head reads: hidden states [b, d] at those tokens."""
+        return last_token(self.decoder.hidden(tokens_bt, segments_bt), segments_bt)
+
+    def every_score(
         self, tokens_bt: jax.Array, segments_bt: jax.Array, remat: bool = False
     ) -> jax.Array:
-        """What the head reads: hidden states [b, d] at those tokens."""
-        return last_token(self.decoder.hidden(tokens_bt, segments_bt, remat), segments_bt)
+        """Scores [b, t], float32, at every token, of what its segment has up to there."""
+        return self.head(self.decoder.hidden(tokens_bt, segments_bt, remat))
 
 
 class PolicyWithValue(nnx.Module):

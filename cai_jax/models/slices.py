@@ -15,16 +15,26 @@ import jax.numpy as jnp
 Body = Callable[[Any, Any], tuple[Any, Any]]
 
 
-def scan(body: Body, carry: Any, xs: Any) -> tuple[Any, Any]:
-    """``jax.lax.scan``."""
+def scan(
+    body: Body, carry: Any, xs: Any, remat: Callable[[Body], Body] = lambda body: body
+) -> tuple[Any, Any]:
+    """``jax.lax.scan``.
+
+    Args:
+      body: from carry and a slice of ``xs`` to carry and a slice of ``ys``.
+      carry: at first.
+      xs: arrays with a common leading axis.
+      remat: ``jax.checkpoint`` with a policy, for the body with all that is done to its slices:
+        what is saved for the backward pass is then ``xs``, and not a copy of every slice.
+    """
     if not _on_cpu():
-        return jax.lax.scan(body, carry, xs)
+        return jax.lax.scan(remat(body), carry, xs)
 
     def on_bits(carry: Any, bits: Any) -> tuple[Any, Any]:
         carry, ys = body(carry, _floats(bits))
         return carry, _bits(ys)
 
-    carry, ys = jax.lax.scan(on_bits, carry, _bits(xs))
+    carry, ys = jax.lax.scan(remat(on_bits), carry, _bits(xs))
     return carry, _floats(ys)
 
 

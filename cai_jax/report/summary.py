@@ -31,6 +31,7 @@ class StageTime:
     seconds: float
     tokens: int
     tokens_per_second: float
+    compile_seconds: float = 0.0  # of ``seconds``; 0 in runs of earlier versions
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -23,12 +22,13 @@ from cai_jax.feedback.targets import with_targets
 from cai_jax.generation.scoring import Scorer
 from cai_jax.keys import sampled
 from cai_jax.learning.losses import Batch, preference_loss_sum
+from cai_jax.learning.packing import abstract_packed, packed_pairs, packed_rows
 from cai_jax.learning.skipping import DivergedError
 from cai_jax.learning.train import abstract_trainable
 from cai_jax.models.blueprint import Model, Origin
 from cai_jax.models.heads import PreferenceModel
 from cai_jax.models.io.checkpoint import CheckpointInfo, base_of, save_checkpoint
-from cai_jax.parallel.mesh import abstract_batch
+from cai_jax.parallel.mesh import batch_multiple
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.stages.data import Selection, first
@@ -85,11 +85,13 @@ def _execute(inputs: Inputs, folder: Path, group: str) -> Outcome:
     replies = _helpful_replies(inputs)
     every = [*samples.values(), *written, *replies.values()]
     check_lengths("pm_train", map(len, every), settings.sequence_length)
-    training, source = _training(inputs), models.source(settings.source)
-    vocab_size = training.blueprint.config.vocab_size
+    source = models.source(settings.source)
+    vocab_size = source.config.vocab_size
     batches = partial(pair_batches, name, parts, settings, vocab_size, inputs.seed)
+    split = {"parts": settings.micro_batches, "shards": batch_multiple(models.mesh)}
+    survey = survey_batches(batches(), pair_tokens, partial(packed_rows, **split))
+    training = _training(inputs, survey.rows)
     trainable = training.start(source)
-    survey = survey_batches(batches(), pair_tokens)
     chat_of = partial(models.chat_of, source)
     skipping = inputs.skipping("pm_train", source.origin.name, chat_of, group)
     fit = training.fit(folder, trainable, batches, survey, inputs.saver(group), skipping)
@@ -175,13 +177,10 @@ def check_normalisation(name: str, mean: float, std: float, lower_rate: str) -> 
         )
 
 
-def _training(inputs: Inputs) -> Training:
+def _training(inputs: Inputs, rows: int) -> Training:
+    """Training on so many packed rows a batch."""
     settings, models = inputs.config.pm_train, inputs.models
     source, lora = models.source(settings.source), lora_config(settings.lora)
-    b, t = settings.batch_size, settings.sequence_length
-    rows = abstract_batch((b, t), jnp.int32, models.mesh)
-    numbers = abstract_batch((b,), jnp.float32, models.mesh)
-    batch = dict.fromkeys(("first", "second", "first_segments", "second_segments"), rows)
     return Training(
         name=inputs.stage.name,
         block="pm_train",
@@ -189,7 +188,8 @@ def _training(inputs: Inputs) -> Training:
         loss_sum=preference_loss_sum,
         optimizer=optimizer_of(settings),
         micro_batches=settings.micro_batches,
-        batch=batch | dict.fromkeys(("target", "weight"), numbers),
+        batch=abstract_packed(rows, settings.sequence_length, settings.batch_size, models.mesh),
+        lay_out=partial(packed_pairs, rows=rows, parts=settings.micro_batches),
         mesh=models.mesh,
         seed=inputs.seed,
         warmup_steps=settings.warmup_steps,
@@ -205,7 +205,8 @@ def _scorer(inputs: Inputs, model: Model) -> Scorer:
 
 def programs(inputs: Inputs) -> list[Program]:
     """The update, what makes the state before it, and the scores that it is normalised by."""
-    training = _training(inputs)
+    # As many rows as if no two replies fit in one: a run compiles for as many as it needs.
+    training = _training(inputs, 2 * inputs.config.pm_train.batch_size)
     trainable = abstract_trainable(training.blueprint, training.mesh)
     model = Model(trainable.graph, nnx.merge_state(trainable.params, trainable.frozen))
     scores = _scorer(inputs, model).preference_programs(f"{inputs.stage.name}: scores")

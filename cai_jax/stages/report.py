@@ -77,7 +77,9 @@ def summarise(inputs: Inputs) -> Summary:
         ),
         splits=run.data.overlap,
         stages={
-            name: StageTime(m["seconds"], m["tokens"], m["tokens_per_second"])
+            name: StageTime(
+                m["seconds"], m["tokens"], m["tokens_per_second"], m.get("compile_seconds", 0.0)
+            )
             for name, m in manifests.items()
         },
         policies={

@@ -24,6 +24,7 @@ from cai_jax.generation.batching import TooLongError
 from cai_jax.generation.finite import NotFiniteError
 from cai_jax.generation.journal import Journal, keeping
 from cai_jax.parallel import hosts
+from cai_jax.parallel.compilation import compilation
 from cai_jax.redaction import without_secrets
 from cai_jax.stages.checks import check_rows
 from cai_jax.stages.pretrain import STAGE as PRETRAIN
@@ -237,7 +238,7 @@ def _run_one(run: Run, stage: Stage, found: Mapping[str, str]) -> None:
         log.info("%s: goes on: %d batches done", stage.name, journal.kept)
     started = time.monotonic()
     try:
-        with keeping(journal):
+        with keeping(journal), compilation() as compiling:
             outcome = stage.execute(run.inputs(stage, computed, progress), partial)
     except TooLongError as error:  # rows that other fields limit are cut to them before
         raise ConfigError(f"config.generation.context_tokens: {error}") from error
@@ -253,6 +254,7 @@ def _run_one(run: Run, stage: Stage, found: Mapping[str, str]) -> None:
         "stage": stage.name,
         "fingerprint": found[stage.name],
         "seconds": round(seconds, 2),
+        "compile_seconds": round(sum(compiling), 2),
         "tokens": outcome.tokens,
         "tokens_per_second": round(outcome.tokens / seconds, 1),
         "rows": computed.counts,

@@ -19,7 +19,7 @@ from cai_jax.config import PMTrainConfig, PretrainConfig, SLTrainConfig, WarmUpC
 from cai_jax.data.rows import TrainingDialogue
 from cai_jax.data.tasks import CausalLMConverter, Part, batches, mixture
 from cai_jax.learning.history import Scalars, open_history
-from cai_jax.learning.loop import check_loss, train
+from cai_jax.learning.loop import LayOut, as_it_is, check_loss, train
 from cai_jax.learning.losses import Batch, sft_loss_sum
 from cai_jax.learning.optimizers import make_optimizer
 from cai_jax.learning.saving import Saver
@@ -81,11 +81,12 @@ class Training:
       loss_sum: what is minimised.
       optimizer: of the trained parameters.
       micro_batches: of a batch.
-      batch: abstract.
+      batch: abstract, as updates take it.
       mesh: of training.
       seed: of the run.
       warmup_steps: for a warning where training is no longer than that.
       scored_after: whether what is trained is run after, so that it need not be to see if it broke.
+      lay_out: makes ``batch`` of what there is to train on.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Training:
     seed: int
     warmup_steps: int = 0
     scored_after: bool = False
+    lay_out: LayOut = as_it_is
 
     def programs(self, source: ModelSource) -> list[Program]:
         """Whatever starting from the source and training compile, the update first."""
@@ -143,7 +145,7 @@ class Training:
         Args:
           folder: of the stage.
           trainable: from ``start``; training gives its buffers up.
-          batches: gives host arrays, like ``batch``.
+          batches: gives host arrays, from which ``lay_out`` makes ``batch``.
           survey: of the same batches.
           saver: of this training's states; it goes on from the last one.
           skipping: of updates that are not finite.
@@ -167,10 +169,11 @@ class Training:
         update, state = self.update(trainable), init_state(trainable.params, self.optimizer)
         opened = open_history(folder, self.name, survey.count, ("loss",))
         with closing(saver), opened as history:
-            frozen = trainable.frozen
-            state = train(update, state, frozen, batches(), history, saver, skipping)
+            args = trainable.frozen, batches(), history
+            state = train(update, state, *args, saver, skipping, self.lay_out)
             if not self.scored_after or history.rows[-1].get(SKIPPED):
-                state = check_loss(update, state, frozen, batches(), history, skipping)
+                args = trainable.frozen, batches(), history
+                state = check_loss(update, state, *args, skipping, self.lay_out)
         return Fit(state.params, history.rows, survey.tokens)
 
     @property
@@ -189,17 +192,22 @@ class Survey:
     """What there is to train on."""
 
     count: int  # batches
+    rows: int  # of the largest batch, as updates take it
     tokens: int
     digest: str  # of all batches in order
 
 
-def survey_batches(batches: Iterable[Batch], tokens_of: Callable[[Batch], int]) -> Survey:
+def survey_batches(
+    batches: Iterable[Batch],
+    tokens_of: Callable[[Batch], int],
+    rows_of: Callable[[Batch], int] = lambda batch: len(batch["tokens"]),
+) -> Survey:
     """Counts batches without keeping them; training goes over them once more."""
-    count, tokens, hashed = 0, 0, hashlib.sha256()
+    count, rows, tokens, hashed = 0, 0, 0, hashlib.sha256()
     for batch in batches:
-        count, tokens = count + 1, tokens + tokens_of(batch)
+        count, rows, tokens = count + 1, max(rows, rows_of(batch)), tokens + tokens_of(batch)
         hashed.update(hosts.digest(batch).encode("ascii"))
-    return Survey(count, tokens, hashed.hexdigest()[:16])
+    return Survey(count, rows, tokens, hashed.hexdigest()[:16])
 
 
 def finetuning(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from conftest import TINY
 from flax import nnx
-from learning_batches import pair_batch, sft_batch
+from learning_batches import pair_batch, pairs, sft_batch
 
 from cai_jax.learning.logprobs import token_logprobs
 from cai_jax.learning.losses import bradley_terry_loss, preference_loss_sum, sft_loss_sum
@@ -37,15 +37,22 @@ def test_preference_loss_is_antisymmetric_and_ignores_filler():
     model.head.kernel.set_value(jnp.linspace(-2, 2, TINY.d_model))
     batch = pair_batch()
     loss, sums = preference_loss_sum(model, batch)
-    swapped = dict(
-        batch,
-        first=batch["second"],
-        second=batch["first"],
-        first_segments=batch["second_segments"],
-        second_segments=batch["first_segments"],
-        target=1 - batch["target"],
-    )
+    swapped = dict(batch, first=batch["second"], second=batch["first"], target=1 - batch["target"])
     np.testing.assert_allclose(preference_loss_sum(model, swapped)[0], loss, rtol=1e-5)
-    filler = dict(batch, first=batch["first"].at[3].set(1))
-    np.testing.assert_allclose(preference_loss_sum(model, filler)[0], loss, rtol=1e-5)
+    filler = pairs()["first"]
+    filler[3] = 1
+    np.testing.assert_allclose(
+        preference_loss_sum(model, pair_batch(first=filler))[0], loss, rtol=1e-5
+    )
     assert sums["weight"] == 3
+
+
+def test_packed_pairs_have_the_scores_of_rows_of_their_own():
+    model = PreferenceModel(TINY, rngs=nnx.Rngs(0))
+    model.head.kernel.set_value(jnp.linspace(-2, 2, TINY.d_model))
+    read, packed = pairs(), pair_batch()
+    assert len(np.unique(np.nonzero(packed["segments"])[0])) < 6  # six replies in fewer rows
+    scores = model.every_score(packed["tokens"], packed["segments"]).reshape(-1)
+    for side in ("first", "second"):
+        alone = model(read[side], read[f"{side}_segments"])
+        np.testing.assert_allclose(scores[packed[side]][:3], alone[:3], atol=1e-5)

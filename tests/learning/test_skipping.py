@@ -2,6 +2,7 @@
 
 import json
 from contextlib import closing
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,21 +10,21 @@ import numpy as np
 import pytest
 from conftest import TINY, tiny_decoder
 from flax import nnx
-from learning_batches import pair_batch
+from learning_batches import pairs
 
 from cai_jax.learning.history import open_history
 from cai_jax.learning.loop import check_loss, train
 from cai_jax.learning.losses import preference_loss_sum
 from cai_jax.learning.optimizers import make_optimizer
+from cai_jax.learning.packing import abstract_packed, packed_pairs
 from cai_jax.learning.saving import SavePolicy, Saver
 from cai_jax.learning.skipping import DivergedError, Skipping, done
 from cai_jax.learning.train import Trainable, init_state, train_program
 from cai_jax.models.blueprint import Blueprint
 from cai_jax.models.heads import PreferenceModel
 from cai_jax.models.params import init_on_mesh
-from cai_jax.parallel.mesh import abstract_batch
 
-GOOD = jax.device_get(pair_batch())
+GOOD = pairs()
 # One pair weighs infinitely much, so loss and gradient are infinite or NaN.
 BAD = GOOD | {"weight": np.array([1.0, np.inf, 1.0, 0.0], np.float32)}
 SKIPPED = {"skipped": 1.0}
@@ -44,10 +45,9 @@ class Fit:
 
         params = init_on_mesh(build, nnx.Param, mesh)
         self.trainable = Trainable(blueprint.graph, params, nnx.State({}))
-        batch = {name: abstract_batch(x.shape, x.dtype, mesh) for name, x in GOOD.items()}
         self.update = train_program(
             *("update", blueprint, self.trainable, preference_loss_sum, self.optimizer, 1),
-            batch,
+            abstract_packed(8, 10, 4, mesh),
             mesh,
         )
 
@@ -59,8 +59,9 @@ class Fit:
             closing(saver or Saver()) as saver,
         ):
             args = (self.trainable.frozen, batches, self.history)
-            state = train(self.update, state, *args, saver, self.skipping)
-            state = check_loss(self.update, state, *args, self.skipping)
+            pack = partial(packed_pairs, rows=8, parts=1)
+            state = train(self.update, state, *args, saver, self.skipping, pack)
+            state = check_loss(self.update, state, *args, self.skipping, pack)
         return jax.device_get(state)
 
 

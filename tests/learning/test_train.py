@@ -23,8 +23,8 @@ FLOAT32 = jnp.dtype(jnp.float32)
 def test_micro_batches_change_no_update(mesh, kind):
     """Token counts, and weights of pairs, are unequal between micro-batches."""
     loss_sum, batch, weight, module = {
-        "sft": (sft_loss_sum, sft_batch(), 10 + 3 + 7 + 1, Decoder),
-        "preference": (preference_loss_sum, pair_batch(), 3, PreferenceModel),
+        "sft": (sft_loss_sum, lambda parts: sft_batch(), 10 + 3 + 7 + 1, Decoder),
+        "preference": (preference_loss_sum, pair_batch, 3, PreferenceModel),
     }[kind]
     blueprint = Blueprint(module, TINY, FLOAT32, LoRAConfig(2, 4.0))
     optimizer = make_optimizer(1e-3, 0, 1.0, 1e-5)
@@ -36,7 +36,7 @@ def test_micro_batches_change_no_update(mesh, kind):
             train_step(
                 init_state(params, optimizer),
                 trainable.frozen,
-                batch,
+                batch(micro_batches),
                 loss_sum=loss_sum,
                 graph=trainable.graph,
                 optimizer=optimizer,
@@ -95,8 +95,8 @@ def test_preference_model_learns_its_pairs(mesh):
     blueprint = Blueprint(PreferenceModel, TINY, FLOAT32, LoRAConfig(4, 8.0))
     trainable = make_trainable(blueprint, at_rest(tiny_decoder()).params, mesh, seed=0)
     optimizer = make_optimizer(2e-2, 0, 1.0)
-    state, batch = init_state(trainable.params, optimizer), pair_batch()
-    batch["target"] = jnp.array([1.0, 1.0, 0.0, 0.5])
+    state = init_state(trainable.params, optimizer)
+    batch = pair_batch(target=np.array([1.0, 1.0, 0.0, 0.5], np.float32))
     for _ in range(25):
         state, metrics = train_step(
             state,
