@@ -43,7 +43,7 @@ def laptop() -> ConfigDict:
     # need not be computed again.
     c.model.remat = "dots_with_no_batch_dims_saveable"
     c.warm_up = dict(source="adapters/smollm2-135m-instruct")
-    c.generation = dict(critique_tokens=48)
+    c.generation = dict(critique_tokens=48, batch_size=48)
     c.sl_data = dict(few_shots=0, draw_by_tag=16.0)
     return c
 

@@ -86,7 +86,7 @@ class Scorer:
         self.params = offload_to_host(model.params, offload)
         self.shards = batch_multiple(mesh)
         self.batch_size = rounded_up(batch_size, self.shards)
-        # Groups of rows that begin alike: so many, or the last few, are read side by side.
+        # Packs of rows that begin alike: so many, or the last few, are read side by side.
         many = rounded_up(max(1, self.batch_size // 4), self.shards)
         self.side_by_side = list(dict.fromkeys((many, self.shards)))
         self.bucket_tokens, self.max_tokens = bucket_tokens, max_tokens
@@ -185,7 +185,7 @@ class Scorer:
         return self._program(name, reading.whole, args, self.batch_size * width, static)
 
     def _prefix(self, name: str, shape: tuple[int, int]) -> Program:
-        """Reads what the rows of groups begin with: so many groups, of a width."""
+        """Reads what packs go on from: so many, of a width."""
         rows = abstract_batch(shape, jnp.int32, self.mesh)
         args = (self.graph, self.abstract_params, rows, rows)
         return self._program(f"{name}, prefix", read_prefix, args, rows.size, {})
@@ -199,7 +199,7 @@ class Scorer:
         more: tuple[Any, ...],
         static: Mapping[str, Any],
     ) -> Program:
-        """Reads packed rests of rows after prefixes: so many groups, of a width."""
+        """Reads packed rests of rows after prefixes: so many packs, of a width."""
         prefix = abstract_prefix(self.graph, self.abstract_params, self.mesh, *before)
         rows = abstract_batch((before[0], width), jnp.int32, self.mesh)
         ends = abstract_batch((before[0], PACK_ROWS), jnp.int32, self.mesh)
@@ -255,23 +255,22 @@ class Scorer:
                 for row, i in enumerate(bucket.indices):
                     out[alone[i]] = values[row]
                 bar.update(len(bucket.indices))
+            shared: list[tuple[int, ...]] = []
             for packs in self._side_by_side(rows, [group for group in together if group.shared]):
-                read = self._read_once(name, [each[0].shared for each in packs], params)
-                for at in range(max(map(len, packs))):
-                    # A group with fewer packs is read again, to the same values.
-                    now = [each[min(at, len(each) - 1)] for each in packs]
-                    self._read_rests(name, reading, now, read, params, more, static, out)
-                rows_read = {row for each in packs for p in each for row in p.rows}
-                bar.update(len(rows_read))
+                if shared != (shared := [packed.shared for packed in packs]):
+                    read = self._read_once(name, shared, params)
+                self._read_rests(name, reading, packs, read, params, more, static, out)
+                bar.update(len({row for packed in packs for row in packed.rows}))
         self.tokens += sum(map(len, rows))
         return out
 
     def _side_by_side(
         self, rows: Sequence[Sequence[int]], together: Sequence[Group]
-    ) -> Iterator[list[list[Packed]]]:
-        """The packs of groups that are read side by side."""
-        packed = [pack(rows, group, PACK_TOKENS, PACK_ROWS) for group in together]
-        packed.sort(key=lambda packs: (-doubled(len(packs[0].shared), SHARED_TOKENS), -len(packs)))
+    ) -> Iterator[list[Packed]]:
+        """Packs that are read side by side: of like widths, those of one group in a row."""
+        width = lambda tokens: -doubled(tokens, SHARED_TOKENS)
+        packed = [p for group in together for p in pack(rows, group, PACK_TOKENS, PACK_ROWS)]
+        packed.sort(key=lambda p: (width(len(p.shared)), width(p.tokens), p.shared, p.rows))
         most, least = self.side_by_side[0], self.side_by_side[-1]
         while packed:
             count = most if len(packed) >= most else least
@@ -281,7 +280,7 @@ class Scorer:
     def _read_once(
         self, name: str, shared: Sequence[tuple[int, ...]], params: nnx.State
     ) -> tuple[np.ndarray, Callable[[], Prefix[jax.Array]]]:
-        """What groups begin with, and what reads it, when it is needed first."""
+        """What packs go on from, and what reads it, when it is needed first."""
         width = doubled(max(map(len, shared)), SHARED_TOKENS)
         batch = pad_rows(shared, width, "right")
 

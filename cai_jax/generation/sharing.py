@@ -7,6 +7,7 @@ from itertools import pairwise, takewhile
 import numpy as np
 
 LEAST_SAVED = 64  # tokens; sharing fewer does not pay for two calls
+PADDING = 1 / 3  # by which packs are wider than the rests that they hold, and whole rows are not
 STEP = 8  # what is shared is a multiple of it
 
 
@@ -31,11 +32,15 @@ def groups(rows: Sequence[Sequence[int]], shareable: Sequence[int]) -> list[Grou
         [_common(rows[i], rows[j], min(shareable[i], shareable[j])) for i, j in pairwise(order)],
         np.int64,
     )
-    _, cuts = _best(between, 0)
+    # Tokens of the rows before each, so that those of a stretch are a difference.
+    before = np.cumsum([0, *(len(rows[i]) for i in order)])
+    _, cuts = _best(between, before, 0)
     return [Group(tuple(order[start:end]), shared) for start, end, shared in cuts] if rows else []
 
 
-def _best(between: np.ndarray, first: int) -> tuple[int, list[tuple[int, int, int]]]:
+def _best(
+    between: np.ndarray, before: np.ndarray, first: int
+) -> tuple[int, list[tuple[int, int, int]]]:
     """Tokens that a stretch of rows saves at best, and its groups: first row, end, tokens shared.
 
     The stretch shares as a whole what it has in common, or is cut where that is least.
@@ -46,10 +51,12 @@ def _best(between: np.ndarray, first: int) -> tuple[int, list[tuple[int, int, in
     saved, start = 0, 0
     found: list[tuple[int, int, int]] = []
     for cut in [*np.flatnonzero(between == least), between.size]:
-        part, inside = _best(between[start:cut], first + start)
+        part, inside = _best(between[start:cut], before, first + start)
         saved, found, start = saved + part, found + inside, int(cut) + 1
-    if least * between.size > max(saved, LEAST_SAVED):
-        return least * between.size, [(first, first + between.size + 1, least)]
+    end = first + between.size + 1
+    rests = before[end] - before[first] - least * (between.size + 1)
+    if least * between.size > max(saved, LEAST_SAVED, least + PADDING * rests):
+        return least * between.size, [(first, end, least)]
     return saved, found
 
 

@@ -161,6 +161,8 @@ def decode(
     keys_b = jax.random.wrap_key_data(slots.keys_b2)
     most = slots.tokens_bn.shape[1]  # steps, as no row has more tokens
     columns_n = jnp.arange(most)
+    decoder: Decoder = nnx.merge(graph, params)
+    by_layer = decoder.unstacked()
 
     def goes_on(carry: tuple[jax.Array, Slots[jax.Array]]) -> jax.Array:
         done, slots = carry
@@ -168,13 +170,12 @@ def decode(
 
     def step(carry: tuple[jax.Array, Slots[jax.Array]]) -> tuple[jax.Array, Slots[jax.Array]]:
         done, slots = carry
-        decoder: Decoder = nnx.merge(graph, params)
         keys = jax.vmap(jax.random.fold_in)(keys_b, slots.sampled_b)
         token_b, logprob_b = sample(decoder.logits(slots.hidden_bd), keys, sampling)
         here_bn = slots.live_b[:, None] & (columns_n == slots.sampled_b[:, None])
         added_b = slots.live_b.astype(jnp.int32)
         sampled_b = slots.sampled_b + added_b
-        hidden_btd, cache = decoder.extend(token_b[:, None], added_b, slots.cache)
+        hidden_btd, cache = decoder.extend(token_b[:, None], added_b, slots.cache, by_layer)
         return done + 1, Slots(
             cache=cache,
             hidden_bd=hidden_btd[:, 0],

@@ -84,12 +84,17 @@ class DecoderConfig:
         return self.attention[index % len(self.attention)]
 
     @property
-    def rotary_frequencies(self) -> np.ndarray:
-        """Float32 [layers, rotary_dim / 2]; 0, the identity rotation, for layers without rope."""
+    def rotary_frequencies(self) -> tuple[np.ndarray, np.ndarray]:
+        """Float32 [kinds, rotary_dim / 2], radians per position, and int32 [layers], their kinds.
+
+        Layers without rope have 0, the identity rotation.
+        """
         size = self.rotary_dim or self.head_dim
         ropes = [self.layer(i).rope for i in range(self.num_layers)]
         identity = np.zeros(size // 2, np.float32)
-        return np.stack([rope.frequencies(size) if rope else identity for rope in ropes])
+        by_layer = np.stack([rope.frequencies(size) if rope else identity for rope in ropes])
+        kinds, of_layer = np.unique(by_layer, axis=0, return_inverse=True)
+        return kinds, of_layer.reshape(-1).astype(np.int32)
 
     @property
     def one_window(self) -> bool:

@@ -10,8 +10,18 @@ from flax import nnx
 
 from cai_jax.models.config import DecoderConfig, LoRAConfig
 from cai_jax.models.flash import cudnn_attend, cudnn_takes, splash_attend
-from cai_jax.models.layers import Linear, Norm, activate, attend, rotate, softcap
-from cai_jax.models.slices import scan, take
+from cai_jax.models.layers import (
+    Linear,
+    Norm,
+    Rotation,
+    activate,
+    attend,
+    doubled_row,
+    rotate,
+    rotation,
+    softcap,
+)
+from cai_jax.models.slices import on_cpu, scan, take
 from cai_jax.parallel.mesh import constrain, gathered
 from cai_jax.parallel.program import Array
 
@@ -43,7 +53,7 @@ class Layers(NamedTuple):
     """Inputs of a block that differ by layer: of all layers (leading axis) or of one."""
 
     block: nnx.State
-    frequencies_r: jax.Array  # float32, radians per position
+    rope: jax.Array | None  # int32: its kind of rotation; None: there is one
     window: jax.Array | None  # int32: tokens that a token attends to; None: no layer has a window
 
 
@@ -79,14 +89,11 @@ class Block(nnx.Module):
     def __call__(
         self,
         x_btd: jax.Array,
-        positions_bt: jax.Array,
-        frequencies_r: jax.Array,
+        turn: Rotation,
         attention: Attend,
     ) -> jax.Array:
         c = self.config
-        attended_btd = self._attend(
-            self.attention_norm(x_btd), positions_bt, frequencies_r, attention
-        )
+        attended_btd = self._attend(self.attention_norm(x_btd), turn, attention)
         if c.post_norms:
             attended_btd = self.attention_post_norm(attended_btd)
         if c.parallel_residual:
@@ -102,8 +109,7 @@ class Block(nnx.Module):
     def _attend(
         self,
         x_btd: jax.Array,
-        positions_bt: jax.Array,
-        frequencies_r: jax.Array,
+        turn: Rotation,
         attention: Attend,
     ) -> jax.Array:
         c = self.config
@@ -113,9 +119,9 @@ class Block(nnx.Module):
         v_btkn = self.v(x_btd).reshape(b, t, c.num_kv_heads, c.head_dim)
         if c.qk_norm:
             q_bthn, k_btkn = self.q_norm(q_bthn), self.k_norm(k_btkn)
-        q_bthn = rotate(q_bthn, positions_bt, frequencies_r)
+        q_bthn = rotate(q_bthn, turn)
         q_bthn = constrain(q_bthn, "batch", None, "heads", None)
-        k_btkn = rotate(k_btkn, positions_bt, frequencies_r)
+        k_btkn = rotate(k_btkn, turn)
         return self.o(attention(q_bthn, k_btkn.swapaxes(1, 2), v_btkn.swapaxes(1, 2)))
 
     def _mlp(self, x_btd: jax.Array) -> jax.Array:
@@ -212,8 +218,21 @@ class Decoder(nnx.Module):
         )
         return self.norm(x_btd), keys, values
 
+    def unstacked(self) -> list[Layers] | None:
+        """The inputs of each block by itself, for a loop of ``extend``; None: they stay stacked.
+
+        A CPU copies the weights of a block out of the stack before it multiplies by them, and does
+        so here once instead of at every step.
+        """
+        layers = self._layers()
+        return [take(layers, i) for i in range(self.config.num_layers)] if on_cpu() else None
+
     def extend(
-        self, tokens_bt: jax.Array, new_b: jax.Array, cache: KVCache
+        self,
+        tokens_bt: jax.Array,
+        new_b: jax.Array,
+        cache: KVCache,
+        by_layer: list[Layers] | None = None,
     ) -> tuple[jax.Array, KVCache]:
         """Hidden states [b, t, d] of tokens after those of the cache, and the cache with them.
 
@@ -222,6 +241,7 @@ class Decoder(nnx.Module):
           new_b: int32, how many of them are real; the rest, at the end, is overwritten by the next
             tokens of the row.
           cache: of all earlier tokens, with room for t more in every row.
+          by_layer: from ``unstacked``.
         """
         c, t = self.config, tokens_bt.shape[1]
         positions_bt = cache.lengths_b[:, None] + jnp.arange(t, dtype=jnp.int32)
@@ -229,9 +249,10 @@ class Decoder(nnx.Module):
         x_btd = self._embed(tokens_bt)
         graph, _ = nnx.split(self.blocks)
         layers = self._layers()
+        turns, kinds = self._turns(positions_bt), c.rotary_frequencies[1]
         keys, values = list(cache.keys), list(cache.values)
         for i in range(c.num_layers):
-            block, frequencies_r, window = take(layers, i)
+            block, _, window = by_layer[i] if by_layer else take(layers, i)
 
             def attention(
                 q_bthn: jax.Array,
@@ -247,7 +268,7 @@ class Decoder(nnx.Module):
                     mask_bts &= age_bts < window
                 return self._attend(q_bthn, keys[i], values[i], mask_bts)
 
-            x_btd = nnx.merge(graph, block)(x_btd, positions_bt, frequencies_r, attention)
+            x_btd = nnx.merge(graph, block)(x_btd, turns[kinds[i]], attention)
         return self.norm(x_btd), KVCache(tuple(keys), tuple(values), cache.lengths_b + new_b)
 
     def output_table(self) -> jax.Array:
@@ -261,11 +282,10 @@ class Decoder(nnx.Module):
     def logits(self, hidden: jax.Array, table_vd: jax.Array | None = None) -> jax.Array:
         """Float32 logits [..., v] of hidden states [..., d]; the table is ``output_table()``."""
         table_vd = self.output_table() if table_vd is None else table_vd
-        logits = jnp.einsum(
-            "...d,vd->...v",
+        table_vd = table_vd.astype(hidden.dtype)
+        logits = doubled_row(
+            lambda x: jnp.einsum("...d,vd->...v", x, table_vd, preferred_element_type=jnp.float32),
             hidden,
-            table_vd.astype(hidden.dtype),
-            preferred_element_type=jnp.float32,
         )
         return softcap(logits, self.config.logits_softcap)
 
@@ -312,12 +332,16 @@ class Decoder(nnx.Module):
     def _layers(self) -> Layers:
         """The inputs of all blocks, stacked along a leading layer axis."""
         _, blocks = nnx.split(self.blocks)
-        windows = self.config.windows
+        windows, (kinds, of_layer) = self.config.windows, self.config.rotary_frequencies
         return Layers(
             blocks,
-            jnp.asarray(self.config.rotary_frequencies),
+            jnp.asarray(of_layer) if len(kinds) > 1 else None,
             None if windows is None else jnp.asarray(windows),
         )
+
+    def _turns(self, positions_bt: jax.Array) -> list[Rotation]:
+        """Each kind of rotation of tokens at some positions."""
+        return [rotation(positions_bt, kind) for kind in self.config.rotary_frequencies[0]]
 
     def _scan_blocks(
         self,
@@ -341,6 +365,8 @@ class Decoder(nnx.Module):
             places_s = jnp.arange(prefix.keys.shape[3])
             age_bts = positions_bt[:, :, None] - places_s
             held_bts = jnp.broadcast_to(places_s < prefix.lengths_b[:, None, None], age_bts.shape)
+        # Sines are of positions, and layers share them: they are not computed in each.
+        turns = self._turns(positions_bt)
 
         def body(
             x_btd: jax.Array, inputs: tuple[Layers, tuple[jax.Array, ...]]
@@ -365,7 +391,10 @@ class Decoder(nnx.Module):
                 return self._attend(q_bthn, k_bksn, v_bksn, seen_bts)
 
             block = nnx.merge(graph, layer.block)
-            return block(x_btd, positions_bt, layer.frequencies_r, attention), kv
+            turn = turns[0]
+            if layer.rope is not None:
+                turn = jax.tree.map(lambda *kinds: jnp.stack(kinds)[layer.rope], *turns)
+            return block(x_btd, turn, attention), kv
 
         policy = getattr(jax.checkpoint_policies, self.config.execution.remat)
         again = partial(jax.checkpoint, policy=policy) if remat else lambda body: body

@@ -1,13 +1,20 @@
 """The pieces of a decoder block: projections, norms, rotary embedding, attention."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from cai_jax.models.config import DecoderConfig, LoRAConfig
+from cai_jax.models.slices import on_cpu, on_one_cpu
 from cai_jax.parallel.mesh import gathered
 
 MASKED_LOGIT = -1e30  # finite, so that the softmax of a fully masked row is not NaN
+CACHED_LOGITS = 2**20  # float32: 4 MiB, which the caches of two cores hold
 
 
 class LoRAParam(nnx.Param):
@@ -29,7 +36,19 @@ def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _multiply(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return jnp.einsum("...i,io->...o", x, kernel, preferred_element_type=jnp.float32)
+    return doubled_row(
+        lambda x: jnp.einsum("...i,io->...o", x, kernel, preferred_element_type=jnp.float32), x
+    )
+
+
+def doubled_row(multiply: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """``multiply(x)``; on a CPU a single bfloat16 row [1, ..., d] is multiplied as two.
+
+    XLA's CPU compiler has no fast product of one such row: two take a tenth of its time.
+    """
+    if x.dtype == jnp.bfloat16 and x.ndim > 1 and x.size == x.shape[-1] and on_cpu():
+        return multiply(jnp.concatenate([x, x]))[:1]
+    return multiply(x)
 
 
 _MatmulResiduals = tuple[jax.Array, jax.Array]
@@ -128,15 +147,26 @@ def activate(x: jax.Array, name: str) -> jax.Array:
     return jax.nn.gelu(x, approximate=name == "gelu_tanh")
 
 
-def rotate(x_bthn: jax.Array, positions_bt: jax.Array, frequencies_r: jax.Array) -> jax.Array:
+class Rotation(NamedTuple):
+    """By how much rotary embeddings turn each token, float32."""
+
+    sin_btr: jax.Array
+    cos_btr: jax.Array
+
+
+def rotation(positions_bt: jax.Array, frequencies_r: jax.Array | np.ndarray) -> Rotation:
+    """The rotation of tokens at some positions; ``frequencies_r`` are in radians per position."""
+    angles_btr = positions_bt[..., None].astype(jnp.float32) * frequencies_r
+    return Rotation(jnp.sin(angles_btr), jnp.cos(angles_btr))
+
+
+def rotate(x_bthn: jax.Array, by: Rotation) -> jax.Array:
     """Rotary position embedding (Su et al. 2021), pairing halves as Hugging Face checkpoints do.
 
-    It rotates the first ``2 * len(frequencies_r)`` dimensions of each head and passes the rest.
+    It rotates the first ``2 * r`` dimensions of each head and passes the rest.
     """
-    size = 2 * frequencies_r.shape[0]
-    rotary, rest = jnp.split(x_bthn, [size], axis=-1)
-    angles_bt1r = positions_bt[..., None, None].astype(jnp.float32) * frequencies_r
-    sin, cos = jnp.sin(angles_bt1r), jnp.cos(angles_bt1r)
+    sin, cos = (x[:, :, None] for x in by)
+    rotary, rest = jnp.split(x_bthn, [2 * sin.shape[-1]], axis=-1)
     first_bthr, second_bthr = jnp.split(rotary.astype(jnp.float32), 2, axis=-1)
     parts = [first_bthr * cos - second_bthr * sin, second_bthr * cos + first_bthr * sin]
     rotated = jnp.concatenate(parts, axis=-1).astype(x_bthn.dtype)
@@ -172,6 +202,27 @@ def attend(
     Returns:
       [b, t, h * n] in the dtype of the values.
     """
+    (b, t, h, _), s = q_bthn.shape, k_bksn.shape[2]
+    some = partial(_attend, scale=scale, cap=cap)
+    rows = max(1, CACHED_LOGITS // (h * t * s))
+    if b <= rows or not on_one_cpu():
+        return some(q_bthn, k_bksn, v_bksn, mask_bts)
+    # A CPU waits for memory where the logits of all rows are more than its caches hold.
+    rows = next(r for r in range(rows, 0, -1) if b % r == 0)
+    parts = jax.tree.map(
+        lambda x: x.reshape(b // rows, rows, *x.shape[1:]), (q_bthn, k_bksn, v_bksn, mask_bts)
+    )
+    return jax.lax.map(lambda part: some(*part), parts).reshape(b, t, -1)
+
+
+def _attend(
+    q_bthn: jax.Array,
+    k_bksn: jax.Array,
+    v_bksn: jax.Array,
+    mask_bts: jax.Array,
+    scale: float,
+    cap: float,
+) -> jax.Array:
     b, t, h, n = q_bthn.shape
     k, s = k_bksn.shape[1:3]
     g = h // k

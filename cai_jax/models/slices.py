@@ -27,7 +27,7 @@ def scan(
       remat: ``jax.checkpoint`` with a policy, for the body with all that is done to its slices:
         what is saved for the backward pass is then ``xs``, and not a copy of every slice.
     """
-    if not _on_cpu():
+    if not on_cpu():
         return jax.lax.scan(remat(body), carry, xs)
 
     def on_bits(carry: Any, bits: Any) -> tuple[Any, Any]:
@@ -40,12 +40,18 @@ def scan(
 
 def take(tree: Any, index: Any) -> Any:
     """``x[index]`` of every array."""
-    if not _on_cpu():
+    if not on_cpu():
         return jax.tree.map(lambda x: x[index], tree)
     return _floats(jax.tree.map(lambda x: x[index], _bits(tree)))
 
 
-def _on_cpu() -> bool:
+def on_one_cpu() -> bool:
+    """Whether a program is for one CPU, whose arrays nothing splits."""
+    return on_cpu() and jax.sharding.get_abstract_mesh().size <= 1
+
+
+def on_cpu() -> bool:
+    """Whether a program is for CPUs."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     return (device.platform if device else jax.default_backend()) == "cpu"
 

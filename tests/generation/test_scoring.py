@@ -7,7 +7,7 @@ from conftest import TINY, at_rest
 from flax import nnx
 from generation_rows import PROMPTS
 
-from cai_jax.generation import sharing
+from cai_jax.generation import scoring, sharing
 from cai_jax.generation.scoring import Scorer
 from cai_jax.models.heads import PreferenceModel
 from cai_jax.parallel.program import Program
@@ -55,7 +55,7 @@ def test_rows_that_begin_alike_score_as_alone(mesh, mesh8, model, monkeypatch, r
 
     def scored(scorer):
         if read == "logprobs":
-            cuts = [1 + len(row) // 2 for row in rows]
+            cuts = [1 + len(row) * 7 // 8 for row in rows]
             return scorer.completion_logprobs(
                 [row[:c] for row, c in zip(rows, cuts, strict=True)],
                 [row[c:] for row, c in zip(rows, cuts, strict=True)],
@@ -77,14 +77,46 @@ def test_rows_that_begin_alike_score_as_alone(mesh, mesh8, model, monkeypatch, r
         return call(program, *args)
 
     monkeypatch.setattr(Program, "__call__", spy)
-    for layout, batch_size, reads in ((mesh, 2, 2), (mesh8, 2, 1), (mesh, 8, 1)):
+    # Three packs of two groups, one, all and two of them side by side.
+    for layout, batch_size, reads, calls in ((mesh, 2, 2, 3), (mesh8, 2, 1, 1), (mesh, 8, 2, 2)):
         called.clear()
         found = scored(Scorer(subject, layout, batch_size, 64))
         names = [program.name.rpartition(", ")[2] for program in called]
         assert names.count("prefix") == reads
-        assert names.count("rests") >= 2
+        assert names.count("rests") == calls
         for ours, theirs in zip(found, alone, strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_rows_share_where_most_of_their_tokens_are_then_saved():
+    few_shots = list(range(100))
+    asked = [[*few_shots, i, i] for i in range(6)]
+    pair = [[7] * 90 + [i] * 60 for i in range(2)]  # 90 of 300 tokens
+    rows = asked + pair
+    found = sharing.groups(rows, [len(row) - 1 for row in rows])
+    shared = {group.rows: group.shared for group in found}
+    assert shared == {(0, 1, 2, 3, 4, 5): 96, (6,): 0, (7,): 0}
+
+
+def test_packs_of_one_group_are_read_side_by_side(mesh, model, monkeypatch):
+    """A group of many packs is not read beside small groups that are read again and again."""
+    monkeypatch.setattr(scoring, "PACK_TOKENS", 32)
+    rng = np.random.default_rng(0)
+    rows = [[*([4] * 40), *rng.integers(5, 90, 16)] for _ in range(16)]  # eight packs
+    rows += [[*([5] * 40), *rng.integers(5, 90, 4)] for _ in range(5)]  # one
+    called, call = [], Program.__call__
+
+    def spy(program, *args):
+        called.append(program.name)
+        return call(program, *args)
+
+    monkeypatch.setattr(Program, "__call__", spy)
+    scorer = Scorer(model, mesh, 8, 64)  # two side by side
+    found = scorer.choice_logprobs(rows, [4, 5, 9])
+    assert called.count("choose, rests") == 5  # nine packs
+    assert called.count("choose, prefix") == 2  # once for the eight, and for the one
+    monkeypatch.setattr(sharing, "LEAST_SAVED", 10**9)
+    np.testing.assert_allclose(found, scorer.choice_logprobs(rows, [4, 5, 9]), atol=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -94,7 +126,7 @@ def test_groups_hold_every_row_once_and_share_what_they_say(seed):
         [*[int(rng.integers(2))] * int(rng.integers(100)), *rng.integers(2, 9, 1 + seed)]
         for _ in range(40)
     ]
-    shareable = [int(rng.integers(len(row))) for row in rows]
+    shareable = [int(rng.integers(len(row) // 2, len(row))) for row in rows]
     found = sharing.groups(rows, shareable)
     assert sorted(i for group in found for i in group.rows) == list(range(40))
     assert any(group.shared for group in found)
