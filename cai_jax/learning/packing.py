@@ -22,7 +22,7 @@ def packed_rows(pairs: Batch[np.ndarray], parts: int, shards: int) -> int:
       shards: that the rows of each are split over.
     """
     most = max(len(set(_rows(pairs, part, parts)[0])) for part in range(parts))
-    return parts * rounded_up(most, shards)
+    return parts * rounded_up(max(most, 1), shards)
 
 
 def packed_pairs(pairs: Batch[np.ndarray], rows: int, parts: int) -> Batch[np.ndarray]:

@@ -28,7 +28,7 @@ from cai_jax.learning.train import abstract_trainable
 from cai_jax.models.blueprint import Model, Origin
 from cai_jax.models.heads import PreferenceModel
 from cai_jax.models.io.checkpoint import CheckpointInfo, base_of, save_checkpoint
-from cai_jax.parallel.mesh import batch_multiple
+from cai_jax.parallel.mesh import batch_multiple, rounded_up
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.stages.data import Selection, first
@@ -205,13 +205,17 @@ def _scorer(inputs: Inputs, model: Model) -> Scorer:
 
 def programs(inputs: Inputs) -> list[Program]:
     """The update, what makes the state before it, and the scores that it is normalised by."""
-    # As many rows as if no two replies fit in one: a run compiles for as many as it needs.
-    training = _training(inputs, 2 * inputs.config.pm_train.batch_size)
+    settings, mesh = inputs.config.pm_train, inputs.models.mesh
+    # At most a row for each reply; a run takes as many as its fullest batch needs.
+    step = settings.micro_batches * batch_multiple(mesh)
+    most = rounded_up(2 * settings.batch_size, step)
+    training, *fewer = (_training(inputs, rows) for rows in range(most, 0, -step))
     trainable = abstract_trainable(training.blueprint, training.mesh)
     model = Model(trainable.graph, nnx.merge_state(trainable.params, trainable.frozen))
     scores = _scorer(inputs, model).preference_programs(f"{inputs.stage.name}: scores")
     return [
-        *training.programs(inputs.models.source(inputs.config.pm_train.source)),
+        *training.programs(inputs.models.source(settings.source)),
+        *(each.update(trainable) for each in fewer),
         *with_remedy(scores, SCORING_REMEDY),
     ]
 
