@@ -16,7 +16,6 @@ from cai_jax.models.layers import (
     Rotation,
     activate,
     attend,
-    doubled_row,
     rotate,
     rotation,
     softcap,
@@ -284,10 +283,11 @@ class Decoder(nnx.Module):
     def logits(self, hidden: jax.Array, table_vd: jax.Array | None = None) -> jax.Array:
         """Float32 logits [..., v] of hidden states [..., d]; the table is ``output_table()``."""
         table_vd = self.output_table() if table_vd is None else table_vd
-        table_vd = table_vd.astype(hidden.dtype)
-        logits = doubled_row(
-            lambda x: jnp.einsum("...d,vd->...v", x, table_vd, preferred_element_type=jnp.float32),
+        logits = jnp.einsum(
+            "...d,vd->...v",
             hidden,
+            table_vd.astype(hidden.dtype),
+            preferred_element_type=jnp.float32,
         )
         return softcap(logits, self.config.logits_softcap)
 

@@ -1,6 +1,5 @@
 """The pieces of a decoder block: projections, norms, rotary embedding, attention."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from cai_jax.models.config import DecoderConfig, LoRAConfig
-from cai_jax.models.slices import on_cpu, on_one_cpu
+from cai_jax.models.slices import on_one_cpu
 from cai_jax.parallel.mesh import gathered
 
 MASKED_LOGIT = -1e30  # finite, so that the softmax of a fully masked row is not NaN
@@ -36,19 +35,7 @@ def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _multiply(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return doubled_row(
-        lambda x: jnp.einsum("...i,io->...o", x, kernel, preferred_element_type=jnp.float32), x
-    )
-
-
-def doubled_row(multiply: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    """``multiply(x)``; on a CPU a single bfloat16 row [1, ..., d] is multiplied as two.
-
-    XLA's CPU compiler has no fast product of one such row: two take a tenth of its time.
-    """
-    if x.dtype == jnp.bfloat16 and x.ndim > 1 and x.size == x.shape[-1] and on_cpu():
-        return multiply(jnp.concatenate([x, x]))[:1]
-    return multiply(x)
+    return jnp.einsum("...i,io->...o", x, kernel, preferred_element_type=jnp.float32)
 
 
 _MatmulResiduals = tuple[jax.Array, jax.Array]
