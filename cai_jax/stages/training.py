@@ -169,11 +169,10 @@ class Training:
         update, state = self.update(trainable), init_state(trainable.params, self.optimizer)
         opened = open_history(folder, self.name, survey.count, ("loss",))
         with closing(saver), opened as history:
-            args = trainable.frozen, batches(), history
-            state = train(update, state, *args, saver, skipping, self.lay_out)
+            frozen, lay_out = trainable.frozen, self.lay_out
+            state = train(update, state, frozen, batches(), history, saver, skipping, lay_out)
             if not self.scored_after or history.rows[-1].get(SKIPPED):
-                args = trainable.frozen, batches(), history
-                state = check_loss(update, state, *args, skipping, self.lay_out)
+                state = check_loss(update, state, frozen, batches(), history, skipping, lay_out)
         return Fit(state.params, history.rows, survey.tokens)
 
     @property

@@ -29,7 +29,6 @@ from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.mesh import abstract_batch, decoding_mesh, make_mesh
 from cai_jax.parallel.program import Program
 from cai_jax.stages import evaluate, rl
-from cai_jax.stages.pipeline import stages_of
 from cai_jax.stages.stage import open_run
 
 tpu = pytest.mark.skipif(
@@ -370,33 +369,17 @@ def small(tmp_path_factory):
     return folder
 
 
-def test_every_stage_lists_what_it_compiles(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    source = "configs/models/smollm2-1.7b-instruct"
-    run = open_run(
-        parse_config(load_config("rlaif", "smoke", **{"model.source": source})), ahead=True
-    )
-    stages = stages_of(run.config)
-    names = {program.name for stage in stages for program in stage.programs(run.inputs(stage))}
-    assert names >= NAMES
-    for reads in ("feedback: labels", "pm_train: scores", "rl: scores", "evaluate: scores"):
-        assert names >= {f"{reads}, prefix", f"{reads}, rests"}
-
-
 @tpu
 @pytest.mark.tpu
 def test_steps_compile_for_a_tpu_slice(tmp_path, small):
-    """Every kind of program once: those of feedback and evaluation are of the same functions."""
     flags = ["--config=configs/rlaif.py:llama3-8b", "--topology=v5e:2x4"]
-    flags += ["--config.stages=sl_data,sl_train,pm_train,rl"]
     flags += [f"--config.model.architecture={small}", "--config.mesh.tensor=2"]
     flags += ["--config.mesh.decode_tensor=4", "--config.rl.lora.rank=0"]
     done, report = compiled(tmp_path, *flags)
     assert done.returncode == 0, done.stderr[-3000:]
     steps = {step["step"]: step for step in report["steps"]}
-    assert {name.partition(":")[0] for name in steps} == {"sl_data", "sl_train", "pm_train", "rl"}
-    assert set(steps) >= {name for name in NAMES if not name.startswith(("feedback", "evaluate"))}
-    assert steps["rl: responses"]["resident"] > steps["sl_data: revisions"]["resident"] == 0
+    assert set(steps) >= NAMES
+    assert steps["evaluate: responses"]["resident"] > steps["sl_data: revisions"]["resident"] == 0
     assert steps["sl_train: initial optimizer state"]["flops"] == 0
     assert all(steps[name]["narrower"] for name in ("sl_data: revisions", "rl: responses"))
     for step in steps.values():

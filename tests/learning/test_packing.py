@@ -58,7 +58,8 @@ def test_every_dialogue_is_whole_and_found_by_its_end(pairs, parts, shards, more
 
 
 @pytest.mark.parametrize(
-    ("lengths", "rows"), [([5, 4, 3, 2], [0, 0, 1, 0]), ([11, 11, 1], [0, 1, 0]), ([], [])]
+    ("lengths", "room", "rows"),
+    [([5, 4, 3, 2], 11, [0, 0, 1, 0]), ([11, 11, 1], 12, [0, 1, 0]), ([], 12, [])],
 )
-def test_a_length_is_in_the_first_row_that_has_room(lengths, rows):
-    assert first_fit(lengths, 11 if len(lengths) == 4 else 12) == rows
+def test_a_length_is_in_the_first_row_that_has_room(lengths, room, rows):
+    assert first_fit(lengths, room) == rows
