@@ -36,12 +36,12 @@ def open_policy(source: ModelSource, mesh: Mesh) -> Model:
     Raises:
       ValueError: the source is a preference model.
     """
-    return load_policy(source, _as_here(policy_blueprint(source, _dtype())), mesh)
+    return load_policy(source, _as_here(policy_blueprint(source, dtype())), mesh)
 
 
 def open_preference_model(source: ModelSource, mesh: Mesh) -> Model:
     """A preference model in --compute_dtype."""
-    return load_preference_model(source, _as_here(preference_blueprint(source, _dtype())), mesh)
+    return load_preference_model(source, _as_here(preference_blueprint(source, dtype())), mesh)
 
 
 def open_judge(source: ModelSource, mesh: Mesh) -> Scorer:
@@ -71,7 +71,8 @@ def open_mesh() -> Mesh:
         return make_mesh(data, fsdp, tensor)
 
 
-def _dtype() -> jnp.dtype:
+def dtype() -> jnp.dtype:
+    """What --compute_dtype says."""
     return compute_dtype(_DTYPE.value, jax.default_backend())
 
 

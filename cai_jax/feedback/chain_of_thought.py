@@ -68,7 +68,8 @@ class ChainOfThought:
     def programs(tools: LabelerTools, name: str) -> list[Program]:
         """What judging compiles."""
         reasoning = tools.generator.programs(
-            f"{name}: reasoning", tools.reasoning_tokens, tools.sampling
+            *(f"{name}: reasoning", tools.reasoning_tokens, tools.sampling),
+            shared=tools.few_shots.count > 0,
         )
         return [*reasoning, *MultipleChoice.programs(tools, name)]
 
@@ -82,12 +83,13 @@ class ChainOfThought:
             for order in (0, 1)
             for chain in range(self.chains)
         ]
+        prompts = [self.chat.prompt_ids(m, THINK) for m in messages]
+        # All but the question are few-shots, which a pair has in common.
+        shared = [
+            self.chat.shared_tokens(ids, m[:-1]) for ids, m in zip(prompts, messages, strict=True)
+        ]
         sampled = self.generator.generate(
-            [self.chat.prompt_ids(m, THINK) for m in messages],
-            keys,
-            self.max_new_tokens,
-            self.sampling,
-            "chains of thought",
+            prompts, keys, self.max_new_tokens, self.sampling, "chains of thought", shared
         )
         # A chain that answers by itself is cut before its answer, which we then read off.
         thoughts = [self.chat.text(c.ids).split(ANSWER.rstrip("("))[0] for c in sampled]

@@ -64,6 +64,14 @@ def doubled(size: int, least: int) -> int:
     return wide
 
 
+def doublings(longest: int, least: int) -> list[int]:
+    """Every size that ``doubled`` may give up to ``longest`` tokens, the largest first."""
+    sizes = [least] if longest > 0 else []
+    while sizes and sizes[0] < longest:
+        sizes.insert(0, 2 * sizes[0])
+    return sizes
+
+
 def check_longest(lengths: Sequence[int], max_tokens: int | None, name: str) -> None:
     """Refuses rows longer than the run was planned for, before they meet a memory limit.
 

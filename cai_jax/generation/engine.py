@@ -2,7 +2,9 @@
 
 Prompts are read by one program a width, rows are decoded by one program for all; both have static
 shapes. What a row samples depends on its prompt and key alone: each row has its own positions, from
-0 on, so that neighbours, their order and the number of slots change nothing.
+0 on, so that neighbours, their order and the number of slots change nothing. What prompts begin
+with in common, as few-shots, is read once where the caller says how long it is: apart from the rest
+of a row, whether others have it too or not, so that neighbours change nothing here either.
 """
 
 import hashlib
@@ -17,13 +19,21 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from cai_jax.generation.batching import check_filled, check_longest, doubled, pad_rows, widths
+from cai_jax.generation.batching import (
+    check_filled,
+    check_longest,
+    doubled,
+    doublings,
+    pad_rows,
+    widths,
+)
 from cai_jax.generation.finite import check_finite
 from cai_jax.generation.journal import recorded
+from cai_jax.generation.readings import abstract_prefix, read_prefix
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.slots import Slots, abstract_slots, decode, empty, fill
 from cai_jax.models.blueprint import Model
-from cai_jax.models.decoder import Decoder
+from cai_jax.models.decoder import Decoder, Prefix
 from cai_jax.parallel.hosts import fetch
 from cai_jax.parallel.mesh import (
     abstract_batch,
@@ -36,6 +46,7 @@ from cai_jax.parallel.mesh import (
 from cai_jax.parallel.program import Program, abstract
 
 FEW_TOKENS = 256  # of prompts that a shard reads at once: enough to compute, and not wait
+LEAST_SHARED = 64  # tokens; reading fewer apart does not pay for another call
 
 
 @dataclass(frozen=True)
@@ -74,16 +85,26 @@ class Generator:
         self.bucket_tokens, self.max_tokens = bucket_tokens, max_tokens
         self.tokens = 0  # prompt and new tokens so far, padding not counted
 
-    def programs(self, name: str, max_new_tokens: int, sampling: Sampling) -> list[Program]:
+    def programs(
+        self, name: str, max_new_tokens: int, sampling: Sampling, shared: bool = False
+    ) -> list[Program]:
         """The programs that ``generate`` may call, those of the longest prompts first.
+
+        Args:
+          name: of the programs.
+          max_new_tokens: limit on each completion.
+          sampling: how tokens are drawn.
+          shared: whether prompts may have beginnings in common.
 
         Raises:
           ValueError: prompts have no limit, so there is no list of programs.
         """
         if self.max_tokens is None:
             raise ValueError(f"{name}: prompts of any length; set max_tokens")
-        wide = widths(self.max_tokens - max_new_tokens, self.bucket_tokens)
-        found = []
+        most = self.max_tokens - max_new_tokens
+        wide = widths(most, self.bucket_tokens)
+        heads = doublings(most - 1, LEAST_SHARED) if shared and most > LEAST_SHARED else []
+        found = [self.head_reading(name, head) for head in heads]
         for longest in dict.fromkeys(self.positions(width, max_new_tokens) for width in wide):
             slots = self.slots(longest, max_new_tokens)
             found.append(self.decoding(name, slots, sampling))
@@ -91,6 +112,12 @@ class Generator:
             found += [
                 self.filling(name, slots, width, prompts)
                 for width in fits
+                for prompts in dict.fromkeys((self.batch_size, self.few(width)))
+            ]
+            found += [
+                self.filling(name, slots, width, prompts, head)
+                for head in heads
+                for width in doublings(min(fits[0], most) - _least(head), self.bucket_tokens)
                 for prompts in dict.fromkeys((self.batch_size, self.few(width)))
             ]
         return found
@@ -102,6 +129,7 @@ class Generator:
         max_new_tokens: int | Sequence[int],
         sampling: Sampling,
         name: str = "generate",
+        shared: Sequence[int] | None = None,
     ) -> list[Completion]:
         """One completion a prompt, in the order of the prompts.
 
@@ -114,9 +142,12 @@ class Generator:
           max_new_tokens: limit on each completion; one for all, or one each.
           sampling: how tokens are drawn.
           name: label of the progress bar.
+          shared: tokens of each prompt that others may begin with, too; None: none. They are read
+            once for all that have them.
 
         Raises:
-          ValueError: a prompt is empty, or so long that its completion may not fit.
+          ValueError: a prompt is empty, has nothing after what it shares, or is so
+            long that its completion may not fit.
           NotFiniteError: logits are NaN or infinite.
         """
         limits = np.broadcast_to(np.asarray(max_new_tokens, np.int32), len(prompts))
@@ -125,7 +156,10 @@ class Generator:
         check_longest([len(row) + most for row in prompts], self.max_tokens, name)
         if not prompts:
             return []
-        rows = _Rows(self, prompts, keys, limits, sampling, name)
+        begun = shared or [0] * len(prompts)
+        if any(not 0 <= n < len(row) for n, row in zip(begun, prompts, strict=True)):
+            raise ValueError(f"{name}: a prompt has nothing after what it shares")
+        rows = _Rows(self, prompts, begun, keys, limits, sampling, name)
         with tqdm(total=len(prompts), desc=name, unit="row", leave=False) as bar:
             while len(rows.ended) < len(prompts):
                 bar.update(rows.take(recorded(name, rows.identity, rows.advance)))
@@ -133,18 +167,42 @@ class Generator:
         self.tokens += sum(map(len, prompts)) + sum(len(c.ids) for c in found)
         return found
 
+    def head_reading(self, name: str, width: int) -> Program:
+        """Reads what prompts begin with, of a width: once a shard."""
+        rows = abstract_batch((self.shards, width), jnp.int32, self.mesh)
+        return Program(
+            f"{name}, shared",
+            read_prefix,
+            (self.model.graph, abstract(self.model.params), rows, rows),
+            {},
+            self.mesh,
+            tokens=rows.size,
+            model_flops=2.0 * self.model.size * rows.size,
+        )
+
     def filling(
-        self, name: str, slots: Slots[jax.ShapeDtypeStruct], width: int, prompts: int
+        self,
+        name: str,
+        slots: Slots[jax.ShapeDtypeStruct],
+        width: int,
+        prompts: int,
+        head: int = 0,
     ) -> Program:
-        """Reads so many prompts of a width into slots."""
+        """Reads so many prompts of a width into slots, behind what was read of them, of a width."""
+        params = abstract(self.model.params)
+        before = (
+            (abstract_prefix(self.model.graph, params, self.mesh, self.shards, head),)
+            if head
+            else ()
+        )
         rows = abstract_batch((prompts, width), jnp.int32, self.mesh)
         source = abstract_batch((self.batch_size,), jnp.int32, self.mesh)
         return Program(
             f"{name}, prompts",
             fill,
             (
-                *(self.model.graph, abstract(self.model.params), slots),
-                *(rows, rows, source, slots.keys_b2, slots.limit_b),
+                *(self.model.graph, params, slots),
+                *(rows, rows, source, slots.keys_b2, slots.limit_b, *before),
             ),
             {"shards": self.shards},
             self.mesh,
@@ -196,18 +254,23 @@ class _Rows:
         self,
         generator: Generator,
         prompts: Sequence[Sequence[int]],
+        begun: Sequence[int],
         keys: Sequence[np.ndarray],
         limits: np.ndarray,
         sampling: Sampling,
         name: str,
     ):
         self.of, self.prompts, self.keys = generator, [tuple(row) for row in prompts], keys
+        self.heads = [
+            row[: n if n >= LEAST_SHARED else 0] for row, n in zip(self.prompts, begun, strict=True)
+        ]
         self.limits, self.sampling, self.name = limits, sampling, name
         self.ended: dict[int, Completion] = {}
         self.identity = (_identity(self.prompts, keys), limits)
         self._waiting: deque[int] | None = None  # None: not started
         self._device: Slots[jax.Array]
         self._held = np.full(generator.batch_size, -1)  # the row of each slot; -1: free
+        self._read: tuple[tuple[int, ...], Prefix[jax.Array]] | None = None  # the latest head
 
     def take(self, values: Sequence[np.ndarray]) -> int:
         """Keeps rows that have ended, as ``advance`` gave them; how many."""
@@ -224,8 +287,8 @@ class _Rows:
             self._start()
         params = self.of.model.params
         while self._waiting and (self._held < 0).any():
-            program, batch = self._next_prompts()
-            with_rows = put_batch(batch, self.of.mesh)
+            program, batch, head = self._next_prompts()
+            with_rows = (*put_batch(batch, self.of.mesh), *self._begun(head))
             self._device = program(self.of.model.graph, params, self._device, *with_rows)
         still = replicate(np.asarray(self._still(), np.int32), self.of.mesh)
         self._device = self._decoding(self.of.model.graph, params, self._device, still)
@@ -241,26 +304,28 @@ class _Rows:
         return rows, lengths[ended], tokens[ended], logprobs[ended]
 
     def _start(self) -> None:
-        """Queues what has not ended, the longest prompts first, equal ones side by side."""
+        """Queues what has not ended, the longest first; what is equal is side by side."""
         left = [i for i in range(len(self.prompts)) if i not in self.ended]
-        self._waiting = deque(sorted(left, key=lambda i: (-self._width(i), self.prompts[i], i)))
+        head = lambda i: (-len(self.heads[i]), self.heads[i])
+        order = lambda i: (*head(i), -self._width(i), self.prompts[i], i)
+        self._waiting = deque(sorted(left, key=order))
         # By all rows, ended ones too, so that a stage that was cut off goes on with equal shapes.
-        widest = max(map(self._width, range(len(self.prompts))))
+        widest = rounded_up(max(map(len, self.prompts)), self.of.bucket_tokens)
         most = int(self.limits.max())
         like = self.of.slots(self.of.positions(widest, most), most)
         self._decoding = self.of.decoding(self.name, like, self.sampling)
         self._like, self._device = like, empty(like)
 
-    def _next_prompts(self) -> tuple[Program, tuple[np.ndarray, ...]]:
-        """The program that reads the next prompts of one width, and its batch."""
+    def _next_prompts(self) -> tuple[Program, tuple[np.ndarray, ...], tuple[int, ...]]:
+        """What reads the next prompts of one width and beginning, its batch, and the beginning."""
         of, waiting = self.of, self._waiting
         assert waiting
-        width = self._width(waiting[0])
+        width, head = self._width(waiting[0]), self.heads[waiting[0]]
         source = np.full(of.batch_size, -1, np.int32)
         keys, limits = np.zeros((of.batch_size, 2), np.uint32), np.zeros_like(source)
         read: list[dict[tuple[int, ...], int]] = [{} for _ in range(of.shards)]
         for slot in np.flatnonzero(self._held < 0):
-            if not waiting or self._width(waiting[0]) != width:
+            if not waiting or (self._width(waiting[0]), self.heads[waiting[0]]) != (width, head):
                 break
             row = waiting.popleft()
             here = read[slot * of.shards // of.batch_size]
@@ -268,13 +333,26 @@ class _Rows:
             keys[slot], limits[slot], self._held[slot] = self.keys[row], self.limits[row], row
         few = of.few(width)
         prompts = few if max(map(len, read)) * of.shards <= few else of.batch_size
-        program = of.filling(self.name, self._like, width, prompts)
+        before = doubled(len(head), LEAST_SHARED) if head else 0
+        program = of.filling(self.name, self._like, width, prompts, before)
         filled = [
-            prompt
+            prompt[len(head) :]
             for here in read
-            for prompt in [*here, *[(0,)] * (prompts // of.shards - len(here))]
+            for prompt in [*here, *[(*head, 0)] * (prompts // of.shards - len(here))]
         ]
-        return program, (*pad_rows(filled, width, "right"), source, keys, limits)
+        return program, (*pad_rows(filled, width, "right"), source, keys, limits), head
+
+    def _begun(self, head: tuple[int, ...]) -> tuple[Prefix[jax.Array], ...]:
+        """What prompts begin with, read once for those that come one after the other."""
+        if not head:
+            return ()
+        if self._read is None or self._read[0] != head:
+            of, width = self.of, doubled(len(head), LEAST_SHARED)
+            batch = pad_rows([head] * of.shards, width, "right")
+            program = of.head_reading(self.name, width)
+            read = program(of.model.graph, of.model.params, *put_batch(batch, of.mesh))
+            self._read = head, read
+        return (self._read[1],)
 
     def _still(self) -> int:
         """How many rows may go on while free slots are filled again.
@@ -287,7 +365,15 @@ class _Rows:
         return self.of.batch_size - max(1, min(few, self.of.batch_size // 4))
 
     def _width(self, row: int) -> int:
-        return rounded_up(len(self.prompts[row]), self.of.bucket_tokens)
+        """Of what is read of a row beside its head; of few sizes where there is one."""
+        rest = len(self.prompts[row]) - len(self.heads[row])
+        wide = doubled if self.heads[row] else rounded_up
+        return wide(rest, self.of.bucket_tokens)
+
+
+def _least(head: int) -> int:
+    """Tokens that a beginning which is read in such a width has at least."""
+    return max(LEAST_SHARED, head // 2 + 1)
 
 
 def _identity(prompts: Sequence[tuple[int, ...]], keys: Sequence[np.ndarray]) -> np.ndarray:

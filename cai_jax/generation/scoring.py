@@ -20,6 +20,7 @@ from cai_jax.generation.batching import (
     check_filled,
     check_longest,
     doubled,
+    doublings,
     pad_rows,
     widths,
 )
@@ -159,7 +160,7 @@ class Scorer:
             self._whole(name, reading, width, more, static)
             for width in widths(longest, self.bucket_tokens)
         ]
-        shared = _sizes(longest)
+        shared = doublings(longest, SHARED_TOKENS)
         prefixes = [
             self._prefix(name, (count, width)) for count in self.side_by_side for width in shared
         ]
@@ -167,7 +168,7 @@ class Scorer:
             self._rests(name, reading, (count, before), width, more, static)
             for count in self.side_by_side
             for before in shared
-            for width in _sizes(max(PACK_TOKENS, longest - before // 2))
+            for width in doublings(max(PACK_TOKENS, longest - before // 2), SHARED_TOKENS)
         ]
         return [*whole, *prefixes, *rests]
 
@@ -310,11 +311,11 @@ class Scorer:
         def compute() -> tuple[np.ndarray]:
             on_devices = put_batch(batch, self.mesh)
             values = fetch(program(self.graph, params, read(), *on_devices, *more))
-            for packed, found in zip(packs, values, strict=True):
-                if not reading.by_token:
-                    check_finite(found, packed.rows, READ, program.name, self.origin)
-                elif not np.isfinite(found).all():
-                    check_finite(found[None], packed.rows[:1], READ, program.name, self.origin)
+            for packed, found, segments in zip(packs, values, batch[1], strict=True):
+                if reading.by_token:  # a sum is finite if its terms are
+                    rests = range(1, len(packed.rows) + 1)
+                    found = np.array([found[segments == rest].sum() for rest in rests])
+                check_finite(found, packed.rows, READ, program.name, self.origin)
             return (values,)
 
         (values,) = recorded(name, (shared, *batch), compute)
@@ -327,14 +328,6 @@ class Scorer:
                     if reading.by_token
                     else values[p, r]
                 )
-
-
-def _sizes(longest: int) -> list[int]:
-    """Widths of programs for shared beginnings, or for packs, of at most so many tokens."""
-    sizes = [SHARED_TOKENS]
-    while sizes[0] < longest:
-        sizes.insert(0, 2 * sizes[0])
-    return sizes
 
 
 def _all_but_last(rows: Sequence[Sequence[int]]) -> list[int]:

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from cai_jax.generation.sampling import Sampling, sample
 from cai_jax.models.config import DecoderConfig
-from cai_jax.models.decoder import Decoder, KVCache
+from cai_jax.models.decoder import Decoder, KVCache, Prefix
 from cai_jax.models.heads import last_token
 from cai_jax.parallel.mesh import abstract_batch, partition_spec
 from cai_jax.parallel.program import Array
@@ -84,6 +84,7 @@ def fill(
     source_b: jax.Array,
     keys_b2: jax.Array,
     limit_b: jax.Array,
+    prefix: Prefix[jax.Array] | None = None,
     *,
     shards: int,
 ) -> Slots[jax.Array]:
@@ -99,11 +100,20 @@ def fill(
         its row.
       keys_b2: uint32, of the rows that start.
       limit_b: int32, tokens that their completions may have.
+      prefix: what all these prompts go on from, once a shard; None: they are whole.
       shards: of the batch; a slot takes a prompt of its own shard, so that no keys and values pass
         between devices.
     """
     decoder: Decoder = nnx.merge(graph, params)
-    hidden_ptd, keys, values = decoder.prefill(tokens_pt, segments_pt)
+    hidden_ptd, keys, values = decoder.prefill(tokens_pt, segments_pt, prefix)
+    lengths_p = jnp.sum(segments_pt, axis=1)
+    if prefix:
+        before = jnp.max(prefix.lengths_b)
+        keys, values = (
+            _after(held, read, before)
+            for held, read in ((prefix.keys, keys), (prefix.values, values))
+        )
+        lengths_p += before
     starts_b = source_b >= 0
 
     def take(old_b: jax.Array, new_p: jax.Array) -> jax.Array:
@@ -117,15 +127,16 @@ def fill(
 
     def take_positions(old_bksn: jax.Array, new_pktn: jax.Array) -> jax.Array:
         """The prompts' positions come first; those after them are free."""
-        free = old_bksn.shape[2] - new_pktn.shape[2]
-        return take(old_bksn, jnp.pad(new_pktn, ((0, 0), (0, 0), (0, free), (0, 0))))
+        here_pktn = new_pktn[:, :, : old_bksn.shape[2]]  # after it is padding
+        free = old_bksn.shape[2] - here_pktn.shape[2]
+        return take(old_bksn, jnp.pad(here_pktn, ((0, 0), (0, 0), (0, free), (0, 0))))
 
     layers = range(len(slots.cache.keys))
     return Slots(
         cache=KVCache(
             tuple(take_positions(slots.cache.keys[i], keys[i]) for i in layers),
             tuple(take_positions(slots.cache.values[i], values[i]) for i in layers),
-            take(slots.cache.lengths_b, jnp.sum(segments_pt, axis=1)),
+            take(slots.cache.lengths_b, lengths_p),
         ),
         hidden_bd=take(slots.hidden_bd, last_token(hidden_ptd, segments_pt)),
         keys_b2=jnp.where(starts_b[:, None], keys_b2, slots.keys_b2),
@@ -135,6 +146,13 @@ def fill(
         tokens_bn=slots.tokens_bn,
         logprobs_bn=slots.logprobs_bn,
     )
+
+
+def _after(held: jax.Array, read: jax.Array, length: jax.Array) -> jax.Array:
+    """Keys or values [layers, p, k, s, n] of prompts: a prefix, and behind it what was read."""
+    each = jnp.repeat(held, read.shape[1] // held.shape[1], axis=1)
+    room = jnp.pad(each, ((0, 0), (0, 0), (0, 0), (0, read.shape[3]), (0, 0)))
+    return jax.lax.dynamic_update_slice_in_dim(room, read, length, axis=3)
 
 
 @partial(jax.jit, static_argnames=("graph", "sampling", "stop_ids"), donate_argnames=("slots",))

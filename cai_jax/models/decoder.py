@@ -41,7 +41,10 @@ class KVCache(NamedTuple, Generic[Array]):
 
 
 class Prefix(NamedTuple, Generic[Array]):
-    """What rows begin with, read once: keys and values [layers, b, k, s, n]."""
+    """What rows begin with, read once: keys and values [layers, b, k, s, n].
+
+    One for each row, or for each of several rows side by side.
+    """
 
     keys: Array
     values: Array
@@ -209,11 +212,14 @@ class Decoder(nnx.Module):
         return self.norm(x_btd)
 
     def prefill(
-        self, tokens_bt: jax.Array, segments_bt: jax.Array
+        self, tokens_bt: jax.Array, segments_bt: jax.Array, prefix: Prefix | None = None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Hidden states [b, t, d] of prompts, and their keys and values [layers, b, k, t, n]."""
+        """Hidden states [b, t, d] of prompts, and their keys and values [layers, b, k, t, n].
+
+        With a prefix, of what comes after it.
+        """
         x_btd, (keys, values) = self._scan_blocks(
-            self._layers(), self._embed(tokens_bt), segments_bt, remat=False, keep_kv=True
+            self._layers(), self._embed(tokens_bt), segments_bt, False, True, prefix
         )
         return self.norm(x_btd), keys, values
 
@@ -363,10 +369,12 @@ class Decoder(nnx.Module):
         mask_bts = causal_segment_mask(segments_bt)
         graph, _ = nnx.split(self.blocks)
         if prefix:
-            positions_bt += prefix.lengths_b[:, None]
+            each = lambda held: jnp.repeat(held, len(x_btd) // len(held), axis=0)
+            before_b = each(prefix.lengths_b)
+            positions_bt += before_b[:, None]
             places_s = jnp.arange(prefix.keys.shape[3])
             age_bts = positions_bt[:, :, None] - places_s
-            held_bts = jnp.broadcast_to(places_s < prefix.lengths_b[:, None, None], age_bts.shape)
+            held_bts = jnp.broadcast_to(places_s < before_b[:, None, None], age_bts.shape)
         # Sines are of positions, and layers share them: they are not computed in each.
         turns = self._turns(positions_bt)
 
@@ -389,7 +397,7 @@ class Decoder(nnx.Module):
                     own_bts = own_bts & (_ages(own_bts) < layer.window)
                 join = lambda old, new: jnp.concatenate([old, new], axis=2)
                 seen_bts = join(earlier_bts, own_bts)
-                k_bksn, v_bksn = join(before[0], k_bktn), join(before[1], v_bktn)
+                k_bksn, v_bksn = join(each(before[0]), k_bktn), join(each(before[1]), v_bktn)
                 return self._attend(q_bthn, k_bksn, v_bksn, seen_bts)
 
             block = nnx.merge(graph, layer.block)

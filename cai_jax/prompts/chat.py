@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, cast
 
@@ -129,6 +130,20 @@ class ChatFormat:
           ValueError: the template refuses the dialogue.
         """
         return self._ids(self._prompt(messages, prefill))
+
+    def shared_tokens(self, ids: Sequence[int], first: Dialogue) -> int:
+        """How many tokens of a prompt come of its first messages alone, whatever follows them.
+
+        Raises:
+          ValueError: the template refuses these messages.
+        """
+        if not first:
+            return 0
+        if first not in self._beginnings:
+            turns = self._turns(first)
+            self._beginnings[first] = self._ids(self._template(turns, add_generation_prompt=False))
+        pairs = zip(ids[:-1], self._beginnings[first], strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
     def prompts_ids(self, dialogues: Sequence[Dialogue]) -> list[list[int]]:
         """``prompt_ids`` of each; in one batch.
@@ -308,10 +323,18 @@ class ChatFormat:
 
     def _prompt(self, messages: Sequence[Message], prefill: str) -> str:
         """Marked text up to where the assistant's reply begins, or continues."""
+        return self._template(self._turns(messages), True) + self._cut(prefill)
+
+    def _turns(self, messages: Sequence[Message]) -> list[Message]:
+        """Marked messages, behind the system prompt where they have none of their own."""
         own, _ = split_system(messages)
         ours = () if own or not self.system_prompt else (system(self.system_prompt),)
-        turns = [replace(m, text=self._cut(m.text)) for m in (*ours, *messages)]
-        return self._template(turns, add_generation_prompt=True) + self._cut(prefill)
+        return [replace(m, text=self._cut(m.text)) for m in (*ours, *messages)]
+
+    @cached_property
+    def _beginnings(self) -> dict[Dialogue, list[int]]:
+        """Ids of first messages that were asked for: of few few-shots."""
+        return {}
 
     def _counts(self, marked: Sequence[str]) -> list[int]:
         """Tokens of marked texts."""

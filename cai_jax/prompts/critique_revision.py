@@ -23,8 +23,8 @@ def critique_messages(
     principle: CritiquePrinciple,
 ) -> Dialogue:
     """Few-shots, the dialogue, the critique request; the reply continues after CRITIQUE_MARK."""
-    answered = _answered(map(_example, examples), prompt, response)
-    return (*answered, user(principle.critique_request))
+    shots = few_shot_messages(examples, prompt)
+    return (*_answered(shots, prompt, response), user(principle.critique_request))
 
 
 def revision_messages(
@@ -36,8 +36,8 @@ def revision_messages(
 ) -> Dialogue:
     """As above, up to the revision request; without a critique it asks for the revision at once."""
     if critique is None:
-        answered = _answered(map(_direct_example, examples), prompt, response)
-        return (*answered, user(principle.revision_request))
+        shots = few_shot_messages(examples, prompt, criticised=False)
+        return (*_answered(shots, prompt, response), user(principle.revision_request))
     return (
         *critique_messages(examples, prompt, response, principle),
         assistant(f"{CRITIQUE_MARK} {critique}"),
@@ -79,10 +79,21 @@ def example_texts(examples: Sequence[CritiqueExample]) -> list[str]:
     return [text for e in examples for text in (e.response, e.critique, e.revision)]
 
 
-def _answered(shots: Iterable[Dialogue], prompt: Dialogue, response: str) -> Dialogue:
+def few_shot_messages(
+    examples: Sequence[CritiqueExample], prompt: Dialogue, criticised: bool = True
+) -> Dialogue:
+    """What such a dialogue begins with: the prompt's system message, and few-shots."""
+    opening, _ = split_system(prompt)
+    return (
+        *opening,
+        *chain.from_iterable(map(_example if criticised else _direct_example, examples)),
+    )
+
+
+def _answered(shots: Dialogue, prompt: Dialogue, response: str) -> Dialogue:
     """Few-shots and the answered prompt, whose system message stays at the start."""
-    opening, turns = split_system(prompt)
-    return (*opening, *chain.from_iterable(shots), *turns, assistant(response))
+    _, turns = split_system(prompt)
+    return (*shots, *turns, assistant(response))
 
 
 def _example(e: CritiqueExample) -> Dialogue:

@@ -95,6 +95,7 @@ class Computed:
         max_new_tokens: int,
         sampling: Sampling,
         name: str,
+        shared: Sequence[int] | None = None,
     ) -> list[Sample]:
         """What ``generator.generate`` gives; ``kind`` tells which model of the stage it is."""
         how = [max_new_tokens, asdict(sampling)]
@@ -107,6 +108,7 @@ class Computed:
                 max_new_tokens,
                 sampling,
                 name,
+                shared and [shared[i] for i in missing],
             )
             return [[completion.ids, completion.finished] for completion in found]
 

@@ -17,13 +17,14 @@ from cai_jax.data.readers import Prompt
 from cai_jax.data.records import write_records
 from cai_jax.data.rows import Revision
 from cai_jax.generation.engine import Generator
-from cai_jax.keys import named_key
+from cai_jax.keys import named_key, named_rng
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.critique_revision import (
     CRITIQUE_MARK,
     REVISION_MARK,
     critique_messages,
     example_texts,
+    few_shot_messages,
     is_near_copy,
     revision_messages,
 )
@@ -44,6 +45,7 @@ from cai_jax.stages.stage import Inputs, Outcome, Stage
 log = logging.getLogger("cai_jax")
 
 
+ORDERS = 4  # of few-shots, of which each prompt draws one
 NO_PRINCIPLE = CritiquePrinciple("", "", (), "", "")  # of first responses
 
 
@@ -102,6 +104,17 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     )
 
 
+def drawn_few_shots(
+    shots: FewShots[CritiqueExample], prompt_id: str, messages: Dialogue, number: int
+) -> list[CritiqueExample]:
+    """The few-shots of a prompt in one round, in one of few orders.
+
+    So many prompts begin alike, and the generator reads what they share once.
+    """
+    order = named_rng(shots.seed, "sl_data", "few_shots", prompt_id, number).integers(ORDERS)
+    return shots.draw(f"order {order}", messages)
+
+
 class _Writer:
     """Samples responses, critiques and revisions, and counts those that it drops."""
 
@@ -122,7 +135,8 @@ class _Writer:
     def respond(self, prompts: list[Prompt], kind: str) -> list[Draft]:
         """First responses, as they are."""
         drafts = [Draft(prompt, 0, "", "") for prompt in prompts]
-        samples = self._sample(self.base, [p.messages for p in prompts], "", drafts, kind)
+        ids = [self.chat.prompt_ids(prompt.messages) for prompt in prompts]
+        samples = self._sample(self.base, ids, drafts, kind)
         return self._keep(drafts, samples, kind, _respond, [[]] * len(drafts))
 
     def revise(self, drafts: list[Draft], number: int) -> list[Draft]:
@@ -134,7 +148,7 @@ class _Writer:
                 critique_messages(d.few_shots, d.prompt.messages, d.response, d.principle)
                 for d in drawn
             ]
-            samples = self._sample(self.critic, messages, CRITIQUE_MARK, drawn, "critique")
+            samples = self._write(messages, CRITIQUE_MARK, drawn, "critique")
             given = [[*d.shown, d.principle.critique_request, d.response] for d in drawn]
             drawn = self._keep(drawn, samples, "critique", _criticise, given)
         messages = [
@@ -147,7 +161,7 @@ class _Writer:
             )
             for d in drawn
         ]
-        samples = self._sample(self.critic, messages, REVISION_MARK, drawn, "revision")
+        samples = self._write(messages, REVISION_MARK, drawn, "revision")
         given = [[*d.shown, d.principle.revision_request, d.response, d.critique] for d in drawn]
         return self._keep(drawn, samples, "revision", _respond, given)
 
@@ -161,7 +175,8 @@ class _Writer:
             tags=draft.prompt.tags,
             tag_factor=self.inputs.config.sl_data.draw_by_tag,
         )
-        few_shots = self.few_shots.draw(f"{draft.prompt.id}/{number}", draft.prompt.messages)
+        asked = draft.prompt
+        few_shots = drawn_few_shots(self.few_shots, asked.id, asked.messages, number)
         return replace(draft, round=number, principle=principle, few_shots=tuple(few_shots))
 
     def _keep(
@@ -190,24 +205,38 @@ class _Writer:
             kept.append(take(draft, reply.text, self.chat.text(sample.ids)))
         return kept
 
+    def _write(
+        self, messages: list[Dialogue], mark: str, drafts: list[Draft], kind: str
+    ) -> list[Sample]:
+        """What the critic writes after a mark; the few-shots that prompts share are read once."""
+        criticised = self.inputs.config.sl_data.critique
+        ids = [self.chat.prompt_ids(m, mark) for m in messages]
+        shots = [few_shot_messages(d.few_shots, d.prompt.messages, criticised) for d in drafts]
+        shared = [
+            self.chat.shared_tokens(row, first) if d.few_shots else 0
+            for row, first, d in zip(ids, shots, drafts, strict=True)
+        ]
+        return self._sample(self.critic, ids, drafts, kind, shared)
+
     def _sample(
         self,
         generator: Generator,
-        messages: list[Dialogue],
-        prefill: str,
+        ids: list[list[int]],
         drafts: list[Draft],
         kind: str,
+        shared: list[int] | None = None,
     ) -> list[Sample]:
         g, seed = self.inputs.config.generation, self.inputs.seed
         number = drafts[0].round if drafts else 0
         return self.inputs.computed.sample(
             kind,
             generator,
-            [self.chat.prompt_ids(m, prefill) for m in messages],
+            ids,
             [named_key(seed, "sl_data", kind, d.prompt.id, d.round) for d in drafts],
             g.critique_tokens if kind == "critique" else g.response_tokens,
             make_sampling(g),
             f"sl_data: {kind} {number}" if number else f"sl_data: {kind}",
+            shared,
         )
 
 
@@ -279,7 +308,10 @@ def programs(inputs: Inputs) -> list[Program]:
     found = [
         program
         for (generator, tokens), what in wanted.items()
-        for program in generator.programs(f"sl_data: {what}", tokens, make_sampling(g))
+        for program in generator.programs(
+            *(f"sl_data: {what}", tokens, make_sampling(g)),
+            shared=what != "responses" and inputs.config.sl_data.few_shots > 0,
+        )
     ]
     sources = dict.fromkeys([models.policy_source("base"), models.critic_source])
     loading = [program for source in sources for program in models.loading_programs(source)]
