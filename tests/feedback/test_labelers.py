@@ -37,7 +37,7 @@ class FakeModel:
 
     def __init__(self, chat, prefers, thought="so good"):
         self.chat, self.prefers, self.thought = chat, prefers, thought
-        self.texts, self.keys = [], []
+        self.texts, self.keys, self.shared = [], [], []
 
     def choice_logprobs(self, rows, choices):
         self.texts += [self.chat.tokenizer.decode(row) for row in rows]
@@ -49,8 +49,11 @@ class FakeModel:
         said = zip(self.texts[-len(prompts) :], completions, strict=True)
         return [np.full(len(ids), self.prefers(text, ids)) for text, ids in said]
 
-    def generate(self, prompts, keys, max_new_tokens, sampling, name):
+    def generate(self, prompts, keys, max_new_tokens, sampling, name, shared=None):
         self.keys += [tuple(key.tolist()) for key in keys]
+        self.shared += [
+            self.chat.tokenizer.decode(p[:n]) for p, n in zip(prompts, shared, strict=True)
+        ]
         ids = self.chat.reply_ids(self.thought)
         return [Completion(ids, np.zeros(len(ids)), True) for _ in prompts]
 
@@ -186,3 +189,6 @@ def test_few_shots_stand_before_the_question(chat, name):
     turns = {text.count("<|im_start|> user") for text in model.texts}
     assert turns == ({1} if there is None else {3})
     assert (there is None) == (name == "contrast")
+    # Chains are sampled behind few-shots that are read once for all of a pair.
+    assert len(set(model.shared)) == (name == "chain_of_thought")
+    assert all(text.count("<|im_start|> user") == 2 for text in model.shared)

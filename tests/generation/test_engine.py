@@ -109,3 +109,48 @@ def test_samples_of_one_prompt_read_it_once(mesh, model, monkeypatch):
     found = generator.generate([[5, 6, 7]] * 6 + [[8, 9]] * 6, keys, 5, Sampling())
     assert read == [2]
     assert len({tuple(c.ids) for c in found}) > 6
+
+
+@pytest.mark.parametrize("slots", [3, 16])
+def test_what_prompts_share_is_read_once_and_changes_no_token(
+    mesh, mesh8, model, slots, monkeypatch
+):
+    heads = [list(range(1, 56)) + list(range(1, 30)), [7, *range(1, 66)], []]
+    prompts = [[*head, *range(20, 20 + n)] for head in heads for n in (1, 4, 9, 30)]
+    shared = [len(head) for head in heads for _ in range(4)]
+    keys = [named_key(3, "row", i) for i in range(12)]
+    read, call = [], Program.__call__
+
+    def spy(program, *args):
+        if program.name.endswith("shared"):
+            read.append(tuple(np.asarray(args[2])[0].tolist()))
+        return call(program, *args)
+
+    monkeypatch.setattr(Program, "__call__", spy)
+    whole = Generator(model, mesh, [3], slots, 8, 160).generate(prompts, keys, 9, Sampling())
+    assert not read
+    for layout in (mesh, mesh8):
+        generator = Generator(model, layout, [3], slots, 8, 160)
+        found = generator.generate(prompts, keys, 9, Sampling(), shared=shared)
+        assert [c.ids for c in found] == [c.ids for c in whole]
+        for one, other in zip(found, whole, strict=True):
+            np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
+        assert len(read) == 2  # each beginning once, whatever comes after it
+        read.clear()
+    alone = Generator(model, mesh, [3], slots, 8, 160)
+    (row,) = alone.generate(prompts[2:3], keys[2:3], 9, Sampling(), shared=shared[2:3])
+    assert row.ids == found[2].ids
+
+
+def test_few_shared_tokens_are_read_with_the_rest(mesh, model, monkeypatch):
+    names, call = [], Program.__call__
+    spy = lambda program, *args: (names.append(program.name), call(program, *args))[1]
+    monkeypatch.setattr(Program, "__call__", spy)
+    Generator(model, mesh, [3], 4, 8).generate(PROMPTS, KEYS, 3, Sampling(), shared=[1, 5, 0, 2, 2])
+    assert not any(name.endswith("shared") for name in names)
+
+
+@pytest.mark.parametrize("shared", [[3, 0, 0, 0, 0], [-1, 0, 0, 0, 0]])
+def test_something_follows_what_is_shared(mesh, model, shared):
+    with pytest.raises(ValueError, match="nothing after what it shares"):
+        Generator(model, mesh, [3], 4, 8).generate(PROMPTS, KEYS, 3, Sampling(), shared=shared)

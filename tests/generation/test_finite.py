@@ -1,5 +1,7 @@
 """A model that gives NaN or infinity is named where it was called, by every call there is."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
 from cai_jax.keys import named_key
 from cai_jax.models.blueprint import Model, Origin
+from cai_jax.models.decoder import Decoder
 from cai_jax.models.heads import PreferenceModel
 
 ORIGIN = Origin("the checkpoint there, which the stage sl_train wrote,", "sl_train")
@@ -84,3 +87,13 @@ def test_a_model_of_no_stage_is_not_said_to_be_trained(mesh):
     model = Model(whole.graph, whole.params, Origin("the model /m"))
     with pytest.raises(NotFiniteError, match=r"the model /m gives .*; its weights are damaged"):
         Generator(model, mesh, (2,), 4, 4).generate(PROMPTS, KEYS, 2, Sampling())
+
+
+def test_no_row_of_a_pack_is_blamed_for_another(mesh):
+    """Rows that begin alike are read side by side; nothing times NaN is NaN, in all of them."""
+    decoder = Decoder(replace(TINY, tie_embeddings=False), rngs=nnx.Rngs(0))
+    scorer = Scorer(broken(decoder, np.nan), mesh, 4, 8)
+    prompts = [[*[5] * 200, 6 + i] for i in range(4)]
+    replies = [[7, 8], [7, 9], [ODD, 7, 8], [7]]
+    with pytest.raises(NotFiniteError, match=r"asked, rests: .* for every row of a batch"):
+        scorer.completion_logprobs(prompts, replies, name="asked")

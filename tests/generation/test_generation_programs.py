@@ -89,6 +89,23 @@ def test_a_generator_lists_what_it_calls(layout, model, ran, bucket, longest):
     assert sizes == sorted(sizes, reverse=True)
 
 
+def test_a_generator_lists_what_it_calls_for_prompts_that_begin_alike(layout, model, ran):
+    model, sampling = on(model, layout), Sampling(0.7)
+    args = (layout, (3,), 2, 32, 150 + NEW)
+    for head in (64, 65, 100, 129):
+        for rest in (1, 33, 85):
+            prompts = [[*[5] * head, *range(9, 9 + n)] for n in {1, rest} if head + n <= 150]
+            keys = [named_key(0, i) for i in range(len(prompts))]
+            shared = [head] * len(prompts)
+            Generator(model, *args).generate(prompts, keys, NEW, sampling, shared=shared)
+    ahead = Generator(Model(model.graph, abstract(model.params)), *args)
+    programs = ahead.programs("critiques", NEW, sampling, shared=True)
+    wanted = [compiled(program, program.args) for program in programs]
+    assert len(set(wanted)) == len(wanted)
+    assert ran <= set(wanted)
+    assert {p.args[2].shape[1] for p in programs if p.name.endswith("shared")} == {64, 128, 256}
+
+
 def scored(kind, scorer, rows):
     if kind == "logprobs":
         return scorer.completion_logprobs(

@@ -344,3 +344,17 @@ def test_a_system_message_stays_at_the_start():
         assert messages[at : at + 4] == (*prompt[1:], assistant("r"))
     asked = question_message(prompt, "Which?", "yes", "no").text
     assert "System: be kind\nUser: one\nAssistant: two\nUser: three\nAssistant: ..." in asked
+
+
+def test_shared_tokens_are_those_of_the_first_messages(chat):
+    """Whatever comes after them; and never the whole prompt, of which something is read last."""
+    first = (user("a good way"), assistant("to help"))
+    ids = chat.prompt_ids((*first, user("why")), "so")
+    other = chat.prompt_ids((*first, user("how do people work")))
+    count = chat.shared_tokens(ids, first)
+    assert ids[:count] == other[:count]
+    assert chat.tokenizer.decode(ids[:count]).count("<|im_start|>") == 2
+    assert "why" not in chat.tokenizer.decode(ids[:count])
+    assert chat.shared_tokens(ids, ()) == 0
+    assert chat.shared_tokens(ids, (user("another"),)) < count
+    assert chat.shared_tokens(ids[:count], first) == count - 1

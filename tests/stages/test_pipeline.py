@@ -76,7 +76,7 @@ def test_replies_that_do_not_parse_earn_a_fixed_score(finished):
 def test_rl_samples_the_full_distribution(changed, monkeypatch):
     asked = {}
 
-    def generate(self, prompts, keys, max_new_tokens, sampling, name):
+    def generate(self, prompts, keys, max_new_tokens, sampling, name, shared=None):
         asked.update(keys=keys, sampling=sampling, stop_ids=self.stop_ids)
         raise InterruptedError
 

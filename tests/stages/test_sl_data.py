@@ -1,5 +1,7 @@
 """Which samples become critiques and revisions, and what is counted of those that do not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -8,9 +10,10 @@ from tiny_run import tiny_config
 from cai_jax.constitution.schema import CritiquePrinciple
 from cai_jax.data.readers import Prompt
 from cai_jax.generation.engine import Completion
-from cai_jax.prompts.critique_revision import example_texts
+from cai_jax.prompts.critique_revision import critique_messages, example_texts
 from cai_jax.prompts.messages import user
 from cai_jax.stages import sl_data
+from cai_jax.stages.reuse import Computed
 from cai_jax.stages.stage import open_run
 
 REPLY = (
@@ -84,3 +87,26 @@ def test_few_shots_are_compared_with_only_where_they_are_shown(writer):
     shown = writer._draw(draft(), 1).shown
     assert len(shown) == 3  # a reply, a critique and a revision
     assert set(shown) <= set(example_texts(writer.few_shots.examples))
+
+
+def test_what_prompts_share_are_their_few_shots_in_few_orders(writer, monkeypatch):
+    given = []
+
+    def sample(self, kind, generator, ids, keys, tokens, sampling, name, shared):
+        given.extend(
+            writer.chat.tokenizer.decode(row[:n]) for row, n in zip(ids, shared, strict=True)
+        )
+        return [sampled(writer, REPLY) for _ in ids]
+
+    monkeypatch.setattr(Computed, "sample", sample)
+    drafts = [replace(draft(), prompt=Prompt(f"r{i}", (user("how"),))) for i in range(40)]
+    drawn = [writer._draw(d, 1) for d in drafts]
+    writer._write(
+        [critique_messages(d.few_shots, d.prompt.messages, d.response, d.principle) for d in drawn],
+        "",
+        drawn,
+        "critique",
+    )
+    assert 1 < len(set(given)) <= sl_data.ORDERS
+    assert all(text.count("<|im_start|> user") == 3 for text in given)  # of one few-shot
+    assert not any(REPLY in text for text in given)

@@ -56,7 +56,7 @@ class FakeModel:
             for ids, text in zip(completions, texts, strict=True)
         ]
 
-    def generate(self, prompts, keys, max_new_tokens, sampling, name):
+    def generate(self, prompts, keys, max_new_tokens, sampling, name, shared=None):
         self.keys += [tuple(key.tolist()) for key in keys]
         return [Completion(self.chat.reply_ids("so"), np.zeros(2), True) for _ in prompts]
 
