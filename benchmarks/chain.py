@@ -89,12 +89,14 @@ def main() -> None:
             )
         return written
 
-    once, whole = chain(True), chain(False)
-    same = sum(a.ids == b.ids for a, b in zip(once, whole, strict=True))
-    ways: dict[str, Callable[[], object]] = {
-        "few-shots read once": lambda: chain(True),
-        "every prompt read whole": lambda: chain(False),
+    written: dict[bool, list[Completion]] = {}
+    keep = lambda shared: written.update({shared: chain(shared)})
+    ways: dict[str, Callable[[], None]] = {
+        "few-shots read once": lambda: keep(True),
+        "every prompt read whole": lambda: keep(False),
     }
+    seconds = alternating(ways, REPEATS.value)
+    same = sum(a.ids == b.ids for a, b in zip(*written.values(), strict=True))
     dtype = next(x.dtype for x in jax.tree.leaves(model.params) if x.ndim == 3).name
     write(
         f"chain-{dtype}",
@@ -103,8 +105,8 @@ def main() -> None:
             "dtype": dtype,
             "prompts": PROMPTS.value,
             "tokens of prompts": read,
-            "replies of the same tokens": f"{same} of {len(once)}",
-            **compared(alternating(ways, REPEATS.value), "few-shots read once"),
+            "replies of the same tokens": f"{same} of {len(written[True])}",
+            **compared(seconds, "few-shots read once"),
         },
     )
 
