@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from cai_jax.generation.batching import check_filled, check_longest, doubled, pad_rows, widths
 from cai_jax.generation.finite import check_finite
@@ -34,6 +33,7 @@ from cai_jax.parallel.mesh import (
     rounded_up,
 )
 from cai_jax.parallel.program import Program, abstract
+from cai_jax.progress import progress
 
 FEW_TOKENS = 256  # of prompts that a shard reads at once: enough to compute, and not wait
 
@@ -126,7 +126,7 @@ class Generator:
         if not prompts:
             return []
         rows = _Rows(self, prompts, keys, limits, sampling, name)
-        with tqdm(total=len(prompts), desc=name, unit="row", leave=False) as bar:
+        with progress(len(prompts), name, "row") as bar:
             while len(rows.ended) < len(prompts):
                 bar.update(rows.take(recorded(name, rows.identity, rows.advance)))
         found = [rows.ended[i] for i in range(len(prompts))]
