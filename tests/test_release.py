@@ -1,21 +1,18 @@
 """What is released: an sdist and a wheel that brings the folders that configs name files of."""
 
 import filecmp
-import os
 import subprocess
 import sys
-import sysconfig
 import zipfile
 from pathlib import Path
 
 import pytest
+from clean_environment import VARIABLES, clean_environment
 from conftest import ROOT
 
 from cai_jax import shipped
 
-# Nothing of this checkout: neither its path nor its editable installation.
-CLEAN = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "XLA_FLAGS")}
-CLEAN["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+CLEAN = VARIABLES | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
 
 def call(*command, cwd=ROOT, code=0) -> str:
@@ -38,16 +35,10 @@ def dist(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def python(dist, tmp_path_factory) -> Path:
-    """The interpreter of a new environment that has the wheel, and what it requires from ours."""
-    place = tmp_path_factory.mktemp("new") / "venv"
-    call(sys.executable, "-m", "venv", "--without-pip", place)
-    own = Path(sysconfig.get_path("purelib", vars={"base": str(place)}))
-    # Of our environment the packages alone: its .pth files, which install this checkout, are not
-    # read.
-    (own / "ours.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
-    python = place / "bin" / "python"
+    """The interpreter of a new environment that has the wheel, and what it requires."""
+    python = clean_environment(tmp_path_factory.mktemp("new"))
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
-    call(*pip, "--no-index", "--no-deps", "--ignore-installed", *dist.glob("*.whl"))
+    call(*pip, "--no-index", "--no-deps", *dist.glob("*.whl"))
     return python
 
 
@@ -110,7 +101,10 @@ def test_constitutions_can_be_worked_on(python, working_folder):
 def test_runs_start_in_the_folder(python, working_folder, model_folder, config):
     """Both of the README's runs, made small: what they read is found, and their stages run."""
     small = {
-        "microworld": ["stages=pretrain", "pretrain.options.dialogues=300.0", "pretrain.epochs=1"],
+        "microworld": [
+            *("stages=pretrain", "pretrain.options.dialogues=200.0", "pretrain.num_layers=2"),
+            *("pretrain.d_model=32", "pretrain.d_ff=48", "pretrain.warmup_steps=2"),
+        ],
         "rlaif": [
             *("stages=sl_data", f"model.source={model_folder}", "warm_up.source="),
             *("sl_data.red_team_prompts=8", "sl_data.helpful_prompts=4", "sl_data.rounds=1"),
