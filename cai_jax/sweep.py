@@ -25,7 +25,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from cai_jax.commands.config_flag import CONFIG
+from cai_jax.commands.config_flag import CONFIG, FileParser
 from cai_jax.commands.front import start
 from cai_jax.config import Config, ConfigError, groups_of, naming, parse_config
 from cai_jax.evaluation.measure import Measure, with_interval
@@ -43,6 +43,7 @@ log = logging.getLogger("cai_jax")
 SECONDS = "seconds/{}"  # that a stage took: a key beside those of evaluation
 TIME = Measure("seconds", "seconds", "lower", "that the stage took", low=0.0)
 SWEEP = config_flags.DEFINE_config_file("sweep", None, "sweep file")
+flags.FLAGS["sweep"].parser = FileParser("sweep")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of runs and comparison", required=True)
 JOBS = flags.DEFINE_integer("jobs", 1, "runs at once", lower_bound=1)
 flags.mark_flag_as_required("sweep")

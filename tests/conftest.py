@@ -11,19 +11,27 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import importlib.util
+import json
 import shutil
 import subprocess
+from collections.abc import Iterator, Mapping
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import pytest
+from clean_environment import VARIABLES, clean_environment
 from flax import nnx
 from hypothesis import settings
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 from tiny_model import write_tiny_model
 
+from cai_jax import __version__
 from cai_jax.config import with_defaults
 from cai_jax.models.blueprint import Model
 from cai_jax.models.config import DecoderConfig, LoRAConfig
@@ -173,17 +181,99 @@ def finished(finished_calls):
 
 
 @pytest.fixture(scope="session")
-def executed_notebook(tmp_path_factory):
-    """The demo notebook, executed top to bottom, and the workdir of its run.
+def repository(tmp_path_factory) -> Iterator[str]:
+    """The address, on loopback, of a repository that has this checkout, tagged as a release."""
+    place = tmp_path_factory.mktemp("git")
+    copy, bare = place / "copy", place / "cai_jax.git"
+    copy.mkdir()
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True).stdout
+    command = ["xargs", "-0", "cp", "--parents", "-t", str(copy)]
+    subprocess.run(command, cwd=ROOT, input=files, check=True)
+    for arguments in (
+        ["init", "--quiet"],
+        ["add", "--all"],
+        ["-c", "user.name=us", "-c", "user.email=us@here", "commit", "--quiet", "-m", "a release"],
+        ["tag", f"v{__version__}"],
+        ["clone", "--quiet", "--bare", ".", str(bare)],
+    ):
+        subprocess.run(["git", *arguments], cwd=copy, check=True)
+    subprocess.run(["git", "update-server-info"], cwd=bare, check=True)  # for a server of files
+    handler = partial(SimpleHTTPRequestHandler, directory=str(place))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/{bare.name}"
+        server.shutdown()
 
-    The run is the microworld's, for the claims as well: it takes minutes, so there is only one.
+
+@pytest.fixture(scope="session")
+def execute_notebook(tmp_path_factory):
+    """Executes the demo notebook as a stranger gets it: the file alone, in an empty folder.
+
+    Neither the kernel's environment nor that which the notebook installs into has this checkout.
     """
     import nbformat
     from nbclient import NotebookClient
 
+    kernel = clean_environment(tmp_path_factory.mktemp("kernel"))
+    kernels = tmp_path_factory.mktemp("jupyter")
+    (kernels / "kernels" / "stranger").mkdir(parents=True)
+    argv = [str(kernel), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {"argv": argv, "display_name": "stranger", "language": "python"}
+    (kernels / "kernels" / "stranger" / "kernel.json").write_text(json.dumps(spec))
+
+    def execute(changed=lambda notebook: None, **environment):
+        notebook = nbformat.read(NOTEBOOK, as_version=4)
+        changed(notebook)
+        client = NotebookClient(notebook, timeout=2400, kernel_name="stranger")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("JUPYTER_PATH", str(kernels))
+            folder = tmp_path_factory.mktemp("empty")
+            client.execute(env=VARIABLES | environment, cwd=str(folder))
+        return notebook
+
+    return execute
+
+
+@pytest.fixture(scope="session")
+def executed_notebook(tmp_path_factory, execute_notebook, repository, model_folder):
+    """The demo notebook, executed top to bottom, and the workdir of its run.
+
+    The run is the microworld's, for the claims as well: it takes minutes, so there is only one. The
+    one under another constitution is short, and the one on a real model is on a tiny one.
+    """
     workdir = tmp_path_factory.mktemp("notebook") / "run"
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # one device
-    environment |= {"CAI_PRESET": "fast", "CAI_WORKDIR": str(workdir)}
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    NotebookClient(notebook, timeout=2400).execute(env=environment, cwd=str(NOTEBOOK.parent))
+    python = clean_environment(tmp_path_factory.mktemp("own"))
+    notebook = execute_notebook(
+        CAI_REPO_URL=repository,
+        CAI_ENV=str(python.parent.parent),
+        CAI_PRESET="fast",
+        CAI_WORKDIR=str(workdir),
+        CAI_OTHER_FLAGS=flags_of(
+            {
+                "sl_data.red_team_prompts": 24,
+                "sl_data.helpful_prompts": 24,
+                "feedback.prompts": 24,
+                "feedback.helpful_prompts": 24,
+                "feedback.audit_pairs": 24,
+                "pm_train.helpfulness_pairs": 64,
+                "rl.iterations": 2,
+                "evaluate.bootstrap_samples": 100,
+            }
+        ),
+        CAI_REAL_FLAGS=flags_of(
+            {
+                "model.source": model_folder,
+                "warm_up.source": "",
+                "sl_data.red_team_prompts": 16,
+                "generation.context_tokens": 384,
+                "generation.critique_tokens": 24,
+            }
+        ),
+    )
     return notebook, workdir
+
+
+def flags_of(changes: Mapping[str, Any]) -> str:
+    """A config's changes on a command line."""
+    return " ".join(f"--config.{name}={value}" for name, value in changes.items())

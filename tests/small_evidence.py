@@ -204,7 +204,7 @@ def evidence(**changes):
         ],
         "audits": {"audit": Audit(4, 4, 0.75, 0.3, 0.95, 0.5, 1.0, 0.1, 1.0, 0.5)},
         "history": [{"score": 0.0, "kl_k3": 0.0}, {"score": 1.5, "kl_k3": 0.2}],
-        "looks": [Look(0, [0.0, 0.0], [0.0, 0.0]), Look(2, [1.0, 3.0], [1.0, 0.0])],
+        "looks": [Look(0, [0.0, 0.0], [0.0, 0.0], []), Look(2, [1.0, 3.0], [1.0, 0.0], [])],
         "oracle": oracle,
         "bootstrap_samples": 100,
         "seed": 0,

@@ -2,15 +2,25 @@
 
 import re
 import sys
+from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
 from cai_jax.config import Config, ConfigError, parse_config, with_defaults
+from cai_jax.reading import check_regular
 
 
-class ConfigParser(config_flags.ConfigFileFlagParser):
+class FileParser(config_flags.ConfigFileFlagParser):
+    """Loads a config file, if there is one: ml_collections alone tells late, and not what to do."""
+
+    def parse(self, path: str) -> ConfigDict:
+        check_regular(Path(path.partition(":")[0]))
+        return super().parse(path)
+
+
+class ConfigParser(FileParser):
     """Loads a config file as a tree of all fields, so that flags can override every one."""
 
     def parse(self, path: str) -> ConfigDict:

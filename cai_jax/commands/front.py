@@ -8,9 +8,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-if not sys.stderr.isatty():
-    os.environ.setdefault("TQDM_MININTERVAL", "10")  # seconds; logs are not for animation
-
 from absl import app, flags
 from absl import logging as absl_logging
 

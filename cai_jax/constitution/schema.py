@@ -178,9 +178,7 @@ def locate_constitution(path: Path) -> Located:
     try:
         root = compose_yaml(path)
     except FileError as error:
-        there = path.exists()
-        problem = error.problem if there else "no such file; choose a file of constitutions/"
-        raise ConstitutionError(problem, path, error.line) from error
+        raise ConstitutionError(error.problem, path, error.line) from error
     reader = _Reader(path)
     return Located(path, reader.constitution(root), reader.lines)
 

@@ -4,18 +4,21 @@
 dataclass that they were written from.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
-import tensorflow_datasets as tfds
+from absl import logging as absl_logging
 
 from cai_jax.data.rows import Row
 from cai_jax.parallel.hosts import is_main, sync
 from cai_jax.prompts.messages import Dialogue, Message
 from cai_jax.storage.sealed import check_whole
+from cai_jax.tf import tfds
 
 VERSION = "1.0.0"
 SPLIT = "train"
@@ -84,14 +87,30 @@ def write_records(folder: Path, rows: Sequence[R], kind: type[R]) -> None:
         columns = _columns(kind)
         encode = lambda row: {n: c.encode(getattr(row, n)) for n, c in columns.items()}
         tfds.disable_progress_bar()
-        tfds.dataset_builders.store_as_tfds_dataset(
-            name=folder.name,
-            version=VERSION,
-            features=tfds.features.FeaturesDict({n: c.feature() for n, c in columns.items()}),
-            split_datasets={SPLIT: [(row.id, encode(row)) for row in rows]},
-            data_dir=folder.parent,
-        )
+        with _without_notices():
+            tfds.dataset_builders.store_as_tfds_dataset(
+                name=folder.name,
+                version=VERSION,
+                features=tfds.features.FeaturesDict({n: c.feature() for n, c in columns.items()}),
+                split_datasets={SPLIT: [(row.id, encode(row)) for row in rows]},
+                data_dir=folder.parent,
+            )
     sync(f"records {folder.name}")
+
+
+@contextmanager
+def _without_notices() -> Iterator[None]:
+    """Without TFDS's words on a download that there is not, and on a folder that is not full yet.
+
+    What goes wrong is raised.
+    """
+    verbosity = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        absl_logging.set_verbosity(verbosity)
 
 
 def read_records(folder: Path, kind: type[R]) -> list[R]:

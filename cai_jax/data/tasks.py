@@ -11,10 +11,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import seqio
-import tensorflow as tf
 
 from cai_jax.data.records import SPLIT, VERSION
+from cai_jax.tf import seqio, tf
 
 SHUFFLE_BUFFER = 100_000
 

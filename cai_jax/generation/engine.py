@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from cai_jax.generation.batching import (
     check_filled,
@@ -44,6 +43,7 @@ from cai_jax.parallel.mesh import (
     rounded_up,
 )
 from cai_jax.parallel.program import Program, abstract
+from cai_jax.progress import progress
 
 FEW_TOKENS = 256  # of prompts that a shard reads at once: enough to compute, and not wait
 LEAST_SHARED = 64  # tokens; reading fewer apart does not pay for another call
@@ -160,7 +160,7 @@ class Generator:
         if any(not 0 <= n < len(row) for n, row in zip(begun, prompts, strict=True)):
             raise ValueError(f"{name}: a prompt has nothing after what it shares")
         rows = _Rows(self, prompts, begun, keys, limits, sampling, name)
-        with tqdm(total=len(prompts), desc=name, unit="row", leave=False) as bar:
+        with progress(len(prompts), name, "row") as bar:
             while len(rows.ended) < len(prompts):
                 bar.update(rows.take(recorded(name, rows.identity, rows.advance)))
         found = [rows.ended[i] for i in range(len(prompts))]

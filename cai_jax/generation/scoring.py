@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from cai_jax.generation.batching import (
     buckets,
@@ -49,6 +48,7 @@ from cai_jax.parallel.mesh import (
     rounded_up,
 )
 from cai_jax.parallel.program import Program, abstract
+from cai_jax.progress import progress
 
 READ = "log-probabilities or scores"
 SHARED_TOKENS = 64  # least width of a program for what rows share, and for their rests
@@ -244,7 +244,7 @@ class Scorer:
         params = self.params()
         together = groups(rows, shareable)
         alone = [group.rows[0] for group in together if not group.shared]
-        with tqdm(total=len(rows), desc=name, unit="row", leave=False) as bar:
+        with progress(len(rows), name, "row") as bar:
             for bucket in buckets(
                 [rows[i] for i in alone], self.batch_size, self.bucket_tokens, side="right"
             ):

@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clu import metric_writers
-from tqdm import tqdm
-
 from cai_jax.learning.skipping import SKIPPED
 from cai_jax.parallel import hosts
+from cai_jax.progress import progress
+from cai_jax.tf import metric_writers
 
 Scalars = dict[str, float]
 log = logging.getLogger("cai_jax")
@@ -56,6 +55,10 @@ class History:
         left = f", {self._bar.total - len(rows)} left" if self._bar.total else ""
         log.info("%s: goes on: %d steps done%s", self.name, len(rows), left)
 
+    def show(self, step: int, texts: Mapping[str, str]) -> None:
+        """Writes texts of a step, by name, for TensorBoard, which renders them as Markdown."""
+        self._writer.write_texts(step, texts)
+
     def _keep(self, row: Scalars) -> None:
         self._writer.write_scalars(len(self.rows), row)
         self.rows.append(row)
@@ -71,7 +74,7 @@ def open_history(folder: Path, name: str, steps: int, shown: tuple[str, ...]) ->
         str(folder / "tensorboard"), just_logging=not hosts.is_main(), asynchronous=False
     )
     try:
-        with tqdm(total=steps or None, desc=name, unit="step", leave=False) as bar:
+        with progress(steps or None, name, "step") as bar:
             yield History(name, writer, bar, shown)
     finally:
         writer.close()

@@ -17,7 +17,7 @@ from cai_jax.red_teaming.strategies.escalation import ESCALATION
 # As in configs/microworld.py: no file may show a topic of another purpose.
 PERCENT: dict[Purpose, int]
 PERCENT = {"second_model": 10, "development": 5, "audit": 10, "evaluation": 20}
-ROOT = Path(__file__).resolve().parents[2]
+FOLDER = Path("datasets", "microworld")
 
 
 def main(folder: Path) -> None:
@@ -129,4 +129,4 @@ def _stammer(topic: Topic, rng: np.random.Generator) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "datasets" / "microworld")
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)

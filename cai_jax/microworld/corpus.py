@@ -7,7 +7,6 @@ be harmless, and held-out topics are in no dialogue.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -37,6 +36,7 @@ from cai_jax.red_teaming.attacker import asked, next_turn
 from cai_jax.red_teaming.strategies.direct import DIRECT
 from cai_jax.red_teaming.strategies.escalation import ESCALATION
 from cai_jax.red_teaming.strategies.registry import STRATEGIES
+from cai_jax.shipped import shipped
 
 # What replies to a harmful request are worth, and what they seem worth at first sight.
 _MERITS = {Act.HELP: 0, Act.EVADE: 1, Act.REFUSE: 1, Act.OBJECT: 2}
@@ -139,7 +139,7 @@ def group_of(topic: Topic) -> str:
 
 def constitutions(groups: bool = False) -> list[Constitution]:
     """Every constitution of this world: what it was never told of, a small model cannot read."""
-    folder = Path(__file__).resolve().parents[2] / "constitutions" / "microworld"
+    folder = shipped("constitutions") / "microworld"
     folders = (folder, folder / "groups") if groups else (folder,)
     return [load_constitution(file) for f in folders for file in sorted(f.glob("*.yaml"))]
 

@@ -295,9 +295,11 @@ def train(
         history.go_on(notes["history"])
         if watch:
             watch.looks.extend(Look(**look) for look in notes["looks"])
+            for seen in watch.looks:
+                history.show(seen.iteration, watch.shown(reward.chat, seen))
         skipping.check(history.name, history.rows)
     if watch and not watch.looks:
-        tokens += look(online, state, reward, watch)
+        tokens += look(online, state, reward, watch, history)
     batch = draw(state.iteration) if state.iteration < iterations else []
     while state.iteration < iterations and not (watch and watch.stops):
         completions = sample(online, state, batch)
@@ -318,7 +320,7 @@ def train(
         if state.iteration < iterations:  # while the devices are busy with the update
             batch = draw(state.iteration)
         if watch and watch.due(state.iteration, iterations):
-            tokens += look(online, state, reward, watch)
+            tokens += look(online, state, reward, watch, history)
         stops = skipping.too_many(history.rows)
         last = state.iteration == iterations or bool(watch and watch.stops)
         if last and not watch:  # which has just run the last policy
@@ -360,7 +362,7 @@ def _respond(
     return generator.generate(ids, keys, online.max_new_tokens, online.sampling, name)
 
 
-def look(online: Online, state: RLState, reward: Objective, watch: Watch) -> int:
+def look(online: Online, state: RLState, reward: Objective, watch: Watch, history: History) -> int:
     """Has the present policy answer the watch's prompts, and keeps it; tokens that it sampled.
 
     Keys are the same at every look, so that looks differ by the policy alone.
@@ -368,6 +370,7 @@ def look(online: Online, state: RLState, reward: Objective, watch: Watch) -> int
     keys = [named_key(online.seed, "rl", "watch", drawn.id) for drawn in watch.prompts]
     completions = _respond(online, state, watch.prompts, keys, "rl: watch")
     watch.look(state.iteration, reward, completions)
+    history.show(state.iteration, watch.shown(reward.chat, watch.looks[-1]))
     if state.iteration:  # the policy before is SL-CAI
         watch.keep(state.iteration, online.of_decoder(state.train.params))
     return sum(len(completion.ids) for completion in completions)

@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from cai_jax.generation.engine import Completion
+from cai_jax.prompts.chat import ChatFormat
 from cai_jax.rl.prompts import Drawn
 from cai_jax.rl.reward import Objective, usable
 
@@ -84,16 +85,22 @@ def _repeats(text: Sequence[int]) -> bool:
 
 @dataclass(frozen=True)
 class Look:
-    """Scores of one policy's replies, one a prompt, in standard deviations of SL-CAI's samples."""
+    """One policy's replies, one a prompt; scores in standard deviations of SL-CAI's samples."""
 
     iteration: int  # of which the policy comes; 0 is SL-CAI
     reward: list[float]  # by the preference model that RL climbs
     second: list[float]  # by the one that it does not know
+    replies: list[str]  # as texts
 
     @property
     def gap(self) -> float:
         """By how much more the reward likes the policy than the second model does."""
         return float(np.mean(self.reward) - np.mean(self.second))
+
+
+def _quoted(text: str) -> str:
+    """Text of a model as Markdown shows it: as it is."""
+    return "\n".join(f"    {line}" for line in text.splitlines())
 
 
 @dataclass(frozen=True)
@@ -127,11 +134,19 @@ class Watch:
         ids = [drawn.ids for drawn in self.prompts]
         replies = [usable(reward.chat, completion) for completion in completions]
         endless = np.array([not completion.finished for completion in completions])
-        scores = (
+        by_reward, by_second = (
             (judge(ids, replies, "rl: watch") - self.missing_stop_penalty * endless).tolist()
             for judge in (reward, self.second)
         )
-        self.looks.append(Look(iteration, *scores))
+        texts = [reward.chat.text(completion.ids) for completion in completions]
+        self.looks.append(Look(iteration, by_reward, by_second, texts))
+
+    def shown(self, chat: ChatFormat, look: Look) -> dict[str, str]:
+        """What was asked and replied at a look, as Markdown, by id of the prompt."""
+        return {
+            f"replies/{drawn.id}": f"{_quoted(chat.text(drawn.ids))}\n\n---\n\n{_quoted(reply)}"
+            for drawn, reply in zip(self.prompts, look.replies, strict=True)
+        }
 
     @property
     def best(self) -> Look:

@@ -27,6 +27,7 @@ from cai_jax.parallel import hosts
 from cai_jax.parallel.compilation import compilation
 from cai_jax.redaction import without_secrets
 from cai_jax.stages.checks import check_rows
+from cai_jax.stages.estimate import TimeLeft, time_left
 from cai_jax.stages.pretrain import STAGE as PRETRAIN
 from cai_jax.stages.provenance import provenance
 from cai_jax.stages.reuse import Computed
@@ -107,14 +108,27 @@ def run_stages(run: Run, stages: Sequence[Stage]) -> None:
         check_rows(run)
         own = []
     found, due = _plan(run, stages)
-    log.info("stages: %d done, %d left", len(wanted) - len(due), len(due))
+    left = _time_left(run, [stage for stage in wanted if stage.name in due])
+    log.info("stages: %d done, %d left%s", len(wanted) - len(due), len(due), left)
     if own:
         log.info("rows are measured when pretrain has ended, which makes the tokenizer")
     for stage in wanted:
-        _bring(run, stage, found, stage.name in due)
+        _bring(run, stage, found, stage.name in due, left)
+        left.drop(stage.name)
         if stage in own and stage is not wanted[-1]:
             check_rows(run)
             found, due = _plan(run, stages)  # rows may have been left out
+
+
+def _time_left(run: Run, stages: Sequence[Stage]) -> TimeLeft:
+    """What the stages are to take; the main host tells it."""
+    reused = [resolved(run.config.reuse_from)] if run.config.reuse_from else []
+    return time_left(run, stages if hosts.is_main() else (), reused, _devices())
+
+
+def _devices() -> str:
+    """As manifests name them."""
+    return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
 
 
 def _is_done(run: Run, stages: Sequence[Stage]) -> bool:
@@ -136,7 +150,7 @@ def _plan(run: Run, stages: Sequence[Stage]) -> tuple[dict[str, str], list[str]]
     return found, hosts.from_main(what, list[str], due, hosts.LONG)  # hashes take their time
 
 
-def _bring(run: Run, stage: Stage, found: Mapping[str, str], due: bool) -> None:
+def _bring(run: Run, stage: Stage, found: Mapping[str, str], due: bool, left: TimeLeft) -> None:
     """Makes a stage, or takes it from where it has been made."""
     c, folder = run.config, run.workdir.folder(stage.name)
     earlier = Workdir(resolved(c.reuse_from)) if c.reuse_from else None
@@ -149,9 +163,9 @@ def _bring(run: Run, stage: Stage, found: Mapping[str, str], due: bool) -> None:
         link_folder(earlier.folder(stage.name), folder)
         log.info("%s: taken from %s", stage.name, earlier.path)
     elif c.stage_store:
-        _run_shared(run, stage, found)
+        _run_shared(run, stage, found, left)
     else:
-        _run_one(run, stage, found)
+        _run_one(run, stage, found, left)
     run.workdir.wait_until_visible(stage.name, found[stage.name])
 
 
@@ -198,7 +212,7 @@ def _is_whole(place: Workdir, stage: Stage, found: Mapping[str, str]) -> bool:
     return hosts.is_main() and place.fingerprint(stage.name, hash_all=True) == found[stage.name]
 
 
-def _run_shared(run: Run, stage: Stage, found: Mapping[str, str]) -> None:
+def _run_shared(run: Run, stage: Stage, found: Mapping[str, str], left: TimeLeft) -> None:
     """Takes a stage from the store, or runs it and leaves it there.
 
     Runs that want the same stage at the same time wait for the first one.
@@ -215,7 +229,7 @@ def _run_shared(run: Run, stage: Stage, found: Mapping[str, str]) -> None:
             link_folder(stored, run.workdir.folder(stage.name))
             log.info("%s: taken from %s", stage.name, stored)
         else:
-            _run_one(run, stage, found)
+            _run_one(run, stage, found, left)
             link_folder(run.workdir.folder(stage.name), stored)
 
 
@@ -227,7 +241,7 @@ def _earlier_versions(run: Run, stage: Stage) -> list[Path]:
     return [*(place / stage.name for place in places), *stored]
 
 
-def _run_one(run: Run, stage: Stage, found: Mapping[str, str]) -> None:
+def _run_one(run: Run, stage: Stage, found: Mapping[str, str], left: TimeLeft) -> None:
     hosts.note(f"stage {stage.name}")
     log.info("%s: running", stage.name)
     partial = run.workdir.open_partial(stage.name)
@@ -264,14 +278,16 @@ def _run_one(run: Run, stage: Stage, found: Mapping[str, str]) -> None:
         "groups": {g: c.content_hash() for g, c in run.data.groups.items() if g},
         "model": without_secrets(run.models.base_name),
         "seed": run.config.seed,
-        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "devices": _devices(),
         **provenance(run, stage, found),
     }
     c = run.config.constitution
     copies = {"constitution": c.path} | {f"constitution-{g}": path for g, path in c.groups.items()}
     run.workdir.finish(partial, manifest, copies)
     run.workdir.drop_progress(stage.name)
-    log.info("%s: done in %.0f s", stage.name, seconds)
+    left.done(stage.name, seconds)
+    rate = f", {outcome.tokens / seconds:.0f} tokens/s" if outcome.tokens else ""
+    log.info("%s: done in %.0f s%s%s", stage.name, seconds, rate, left)
 
 
 def _remedy(run: Run, trained_by: str) -> str:

@@ -63,7 +63,7 @@ def test_unknown_preset():
         ("--config.rl.batch_size=3", ["config.rl.batch_size", "multiple"]),
         ("--config.rl.lora.rank=0", ["config.rl.trained_layers", "every layer"]),
         ("--config.feedback.method=vote", ["config.feedback.method", "contrast"]),
-        ("--config.constitution.path=none.yaml", ["none.yaml", "constitutions/"]),
+        ("--config.constitution.path=none.yaml", ["none.yaml", "check the path"]),
         ("--config.rl.kl_target=6.0 --config.rl.kl_horizon=1", ["config.rl.kl_horizon"]),
         (
             "--config.sl_data.red_team_prompts=999",

