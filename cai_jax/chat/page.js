@@ -174,7 +174,7 @@ async function revise(answer, dialogue, response) {
       }
     }
   });
-  if (ended) tell("Critique and revision are there.");
+  if (ended) tell(parts.revision ? "Critique and revision are there." : "There is no revision.");
 }
 
 function begin() {
