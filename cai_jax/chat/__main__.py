@@ -14,8 +14,8 @@ each vote is a labelled pair, added to a file that runs train on and evaluate re
 (datasets/README.md). With --constitution an answer can be criticised and revised by --model, under
 one of its principles.
 
-Prompts are padded to 128 tokens, or twice that, and so on: the first time that a dialogue grows
-past one of these, two programs compile, which the cache of programs keeps.
+Prompts are padded to 256 tokens, or twice that, and so on. The first time that a dialogue grows
+past one of these, two programs compile, and the answer waits for them. The cache keeps them.
 """
 
 import logging
@@ -62,16 +62,17 @@ CONSTITUTION = flags.DEFINE_string(
 FEW_SHOTS = flags.DEFINE_integer(
     "few_shots", SLDataConfig().few_shots, "of the constitution before a critique", lower_bound=0
 )
-BUCKET_TOKENS = 128  # few widths of prompts to compile, and the first is read in a moment
+BUCKET_TOKENS = 256  # few widths of prompts to compile, and the first is read in a moment
 log = logging.getLogger("cai_jax")
 
 
 def main() -> None:
     """Refuses first what cannot be done, then opens the models and talks."""
     votes, constitution = open_votes(), open_constitution()
-    names = [MODEL.value, *([AGAINST.value] if AGAINST.value else [])]
-    sources = [named_source(), *map(open_source, names[1:])]
-    speakers = [*map(open_speaker, names, sources)]
+    sources = {str(MODEL.value): named_source()}
+    if AGAINST.value:
+        sources[AGAINST.value] = open_source(AGAINST.value)
+    speakers = [open_speaker(name, source) for name, source in sources.items()]
     for speaker in speakers:
         speaker.warm_up()
     opening = (system(SYSTEM.value),) if SYSTEM.value else ()
