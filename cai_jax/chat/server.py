@@ -171,8 +171,8 @@ class _Handler(BaseHTTPRequestHandler):
 def serve(arena: Arena, port: int) -> None:
     """Serves the page until Ctrl-C."""
     with PageServer(arena, port) as server:
-        print(f"http://{server.hosts[0]}/ (Ctrl-C ends)", flush=True)
         try:
+            print(f"http://{server.hosts[0]}/ (Ctrl-C ends)", flush=True)
             server.serve_forever()
         except KeyboardInterrupt:
             print()
