@@ -1,5 +1,6 @@
 """Files that commands write."""
 
+import os
 import stat
 import tempfile
 from pathlib import Path
@@ -19,13 +20,13 @@ def out_file(named: str | Path) -> Path:
     return as_named if _is_written_through(as_named) else path
 
 
-def check_out(*named: str | Path) -> None:
-    """Refuses, before models run, files of ``--out`` that could not be written after.
+def check_out(*named: str | Path, flag: str = "--out") -> None:
+    """Refuses, before models run, files of a flag that could not be written after.
 
     Raises:
       ConfigError: one is a folder, or its own folder cannot be made or written to.
     """
-    with naming("--out"):
+    with naming(flag):
         for file in named:
             _check_writable(out_file(file))
 
@@ -56,6 +57,26 @@ def write_whole(named: str | Path, text: str) -> None:
             return
         out.parent.mkdir(parents=True, exist_ok=True)
         replace_whole(out, text)
+    except OSError as error:
+        problem = disk_problem(error, out) or f"{out} cannot be written ({error}); name another"
+        raise ValueError(problem) from error
+
+
+def append_line(named: str | Path, line: str) -> None:
+    """Adds a line to a file, and waits until it is on the disk; half a line before it stays alone.
+
+    Raises:
+      ValueError: it cannot be written.
+    """
+    out = out_file(named)
+    try:
+        with open(out, "ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read() == b"\n" else f"\n{line}"
+            file.write(f"{line}\n".encode())
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         problem = disk_problem(error, out) or f"{out} cannot be written ({error}); name another"
         raise ValueError(problem) from error

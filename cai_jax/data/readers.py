@@ -379,11 +379,17 @@ def read_prompt(row: JsonRow) -> Prompt:
 
 def read_pairs(path: Path) -> list[LabelledPair]:
     """Labelled pairs of a .jsonl or .jsonl.gz file, in any of PAIR_FORMATS; ``id`` is optional."""
-    pairs = _usable(path, jsonl_rows(path), _labelled_pair, "pairs")
+    pairs = _usable(path, jsonl_rows(path), read_pair, "pairs")
     return unique(path, pairs, "pairs")
 
 
-def _labelled_pair(row: JsonRow) -> LabelledPair:
+def read_pair(row: JsonRow) -> LabelledPair:
+    """The labelled pair of a row, in any of PAIR_FORMATS.
+
+    Raises:
+      NothingToLearnError: both sides are the same.
+      FileError: it is no pair.
+    """
     pair = _in_group(row, _read(row, PAIR_FORMATS, "pair"))
     if pair.chosen == pair.rejected:
         raise NothingToLearnError(row.path, "its sides are the same", row.line)

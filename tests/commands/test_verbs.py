@@ -23,6 +23,7 @@ def test_every_command_is_a_verb():
     assert set(verbs.verbs()) == {
         *(
             "run",
+            "chat",
             "compile",
             "constitution",
             "convert",
