@@ -13,7 +13,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["cai_jax", "cai_jax.*"]),
-    package_data={"cai_jax.report": ["*.html"]},
+    package_data={"cai_jax.report": ["*.html", "*.css", "*.js"]},
     entry_points={"console_scripts": ["cai-jax=cai_jax.commands.verbs:main"]},
     install_requires=[
         "jax>=0.10",  # arrays, transformations, sharding
