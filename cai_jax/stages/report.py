@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -62,30 +62,29 @@ def write_report(folder: Path, report: Report) -> None:
         write_text(folder / FIGURES / f"{drawing.name}.json", drawing.data)
 
 
-def grow(run: Run, done: Sequence[str], left: Sequence[str]) -> None:
+def grow(run: Run, found: Mapping[str, str]) -> None:
     """Writes the page at the top of the workdir, of a run as far as it has come.
 
     A run is worth more than a page: what goes wrong here is one line in the log.
 
     Args:
       run: that goes on.
-      done: stages that are finished.
-      left: stages that are still to be made.
+      found: fingerprints of all its stages; those are done whose folders have them.
     """
     if not is_main():
         return
     try:
-        finished = run.workdir.folder(STAGE.name) / PAGE
+        done = [name for name in found if run.workdir.fingerprint(name) == found[name]]
         if STAGE.name in done:
-            text = finished.read_text(encoding="utf-8")
+            text = (run.workdir.folder(STAGE.name) / PAGE).read_text(encoding="utf-8")
         else:
-            report = collect(run, summary_of(run, done), done, left)
-            text = render_page(report)
+            left = [name for name in found if name in run.config.stages and name not in done]
+            text = render_page(collect(run, summary_of(run, done), done, left))
         page = run.workdir.path / PAGE
         if not page.exists() or page.read_text(encoding="utf-8") != text:
             write_whole(page, text)
     except Exception as error:
-        log.warning("the page of the run could not be written: %s", error)
+        log.warning("%s could not be written: %s", run.workdir.path / PAGE, error)
 
 
 def collect(run: Run, summary: Summary, done: Iterable[str], left: Sequence[str] = ()) -> Report:
