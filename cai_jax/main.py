@@ -54,6 +54,7 @@ def run_config(config: Config) -> None:
     from cai_jax.parallel import hosts
     from cai_jax.stages.checks import check_inputs, check_models
     from cai_jax.stages.pipeline import stages_of
+    from cai_jax.stages.report import grow
     from cai_jax.stages.runner import run_stages
     from cai_jax.stages.stage import open_run
     from cai_jax.storage.files import explaining_disk
@@ -65,7 +66,7 @@ def run_config(config: Config) -> None:
         with hosts.main_first("reading the models"):
             check_models(run)
         run.workdir.claim(config)
-        run_stages(run, stages)
+        run_stages(run, stages, after=grow)
     page = run.workdir.folder("report") / "index.html"
     if page.exists():
         log.info("report: %s", page)

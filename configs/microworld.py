@@ -102,7 +102,6 @@ def whole() -> ConfigDict:
         twins=0,  # its model knows no other world
         oracle="cai_jax.microworld.oracle:judge",
     )
-    c.report = dict(transcripts=6)
     return c
 
 

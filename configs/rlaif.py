@@ -60,7 +60,6 @@ def smoke() -> ConfigDict:
     c.rl = dict(iterations=2, batch_size=8, response_tokens=16, watch_every=1, watch_prompts=4)
     c.evaluate = dict(red_team_prompts=4, helpful_prompts=4, labelled_pairs=4)
     c.evaluate.update(twins=2, judged_replies=2)
-    c.report = dict(transcripts=4)
     return c
 
 

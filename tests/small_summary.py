@@ -6,7 +6,11 @@ from cai_jax.data.overlap import Turn, overlap_of
 from cai_jax.data.readers import LabelledPair
 from cai_jax.evaluation.preference_model import KINDS
 from cai_jax.evaluation.registry import evaluate_all
+from cai_jax.report.page import Report
 from cai_jax.report.summary import ConstitutionVersion, StageTime, Summary, Supervision
+
+AUDIT = {"accuracy": 0.75, "accuracy_low": 0.6, "accuracy_high": 0.9, "better_than_chance": True}
+AUDIT |= {"bag_of_words": 0.5, "length": 0.6, "better_baselines": []}
 
 
 def summary(**changes):
@@ -33,7 +37,7 @@ def summary(**changes):
         },
         "sl_train": {},
         "red_team": None,
-        "feedback": {"audit": {"audit": {"better_than_chance": True, "better_baselines": []}}},
+        "feedback": {"audit": {"audit": AUDIT}},
         "pm_train": {},
         "second_model": None,
         "rl": {},
@@ -46,3 +50,24 @@ def summary(**changes):
         "config": {"model": {"source": "tiny"}, "evaluate": {"oracle": "words"}},
     }
     return Summary(**(given | changes))
+
+
+def report(found, **changes):
+    """What a page tells of it."""
+    manifest = {
+        "fingerprint": "12",
+        "needs": {},
+        "models": {},
+        "code_sha256": "34",
+        "devices": "cpu",
+    }
+    given = {
+        "summary": found,
+        "drawings": [],
+        "shown": {},
+        "transcripts": [],
+        "most_transcripts": 1000,
+        "principles": {},
+        "manifests": {"rl": manifest},
+    }
+    return Report(**(given | changes))

@@ -111,13 +111,8 @@ class Evidence:
           units: what each value is of, such as its prompt: values of one stay together. None: all
             are independent.
         """
-        found, (low, high) = by_cluster(values, numbered(units)), measure.bounds
-        if low is not None and high is not None:
-            e = bounded_mean(found, low, high)
-        else:
-            e = bootstrap_mean(found, self.bootstrap_samples, self.seed).within(low, high)
-        k = len(found.sums)
-        return Measurement(measure.name, subject, group, len(values), e.mean, e.low, e.high, k)
+        of = measure, subject, group, values, units
+        return mean_of(*of, self.bootstrap_samples, self.seed)
 
     def difference(
         self,
@@ -128,14 +123,8 @@ class Evidence:
         units: Sequence[Hashable] | None = None,
     ) -> Measurement:
         """Mean of paired differences of a measure; arguments as of ``mean``."""
-        found, (low, high) = by_cluster(values, numbered(units)), measure.bounds
-        e, k = bootstrap_mean(found, self.bootstrap_samples, self.seed), len(found.sums)
-        least = 0.0
-        if low is not None and high is not None:
-            least = least_half_width(e.mean, high - low, k)
-            e = e.at_least(least).within(low - high, high - low)
-        interval = e.mean, e.low, e.high, k, detectable_difference(found, least)
-        return Measurement(measure.name, subject, group, len(values), *interval)
+        of = measure, subject, group, values, units
+        return difference_of(*of, self.bootstrap_samples, self.seed)
 
     def by_set(self) -> Iterator[tuple[str, str, list[Reply]]]:
         """Policies, sets of held-out prompts, and the replies of the one to the other."""
@@ -168,6 +157,45 @@ class Evaluator:
     cases: str = CASES
     given: str = GIVEN
     warning: Callable[[Plan], str] = lambda plan: ""
+
+
+def mean_of(
+    measure: Measure,
+    subject: str,
+    group: str,
+    values: Sequence[float] | np.ndarray,
+    units: Sequence[Hashable] | None,
+    samples: int,
+    seed: int,
+) -> Measurement:
+    """As ``Evidence.mean``, from so many bootstrap samples."""
+    found, (low, high) = by_cluster(values, numbered(units)), measure.bounds
+    if low is not None and high is not None:
+        e = bounded_mean(found, low, high)
+    else:
+        e = bootstrap_mean(found, samples, seed).within(low, high)
+    k = len(found.sums)
+    return Measurement(measure.name, subject, group, len(values), e.mean, e.low, e.high, k)
+
+
+def difference_of(
+    measure: Measure,
+    subject: str,
+    group: str,
+    values: Sequence[float] | np.ndarray,
+    units: Sequence[Hashable] | None,
+    samples: int,
+    seed: int,
+) -> Measurement:
+    """As ``Evidence.difference``, from so many bootstrap samples."""
+    found, (low, high) = by_cluster(values, numbered(units)), measure.bounds
+    e, k = bootstrap_mean(found, samples, seed), len(found.sums)
+    least = 0.0
+    if low is not None and high is not None:
+        least = least_half_width(e.mean, high - low, k)
+        e = e.at_least(least).within(low - high, high - low)
+    interval = e.mean, e.low, e.high, k, detectable_difference(found, least)
+    return Measurement(measure.name, subject, group, len(values), *interval)
 
 
 def numbered(units: Sequence[Hashable] | None) -> list[int] | None:

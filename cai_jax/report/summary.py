@@ -45,20 +45,23 @@ class ConstitutionVersion:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Everything measured in a run, with what it was measured on."""
+    """Everything measured in a run, with what it was measured on.
+
+    Metrics of a stage are None where the run has none, or where it is still to come.
+    """
 
     supervision: Supervision
     splits: Overlap
     stages: dict[str, StageTime]
     policies: dict[str, str]  # names that people read
     pretrain: Metrics | None
-    sl_data: Metrics
-    sl_train: Metrics
+    sl_data: Metrics | None
+    sl_train: Metrics | None
     red_team: Metrics | None
-    feedback: Metrics
-    pm_train: Metrics
+    feedback: Metrics | None
+    pm_train: Metrics | None
     second_model: Metrics | None
-    rl: Metrics
+    rl: Metrics | None
     evaluation: Evaluation
     constitution: ConstitutionVersion
     groups: dict[str, ConstitutionVersion]  # empty where there is one constitution

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -95,8 +95,17 @@ def _hash(parts: Any) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
-def run_stages(run: Run, stages: Sequence[Stage]) -> None:
+def run_stages(
+    run: Run,
+    stages: Sequence[Stage],
+    after: Callable[[Run, Mapping[str, str]], None] = lambda run, found: None,
+) -> None:
     """Runs the wanted stages in order, skipping those that are up to date.
+
+    Args:
+      run: that they are of.
+      stages: all of the run.
+      after: called with all fingerprints after each stage that was made, and at the end.
 
     Raises:
       ConfigError: a wanted stage needs one that is neither wanted nor up to date; or a row has no
@@ -113,11 +122,14 @@ def run_stages(run: Run, stages: Sequence[Stage]) -> None:
     if own:
         log.info("rows are measured when pretrain has ended, which makes the tokenizer")
     for stage in wanted:
-        _bring(run, stage, found, stage.name in due, left)
+        made = stage.name in due
+        _bring(run, stage, found, made, left)
         left.drop(stage.name)
         if stage in own and stage is not wanted[-1]:
             check_rows(run)
             found, due = _plan(run, stages)  # rows may have been left out
+        if made or stage is wanted[-1]:
+            after(run, found)
 
 
 def _time_left(run: Run, stages: Sequence[Stage]) -> TimeLeft:

@@ -5,34 +5,28 @@ import re
 from dataclasses import asdict, replace
 
 import pytest
-from small_evidence import HARM, evidence, replies, revision
-from small_summary import summary
+from small_evidence import HARM, evidence, replies
+from small_summary import AUDIT, report, summary
 
 from cai_jax.evaluation.evaluator import Evaluator, policies
-from cai_jax.evaluation.measure import Measure, Measurement, Section
+from cai_jax.evaluation.measure import Evaluation, Measure, Measurement, Section
 from cai_jax.evaluation.registry import EVALUATORS
+from cai_jax.report.figures import drawings
 from cai_jax.report.page import number, render_page, table_of
 from cai_jax.report.summary import read_summary
 
-EVIL = "<script>alert('x')</script>"
+EVIL = "</script><script>alert('x')</script>"
 
 
-def page(found=None, text="a", **changes):
-    rows = [reply.row for reply in replies("rl_cai", [text] * 5, [0] * 5)]
-    given = {
-        "summary": found or summary(),
-        "history": evidence().history,
-        "shown": {HARM: rows[:1]},
-        "held_out": {HARM: rows[1:2]},
-        "transcripts": [[revision("x", 0, text), replace(revision("x", 1, text), critique=text)]],
-        "requests": {"p": "Find fault."},
-    }
-    return render_page(**(given | changes))
+def page(found=None, history=None, **changes):
+    found = found or summary()
+    history = evidence().history if history is None else history
+    return render_page(report(found, drawings=drawings(found, history), **changes))
 
 
 def rows_of(html, title):
     """Texts of the cells of a section's table."""
-    section = html[html.index(f"<h2>{title}</h2>") :]
+    section = html[html.index(f">{title}</h2>") :]
     section = section[: section.index("</table>")]
     found = re.findall(r"<tr>(.*?)</tr>", section, re.DOTALL)
     cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in found]
@@ -53,7 +47,8 @@ def test_a_table_says_n_unit_and_what_it_is_conditional_on():
     assert html.count("Given: ") == len(summary().evaluation.sections)
     assert "n: labelled pairs; those of one prompt count as one unit." in html
     assert "Given: the preference model of this run and these labels." in html
-    assert "did not climb; paired by prompt: RL-CAI minus base -0.50 [" in html  # the headline
+    assert "did not climb; paired by prompt:" in html  # the headline
+    assert "<li>RL-CAI minus base -0.50 [" in html
     assert "a true difference of" in html
 
 
@@ -86,7 +81,7 @@ def test_another_algorithm_shows_other_metrics():
     found = replace(found, evaluation=replace(found.evaluation, sections=sections))
     html = page(found, history=[{"loss": 0.7}, {"loss": 0.6}])
     assert "loss during training: of the update." in html
-    assert html.count("<svg") == 4
+    assert html.count("<svg") == 8
 
 
 def test_shares_are_percents():
@@ -109,15 +104,13 @@ def audit_warnings(html):
 
 @pytest.mark.parametrize("better", [True, False])
 def test_an_audit_no_better_than_chance_warns(better):
-    found = summary(
-        feedback={"audit": {"audit": {"better_than_chance": better, "better_baselines": []}}}
-    )
+    found = summary(feedback={"audit": {"audit": AUDIT | {"better_than_chance": better}}})
     assert bool(audit_warnings(page(found))) is not better
 
 
 @pytest.mark.parametrize("better", [["bag_of_words"], ["bag_of_words", "length"]])
 def test_a_labeler_below_a_baseline_is_warned_about_by_name(better):
-    heard = {"better_than_chance": True, "better_baselines": better}
+    heard = AUDIT | {"better_baselines": better}
     html = page(summary(feedback={"method": "multiple_choice", "audit": {"audit": heard}}))
     (warning,) = audit_warnings(html)
     assert "multiple choice is right less often than bag of words" in warning
@@ -141,15 +134,58 @@ def test_rows_that_were_left_out_of_files_are_counted():
 
 
 def test_model_text_is_escaped():
-    html = page(text=EVIL, requests={"p": EVIL})
-    assert "<script>" not in html
-    assert html.count("&lt;script&gt;") == 6
+    shown = {HARM: [reply.row for reply in replies("rl_cai", [EVIL] * 5, [0] * 5)][:1]}
+    texts = [{"of": EVIL, "text": EVIL, "critique": EVIL, "principle": "p"}]
+    evil = {
+        "kind": "revision",
+        "id": EVIL,
+        "tags": [EVIL],
+        "prompt": [[EVIL, EVIL]],
+        "texts": texts,
+    }
+    html = page(shown=shown, transcripts=[evil], principles={"p": EVIL}, settings=[(EVIL, EVIL, 1)])
+    assert html.count("<script") == 2  # the transcripts and what shows them
+    assert html.count("</script") == 2
+    assert html.count("&lt;script&gt;") == 4  # the reply, the principle and the setting
+    assert html.count("\\u003cscript\\u003e") == 8
+
+
+def test_names_that_people_give_are_text_in_figures():
+    names = {"base": "<b>$x$ & y", "rl_cai": "RL-CAI"}
+    svgs = [drawing.svg for drawing in drawings(summary(policies=names), evidence().history)]
+    assert not any("<b>" in svg for svg in svgs)
+    assert any("&lt;b&gt;$x$ &amp; y" in svg for svg in svgs)
 
 
 def test_the_page_is_self_contained():
     html = page()
-    assert html.count("<svg") == 5
-    assert not re.findall(r"""(?:src|href)=["']?(?!#)""", html.replace('xlink:href="#', ""))
+    assert html.count("<svg") == 9
+    assert not re.findall(r"""(?:src|href)=(?!["']#)""", html)
+    assert "default-src 'none'" in html
+
+
+def test_figures_have_their_numbers_beside_them():
+    for drawing in drawings(summary(), evidence().history):
+        rows = json.loads(drawing.data)["rows"]
+        assert rows == drawing.rows
+        assert rows
+        assert drawing.png.startswith(b"\x89PNG")
+
+
+def test_a_run_that_goes_on_shows_what_there_is():
+    nothing = Evaluation([], {})
+    early = summary(evaluation=nothing, feedback=None, pm_train=None, rl=None, policies={})
+    html = page(early, history=[], shown={}, left=("feedback", "rl"))
+    assert "To come: feedback, rl." in html
+    assert "Supervision" not in html
+    assert rows_of(html, "Time")[1][0] == "rl"
+    assert "To come" not in page()
+
+
+def test_counts_of_rows_are_listed_stage_by_stage():
+    rows = [row[:3] for row in rows_of(page(), "Data")[1:]]
+    assert ["sl_data", "revisions by round", "2, 2"] in rows
+    assert ["sl_data", "unparsed", "1 critique"] in rows
 
 
 def test_a_summary_is_read_as_it_was_written(tmp_path):
