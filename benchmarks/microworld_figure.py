@@ -50,7 +50,7 @@ def draw(seeds: list[dict[str, float]], out: Path) -> None:
     left.plot(means, color="#2b7bba", linewidth=2.5, marker="o")
     for n, share in enumerate(means):
         left.annotate(
-            f"{share:.0f} %", (n, share), (0, -14 if n else 8), textcoords="offset points"
+            f"{share:.0f} %", (n, share), (2, -14) if n else (10, -3), textcoords="offset points"
         )
     left.set(
         xlabel="revision (0: first reply)",

@@ -117,7 +117,7 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default()
     if value is PydanticUndefined:
         return "none: give one"
-    return '""' if value == "" else f"`{value}`"
+    return f"`{value!r}`" if value == "" else f"`{value}`"
 
 
 def _allowed(field: FieldInfo) -> str:
