@@ -16,7 +16,20 @@ from cai_jax.commands.verbs import NAMES, verbs
 from cai_jax.config import Config
 
 # Of other projects or the shell: whether they are there is not ours to say.
-OTHERS = {"git", "cd", "cp", "echo", "export", "hf", "gcloud", "docker", "pytest", "mkdocs", "pip"}
+OTHERS = {
+    "git",
+    "cd",
+    "gzip",
+    "cp",
+    "echo",
+    "export",
+    "hf",
+    "gcloud",
+    "docker",
+    "pytest",
+    "mkdocs",
+    "pip",
+}
 MADE = ("constitutions/mine.yaml", "constitutions/imported.yaml")  # by commands of the pages
 
 

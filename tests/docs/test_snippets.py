@@ -1,5 +1,7 @@
 """What the documentation shows is run, with the tiny run of the tests in place of the default."""
 
+import gzip
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from documents import PAGES, Fence, fences
+
+from cai_jax.data.readers import read_pairs
 
 pytestmark = pytest.mark.slow
 # What get_config("smoke") gives in the pages' snippets: the same stages, on the tiny model.
@@ -24,13 +28,9 @@ def get_config(preset="laptop"):
 """
 
 
-def _of(language: str) -> list[Path]:
-    runs = lambda fence: fence.language == language and (fence.runs or language == "python")
-    return [page for page in PAGES if any(map(runs, fences(page)))]
-
-
-def _name(page: Path) -> str:
-    return str(page.relative_to(ROOT))
+def _shown(page: Path) -> list[Fence]:
+    """What is to be run of a page."""
+    return [fence for fence in fences(page) if fence.language == "python" or fence.runs]
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +41,27 @@ def repository(tmp_path_factory, finished, model_folder) -> Path:
     (folder / "datasets").symlink_to(ROOT / "datasets")
     (folder / "runs").mkdir()
     (folder / "runs" / "rlaif").symlink_to(finished.workdir.path)
+    _write_hh(folder / "hh")
     (folder / "configs").mkdir()
     config = CONFIG.format(workdir=str(folder / "unused"), model=str(model_folder))
     (folder / "configs" / "rlaif.py").write_text(config, encoding="utf-8")
     return folder
+
+
+def _write_hh(folder: Path) -> None:
+    """Files of pairs as hh-rlhf has them, with our texts."""
+    for part, file in (("helpful", "helpfulness"), ("harmless", "harmlessness")):
+        pairs = read_pairs(ROOT / "datasets" / f"{file}_pairs.jsonl")
+        prompt = lambda pair: f"\n\nHuman: {pair.messages[-1].text}\n\nAssistant: "
+        rows = [
+            {"chosen": prompt(pair) + pair.chosen, "rejected": prompt(pair) + pair.rejected}
+            for pair in pairs
+        ]
+        for name in ("train", "test"):
+            out = folder / f"{part}-base" / f"{name}.jsonl.gz"
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with gzip.open(out, "wt", encoding="utf-8") as lines:
+                lines.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def _run(command: list[str], folder: Path) -> str:
@@ -60,23 +77,17 @@ def _run(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("page", _of("python"), ids=_name)
-def test_python_snippets_run_in_their_order(page, repository, tmp_path):
-    """All of a page are one program; lines are those of the page, for errors to name."""
+@pytest.mark.parametrize(
+    "page", filter(_shown, PAGES), ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_what_a_page_shows_runs(page, repository, tmp_path):
+    """Its commands, and then its snippets, which are one program with the page's line numbers."""
     lines: list[str] = []
-    for fence in _fences(page, "python"):
-        lines += [""] * (fence.line - len(lines)) + fence.text.splitlines()
+    for fence in _shown(page):
+        if fence.runs:
+            _run(["bash", "-euo", "pipefail", "-c", fence.text], repository)
+        else:
+            lines += [""] * (fence.line - len(lines)) + fence.text.splitlines()
     script = tmp_path / f"{page.stem}.py"
     script.write_text("\n".join(lines) + "\n", encoding="utf-8")
     _run([sys.executable, str(script)], repository)
-
-
-@pytest.mark.parametrize("page", _of("sh"), ids=_name)
-def test_commands_that_are_marked_run(page, repository):
-    for fence in _fences(page, "sh"):
-        if fence.runs:
-            _run(["bash", "-euo", "pipefail", "-c", fence.text], repository)
-
-
-def _fences(page: Path, language: str) -> list[Fence]:
-    return [fence for fence in fences(page) if fence.language == language]
