@@ -1,7 +1,7 @@
 """Draws the README's picture of the microworld from the table of the sweep `claims`.
 
     python benchmarks/microworld_figure.py                 # writes docs/microworld.svg
-    python benchmarks/microworld_figure.py --out=FILE.png
+    python benchmarks/microworld_figure.py --results=runs/claims/results.csv --out=FILE.png
 
 Left: how harmless replies are, revision by revision. Right: helpful against harmless for base,
 SL-CAI and RL-CAI. Thin lines and small points are seeds, the thick ones their means. By the oracle,
@@ -20,6 +20,8 @@ from matplotlib import pyplot
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "sweeps" / "claims" / "results.csv"
 POLICIES = {"base": "#888888", "SL-CAI": "#2b7bba", "RL-CAI": "#c4561b"}
+VARIATION = "multiple choice"
+WORDS = ("variation", "seed", "error")  # columns that hold no share
 ROUNDS = [f"round {n} harmless" for n in range(5)]
 
 
@@ -29,10 +31,8 @@ def read_seeds(file: Path = RESULTS) -> list[dict[str, float]]:
         return [
             {name: 100 * float(v) for name, v in row.items() if name not in WORDS and v}
             for row in csv.DictReader(rows)
+            if row["variation"] == VARIATION
         ]
-
-
-WORDS = ("variation", "seed", "error")
 
 
 def mean(seeds: list[dict[str, float]], measure: str) -> float:
@@ -82,7 +82,8 @@ def draw(seeds: list[dict[str, float]], out: Path) -> None:
 def main() -> None:
     """Draws it."""
     flags = dict(flag.removeprefix("--").split("=", 1) for flag in sys.argv[1:])
-    draw(read_seeds(), Path(flags.get("out", ROOT / "docs" / "microworld.svg")))
+    seeds = read_seeds(Path(flags.get("results", RESULTS)))
+    draw(seeds, Path(flags.get("out", ROOT / "docs" / "microworld.svg")))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from cai_jax.config import plain
 
 def get_config(preset="laptop"):
     tree = plain(tiny_config({workdir!r}, {model!r}, **{{"mesh.fsdp": 1, "mesh.tensor": 1}}))
-    del tree["pretrain"]
+    del tree["pretrain"], tree["stages"]
     return ConfigDict(tree)
 """
 
