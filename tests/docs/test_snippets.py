@@ -11,21 +11,15 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from documents import PAGES, Fence, fences
+from tiny_run import tiny_config
 
+from cai_jax.config import plain
 from cai_jax.data.readers import read_pairs
 
 pytestmark = pytest.mark.slow
-# What get_config("smoke") gives in the pages' snippets: the same stages, on the tiny model.
-CONFIG = """
-from ml_collections import ConfigDict
-from tiny_run import tiny_config
-from cai_jax.config import plain
-
-def get_config(preset="laptop"):
-    tree = plain(tiny_config({workdir!r}, {model!r}, **{{"mesh.fsdp": 1, "mesh.tensor": 1}}))
-    del tree["pretrain"], tree["stages"]
-    return ConfigDict(tree)
-"""
+CONFIG = (
+    "from ml_collections import ConfigDict\n\nget_config = lambda preset: ConfigDict({tree!r})\n"
+)
 
 
 def _shown(page: Path) -> list[Fence]:
@@ -43,7 +37,11 @@ def repository(tmp_path_factory, finished, model_folder) -> Path:
     (folder / "runs" / "rlaif").symlink_to(finished.workdir.path)
     _write_hh(folder / "hh")
     (folder / "configs").mkdir()
-    config = CONFIG.format(workdir=str(folder / "unused"), model=str(model_folder))
+    # The preset of the pages' snippets has the same stages here, on the tiny model and one device.
+    mesh = {"mesh.fsdp": 1, "mesh.tensor": 1}
+    tree = plain(tiny_config(folder / "unused", model_folder, **mesh))
+    del tree["pretrain"], tree["stages"]
+    config = CONFIG.format(tree=tree)
     (folder / "configs" / "rlaif.py").write_text(config, encoding="utf-8")
     return folder
 
@@ -68,7 +66,7 @@ def _run(command: list[str], folder: Path) -> str:
     """What a process says, in the folder, on one device."""
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
-    environment["PYTHONPATH"] = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    environment["PYTHONPATH"] = str(ROOT)
     environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
