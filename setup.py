@@ -79,5 +79,7 @@ setup(
         # rlax needs tf-keras wherever TensorFlow is imported, and does not ask for it.
         "reference": ["torch>=2.13", "peft>=0.17", "rlax>=0.1.9", "tf-keras>=2.18"],
         "tpu": ["jax[tpu]>=0.10"],
+        # The site. Material reads no configuration of MkDocs 2, which has another one.
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1,<2"],
     },
 )

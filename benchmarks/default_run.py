@@ -1,4 +1,4 @@
-"""The default run, cold, over three seeds; and the README's table of it.
+"""The default run, cold, over three seeds; and the table of it in docs/results.md.
 
     python benchmarks/default_run.py                   # 3 x 12 minutes on two cores
     python benchmarks/default_run.py SUMMARY.json ...  # the table of runs that there are

@@ -10,6 +10,7 @@ from cai_jax.config import DataConfig
 from cai_jax.report.summary import read_summary
 
 TESTS = Path(__file__).parent
+README = (ROOT / "README.md").read_text("utf-8")
 
 
 def named():
@@ -45,10 +46,34 @@ def test_shares_of_the_split_are_those_of_the_config():
         assert f"| {purpose} | {share} % |" in text
 
 
-def test_the_table_of_the_default_run_is_what_the_summaries_say(capsys):
+def default_run_rows(capsys) -> list[str]:
+    """The table of the default run, as the summaries say it."""
     table = runpy.run_path(str(ROOT / "benchmarks" / "default_run.py"))["print_table"]
     files = sorted((ROOT / "benchmarks" / "results" / "h200").glob("rlaif-seed*.json"))
     table([read_summary(file) for file in files])
-    rows, readme = capsys.readouterr().out.splitlines(), (ROOT / "README.md").read_text("utf-8")
+    return capsys.readouterr().out.splitlines()
+
+
+def test_the_table_of_the_default_run_is_what_the_summaries_say(capsys):
+    rows = default_run_rows(capsys)
+    page = (ROOT / "docs" / "results.md").read_text("utf-8").splitlines()
     assert len(rows) > 10
-    assert not [row for row in rows if row not in readme.splitlines()]
+    assert not [row for row in rows if row not in page]
+
+
+def test_the_readme_shows_rows_of_that_table(capsys):
+    rows = default_run_rows(capsys)
+    told = [row for row in README.splitlines() if row.startswith(("| **RL-CAI minus", "| audit"))]
+    assert len(told) == 2
+    assert set(told) <= set(rows)
+
+
+def test_the_readme_is_short():
+    assert 500 < len(README.split()) <= 800
+
+
+def test_the_readme_says_how_to_get_it_first():
+    first = re.search(r"^```sh\n(.*?)^```", README, re.M | re.S)[1].splitlines()
+    assert first[0].startswith("git clone ")
+    assert any("cai_jax.main --config=configs/rlaif.py" in line for line in first)
+    assert README.index("```sh") < 1000
