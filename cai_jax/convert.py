@@ -33,7 +33,7 @@ from cai_jax.reading import read_object, read_text
 from cai_jax.storage.files import resolved
 from cai_jax.storage.sealed import MANIFEST, check_whole
 
-FROM = flags.DEFINE_string("from", None, "model source: see the README", required=True)
+FROM = flags.DEFINE_string("from", None, "model source: see docs/machine.md", required=True)
 TO = flags.DEFINE_string("to", None, "folder to write; must not exist", required=True)
 DTYPE = flags.DEFINE_enum(
     "dtype", "source", ["source", "float32", "bfloat16", "float16"], "of the written tensors"

@@ -5,7 +5,7 @@ from absl import flags
 from cai_jax.commands.source import open_source
 from cai_jax.models.io.sources import ModelSource
 
-MODEL = flags.DEFINE_string("model", None, "model source: see the README")
+MODEL = flags.DEFINE_string("model", None, "model source: see docs/machine.md")
 
 
 def named_source() -> ModelSource:
@@ -15,5 +15,5 @@ def named_source() -> ModelSource:
       ValueError: it names none.
     """
     if not MODEL.value:
-        raise ValueError("--model: of which model? name its source, as the README lists them")
+        raise ValueError("--model: of which model? name its source, as docs/machine.md lists them")
     return open_source(MODEL.value)

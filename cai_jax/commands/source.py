@@ -8,5 +8,5 @@ _CACHE = flags.DEFINE_string("cache", "", "folder of downloads; empty: the XDG c
 
 
 def open_source(name: str) -> ModelSource:
-    """A model source, as the README lists them."""
+    """A model source, as docs/machine.md lists them."""
     return resolve(name, cache_folder(_CACHE.value))

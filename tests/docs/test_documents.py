@@ -76,7 +76,9 @@ def parse(module, where, words):
         read_config()
 
 def try_module(module):
-    importlib.import_module(module)
+    package = importlib.import_module(module)
+    if hasattr(package, "__path__"):
+        importlib.import_module(module + ".__main__")
     if not all([in_fork(parse, module, *command) for command in given[module]]):
         os._exit(1)
 
