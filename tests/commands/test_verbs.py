@@ -34,7 +34,7 @@ def test_every_command_is_a_verb():
             "inspect",
             "microworld",
         ),
-        *("red_team", "score", "sweep"),
+        *("red_team", "report", "score", "sweep"),
     }
 
 
