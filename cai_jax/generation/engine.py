@@ -11,6 +11,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice, takewhile
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +48,7 @@ from cai_jax.progress import progress
 
 FEW_TOKENS = 256  # of prompts that a shard reads at once: enough to compute, and not wait
 LEAST_SHARED = 64  # tokens; reading fewer apart does not pay for another call
+HELD_BYTES = 2**28  # of what prompts begin with, on a device
 STREAMED = 2  # tokens a call of ``stream``; one each takes a third longer on CPUs
 
 
@@ -85,6 +87,8 @@ class Generator:
         self.batch_size = rounded_up(batch_size, self.shards)
         self.bucket_tokens, self.max_tokens = bucket_tokens, max_tokens
         self.tokens = 0  # prompt and new tokens so far, padding not counted
+        self._heads: dict[tuple[int, ...], Prefix[jax.Array]] = {}  # the latest is last
+        self._room = HELD_BYTES * mesh.size
 
     def programs(
         self, name: str, max_new_tokens: int, sampling: Sampling, shared: bool = False
@@ -166,6 +170,23 @@ class Generator:
                 bar.update(rows.take(recorded(name, rows.identity, rows.advance)))
         found = [rows.ended[i] for i in range(len(prompts))]
         self.tokens += sum(map(len, prompts)) + sum(len(c.ids) for c in found)
+        return found
+
+    def begun(self, head: tuple[int, ...], name: str) -> Prefix[jax.Array]:
+        """What prompts begin with: read, or kept since then.
+
+        The model never changes, so neither does what was read. The latest ones are kept.
+        """
+        if head not in self._heads:
+            width = doubled(len(head), LEAST_SHARED)
+            batch = put_batch(pad_rows([head] * self.shards, width, "right"), self.mesh)
+            program = self.head_reading(name, width)
+            self._heads[head] = program(self.model.graph, self.model.params, *batch)
+        found = self._heads[head] = self._heads.pop(head)
+        while sum(2 * held.keys.nbytes for held in self._heads.values()) > self._room:
+            if (oldest := next(iter(self._heads))) == head:
+                break
+            del self._heads[oldest]
         return found
 
     def head_reading(self, name: str, width: int) -> Program:
@@ -318,7 +339,6 @@ class _Rows:
         self._waiting: deque[int] | None = None  # None: not started
         self._device: Slots[jax.Array]
         self._held = np.full(generator.batch_size, -1)  # the row of each slot; -1: free
-        self._read: tuple[tuple[int, ...], Prefix[jax.Array]] | None = None  # the latest head
 
     def take(self, values: Sequence[np.ndarray]) -> int:
         """Keeps rows that have ended, as ``advance`` gave them; how many."""
@@ -336,7 +356,8 @@ class _Rows:
         params = self.of.model.params
         while self._waiting and (self._held < 0).any():
             program, batch, head = self._next_prompts()
-            with_rows = (*put_batch(batch, self.of.mesh), *self._begun(head))
+            before = (self.of.begun(head, self.name),) if head else ()
+            with_rows = (*put_batch(batch, self.of.mesh), *before)
             self._device = program(self.of.model.graph, params, self._device, *with_rows)
         still = replicate(np.asarray(self._still(), np.int32), self.of.mesh)
         self._device = self._decoding(self.of.model.graph, params, self._device, still)
@@ -369,18 +390,24 @@ class _Rows:
         of, waiting = self.of, self._waiting
         assert waiting
         width, head = self._width(waiting[0]), self.heads[waiting[0]]
+        alike = lambda row: (self._width(row), self.heads[row]) == (width, head)
+        free = np.flatnonzero(self._held < 0)
+        wanted = {self.prompts[row] for row in islice(takewhile(alike, waiting), len(free))}
+        # All slots' prompts at once only where most of them would not be padding.
+        few = of.few(width)
+        prompts = of.batch_size if len(wanted) > max(few, of.batch_size // 2) else few
         source = np.full(of.batch_size, -1, np.int32)
         keys, limits = np.zeros((of.batch_size, 2), np.uint32), np.zeros_like(source)
         read: list[dict[tuple[int, ...], int]] = [{} for _ in range(of.shards)]
-        for slot in np.flatnonzero(self._held < 0):
-            if not waiting or (self._width(waiting[0]), self.heads[waiting[0]]) != (width, head):
+        for slot in free:
+            if not waiting or not alike(waiting[0]):
                 break
+            here, prompt = read[slot * of.shards // of.batch_size], self.prompts[waiting[0]]
+            if prompt not in here and len(here) == prompts // of.shards:
+                continue
             row = waiting.popleft()
-            here = read[slot * of.shards // of.batch_size]
-            source[slot] = here.setdefault(self.prompts[row], len(here))
+            source[slot] = here.setdefault(prompt, len(here))
             keys[slot], limits[slot], self._held[slot] = self.keys[row], self.limits[row], row
-        few = of.few(width)
-        prompts = few if max(map(len, read)) * of.shards <= few else of.batch_size
         before = doubled(len(head), LEAST_SHARED) if head else 0
         program = of.filling(self.name, self._like, width, prompts, before)
         filled = [
@@ -389,18 +416,6 @@ class _Rows:
             for prompt in [*here, *[(*head, 0)] * (prompts // of.shards - len(here))]
         ]
         return program, (*pad_rows(filled, width, "right"), source, keys, limits), head
-
-    def _begun(self, head: tuple[int, ...]) -> tuple[Prefix[jax.Array], ...]:
-        """What prompts begin with, read once for those that come one after the other."""
-        if not head:
-            return ()
-        if self._read is None or self._read[0] != head:
-            of, width = self.of, doubled(len(head), LEAST_SHARED)
-            batch = pad_rows([head] * of.shards, width, "right")
-            program = of.head_reading(self.name, width)
-            read = program(of.model.graph, of.model.params, *put_batch(batch, of.mesh))
-            self._read = head, read
-        return (self._read[1],)
 
     def _still(self) -> int:
         """How many rows may go on while free slots are filled again.

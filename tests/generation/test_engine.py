@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from generation_rows import KEYS, PROMPTS
 
+from cai_jax.generation import engine
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
@@ -154,3 +155,47 @@ def test_few_shared_tokens_are_read_with_the_rest(mesh, model, monkeypatch):
 def test_something_follows_what_is_shared(mesh, model, shared):
     with pytest.raises(ValueError, match="nothing after what it shares"):
         Generator(model, mesh, [3], 4, 8).generate(PROMPTS, KEYS, 3, Sampling(), shared=shared)
+
+
+def test_what_was_read_is_kept_as_long_as_there_is_room(mesh, model, monkeypatch):
+    read, call = [], Program.__call__
+
+    def spy(program, *args):
+        if program.name.endswith("shared"):
+            read.append(np.asarray(args[2])[0, 0])
+        return call(program, *args)
+
+    monkeypatch.setattr(Program, "__call__", spy)
+    generator = Generator(model, mesh, [3], 4, 8)
+
+    def ask(first):
+        prompt = [first, *range(20, 90)]
+        (row,) = generator.generate([prompt], KEYS[:1], 3, Sampling(), shared=[70])
+        return row.ids
+
+    found = [ask(first) for first in (1, 2, 1, 2)]
+    assert found[:2] == found[2:]
+    assert read == [1, 2]
+    monkeypatch.setattr(generator, "_room", 0)  # no room but for the latest
+    assert [ask(first) for first in (2, 2, 1)] == [found[1], found[1], found[0]]
+    assert read == [1, 2, 1]
+
+
+@pytest.mark.parametrize(("count", "calls"), [(1, [1]), (5, [2, 2, 1]), (12, [12])])
+def test_few_prompts_are_read_few_at_a_time(mesh, model, monkeypatch, count, calls):
+    """The program for all slots is for when most of them start together."""
+    monkeypatch.setattr(engine, "FEW_TOKENS", 16)  # two prompts of a width of 8
+    read, call = [], Program.__call__
+
+    def spy(program, *args):
+        if program.name.endswith("prompts"):
+            sources = np.asarray(args[5])
+            read.append((len(args[3]), len(set(sources[sources >= 0].tolist()))))
+        return call(program, *args)
+
+    monkeypatch.setattr(Program, "__call__", spy)
+    prompts = [[5, 6, 7 + i] for i in range(count)]
+    keys = [named_key(2, "sample", i) for i in range(count)]
+    Generator(model, mesh, (), 16, 8).generate(prompts, keys, 2, Sampling())
+    assert [rows for _, rows in read] == calls
+    assert {size for size, _ in read} == {16 if count == 12 else 2}
