@@ -20,10 +20,10 @@ def test_it_is_kept_without_outputs():
 
 def test_one_place_says_where_the_repository_is_and_which_release():
     source = NOTEBOOK.read_text(encoding="utf-8")
-    address = re.search(r'\\"(https://github.com/(\S+?)/cai_jax)\.git\\"', source)
+    address = re.search(r'\\"https://github.com/(\S+?)\.git\\"', source)
     release = f"v{__version__}"
     assert f'\\"CAI_TAG\\", \\"{release}\\"' in source
-    assert f"/github/{address[2]}/cai_jax/blob/{release}/notebooks/cai_demo.ipynb" in source
+    assert f"/github/{address[1]}/blob/{release}/notebooks/cai_demo.ipynb" in source
 
 
 def test_an_address_that_cannot_be_cloned_ends_in_one_sentence(execute_notebook, tmp_path):
