@@ -90,7 +90,7 @@ class Look:
     iteration: int  # of which the policy comes; 0 is SL-CAI
     reward: list[float]  # by the preference model that RL climbs
     second: list[float]  # by the one that it does not know
-    replies: list[str]  # as texts
+    replies: list[str] = field(default_factory=list)  # as texts; none in older runs
 
     @property
     def gap(self) -> float:
@@ -145,7 +145,7 @@ class Watch:
         """What was asked and replied at a look, as Markdown, by id of the prompt."""
         return {
             f"replies/{drawn.id}": f"{_quoted(chat.text(drawn.ids))}\n\n---\n\n{_quoted(reply)}"
-            for drawn, reply in zip(self.prompts, look.replies, strict=True)
+            for drawn, reply in zip(self.prompts, look.replies, strict=bool(look.replies))
         }
 
     @property
