@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-
 from cai_jax.commands.files import check_out, write_whole
 from cai_jax.config import differences, naming
 from cai_jax.data.records import read_records
@@ -25,24 +23,8 @@ from cai_jax.stages.workdir import CONFIG, read_config
 from cai_jax.storage.files import partial_of, put_in_place, resolved
 from cai_jax.storage.sealed import FILES, MANIFEST, check_whole, read_sealed, seal_folder
 
-WORKDIR = flags.DEFINE_string("workdir", None, "of a run, whose report is made again")
-RUNS = flags.DEFINE_list("runs", [], "workdirs, or folders of sweeps, that are put side by side")
-OUT = flags.DEFINE_string(
-    "out", None, "folder of the report, in place of the run's; HTML file of the comparison"
-)
-COMPARISON = "comparison.html"  # where --out names no file
+COMPARISON = "comparison.html"
 log = logging.getLogger("cai_jax")
-
-
-def main(others: list[Path]) -> None:
-    """Makes the report of a run again, or compares runs; some may stand beside the flags."""
-    runs = [*map(Path, RUNS.value), *others]
-    if runs and not WORKDIR.value:
-        side_by_side([found for path in runs for found in runs_in(resolved(path))])
-    elif WORKDIR.value and not runs:
-        make_again(resolved(WORKDIR.value))
-    else:
-        raise ValueError("--workdir: name the folder of one run, or several in --runs")
 
 
 def runs_in(folder: Path) -> list[Path]:
@@ -51,16 +33,20 @@ def runs_in(folder: Path) -> list[Path]:
     return [path for path in found if (path / STAGE.name / SUMMARY).exists()] or [folder]
 
 
-def side_by_side(folders: list[Path]) -> None:
+def side_by_side(folders: list[Path], out: str | None) -> None:
     """Writes a page that compares runs.
+
+    Args:
+      folders: their workdirs.
+      out: HTML file; None: ``comparison.html``.
 
     Raises:
       ValueError: there is one alone, or one is not finished.
     """
     if len(folders) < 2:
         raise ValueError(f"--runs: {folders[0]} holds no other run to compare it with; name two")
-    out = resolved(OUT.value or COMPARISON)
-    check_out(str(out))
+    page = resolved(out or COMPARISON)
+    check_out(str(page))
     entries, names = [], names_of(folders)
     for folder, name in zip(folders, names, strict=True):
         summary = folder / STAGE.name / SUMMARY
@@ -77,8 +63,8 @@ def side_by_side(folders: list[Path]) -> None:
     oracles = {config["evaluate"]["oracle"] for config in configs}
     named = oracles.pop() if len(oracles) == 1 else ""
     oracle = load_function(named, "config.evaluate.oracle") if named else None
-    write_whole(out, render_comparison(entries, oracle, settings))
-    log.info("comparison: %s", out)
+    write_whole(page, render_comparison(entries, oracle, settings))
+    log.info("comparison: %s", page)
 
 
 def names_of(folders: list[Path]) -> list[str]:
@@ -99,8 +85,16 @@ def _value(config: Mapping[str, Any], field: str) -> Any:
     return value
 
 
-def make_again(folder: Path) -> None:
-    """Writes the report of a run, from its folder."""
+def make_again(folder: Path, elsewhere: str | None) -> None:
+    """Writes the report of a run, from its folder.
+
+    Args:
+      folder: its workdir.
+      elsewhere: folder of the report; None: in the place of a finished run's own.
+
+    Raises:
+      ValueError: the run is not finished, and no other folder is named.
+    """
     run, done = open_left(folder)
     if STAGE.name in done:
         summary = read_summary(folder / STAGE.name / SUMMARY)
@@ -108,8 +102,8 @@ def make_again(folder: Path) -> None:
     else:
         left = [stage.name for stage in stages_of(run.config) if stage.name not in done]
         report = collect(run, summary_of(run, done), done, left)
-    out = resolved(OUT.value) if OUT.value else folder / STAGE.name
-    if OUT.value:
+    out = resolved(elsewhere) if elsewhere else folder / STAGE.name
+    if elsewhere:
         out.mkdir(parents=True, exist_ok=True)
         write_report(out, report)
     elif STAGE.name in done:

@@ -12,8 +12,31 @@ policy to the same prompts are compared in pairs, with the first run of the same
 the first of all.
 """
 
+from pathlib import Path
+
+from absl import flags
+
 from cai_jax.commands.front import start
-from cai_jax.commands.reports import main
+from cai_jax.commands.reports import make_again, runs_in, side_by_side
+from cai_jax.storage.files import resolved
+
+WORKDIR = flags.DEFINE_string("workdir", None, "of a run, whose report is made again")
+RUNS = flags.DEFINE_list("runs", [], "workdirs, or folders of sweeps, that are put side by side")
+OUT = flags.DEFINE_string(
+    "out", None, "folder of the report, in place of the run's; HTML file of the comparison"
+)
+
+
+def main(others: list[Path]) -> None:
+    """Makes the report of a run again, or compares runs; some may stand beside the flags."""
+    runs = [*map(Path, RUNS.value), *others]
+    if runs and not WORKDIR.value:
+        side_by_side([found for path in runs for found in runs_in(resolved(path))], OUT.value)
+    elif WORKDIR.value and not runs:
+        make_again(resolved(WORKDIR.value), OUT.value)
+    else:
+        raise ValueError("--workdir: name the folder of one run, or several in --runs")
+
 
 if __name__ == "__main__":
     start(main, files=True)
