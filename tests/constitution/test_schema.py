@@ -217,7 +217,7 @@ def test_a_principle_may_have_several_authors(tmp_path):
 
 
 def test_missing_empty_and_binary_files(tmp_path):
-    with pytest.raises(ConstitutionError, match="none.yaml: no such file"):
+    with pytest.raises(ConstitutionError, match=r"none\.yaml: no such file"):
         load_constitution(tmp_path / "none.yaml")
     (tmp_path / "empty.yaml").write_text("", encoding="utf-8")
     with pytest.raises(ConstitutionError, match="mapping"):
