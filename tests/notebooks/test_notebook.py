@@ -58,7 +58,7 @@ def test_it_runs_from_top_to_bottom(executed_notebook):
     assert "RL-CAI" in said["change"].partition("% of replies")[2]
     assert "CRITIQUE" in said["real"]
     (page,) = cells["report"].outputs
-    assert page.data["text/html"].startswith("<iframe srcdoc=")
+    assert page.data["text/html"].startswith("<div><iframe srcdoc=")
     assert "cai_demo" in said["setup"]
     for name in ("rounds", "figures"):
         assert any("image/png" in output.get("data", {}) for output in cells[name].outputs), name
