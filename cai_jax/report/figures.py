@@ -338,9 +338,12 @@ def _points(
 
 
 def _errors(estimates: Sequence[Interval]) -> list[list[float]]:
-    """How far intervals reach below and above their means; 0 where there is none."""
-    below = [e.mean - (e.mean if e.low is None else e.low) for e in estimates]
-    above = [(e.mean if e.high is None else e.high) - e.mean for e in estimates]
+    """How far intervals reach below and above their means; 0 where there is none.
+
+    Rounding puts the end of a Wilson interval a hair inside a mean of 0 or 1.
+    """
+    below = [0.0 if e.low is None else max(e.mean - e.low, 0.0) for e in estimates]
+    above = [0.0 if e.high is None else max(e.high - e.mean, 0.0) for e in estimates]
     return [below, above]
 
 

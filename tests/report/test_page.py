@@ -11,7 +11,8 @@ from small_summary import AUDIT, report, summary
 from cai_jax.evaluation.evaluator import Evaluator, policies
 from cai_jax.evaluation.measure import Evaluation, Measure, Measurement, Section
 from cai_jax.evaluation.registry import EVALUATORS
-from cai_jax.report.figures import drawings
+from cai_jax.evaluation.statistics import Estimate
+from cai_jax.report.figures import drawings, measures_by_variation
 from cai_jax.report.page import number, render_page, table_of
 from cai_jax.report.summary import read_summary
 
@@ -209,3 +210,10 @@ def test_rounds_of_a_red_team_are_told_where_there_was_one():
     assert '8 generated</td><td class="n"></td>' in html
     assert "stalled: &lt;no&gt; success" in html
     assert "Red team" not in page()
+
+
+def test_an_interval_that_ends_a_hair_inside_its_mean_is_drawn():
+    """Wilson's of 4 right of 4 does, by rounding; an error bar of less than nothing is refused."""
+    share = Estimate(mean=1.0, low=0.51, high=1.0 - 1e-15)
+    html = measures_by_variation({"right": [share]}, ["all"], "Labels", "pairs", "share")
+    assert "<svg" in html
