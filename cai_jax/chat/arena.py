@@ -127,14 +127,14 @@ class Arena:
         duel = self.duels.pop(name := request.text("duel"), None)
         if duel is None:
             raise request.error("these answers were voted on, or are too old; ask again")
-        kept = self.votes is not None and better != EQUAL
+        file = None if better == EQUAL else self.votes
         try:
-            if self.votes is not None and better != EQUAL:
-                append_line(self.votes, _pair(name, duel, SIDES.index(better)))
+            if file:
+                append_line(file, _pair(name, duel, SIDES.index(better)))
         except ValueError:
             self.duels[name] = duel  # for another vote
             raise
-        yield {"speakers": dict(zip(SIDES, duel.speakers, strict=True)), "kept": kept}
+        yield {"speakers": dict(zip(SIDES, duel.speakers, strict=True)), "kept": file is not None}
 
     def revise(self, request: JsonRow) -> Events:
         """A critique of a response and a revision by it (Bai et al. 2022, section 3.1).
@@ -207,7 +207,7 @@ def _step(
     dropped = ""
     if found is None:
         dropped = "it does not parse"
-    elif is_near_copy(found.text, given) and found.text != response:
+    elif is_near_copy(found.text, given, response):
         dropped = "it is a near-copy of what the model was given"
     yield {"of": kind, "whole": found.text if found else reply.text, "dropped": dropped}
     return None if dropped or found is None else found.text

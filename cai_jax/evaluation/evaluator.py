@@ -72,26 +72,11 @@ class Tools:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """All that a run gives its evaluators."""
+class Intervals:
+    """Means and differences with their intervals."""
 
-    plan: Plan
-    tools: Tools
-    replies: Mapping[str, list[Reply]]  # by policy, to the same prompts in the same order
-    revisions: list[Revision]  # all rounds, the first response included
-    comparisons: Mapping[str, list[Comparison]]  # by group
-    pairs: Mapping[str, list[LabelledPair]]  # held out, by what people labelled them for
-    classed_replies: list[ClassedReply]  # that people classed
-    audits: Mapping[str, Audit]  # of the labeler, by half of the labelled pairs and group
-    history: list[dict[str, float]]  # of RL, a row a step
-    looks: list[Look]  # of the second preference model, while RL ran
-    oracle: Oracle | None
     bootstrap_samples: int  # of each interval
     seed: int
-    attacks: Mapping[str, list[Reply]] = field(default_factory=dict)  # by policy: to an attacker
-    benchmarks: Sequence[Measurement] = ()  # of evaluation/tasks/, as they were measured
-    labels: str = "soft"  # of comparisons, as the preference model learned from them
-    helpfulness: Sequence[TrainingPair] = ()  # that it learned from beside them
 
     def mean(
         self,
@@ -111,8 +96,13 @@ class Evidence:
           units: what each value is of, such as its prompt: values of one stay together. None: all
             are independent.
         """
-        of = measure, subject, group, values, units
-        return mean_of(*of, self.bootstrap_samples, self.seed)
+        found, (low, high) = by_cluster(values, numbered(units)), measure.bounds
+        if low is not None and high is not None:
+            e = bounded_mean(found, low, high)
+        else:
+            e = bootstrap_mean(found, self.bootstrap_samples, self.seed).within(low, high)
+        k = len(found.sums)
+        return Measurement(measure.name, subject, group, len(values), e.mean, e.low, e.high, k)
 
     def difference(
         self,
@@ -123,8 +113,35 @@ class Evidence:
         units: Sequence[Hashable] | None = None,
     ) -> Measurement:
         """Mean of paired differences of a measure; arguments as of ``mean``."""
-        of = measure, subject, group, values, units
-        return difference_of(*of, self.bootstrap_samples, self.seed)
+        found, (low, high) = by_cluster(values, numbered(units)), measure.bounds
+        e, k = bootstrap_mean(found, self.bootstrap_samples, self.seed), len(found.sums)
+        least = 0.0
+        if low is not None and high is not None:
+            least = least_half_width(e.mean, high - low, k)
+            e = e.at_least(least).within(low - high, high - low)
+        interval = e.mean, e.low, e.high, k, detectable_difference(found, least)
+        return Measurement(measure.name, subject, group, len(values), *interval)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence(Intervals):
+    """All that a run gives its evaluators."""
+
+    plan: Plan
+    tools: Tools
+    replies: Mapping[str, list[Reply]]  # by policy, to the same prompts in the same order
+    revisions: list[Revision]  # all rounds, the first response included
+    comparisons: Mapping[str, list[Comparison]]  # by group
+    pairs: Mapping[str, list[LabelledPair]]  # held out, by what people labelled them for
+    classed_replies: list[ClassedReply]  # that people classed
+    audits: Mapping[str, Audit]  # of the labeler, by half of the labelled pairs and group
+    history: list[dict[str, float]]  # of RL, a row a step
+    looks: list[Look]  # of the second preference model, while RL ran
+    oracle: Oracle | None
+    attacks: Mapping[str, list[Reply]] = field(default_factory=dict)  # by policy: to an attacker
+    benchmarks: Sequence[Measurement] = ()  # of evaluation/tasks/, as they were measured
+    labels: str = "soft"  # of comparisons, as the preference model learned from them
+    helpfulness: Sequence[TrainingPair] = ()  # that it learned from beside them
 
     def by_set(self) -> Iterator[tuple[str, str, list[Reply]]]:
         """Policies, sets of held-out prompts, and the replies of the one to the other."""
@@ -157,45 +174,6 @@ class Evaluator:
     cases: str = CASES
     given: str = GIVEN
     warning: Callable[[Plan], str] = lambda plan: ""
-
-
-def mean_of(
-    measure: Measure,
-    subject: str,
-    group: str,
-    values: Sequence[float] | np.ndarray,
-    units: Sequence[Hashable] | None,
-    samples: int,
-    seed: int,
-) -> Measurement:
-    """As ``Evidence.mean``, from so many bootstrap samples."""
-    found, (low, high) = by_cluster(values, numbered(units)), measure.bounds
-    if low is not None and high is not None:
-        e = bounded_mean(found, low, high)
-    else:
-        e = bootstrap_mean(found, samples, seed).within(low, high)
-    k = len(found.sums)
-    return Measurement(measure.name, subject, group, len(values), e.mean, e.low, e.high, k)
-
-
-def difference_of(
-    measure: Measure,
-    subject: str,
-    group: str,
-    values: Sequence[float] | np.ndarray,
-    units: Sequence[Hashable] | None,
-    samples: int,
-    seed: int,
-) -> Measurement:
-    """As ``Evidence.difference``, from so many bootstrap samples."""
-    found, (low, high) = by_cluster(values, numbered(units)), measure.bounds
-    e, k = bootstrap_mean(found, samples, seed), len(found.sums)
-    least = 0.0
-    if low is not None and high is not None:
-        least = least_half_width(e.mean, high - low, k)
-        e = e.at_least(least).within(low - high, high - low)
-    interval = e.mean, e.low, e.high, k, detectable_difference(found, least)
-    return Measurement(measure.name, subject, group, len(values), *interval)
 
 
 def numbered(units: Sequence[Hashable] | None) -> list[int] | None:

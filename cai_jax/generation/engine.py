@@ -29,7 +29,7 @@ from cai_jax.generation.batching import (
 )
 from cai_jax.generation.finite import check_finite
 from cai_jax.generation.journal import recorded
-from cai_jax.generation.readings import abstract_prefix, read_prefix
+from cai_jax.generation.readings import abstract_prefix, prefix_program
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.slots import Slots, abstract_slots, decode, empty, fill
 from cai_jax.models.blueprint import Model
@@ -191,16 +191,8 @@ class Generator:
 
     def head_reading(self, name: str, width: int) -> Program:
         """Reads what prompts begin with, of a width: once a shard."""
-        rows = abstract_batch((self.shards, width), jnp.int32, self.mesh)
-        return Program(
-            f"{name}, shared",
-            read_prefix,
-            (self.model.graph, abstract(self.model.params), rows, rows),
-            {},
-            self.mesh,
-            tokens=rows.size,
-            model_flops=2.0 * self.model.size * rows.size,
-        )
+        of = self.model.graph, abstract(self.model.params), self.model.size, self.mesh
+        return prefix_program(f"{name}, shared", *of, (self.shards, width))
 
     def stream(
         self, prompt: Sequence[int], key: np.ndarray, max_new_tokens: int, sampling: Sampling

@@ -16,6 +16,7 @@ from cai_jax.learning.logprobs import logprobs_of_hidden, token_logprobs
 from cai_jax.models.decoder import Decoder, Prefix
 from cai_jax.models.heads import PreferenceModel, last_token
 from cai_jax.parallel.mesh import abstract_batch, constrain, partition_spec
+from cai_jax.parallel.program import Program
 
 
 @partial(jax.jit, static_argnames=("graph", "temperature"))
@@ -70,6 +71,30 @@ def read_prefix(
     _, keys, values = _decoder(module).prefill(tokens_bt, segments_bt)
     held = lambda x: constrain(x, None, "batch", "kv_heads", None, None)
     return Prefix(held(keys), held(values), jnp.sum(segments_bt, axis=1))
+
+
+def prefix_program(
+    name: str,
+    graph: nnx.GraphDef,
+    params: nnx.State,
+    size: int,
+    mesh: Mesh,
+    shape: tuple[int, int],
+) -> Program:
+    """``read_prefix`` of so many rows of a width.
+
+    Args:
+      name: of the program.
+      graph: of the model.
+      params: its parameters, abstract.
+      size: how many these are.
+      mesh: that they are sharded over.
+      shape: rows and their width.
+    """
+    rows = abstract_batch(shape, jnp.int32, mesh)
+    flops = 2.0 * size * rows.size
+    args = (graph, params, rows, rows)
+    return Program(name, read_prefix, args, {}, mesh, rows.size, flops)
 
 
 def abstract_prefix(

@@ -32,7 +32,7 @@ from cai_jax.generation.readings import (
     SCORES,
     Reading,
     abstract_prefix,
-    read_prefix,
+    prefix_program,
 )
 from cai_jax.generation.sharing import Group, Packed, groups, laid_out, pack
 from cai_jax.models.blueprint import Model
@@ -187,9 +187,8 @@ class Scorer:
 
     def _prefix(self, name: str, shape: tuple[int, int]) -> Program:
         """Reads what packs go on from: so many, of a width."""
-        rows = abstract_batch(shape, jnp.int32, self.mesh)
-        args = (self.graph, self.abstract_params, rows, rows)
-        return self._program(f"{name}, prefix", read_prefix, args, rows.size, {})
+        of = self.graph, self.abstract_params, self.size, self.mesh
+        return prefix_program(f"{name}, prefix", *of, shape)
 
     def _rests(
         self,

@@ -57,14 +57,18 @@ def parse_reply(text: str, finished: bool) -> str | None:
     return text if re.search(r"\w", text) and not _RUN_ON.search(text) else None
 
 
-def is_near_copy(text: str, others: Iterable[str]) -> bool:
+def is_near_copy(text: str, others: Iterable[str], unless: str | None = None) -> bool:
     """Whether a text is one of the others, but for a word or two in some thirty.
+
+    What it may repeat word for word is ``unless``: a revision that repeats the reply is how nothing
+    harmful is answered.
 
     The Jaccard similarity of their runs of characters, without case and spaces, is 0.8 or more.
     What keeps three sentences of four is no near-copy: a careful revision does that.
     """
     own = _runs(text)
-    return any(len(own & runs) >= NEAR_COPY * len(own | runs) for runs in map(_runs, others))
+    near = (len(own & runs) >= NEAR_COPY * len(own | runs) for runs in map(_runs, others))
+    return text != unless and any(near)
 
 
 @lru_cache(4096)

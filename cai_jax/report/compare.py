@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from cai_jax.data.readers import REPLY_CLASSES
 from cai_jax.data.rows import Sample
-from cai_jax.evaluation.evaluator import Oracle, difference_of, mean_of
+from cai_jax.evaluation.evaluator import Intervals, Oracle
 from cai_jax.evaluation.measure import PROMPT_SETS, Measure, Measurement
 from cai_jax.evaluation.oracle import oracle_measures, values_by_measure
 from cai_jax.evaluation.reply_class import class_by_rule
@@ -15,7 +15,7 @@ from cai_jax.report.page import render
 from cai_jax.report.summary import Summary
 from cai_jax.report.transcripts import Transcript, embedded
 
-BOOTSTRAP_SAMPLES = 2000  # of each interval
+INTERVALS = Intervals(bootstrap_samples=2000, seed=0)
 KINDS = {"reply": {"title": "Replies of all runs", "score": "score of the last run", "gap": ""}}
 WORDS = Measure("words", "words", "", "of a reply", low=0.0)
 SCORE = Measure("score", "standard deviations", "higher", "by each run's own preference model")
@@ -122,16 +122,12 @@ def _line(
     for number, values in enumerate(found):
         of = measure, entries[number].name, group
         prompts = [key[0] for key in values]
-        means.append(
-            mean_of(*of, [*values.values()], prompts, BOOTSTRAP_SAMPLES, 0) if values else None
-        )
+        means.append(INTERVALS.mean(*of, [*values.values()], prompts) if values else None)
         base = base_of(entries, number)
         shared = [key for key in values if key in found[base]] if base != number else []
         gains = [values[key] - found[base][key] for key in shared]
         prompts = [key[0] for key in shared]
-        differences.append(
-            difference_of(*of, gains, prompts, BOOTSTRAP_SAMPLES, 0) if shared else None
-        )
+        differences.append(INTERVALS.difference(*of, gains, prompts) if shared else None)
     return Line(policy, group, measure, means, differences)
 
 

@@ -97,8 +97,8 @@ def collect(run: Run, summary: Summary, done: Iterable[str], left: Sequence[str]
         found += of_replies(samples, summary.policies, second)
     if "sl_data" in done:
         folder = _artifact(run, "sl_data")
-        rows = [row for name in ("responses", "revisions") for row in _revisions(folder / name)]
-        found += of_revisions(rows, constitution)
+        first, later = (read_records(folder / n, Revision) for n in ("responses", "revisions"))
+        found += of_revisions([*first, *later], constitution)
     if "feedback" in done:
         folder = _artifact(run, "feedback") / "comparisons"
         for group, theirs in run.data.groups.items():
@@ -120,10 +120,6 @@ def collect(run: Run, summary: Summary, done: Iterable[str], left: Sequence[str]
         settings=list(differences(config, plain(Config(workdir=config["workdir"])))),
         left=left,
     )
-
-
-def _revisions(folder: Path) -> list[Revision]:
-    return read_records(folder, Revision)
 
 
 def _artifact(run: Run, stage: str) -> Path:

@@ -187,21 +187,18 @@ class _Writer:
         take: Callable[[Draft, str, str], Draft],
         given: list[list[str]],
     ) -> list[Draft]:
-        """Drafts that took their sample, where it parses and is no near-copy of what was given.
-
-        A revision may repeat the reply word for word: that is how nothing harmful is answered.
-        """
+        """Drafts that took their sample, where it parses and is no near-copy of what was given."""
         kept = []
         for draft, sample, texts in zip(drafts, samples, given, strict=True):
             reply = usable(self.chat, sample)
             if reply is None:
                 self.unparsed[kind] += 1
                 continue
-            repeated = kind == "revision" and reply.text == draft.response
-            if is_near_copy(reply.text, texts) and not repeated:
+            may_repeat = draft.response if kind == "revision" else None
+            if is_near_copy(reply.text, texts, may_repeat):
                 self.copied[kind] += 1
                 continue
-            self.repeated += repeated
+            self.repeated += reply.text == may_repeat
             kept.append(take(draft, reply.text, self.chat.text(sample.ids)))
         return kept
 
