@@ -59,15 +59,15 @@ def main() -> None:
             for number in range(1, ROUNDS + 1)
         ]
 
-        def sample(messages, mark, tokens, heads, *names) -> list[str]:
+        def sample(messages, mark, tokens, firsts, *names) -> list[str]:
             nonlocal read
             ids = [chat.prompt_ids(m, mark) for m in messages]
             keys = [named_key(0, *names, prompt.id) for prompt in asked]
-            begun = [
-                chat.shared_tokens(*both) if shared else 0 for both in zip(ids, heads, strict=True)
+            counts = [
+                chat.shared_tokens(*both) if shared else 0 for both in zip(ids, firsts, strict=True)
             ]
             read += sum(map(len, ids))
-            found = generator.generate(ids, keys, tokens, Sampling(0.6), "chain", begun)
+            found = generator.generate(ids, keys, tokens, Sampling(0.6), "chain", counts)
             written.extend(found)
             return [chat.text(each.ids) for each in found]
 
@@ -77,15 +77,15 @@ def main() -> None:
                 draw_principles(constitution.critique_revision, 1, 0, p.id, number)[0]
                 for p in asked
             ]
-            heads = [few_shot_messages(f, p.messages) for f, p in zip(few, asked, strict=True)]
+            firsts = [few_shot_messages(f, p.messages) for f, p in zip(few, asked, strict=True)]
             given = list(zip(few, [p.messages for p in asked], replies, principles, strict=True))
             texts = sample(
                 *([critique_messages(*one) for one in given], CRITIQUE_MARK, CRITIQUE_TOKENS),
-                *(heads, "critique", number),
+                *(firsts, "critique", number),
             )
             replies = sample(
                 [revision_messages(*one, text) for one, text in zip(given, texts, strict=True)],
-                *(REVISION_MARK, REPLY_TOKENS, heads, "revision", number),
+                *(REVISION_MARK, REPLY_TOKENS, firsts, "revision", number),
             )
         return written
 

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from jax.sharding import Mesh
-from peers.peer import Peer
-from side_by_side import alternating, compared, write
+from peers.peer import trl_in
+from side_by_side import alternating, compared, on_laptop, write
 
 from cai_jax.commands import models
 from cai_jax.commands.front import start
@@ -32,7 +32,6 @@ from cai_jax.generation.scoring import Scorer
 from cai_jax.learning.optimizers import make_optimizer
 from cai_jax.learning.train import init_state, make_trainable
 from cai_jax.models.blueprint import Blueprint, Model
-from cai_jax.models.config import Execution
 from cai_jax.models.heads import PreferenceModel
 from cai_jax.models.io.load import load_policy, policy_blueprint
 from cai_jax.models.io.sources import ModelSource
@@ -49,10 +48,7 @@ GRPO_PROMPT, PPO_PROMPT = 55, 64
 def main() -> None:
     """Times all of them."""
     source, mesh = named_source(), models.open_mesh()
-    blueprint = policy_blueprint(source, models.dtype())
-    # As the laptop preset: what the matmuls of so small a model give is kept.
-    execution = Execution(remat="dots_with_no_batch_dims_saveable")
-    blueprint = replace(blueprint, config=replace(blueprint.config, execution=execution))
+    blueprint = on_laptop(policy_blueprint(source, models.dtype()))
     iteration = partial(prepared, source, blueprint, mesh)
     ways = {
         "cai_jax GRPO": iteration("grpo", GROUP, GRPO_PROMPT),
@@ -60,23 +56,17 @@ def main() -> None:
     }
     name = blueprint.dtype.name
     settings = {"rows": ROWS, "samples": GROUP, "prompt": GRPO_PROMPT, "new": NEW}
-    peers = {
-        f"TRL GRPO, {kind}": Peer(
-            Path(PEERS.value), "grpo", source.path, {**settings, "dtype": kind}
-        )
-        for kind in (["float32"] if name == "float32" else ["autocast", "bfloat16"])
-    }
-    ways |= {which: peer.step for which, peer in peers.items()}
-    seconds = alternating(ways, REPEATS.value)
+    with trl_in(name, Path(PEERS.value), "grpo", source.path, settings) as peers:
+        ways |= {which: peer.step for which, peer in peers.items()}
+        seconds = alternating(ways, REPEATS.value)
+        versions = next(iter(peers.values())).versions
     found = {
         "model": source.path.name,
         "dtype": name,
-        "peers": next(iter(peers.values())).versions,
+        "peers": versions,
         "GRPO": compared({k: v for k, v in seconds.items() if "PPO" not in k}, "cai_jax GRPO"),
         "PPO": compared({k: v for k, v in seconds.items() if k != "cai_jax GRPO"}, "cai_jax PPO"),
     }
-    for peer in peers.values():
-        peer.close()
     write(f"rl_iteration-{name}", found)
 
 

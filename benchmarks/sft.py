@@ -12,7 +12,6 @@ alternate. Writes benchmarks/results/sft-DTYPE.json.
 
 import statistics
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from jax.sharding import Mesh
-from peers.peer import Peer
-from side_by_side import alternating, write
+from peers.peer import trl_in
+from side_by_side import alternating, on_laptop, write
 
 from cai_jax.commands import models
 from cai_jax.commands.front import start
@@ -32,7 +31,6 @@ from cai_jax.learning.optimizers import make_optimizer
 from cai_jax.learning.packing import first_fit
 from cai_jax.learning.train import init_state, make_trainable, train_program
 from cai_jax.models.blueprint import Blueprint
-from cai_jax.models.config import Execution
 from cai_jax.models.io.load import load_policy, policy_blueprint
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.mesh import put_batch
@@ -47,23 +45,18 @@ WIDTH = 512  # of a packed row
 def main() -> None:
     """Times both sides."""
     source, mesh = named_source(), models.open_mesh()
-    blueprint = policy_blueprint(source, models.dtype())
+    blueprint = on_laptop(policy_blueprint(source, models.dtype()))
     name = blueprint.dtype.name
     lengths = np.random.default_rng(0).integers(SHORTEST, LONGEST + 1, 64 * TEXTS).tolist()
     settings: dict[str, Any] = {"rows": TEXTS, "lengths": lengths, "longest": LONGEST}
     step, tokens = packed_step(source, blueprint, mesh, lengths[: 2 * TEXTS])
     real = {"cai_jax": tokens}
     ways: dict[str, Callable[[], object]] = {"cai_jax": step}
-    peers = {
-        f"TRL, {kind}": Peer(Path(PEERS.value), "sft", source.path, {**settings, "dtype": kind})
-        for kind in (["float32"] if name == "float32" else ["autocast", "bfloat16"])
-    }
-    ways |= {which: peer.step for which, peer in peers.items()}
-    real |= {which: round(statistics.mean(lengths) * TEXTS) for which in peers}
-    seconds = alternating(ways, REPEATS.value)
-    versions = next(iter(peers.values())).versions
-    for peer in peers.values():
-        peer.close()
+    with trl_in(name, Path(PEERS.value), "sft", source.path, settings) as peers:
+        ways |= {which: peer.step for which, peer in peers.items()}
+        real |= {which: round(statistics.mean(lengths) * TEXTS) for which in peers}
+        seconds = alternating(ways, REPEATS.value)
+        versions = next(iter(peers.values())).versions
     rates = {way: [real[way] / each for each in taken] for way, taken in seconds.items()}
     ours = rates["cai_jax"]
     write(
@@ -101,9 +94,6 @@ def packed_step(
         batch["segments"][row, place] = number
         filled[row] += length
     batch["loss_mask"] = (batch["segments"] > 0).astype(np.int32)
-    # As the laptop preset: what the matmuls of so small a model give is kept.
-    execution = Execution(remat="dots_with_no_batch_dims_saveable")
-    blueprint = replace(blueprint, config=replace(blueprint.config, execution=execution))
     params = load_policy(source, blueprint, mesh, jnp.dtype(jnp.float32)).params
     trainable = make_trainable(blueprint, params, mesh, 0)
     optimizer = make_optimizer(1e-6, 1, 1.0)

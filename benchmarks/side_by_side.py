@@ -6,12 +6,15 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from cai_jax.models.blueprint import Blueprint
+from cai_jax.models.config import Execution
 from cai_jax.parallel.devices import cpu_has_bfloat16
 
 RESULTS = Path(__file__).parent / "results"
@@ -76,6 +79,12 @@ def matmul_rate(rows: int, size_in: int, size_out: int, dtype: jnp.dtype) -> flo
 
     taken = alternating({"": lambda: multiply(x, matrices).block_until_ready()}, 5)[""]
     return 2.0 * rows * size_in * size_out * 60 * 4 / statistics.median(taken)
+
+
+def on_laptop(blueprint: Blueprint) -> Blueprint:
+    """As the laptop preset trains: what the matmuls of so small a model give is kept."""
+    execution = Execution(remat="dots_with_no_batch_dims_saveable")
+    return replace(blueprint, config=replace(blueprint.config, execution=execution))
 
 
 def write(name: str, found: Mapping[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +47,26 @@ class Peer:
         if not line:
             raise RuntimeError("the peer's process ended; its error stands above")
         return dict(json.loads(line))
+
+
+@contextmanager
+def trl_in(
+    dtype: str, venv: Path, kind: str, model: Path, settings: dict[str, Any]
+) -> Iterator[dict[str, Peer]]:
+    """TRL beside ours in a type, by name: ours in bfloat16 trains float32 parameters, as autocast.
+
+    Args:
+      dtype: that ours computes in.
+      venv: made by ``make.sh``.
+      kind: of the steps.
+      model: folder with the weights.
+      settings: of the steps, but for their type.
+    """
+    tried = ["autocast", "bfloat16"] if dtype == "bfloat16" else [dtype]
+    with ExitStack() as opened:
+        yield {
+            f"TRL {kind}, {each}": opened.enter_context(
+                closing(Peer(venv, kind, model, {**settings, "dtype": each}))
+            )
+            for each in tried
+        }

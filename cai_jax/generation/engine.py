@@ -48,7 +48,7 @@ from cai_jax.progress import progress
 
 FEW_TOKENS = 256  # of prompts that a shard reads at once: enough to compute, and not wait
 LEAST_SHARED = 64  # tokens; reading fewer apart does not pay for another call
-HELD_BYTES = 2**28  # of what prompts begin with, on a device
+KEPT_BYTES = 2**28  # of prefixes, on a device
 STREAMED = 2  # tokens a call of ``stream``; one each takes a third longer on CPUs
 
 
@@ -87,8 +87,8 @@ class Generator:
         self.batch_size = rounded_up(batch_size, self.shards)
         self.bucket_tokens, self.max_tokens = bucket_tokens, max_tokens
         self.tokens = 0  # prompt and new tokens so far, padding not counted
-        self._heads: dict[tuple[int, ...], Prefix[jax.Array]] = {}  # the latest is last
-        self._room = HELD_BYTES * mesh.size
+        self._prefixes: dict[tuple[int, ...], Prefix[jax.Array]] = {}  # the latest is last
+        self._room = KEPT_BYTES * mesh.size
 
     def programs(
         self, name: str, max_new_tokens: int, sampling: Sampling, shared: bool = False
@@ -108,8 +108,8 @@ class Generator:
             raise ValueError(f"{name}: prompts of any length; set max_tokens")
         most = self.max_tokens - max_new_tokens
         wide = widths(most, self.bucket_tokens)
-        heads = doublings(most - 1, LEAST_SHARED) if shared and most > LEAST_SHARED else []
-        found = [self.head_reading(name, head) for head in heads]
+        prefixes = doublings(most - 1, LEAST_SHARED) if shared and most > LEAST_SHARED else []
+        found = [self.reading(name, prefix) for prefix in prefixes]
         for longest in dict.fromkeys(self.positions(width, max_new_tokens) for width in wide):
             slots = self.slots(longest, max_new_tokens)
             found.append(self.decoding(name, slots, sampling))
@@ -120,9 +120,9 @@ class Generator:
                 for prompts in dict.fromkeys((self.batch_size, self.few(width)))
             ]
             found += [
-                self.filling(name, slots, width, prompts, head)
-                for head in heads
-                for width in doublings(min(fits[0], most) - _least(head), self.bucket_tokens)
+                self.filling(name, slots, width, prompts, prefix)
+                for prefix in prefixes
+                for width in doublings(min(fits[0], most) - _least(prefix), self.bucket_tokens)
                 for prompts in dict.fromkeys((self.batch_size, self.few(width)))
             ]
         return found
@@ -161,10 +161,10 @@ class Generator:
         check_longest([len(row) + most for row in prompts], self.max_tokens, name)
         if not prompts:
             return []
-        begun = shared or [0] * len(prompts)
-        if any(not 0 <= n < len(row) for n, row in zip(begun, prompts, strict=True)):
+        shared = shared or [0] * len(prompts)
+        if any(not 0 <= n < len(row) for n, row in zip(shared, prompts, strict=True)):
             raise ValueError(f"{name}: a prompt has nothing after what it shares")
-        rows = _Rows(self, prompts, begun, keys, limits, sampling, name)
+        rows = _Rows(self, prompts, shared, keys, limits, sampling, name)
         with progress(len(prompts), name, "row") as bar:
             while len(rows.ended) < len(prompts):
                 bar.update(rows.take(recorded(name, rows.identity, rows.advance)))
@@ -172,24 +172,24 @@ class Generator:
         self.tokens += sum(map(len, prompts)) + sum(len(c.ids) for c in found)
         return found
 
-    def begun(self, head: tuple[int, ...], name: str) -> Prefix[jax.Array]:
+    def prefix(self, ids: tuple[int, ...], name: str) -> Prefix[jax.Array]:
         """What prompts begin with: read, or kept since then.
 
         The model never changes, so neither does what was read. The latest ones are kept.
         """
-        if head not in self._heads:
-            width = doubled(len(head), LEAST_SHARED)
-            batch = put_batch(pad_rows([head] * self.shards, width, "right"), self.mesh)
-            program = self.head_reading(name, width)
-            self._heads[head] = program(self.model.graph, self.model.params, *batch)
-        found = self._heads[head] = self._heads.pop(head)
-        while sum(2 * held.keys.nbytes for held in self._heads.values()) > self._room:
-            if (oldest := next(iter(self._heads))) == head:
+        if ids not in self._prefixes:
+            width = doubled(len(ids), LEAST_SHARED)
+            batch = put_batch(pad_rows([ids] * self.shards, width, "right"), self.mesh)
+            program = self.reading(name, width)
+            self._prefixes[ids] = program(self.model.graph, self.model.params, *batch)
+        found = self._prefixes[ids] = self._prefixes.pop(ids)
+        while sum(2 * kept.keys.nbytes for kept in self._prefixes.values()) > self._room:
+            if (oldest := next(iter(self._prefixes))) == ids:
                 break
-            del self._heads[oldest]
+            del self._prefixes[oldest]
         return found
 
-    def head_reading(self, name: str, width: int) -> Program:
+    def reading(self, name: str, width: int) -> Program:
         """Reads what prompts begin with, of a width: once a shard."""
         of = self.model.graph, abstract(self.model.params), self.model.size, self.mesh
         return prefix_program(f"{name}, shared", *of, (self.shards, width))
@@ -247,13 +247,13 @@ class Generator:
         slots: Slots[jax.ShapeDtypeStruct],
         width: int,
         prompts: int,
-        head: int = 0,
+        prefix: int = 0,
     ) -> Program:
         """Reads so many prompts of a width into slots, behind what was read of them, of a width."""
         params = abstract(self.model.params)
         before = (
-            (abstract_prefix(self.model.graph, params, self.mesh, self.shards, head),)
-            if head
+            (abstract_prefix(self.model.graph, params, self.mesh, self.shards, prefix),)
+            if prefix
             else ()
         )
         rows = abstract_batch((prompts, width), jnp.int32, self.mesh)
@@ -315,15 +315,16 @@ class _Rows:
         self,
         generator: Generator,
         prompts: Sequence[Sequence[int]],
-        begun: Sequence[int],
+        shared: Sequence[int],
         keys: Sequence[np.ndarray],
         limits: np.ndarray,
         sampling: Sampling,
         name: str,
     ):
         self.of, self.prompts, self.keys = generator, [tuple(row) for row in prompts], keys
-        self.heads = [
-            row[: n if n >= LEAST_SHARED else 0] for row, n in zip(self.prompts, begun, strict=True)
+        self.prefixes = [
+            row[: n if n >= LEAST_SHARED else 0]
+            for row, n in zip(self.prompts, shared, strict=True)
         ]
         self.limits, self.sampling, self.name = limits, sampling, name
         self.ended: dict[int, Completion] = {}
@@ -347,8 +348,8 @@ class _Rows:
             self._start()
         params = self.of.model.params
         while self._waiting and (self._held < 0).any():
-            program, batch, head = self._next_prompts()
-            before = (self.of.begun(head, self.name),) if head else ()
+            program, batch, prefix = self._next_prompts()
+            before = (self.of.prefix(prefix, self.name),) if prefix else ()
             with_rows = (*put_batch(batch, self.of.mesh), *before)
             self._device = program(self.of.model.graph, params, self._device, *with_rows)
         still = replicate(np.asarray(self._still(), np.int32), self.of.mesh)
@@ -367,8 +368,8 @@ class _Rows:
     def _start(self) -> None:
         """Queues what has not ended, the longest first; what is equal is side by side."""
         left = [i for i in range(len(self.prompts)) if i not in self.ended]
-        head = lambda i: (-len(self.heads[i]), self.heads[i])
-        order = lambda i: (*head(i), -self._width(i), self.prompts[i], i)
+        prefix = lambda i: (-len(self.prefixes[i]), self.prefixes[i])
+        order = lambda i: (*prefix(i), -self._width(i), self.prompts[i], i)
         self._waiting = deque(sorted(left, key=order))
         # By all rows, ended ones too, so that a stage that was cut off goes on with equal shapes.
         widest = rounded_up(max(map(len, self.prompts)), self.of.bucket_tokens)
@@ -381,8 +382,8 @@ class _Rows:
         """What reads the next prompts of one width and beginning, its batch, and the beginning."""
         of, waiting = self.of, self._waiting
         assert waiting
-        width, head = self._width(waiting[0]), self.heads[waiting[0]]
-        alike = lambda row: (self._width(row), self.heads[row]) == (width, head)
+        width, prefix = self._width(waiting[0]), self.prefixes[waiting[0]]
+        alike = lambda row: (self._width(row), self.prefixes[row]) == (width, prefix)
         free = np.flatnonzero(self._held < 0)
         wanted = {self.prompts[row] for row in islice(takewhile(alike, waiting), len(free))}
         # All slots' prompts at once only where most of them would not be padding.
@@ -400,14 +401,14 @@ class _Rows:
             row = waiting.popleft()
             source[slot] = here.setdefault(prompt, len(here))
             keys[slot], limits[slot], self._held[slot] = self.keys[row], self.limits[row], row
-        before = doubled(len(head), LEAST_SHARED) if head else 0
+        before = doubled(len(prefix), LEAST_SHARED) if prefix else 0
         program = of.filling(self.name, self._like, width, prompts, before)
         filled = [
-            prompt[len(head) :]
+            prompt[len(prefix) :]
             for here in read
-            for prompt in [*here, *[(*head, 0)] * (prompts // of.shards - len(here))]
+            for prompt in [*here, *[(*prefix, 0)] * (prompts // of.shards - len(here))]
         ]
-        return program, (*pad_rows(filled, width, "right"), source, keys, limits), head
+        return program, (*pad_rows(filled, width, "right"), source, keys, limits), prefix
 
     def _still(self) -> int:
         """How many rows may go on while free slots are filled again.
@@ -420,15 +421,15 @@ class _Rows:
         return self.of.batch_size - max(1, min(few, self.of.batch_size // 4))
 
     def _width(self, row: int) -> int:
-        """Of what is read of a row beside its head; of few sizes where there is one."""
-        rest = len(self.prompts[row]) - len(self.heads[row])
-        wide = doubled if self.heads[row] else rounded_up
+        """Of what is read of a row behind its prefix; of few sizes where there is one."""
+        rest = len(self.prompts[row]) - len(self.prefixes[row])
+        wide = doubled if self.prefixes[row] else rounded_up
         return wide(rest, self.of.bucket_tokens)
 
 
-def _least(head: int) -> int:
+def _least(prefix: int) -> int:
     """Tokens that a beginning which is read in such a width has at least."""
-    return max(LEAST_SHARED, head // 2 + 1)
+    return max(LEAST_SHARED, prefix // 2 + 1)
 
 
 def _identity(prompts: Sequence[tuple[int, ...]], keys: Sequence[np.ndarray]) -> np.ndarray:
