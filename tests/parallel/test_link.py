@@ -30,7 +30,7 @@ try:
 except link.HostError as error:
     print("error:", error)
     sys.exit(error.exit_code)
-print("together", here.names, flush=True)
+logging.info("together %s", here.names)  # a whole line, whatever other threads log
 sys.stdin.readline()
 here.close()
 """
