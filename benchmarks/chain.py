@@ -47,13 +47,13 @@ def main() -> None:
     constitution = load_constitution(HOME / "constitutions" / "harmless.yaml")
     asked = read_prompts(HOME / "datasets" / "red_team_prompts.jsonl")[: PROMPTS.value]
     shots = FewShots(constitution.critique_examples, FEW_SHOTS, 0)
-    generator = Generator(model, mesh, chat.stop_ids, PROMPTS.value)
     read = 0  # tokens of prompts
 
     def chain(shared: bool) -> list[Completion]:
         """Everything that is written, in order."""
         nonlocal read
         read, written = 0, []
+        generator = Generator(model, mesh, chat.stop_ids, PROMPTS.value)  # which keeps few-shots
         drawn = [
             [drawn_few_shots(shots, p.id, p.messages, number) for p in asked]
             for number in range(1, ROUNDS + 1)

@@ -4,12 +4,14 @@
     python benchmarks/disk_full.py WORKDIR /mnt/small [STAGE,...]
 
 Stage after stage, the run is copied to the small disk without that stage, the disk is filled, and
-the run is started: it has to end with one sentence that names the folder. Then the disk is emptied,
-and the same start has to make that stage, and no other.
+the command is given: it has to end with one sentence that names the folder, and no traceback. Then
+the disk is emptied, and the same run has to make that stage, and no other.
 """
 
 import shutil
+import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,15 @@ from cai_jax.stages.pipeline import stages_of
 from cai_jax.stages.runner import due_stages, fingerprints
 from cai_jax.stages.stage import Run, open_run
 
+CONFIG = """
+import json
+from ml_collections import ConfigDict
+
+def get_config():
+    with open({run!r} + "/config.json", encoding="utf-8") as file:
+        found = {{**json.load(file), "stages": "all", "workdir": {workdir!r}}}
+    return ConfigDict({{name: value for name, value in found.items() if name != "sha256"}})
+"""
 LEFT = 16 * 1024  # bytes that are free on the full disk: room for a folder and a small file
 
 
@@ -40,19 +51,18 @@ def full_in(run: Run, stage: str, disk: Path) -> str:
     shutil.rmtree(workdir / stage)
     copy = open_run(replace(run.config, workdir=str(workdir)))
     found = fingerprints(copy, stages_of(copy.config))
-    filler, said = fill(disk), ""
-    try:
-        run_config(copy.config)
-        said = "no error"
-    except OSError as error:
-        words = f"{error}"
-        if "no space left on device; make room" not in words or str(workdir) not in words:
-            said = f"another error: {words}"
-    except Exception as error:
-        said = f"{type(error).__name__} instead of one sentence: {error}"
+    filler = fill(disk)
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
+        file.write(CONFIG.format(run=str(run.workdir.path), workdir=str(workdir)))
+        file.flush()
+        command = [sys.executable, "-m", "cai_jax.main", f"--config={file.name}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     filler.unlink()
-    if said:
-        return said
+    *_, last = done.stderr.splitlines()
+    if done.returncode != 1 or "Traceback" in done.stderr:
+        return f"exit code {done.returncode}, and no sentence alone:\n{done.stderr}"
+    if not last.startswith(f"error: {workdir}") or "no space left on device; make room" not in last:
+        return f"another error: {last}"
     if due_stages(copy, stages_of(copy.config), found) != [stage]:
         return "other stages were lost"
     run_config(copy.config)

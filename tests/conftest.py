@@ -1,6 +1,7 @@
 """Eight virtual CPU devices, and models small enough for every test."""
 
 import os
+import tempfile
 
 # Tests compile many small programs to run each once: optimising them costs more than it saves.
 os.environ["XLA_FLAGS"] = (
@@ -8,6 +9,11 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What several tests compile, or commands that they start, is compiled once, by either worker.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _xla = tempfile.TemporaryDirectory(prefix="xla-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _xla.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import importlib.util
@@ -144,21 +150,27 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def on_read_only_disk(tmp_path):
-    """Copies a folder onto a disk that nobody can write to."""
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A disk of its own, of 256 MB."""
     place = tmp_path / "disk"
     place.mkdir()
     mount = ["mount", "--types=tmpfs", "--options=size=256m", "tmpfs", str(place)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("only root may mount a disk")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.fixture
+def on_read_only_disk(small_disk):
+    """Copies a folder onto a disk that nobody can write to."""
 
     def copy(folder: Path) -> Path:
-        shutil.copytree(folder, place / "run")
-        subprocess.run(["mount", "--options=remount,ro", str(place)], check=True)
-        return place / "run"
+        shutil.copytree(folder, small_disk / "run")
+        subprocess.run(["mount", "--options=remount,ro", str(small_disk)], check=True)
+        return small_disk / "run"
 
-    yield copy
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    return copy
 
 
 @pytest.fixture(scope="session")

@@ -86,6 +86,15 @@ def _log_to_stderr() -> None:
     log.setLevel(logging.INFO)
     log.propagate = False  # absl would print it again
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax and clu report every file
+    # What happens in a thread of Orbax is raised where that is waited for, and told in a sentence.
+    absl_logging.get_absl_handler().addFilter(lambda record: not record.exc_info)
+    sys.unraisablehook = _unless_it_follows
+
+
+def _unless_it_follows(told: "sys.UnraisableHookArgs") -> None:
+    """Python's traceback, but for TensorStore's when Orbax closed its loop at an error."""
+    if str(told.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(told)
 
 
 def _keep_programs() -> None:
@@ -94,4 +103,5 @@ def _keep_programs() -> None:
 
     from cai_jax.models.io.sources import cache_folder
 
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # which may be a bucket
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
