@@ -22,13 +22,15 @@ from cai_jax.stages.runner import due_stages, fingerprints
 from cai_jax.stages.stage import Run, open_run
 
 CONFIG = """
-import json
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
+from cai_jax.storage.sealed import read_sealed
+
 def get_config():
-    with open({run!r} + "/config.json", encoding="utf-8") as file:
-        found = {{**json.load(file), "stages": "all", "workdir": {workdir!r}}}
-    return ConfigDict({{name: value for name, value in found.items() if name != "sha256"}})
+    found = read_sealed(Path({run!r}) / "config.json")
+    return ConfigDict({{**found, "stages": "all", "workdir": {workdir!r}}})
 """
 LEFT = 16 * 1024  # bytes that are free on the full disk: room for a folder and a small file
 

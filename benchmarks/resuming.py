@@ -4,18 +4,21 @@
 
 A finished run is copied without a stage, which is then made again. From the call that saves a state
 until that state is sealed, a save may hold the loop up or compete with it for cores; at no other
-time does it cost anything. So the share of those seconds is the most that it can cost. (Stages with
-and without states, in turn, are no better a measure on machines whose speed varies: by 3 % seen in
-the best case, and by 70 % in the worst.) Writes benchmarks/results/resuming.json.
+time does it cost anything. So the share of those seconds is the most that it can cost. Stages timed
+with and without states would not show so little: equal runs took 285 to 339 seconds on one machine.
+Writes benchmarks/results/resuming.json.
 """
 
 import json
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from side_by_side import write
 
@@ -25,25 +28,23 @@ from cai_jax.main import run_config
 from cai_jax.stages.behaviour import finished_run
 
 
-class Stopwatch:
-    """Notes when savers start a state, have handed it over, and have sealed it."""
+@contextmanager
+def timed_saves() -> Iterator[tuple[dict[int, float], dict[int, float]]]:
+    """Seconds from the start of a save until the loop goes on, and until it is sealed, by step."""
+    started, held, sealed = dict[int, float](), dict[int, float](), dict[int, float]()
+    save, seal = Saver.save, Saver._seal
 
-    def __init__(self) -> None:
-        self.started: dict[int, float] = {}
-        self.held: dict[int, float] = {}
-        self.sealed: dict[int, float] = {}
-        save, seal = Saver.save, Saver._seal
+    def timed_save(saver: Saver, step: int, state: Any, notes: Any) -> None:
+        started[step] = time.monotonic()
+        save(saver, step, state, notes)
+        held[step] = time.monotonic() - started[step]
 
-        def timed_save(saver: Saver, step: int, state: Any, notes: Any) -> None:
-            self.started[step] = time.monotonic()
-            save(saver, step, state, notes)
-            self.held[step] = time.monotonic() - self.started[step]
+    def timed_seal(saver: Saver, step: int) -> None:
+        seal(saver, step)
+        sealed[step] = time.monotonic() - started[step]
 
-        def timed_seal(saver: Saver, step: int) -> None:
-            seal(saver, step)
-            self.sealed[step] = time.monotonic() - self.started[step]
-
-        Saver.save, Saver._seal = timed_save, timed_seal  # type: ignore[method-assign]
+    with patch.multiple(Saver, save=timed_save, _seal=timed_seal):
+        yield held, sealed
 
 
 def shares(config: Config, stage: str, copy: Path) -> dict[str, float]:
@@ -51,15 +52,15 @@ def shares(config: Config, stage: str, copy: Path) -> dict[str, float]:
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(config.workdir, copy)
     shutil.rmtree(copy / stage)
-    watch = Stopwatch()
-    run_config(replace(config, workdir=str(copy), stages=(stage,)))
+    with timed_saves() as (held, sealed):
+        run_config(replace(config, workdir=str(copy), stages=(stage,)))
     manifest = json.loads((copy / stage / "manifest.json").read_text(encoding="utf-8"))
     seconds = manifest["seconds"] - manifest["compile_seconds"]
     return {
         "seconds": seconds,
-        "states": len(watch.sealed),
-        "share held up": sum(watch.held.values()) / seconds,
-        "share at most": sum(watch.sealed.values()) / seconds,
+        "states": len(sealed),
+        "share held up": sum(held.values()) / seconds,
+        "share at most": sum(sealed.values()) / seconds,
     }
 
 

@@ -88,10 +88,10 @@ def _log_to_stderr() -> None:
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax and clu report every file
     # What happens in a thread of Orbax is raised where that is waited for, and told in a sentence.
     absl_logging.get_absl_handler().addFilter(lambda record: not record.exc_info)
-    sys.unraisablehook = _unless_it_follows
+    sys.unraisablehook = _report_unraisable
 
 
-def _unless_it_follows(told: "sys.UnraisableHookArgs") -> None:
+def _report_unraisable(told: "sys.UnraisableHookArgs") -> None:
     """Python's traceback, but for TensorStore's when Orbax closed its loop at an error."""
     if str(told.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(told)
