@@ -14,15 +14,23 @@ from typing import Any, TypeVar, get_type_hints
 import numpy as np
 from absl import logging as absl_logging
 
+from cai_jax import tf
 from cai_jax.data.rows import Row
 from cai_jax.parallel.hosts import is_main, sync
 from cai_jax.prompts.messages import Dialogue, Message
 from cai_jax.storage.sealed import check_whole
-from cai_jax.tf import tfds
 
 VERSION = "1.0.0"
 SPLIT = "train"
 R = TypeVar("R", bound=Row)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The folder of a dataset of records, and how often it is drawn while all parts last."""
+
+    folder: Path
+    rate: float
 
 
 @dataclass(frozen=True)
@@ -52,19 +60,19 @@ def _numbers(values: np.ndarray) -> tuple:
 
 
 _COLUMNS: dict[Any, _Column] = {
-    str: _Column(tfds.features.Text, _text),
-    int: _Column(lambda: tfds.features.Scalar(np.int32), int),
-    float: _Column(lambda: tfds.features.Scalar(np.float32), float),
-    bool: _Column(lambda: tfds.features.Scalar(np.bool_), bool),
-    tuple[int, ...]: _Column(lambda: tfds.features.Sequence(np.int32), _numbers),
-    tuple[float, ...]: _Column(lambda: tfds.features.Sequence(np.float32), _numbers),
+    str: _Column(lambda: tf.tfds.features.Text(), _text),
+    int: _Column(lambda: tf.tfds.features.Scalar(np.int32), int),
+    float: _Column(lambda: tf.tfds.features.Scalar(np.float32), float),
+    bool: _Column(lambda: tf.tfds.features.Scalar(np.bool_), bool),
+    tuple[int, ...]: _Column(lambda: tf.tfds.features.Sequence(np.int32), _numbers),
+    tuple[float, ...]: _Column(lambda: tf.tfds.features.Sequence(np.float32), _numbers),
     tuple[str, ...]: _Column(
-        lambda: tfds.features.Sequence(tfds.features.Text()),
+        lambda: tf.tfds.features.Sequence(tf.tfds.features.Text()),
         lambda values: tuple(map(_text, values)),
     ),
     Dialogue: _Column(
-        lambda: tfds.features.Sequence(
-            {"role": tfds.features.Text(), "text": tfds.features.Text()}
+        lambda: tf.tfds.features.Sequence(
+            {"role": tf.tfds.features.Text(), "text": tf.tfds.features.Text()}
         ),
         _dialogue,
         _encoded_dialogue,
@@ -86,12 +94,14 @@ def write_records(folder: Path, rows: Sequence[R], kind: type[R]) -> None:
     if is_main():
         columns = _columns(kind)
         encode = lambda row: {n: c.encode(getattr(row, n)) for n, c in columns.items()}
-        tfds.disable_progress_bar()
+        tf.tfds.disable_progress_bar()
         with _without_notices():
-            tfds.dataset_builders.store_as_tfds_dataset(
+            tf.tfds.dataset_builders.store_as_tfds_dataset(
                 name=folder.name,
                 version=VERSION,
-                features=tfds.features.FeaturesDict({n: c.feature() for n, c in columns.items()}),
+                features=tf.tfds.features.FeaturesDict(
+                    {n: c.feature() for n, c in columns.items()}
+                ),
                 split_datasets={SPLIT: [(row.id, encode(row)) for row in rows]},
                 data_dir=folder.parent,
             )
@@ -121,7 +131,7 @@ def read_records(folder: Path, kind: type[R]) -> list[R]:
     """
     check_whole(folder)
     columns = _columns(kind)
-    builder = tfds.builder_from_directory(folder / VERSION)
+    builder = tf.tfds.builder_from_directory(folder / VERSION)
     if odd := set(columns) ^ set(builder.info.features):
         raise ValueError(
             f"{folder}: its rows and a {kind.__name__} differ in the field {min(odd)!r}; delete "
@@ -129,7 +139,7 @@ def read_records(folder: Path, kind: type[R]) -> list[R]:
         )
     rows = [
         kind(**{name: column.decode(row[name]) for name, column in columns.items()})
-        for row in tfds.as_numpy(builder.as_dataset(split=SPLIT))
+        for row in tf.tfds.as_numpy(builder.as_dataset(split=SPLIT))
     ]
     return sorted(rows, key=lambda row: row.id)
 

@@ -6,24 +6,14 @@ converters hand out unshifted tokens, and the loss shifts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
-from cai_jax.data.records import SPLIT, VERSION
+from cai_jax.data.records import SPLIT, VERSION, Part
 from cai_jax.tf import seqio, tf
 
 SHUFFLE_BUFFER = 100_000
-
-
-@dataclass(frozen=True)
-class Part:
-    """The folder of a dataset of records, and how often it is drawn while all parts last."""
-
-    folder: Path
-    rate: float
 
 
 def mixture(

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cai_jax import tf
 from cai_jax.learning.skipping import SKIPPED
 from cai_jax.parallel import hosts
 from cai_jax.progress import progress
-from cai_jax.tf import metric_writers
 
 Scalars = dict[str, float]
 log = logging.getLogger("cai_jax")
@@ -70,7 +70,7 @@ class History:
 @contextmanager
 def open_history(folder: Path, name: str, steps: int, shown: tuple[str, ...]) -> Iterator[History]:
     """A history of so many steps, 0 if not known; its TensorBoard files in ``folder``."""
-    writer = metric_writers.create_default_writer(
+    writer = tf.metric_writers.create_default_writer(
         str(folder / "tensorboard"), just_logging=not hosts.is_main(), asynchronous=False
     )
     try:

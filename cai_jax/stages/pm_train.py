@@ -14,9 +14,8 @@ from flax import nnx
 
 from cai_jax.config import ConfigError, PMTrainConfig
 from cai_jax.data.readers import LabelledPair
-from cai_jax.data.records import read_records, write_records
+from cai_jax.data.records import Part, read_records, write_records
 from cai_jax.data.rows import Comparison, Reply, TrainingPair
-from cai_jax.data.tasks import Part, PreferenceConverter, batches, mixture
 from cai_jax.evaluation.measure import joined
 from cai_jax.feedback.targets import with_targets
 from cai_jax.generation.scoring import Scorer
@@ -256,6 +255,8 @@ def pair_batches(
     name: str, parts: Sequence[Part], settings: PMTrainConfig, vocab_size: int, seed: int
 ) -> Iterator[Batch]:
     """Batches of pairs with soft targets, as many epochs over the parts as the settings say."""
+    from cai_jax.data.tasks import PreferenceConverter, batches, mixture  # slow to import
+
     length, rows = settings.sequence_length, settings.batch_size
     padded = batches(
         mixture(name, parts, tuple(PreferenceConverter.TASK_FEATURES), vocab_size),

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cai_jax.config import PretrainConfig
-from cai_jax.data.records import write_records
+from cai_jax.data.records import Part, write_records
 from cai_jax.data.rows import TrainingDialogue
-from cai_jax.data.tasks import Part
 from cai_jax.learning.losses import sft_loss_sum
 from cai_jax.learning.optimizers import make_optimizer
 from cai_jax.learning.train import Trainable

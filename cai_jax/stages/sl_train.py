@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from cai_jax.data.records import read_records
+from cai_jax.data.records import Part, read_records
 from cai_jax.data.rows import Revision
-from cai_jax.data.tasks import Part
 from cai_jax.parallel.program import Program
 from cai_jax.stages.stage import Inputs, Outcome, Stage
 from cai_jax.stages.training import check_lengths, finetune, finetuning

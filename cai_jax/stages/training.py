@@ -16,8 +16,8 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from cai_jax.config import PMTrainConfig, PretrainConfig, SLTrainConfig, WarmUpConfig
+from cai_jax.data.records import Part
 from cai_jax.data.rows import TrainingDialogue
-from cai_jax.data.tasks import CausalLMConverter, Part, batches, mixture
 from cai_jax.learning.history import Scalars, open_history
 from cai_jax.learning.loop import LayOut, as_it_is, check_loss, train
 from cai_jax.learning.losses import Batch, sft_loss_sum
@@ -287,6 +287,9 @@ def packed_batches(
 
     Rows that only fill the last batch of an epoch have no loss.
     """
+    # seqio brings TensorFlow, which takes seconds: only what trains waits for it.
+    from cai_jax.data.tasks import CausalLMConverter, batches, mixture
+
     length, rows = settings.sequence_length, settings.batch_size
     packed = batches(
         mixture(name, parts, ("tokens", "loss_mask"), vocab_size),

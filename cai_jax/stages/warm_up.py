@@ -10,9 +10,8 @@ from pathlib import Path
 
 from cai_jax.constitution.schema import CritiquePrinciple
 from cai_jax.data.readers import Demonstration, RevisionDemonstration
-from cai_jax.data.records import write_records
+from cai_jax.data.records import Part, write_records
 from cai_jax.data.rows import TrainingDialogue
-from cai_jax.data.tasks import Part
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.prompts.critique_revision import REVISION_MARK, revision_messages

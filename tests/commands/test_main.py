@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import pytest
 from conftest import ROOT, load_config
@@ -12,6 +13,7 @@ from minimal_constitution import MINIMAL
 from tiny_model import write_tiny_model
 
 from cai_jax.config import parse_config
+from cai_jax.main import run_config
 from cai_jax.stages.checks import check_models
 from cai_jax.stages.stage import open_run
 from cai_jax.storage.sealed import sealed_text
@@ -59,25 +61,7 @@ def test_unknown_preset():
         ("--config.seed.rl=1", ["config.seed.rl", "no such field"]),
         ("--config.pretrain.epochs=2", ["config.pretrain.corpus", "missing"]),
         ("--config.rl.gamma=2 --config.rl.lam=2", ["config.rl.gamma", "config.rl.lam"]),
-        ("--config.stages=sl_data,pm", ["config.stages", "'pm'", "pm_train"]),
-        ("--config.rl.batch_size=3", ["config.rl.batch_size", "multiple"]),
-        ("--config.rl.lora.rank=0", ["config.rl.trained_layers", "every layer"]),
-        ("--config.feedback.method=vote", ["config.feedback.method", "contrast"]),
-        ("--config.constitution.path=none.yaml", ["none.yaml", "check the path"]),
-        ("--config.rl.kl_target=6.0 --config.rl.kl_horizon=1", ["config.rl.kl_horizon"]),
-        (
-            "--config.sl_data.red_team_prompts=999",
-            ["sl_data.red_team_prompts", "for training"],
-        ),
-        (
-            "--config.evaluate.helpful_prompts=999",
-            ["evaluate.helpful_prompts", "for evaluation"],
-        ),
-        ("--config.generation.context_tokens=9999", ["config.generation.context_tokens", "8192"]),
-        ("--config.sl_data.few_shots=9", ["config.sl_data.few_shots", "has 5"]),
-        ("--config.data.red_team_prompts=/dev/null", ["/dev/null"]),
         ("--config.model.source=nowhere", ["nowhere", "pypi:"]),
-        ("--config.model.source=pypi:six==1.16.0", ["SHA-256", "#sha256="]),
     ],
 )
 def test_impossible_values(tmp_path, argument, words):
@@ -85,13 +69,52 @@ def test_impossible_values(tmp_path, argument, words):
     assert not (tmp_path / "run").exists()
 
 
-def test_empty_prompts_file(tmp_path):
+@pytest.fixture
+def refusal(tmp_path, monkeypatch) -> Callable[..., str]:
+    """What the smoke preset with these changes is refused with, before anything is written.
+
+    It is raised here: what becomes of it on a command line, the tests above and the next say.
+    """
+    monkeypatch.chdir(ROOT)
+
+    def refused(**changes) -> str:
+        changes = {"workdir": str(tmp_path / "run"), **changes}
+        with pytest.raises((ValueError, OSError)) as raised:
+            run_config(parse_config(load_config("rlaif", "smoke", **changes)))
+        assert not (tmp_path / "run").exists()
+        return str(raised.value)
+
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"stages": "sl_data,pm"}, ["config.stages", "'pm'", "pm_train"]),
+        ({"rl.batch_size": 3}, ["config.rl.batch_size", "multiple"]),
+        ({"rl.lora.rank": 0}, ["config.rl.trained_layers", "every layer"]),
+        ({"feedback.method": "vote"}, ["config.feedback.method", "contrast"]),
+        ({"rl.kl_target": 6.0, "rl.kl_horizon": 1}, ["config.rl.kl_horizon"]),
+        ({"constitution.path": "none.yaml"}, ["none.yaml", "check the path"]),
+        ({"sl_data.red_team_prompts": 999}, ["sl_data.red_team_prompts", "for training"]),
+        ({"evaluate.helpful_prompts": 999}, ["evaluate.helpful_prompts", "for evaluation"]),
+        ({"generation.context_tokens": 9999}, ["config.generation.context_tokens", "8192"]),
+        ({"sl_data.few_shots": 9}, ["config.sl_data.few_shots", "has 5"]),
+        ({"data.red_team_prompts": "/dev/null"}, ["/dev/null"]),
+        ({"model.source": "pypi:six==1.16.0"}, ["SHA-256", "#sha256="]),
+    ],
+)
+def test_values_that_a_run_cannot_have(refusal, changes, words):
+    error = refusal(**changes)
+    assert all(word in error for word in words)
+
+
+def test_empty_prompts_file(tmp_path, refusal):
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
-    done = run_main(
-        f"--config.workdir={tmp_path / 'run'}", f"--config.data.red_team_prompts={empty}"
-    )
-    assert_refused(done, str(empty), "holds no prompts")
+    error = refusal(**{"data.red_team_prompts": str(empty)})
+    assert str(empty) in error
+    assert "holds no prompts" in error
 
 
 @pytest.mark.parametrize(
@@ -101,22 +124,19 @@ def test_empty_prompts_file(tmp_path):
         ("    revision_request: Make it kind.\n", "", ["line 6", "revision_request"]),
     ],
 )
-def test_bad_constitution(tmp_path, old, new, words):
+def test_bad_constitution(tmp_path, refusal, old, new, words):
     path = tmp_path / "bad.yaml"
     path.write_text(MINIMAL.replace(old, new, 1), encoding="utf-8")
-    assert_refused(run_main(f"--config.constitution.path={path}"), str(path), *words)
+    error = refusal(**{"constitution.path": str(path)})
+    assert all(word in error for word in (str(path), *words))
 
 
-def test_tokenizers_that_differ(tmp_path):
+def test_tokenizers_that_differ(tmp_path, refusal):
     policy = write_tiny_model(tmp_path / "policy")
     other = write_tiny_model(tmp_path / "other", extra_words=("zebra",))
-    done = run_main(
-        f"--config.workdir={tmp_path / 'run'}",
-        f"--config.model.source={policy}",
-        "--config.warm_up.source=",
-        f"--config.pm_train.source={other}",
-    )
-    assert_refused(done, "config.pm_train.source", str(other), "same tokenizer")
+    sources = {"model.source": str(policy), "pm_train.source": str(other), "warm_up.source": ""}
+    error = refusal(**sources)
+    assert all(word in error for word in ("config.pm_train.source", str(other), "same tokenizer"))
 
 
 @pytest.mark.parametrize(
@@ -126,15 +146,15 @@ def test_tokenizers_that_differ(tmp_path):
         ({"sead": 5}, ["config.json is of another version", "config.sead"]),
     ],
 )
-def test_workdir_of_another_config(tmp_path, there, words):
-    config = load_config("rlaif", "smoke", workdir=str(tmp_path))
-    (tmp_path / "config.json").write_text(sealed_text(config | there))
-    done = run_main(
-        f"--config.workdir={tmp_path}",
-        f"--config.model.source={write_tiny_model(tmp_path / 'model')}",
-        "--config.warm_up.source=",
-    )
-    assert_refused(done, str(tmp_path), *words, "rerun_changed")
+def test_workdir_of_another_config(tmp_path, model_folder, refusal, there, words):
+    workdir = tmp_path / "there"
+    workdir.mkdir()
+    config = load_config("rlaif", "smoke", workdir=str(workdir))
+    (workdir / "config.json").write_text(sealed_text(config | there))
+    changes = {"workdir": str(workdir), "model.source": str(model_folder), "warm_up.source": ""}
+    error = refusal(**changes)
+    assert all(word in error for word in (str(workdir), *words, "rerun_changed"))
+    assert [path.name for path in workdir.iterdir()] == ["config.json"]
 
 
 @pytest.mark.slow

@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from cai_jax.data.records import write_records
+from cai_jax.data.records import Part, write_records
 from cai_jax.data.rows import Revision, TrainingDialogue, TrainingPair
-from cai_jax.data.tasks import CausalLMConverter, Part, PreferenceConverter, batches, mixture
+from cai_jax.data.tasks import CausalLMConverter, PreferenceConverter, batches, mixture
 from cai_jax.prompts.messages import system, user
 
 # Real zeros among tokens and masks: what seqio's packing mistakes for padding.

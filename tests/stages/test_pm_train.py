@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_run import tiny_config
 
-from cai_jax.data.records import read_records, write_records
+from cai_jax.data.records import Part, read_records, write_records
 from cai_jax.data.rows import Reply, TrainingPair
-from cai_jax.data.tasks import Part
 from cai_jax.feedback.targets import with_targets
 from cai_jax.stages import pm_train, rl
 from cai_jax.stages.engines import make_reward
