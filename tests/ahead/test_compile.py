@@ -11,6 +11,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import pytest
+from commanded import command
 from conftest import ROOT, at_rest, load_config, tiny_decoder
 from hypothesis import given
 from hypothesis import strategies as st
@@ -326,10 +327,7 @@ class Device:
 
 def compiled(tmp_path, *flags: str) -> tuple[subprocess.CompletedProcess, dict]:
     out = tmp_path / "report.json"
-    command = [sys.executable, "-m", "cai_jax.compile", f"--out={out}", *flags]
-    done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"XLA_FLAGS": ""}, capture_output=True, text=True
-    )
+    done = command("compile", f"--out={out}", *flags, env=os.environ | {"XLA_FLAGS": ""})
     return done, json.loads(out.read_text()) if out.exists() else {}
 
 

@@ -15,6 +15,7 @@ from http.client import HTTPConnection
 
 import jax.numpy as jnp
 import pytest
+from commanded import command
 from conftest import ROOT
 from minimal_constitution import MINIMAL
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -400,14 +401,7 @@ def test_whoever_goes_away_stops_the_answer(served, arena):
     ],
 )
 def test_what_cannot_be_done_is_said_at_the_start(model_folder, flags, words):
-    done = subprocess.run(
-        [sys.executable, "-m", "cai_jax.chat", f"--model={model_folder}", *flags],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
+    done = command("chat", f"--model={model_folder}", *flags)
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert all(word in last for word in words), done.stderr

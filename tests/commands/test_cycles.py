@@ -1,11 +1,9 @@
 """cycles, as a user runs it: whole runs of the tiny config, one attacking the other."""
 
 import json
-import subprocess
-import sys
 
 import pytest
-from conftest import ROOT
+from commanded import command
 from tiny_run import TESTS
 
 from cai_jax.data.readers import read_attacks
@@ -24,8 +22,7 @@ def get_config():
 
 
 def cycles(file, workdir, *flags):
-    command = [sys.executable, "-m", "cai_jax.cycles", f"--config={file}", f"--workdir={workdir}"]
-    done = subprocess.run([*command, *flags], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = command("cycles", f"--config={file}", f"--workdir={workdir}", *flags)
     assert "Traceback" not in done.stderr, done.stderr[-3000:]
     return done
 

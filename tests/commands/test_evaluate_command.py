@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commanded import command
 from conftest import ROOT
 from flax import nnx
 
@@ -33,9 +34,8 @@ def lines(path, rows):
 def evaluate(tmp_path, model, task, rows, *flags):
     """The answer of the command, or what it says where it refuses."""
     data, out = lines(tmp_path / "in.jsonl", rows), tmp_path / "out.json"
-    command = [sys.executable, "-m", "cai_jax.evaluate", f"--model={model}", f"--task={task}"]
-    command += [f"--data={data}", f"--out={out}", *flags]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    where = f"--model={model}", f"--task={task}", f"--data={data}", f"--out={out}"
+    done = command("evaluate", *where, *flags)
     if done.returncode:
         assert not out.exists()
         assert "Traceback" not in done.stderr

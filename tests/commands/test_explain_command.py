@@ -1,10 +1,9 @@
 """explain as people run it, on a finished run of the tiny model."""
 
-import subprocess
-import sys
 from collections import Counter
 
 import pytest
+from commanded import command
 from conftest import ROOT
 
 from cai_jax.data.records import read_records
@@ -13,8 +12,7 @@ from cai_jax.prompts.critique_revision import parse_reply
 
 
 def explain(*arguments):
-    command = [sys.executable, "-m", "cai_jax.constitution", "explain", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return command("constitution", "explain", *arguments)
 
 
 def test_a_finished_run_is_explained(finished, tmp_path):

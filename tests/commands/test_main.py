@@ -3,11 +3,11 @@
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 
 import pytest
+from commanded import command
 from conftest import ROOT, load_config
 from minimal_constitution import MINIMAL
 from tiny_model import write_tiny_model
@@ -19,18 +19,9 @@ from cai_jax.stages.stage import open_run
 from cai_jax.storage.sealed import sealed_text
 
 
-def run_main(*arguments: str, timeout: int = 600) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "cai_jax.main", "--config=configs/rlaif.py:smoke", *arguments]
+def run_main(*arguments: str) -> subprocess.CompletedProcess:
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # one device
-    return subprocess.run(
-        command,
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    return command("main", "--config=configs/rlaif.py:smoke", *arguments, env=environment)
 
 
 def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
@@ -48,9 +39,7 @@ def test_unknown_config_field():
 
 
 def test_unknown_preset():
-    command = [sys.executable, "-m", "cai_jax.main", "--config=configs/rlaif.py:desktop"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert_refused(done, "desktop", "laptop")
+    assert_refused(command("main", "--config=configs/rlaif.py:desktop"), "desktop", "laptop")
 
 
 @pytest.mark.parametrize(
@@ -169,7 +158,7 @@ def test_whole_method_on_smollm2(tmp_path):
     more = "--config.evaluate.judged_replies=0"
     arguments = (f"--config.workdir={tmp_path / 'run'}", more)
     started = time.monotonic()
-    first = run_main(*arguments, timeout=2400)
+    first = run_main(*arguments)
     seconds = time.monotonic() - started
     assert first.returncode == 0, first.stderr[-3000:]
     summary = json.loads((tmp_path / "run" / "report" / "summary.json").read_text())

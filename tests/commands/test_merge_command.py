@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from commanded import command
 from conftest import ROOT
 
 from cai_jax.constitution.diff import ALIKE
@@ -15,8 +16,7 @@ DRAFTS = [GROUPS / f"{name}.yaml" for name in ("teachers", "lawyers", "nurses")]
 
 
 def workshop(verb, *arguments):
-    command = [sys.executable, "-m", "cai_jax.constitution", verb, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return command("constitution", verb, *arguments)
 
 
 def test_the_script_writes_the_votes():

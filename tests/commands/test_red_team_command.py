@@ -1,18 +1,15 @@
 """red_team, as a user runs it."""
 
 import json
-import subprocess
-import sys
 
 import pytest
-from conftest import ROOT
+from commanded import command
 
 from cai_jax.data.readers import read_attacks
 
 
 def red_team(out, *flags):
-    command = [sys.executable, "-m", "cai_jax.red_team", f"--out={out}", *flags]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = command("red_team", f"--out={out}", *flags)
     assert "Traceback" not in done.stderr, done.stderr[-3000:]
     return done
 

@@ -2,14 +2,12 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
+import commanded
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 from tiny_model import write_tiny_model
@@ -37,16 +35,7 @@ def command(name, folder, rows, *flags):
     data.write_text(
         "".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows)
     )
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", f"cai_jax.{name}", f"--model={folder}"),
-            *(f"--data={data}", f"--out={out}", *flags),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = commanded.command(name, f"--model={folder}", f"--data={data}", f"--out={out}", *flags)
     if done.returncode:
         assert not out.exists()
         assert "Traceback" not in done.stderr
@@ -145,8 +134,7 @@ def test_a_converted_model_scores_as_before(folder, tmp_path, mesh, kind, answer
         {"prompt": "a", "completion": "b"},
     ]
     model = trained(tmp_path / "trained", folder, mesh, kind)
-    convert = [sys.executable, "-m", "cai_jax.convert", f"--from={model}", f"--to={tmp_path}/out"]
-    done = subprocess.run(convert, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = commanded.command("convert", f"--from={model}", f"--to={tmp_path}/out")
     assert done.stdout.strip() == f"{tmp_path}/out", done.stderr[-2000:]
     before, after = (command("score", source, rows) for source in (model, tmp_path / "out"))
     base = command("score", folder, rows)

@@ -1,11 +1,10 @@
 """test, diff and lint with a model, as people run them, on shipped files and the tiny model."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
+from commanded import command
 from conftest import ROOT
 
 from cai_jax.constitution.schema import load_constitution
@@ -17,8 +16,7 @@ KIND = ROOT / "constitutions" / "microworld" / "kind.yaml"
 
 
 def workshop(verb, *arguments):
-    command = [sys.executable, "-m", "cai_jax.constitution", verb, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return command("constitution", verb, *arguments)
 
 
 def test_test_scores_every_principle_of_a_shipped_file(tmp_path, model_folder):

@@ -1,11 +1,10 @@
 """import: other formats become constitutions that load, and nothing of them is lost in silence."""
 
 import json
-import subprocess
-import sys
 
 import pytest
-from conftest import ROOT, SHARED
+from commanded import command
+from conftest import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -232,14 +231,8 @@ def test_every_word_of_a_line_comes_back(tmp_path_factory, lines):
 def test_the_command_writes_once_and_says_what_is_left(tmp_path):
     (tmp_path / "rules.txt").write_text("Be kind.\nBe kind.\n", encoding="utf-8")
     out = tmp_path / "rules.yaml"
-    command = [sys.executable, "-m", "cai_jax.constitution", "import", str(tmp_path / "rules.txt")]
-    run = lambda: subprocess.run(
-        [*command, f"--out={out}", "--author=Mina"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    arguments = tmp_path / "rules.txt", f"--out={out}", "--author=Mina"
+    run = lambda: command("constitution", "import", *arguments)
     done = run()
     assert (done.returncode, done.stderr) == (0, "")
     first, second, *findings = done.stdout.splitlines()

@@ -2,11 +2,10 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import planted_principles
 import pytest
+from commanded import command
 from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
@@ -305,8 +304,7 @@ def test_what_a_model_finds_is_a_finding_that_a_comment_may_allow(tmp_path):
 
 
 def lint_command(*files):
-    command = [sys.executable, "-m", "cai_jax.constitution", "lint", *map(str, files)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return command("constitution", "lint", *files)
 
 
 def test_the_command_finds_the_shipped_files_clean():

@@ -1,11 +1,10 @@
 """The page of a run: it grows stage by stage, harms nothing, and is made again from the folder."""
 
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
+from commanded import command
 from conftest import ROOT
 
 from cai_jax.inspect import damages
@@ -50,8 +49,7 @@ def test_a_page_that_cannot_be_written_harms_nothing(copied, caplog):
 def test_the_report_is_made_again_from_the_folder_alone(copied, tmp_path):
     folder = copied.workdir.folder("report")
     before = {p.name: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    command = [sys.executable, "-m", "cai_jax.report", f"--workdir={copied.workdir.path}"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = command("report", f"--workdir={copied.workdir.path}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     after = {p.name: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     for name in ("manifest.json", "index.html"):  # where the run lies is another place
@@ -61,8 +59,7 @@ def test_the_report_is_made_again_from_the_folder_alone(copied, tmp_path):
 
 
 def test_what_is_no_run_is_one_sentence(tmp_path):
-    command = [sys.executable, "-m", "cai_jax.report", f"--workdir={tmp_path}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = command("report", f"--workdir={tmp_path}")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
         f"error: {tmp_path}: no config.json; name the workdir of a run"

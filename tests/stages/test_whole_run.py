@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from commanded import command
 from conftest import ROOT
 from test_runner import refuse
 
@@ -204,8 +205,7 @@ def test_a_finished_run_on_a_read_only_disk_is_up_to_date_and_can_be_read(
         assert f"{stage.name}: up to date" in caplog.text
     assert not list(damages(workdir))
     assert any("stage report, fingerprint" in line for line in about(workdir))
-    command = [sys.executable, "-m", "cai_jax.constitution", "explain", workdir, f"--out={out}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = command("constitution", "explain", workdir, f"--out={out}")
     assert done.returncode == 0, done.stderr
     assert out.read_text(encoding="utf-8")
 
