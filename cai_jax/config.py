@@ -372,6 +372,7 @@ class SecondModelConfig:
     """A second preference model, which RL never climbs; trained as pm_train says."""
 
     prompts: Natural = setting(20, "red-team prompts with pairs of responses; 0: there is none")
+    helpfulness_pairs: Natural = setting(0, "labelled pairs beside those of feedback; 0: all")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

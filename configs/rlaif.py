@@ -56,7 +56,7 @@ def smoke() -> ConfigDict:
     c.sl_train = dict(batch_size=2, sequence_length=128)
     c.feedback = dict(prompts=6, helpful_prompts=4, audit_pairs=8)
     c.pm_train = dict(helpfulness_pairs=6, batch_size=4)
-    c.second_model = dict(prompts=8)  # of so short replies few parse twice
+    c.second_model = dict(prompts=8, helpfulness_pairs=6)  # of so short replies few parse twice
     c.rl = dict(iterations=2, batch_size=8, response_tokens=16, watch_every=1, watch_prompts=4)
     c.evaluate = dict(red_team_prompts=4, helpful_prompts=4, labelled_pairs=4)
     c.evaluate.update(twins=2, judged_replies=2)

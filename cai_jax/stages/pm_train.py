@@ -30,7 +30,7 @@ from cai_jax.models.io.checkpoint import CheckpointInfo, base_of, save_checkpoin
 from cai_jax.parallel.mesh import batch_multiple, rounded_up
 from cai_jax.parallel.program import Program
 from cai_jax.prompts.chat import ChatFormat
-from cai_jax.stages.data import Selection, first
+from cai_jax.stages.data import Selection, first, first_or_all
 from cai_jax.stages.engines import SCORING_REMEDY, make_scorer, stage_seed, with_remedy
 from cai_jax.stages.models import CHECKPOINT, lora_config
 from cai_jax.stages.stage import Inputs, Outcome, Stage
@@ -290,7 +290,10 @@ def _stage(name: str, helpful: Selection) -> Stage:
 
 
 STAGE = _stage("pm_train", first("helpfulness_pairs", "training", "pm_train.helpfulness_pairs"))
-SECOND = _stage("second_model", Selection("helpfulness_pairs", "second_model"))
+SECOND = _stage(
+    "second_model",
+    first_or_all("helpfulness_pairs", "second_model", "second_model.helpfulness_pairs"),
+)
 SAME = ("labels", "harmlessness_pairs", "helpfulness_pairs")  # metrics that groups share
 MOST_STD = 1e4  # of raw scores, which are log-odds: no labels ask for as much
 LEAST_STD = 1e-6  # of raw scores; float32 rounds those of a trained model about as much
