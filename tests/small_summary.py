@@ -1,16 +1,22 @@
 """The summary of a run on small evidence."""
 
+from dataclasses import asdict
+
+import numpy as np
 from small_evidence import HARM, evidence
 
 from cai_jax.data.overlap import Turn, overlap_of
 from cai_jax.data.readers import LabelledPair
 from cai_jax.evaluation.preference_model import KINDS
 from cai_jax.evaluation.registry import evaluate_all
+from cai_jax.feedback.audit import reliability
 from cai_jax.report.page import Report
 from cai_jax.report.summary import ConstitutionVersion, StageTime, Summary, Supervision
 
 AUDIT = {"accuracy": 0.75, "accuracy_low": 0.6, "accuracy_high": 0.9, "better_than_chance": True}
 AUDIT |= {"bag_of_words": 0.5, "length": 0.6, "better_baselines": []}
+BINS = reliability(np.array([0.1, 0.15, 0.9, 0.98]), np.array([False, True, True, True]))
+AUDIT["reliability"] = [asdict(b) for b in BINS]
 
 
 def summary(**changes):

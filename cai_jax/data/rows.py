@@ -58,6 +58,8 @@ class Comparison:
       shown_first: P(first is better) under each principle, the first shown as option (A); [k].
       shown_second: the same with the first shown as option (B); [k].
       bounds: lowest and highest label under a principle, both orders averaged.
+      thoughts: what the feedback model reasoned, if the method lets it: as many chains of each
+        principle and, of these, of each order, the first shown as option (A) before the other.
     """
 
     id: str
@@ -77,6 +79,7 @@ class Comparison:
     feedback_model: str
     constitution_sha256: str
     bounds: tuple[float, ...] = (0.0, 1.0)
+    thoughts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -74,12 +74,30 @@ def wilson_interval(successes: float, trials: float, z: float = 1.959964) -> tup
     return (centre - spread) / scale, (centre + spread) / scale
 
 
+@dataclass(frozen=True)
+class Bin:
+    """Pairs whose labels are about the same: of calibrated ones, ``share`` is ``label``."""
+
+    label: float  # mean P(first is better)
+    share: float  # of them, those of which the first is better
+    share_low: float  # 95 % Wilson interval
+    share_high: float
+    pairs: int
+
+
+def reliability(probability: np.ndarray, outcome: np.ndarray, bins: int = 10) -> list[Bin]:
+    """Labels beside what is so, in equally wide bins; those without a label are left out."""
+    which = np.minimum((probability * bins).astype(int), bins - 1)
+    found = []
+    for here in (which == b for b in range(bins)):
+        if pairs := int(np.sum(here)):
+            share = float(np.mean(outcome[here]))
+            interval = wilson_interval(share * pairs, pairs)
+            found.append(Bin(float(np.mean(probability[here])), share, *interval, pairs))
+    return found
+
+
 def calibration_error(probability: np.ndarray, outcome: np.ndarray, bins: int = 10) -> float:
     """Expected calibration error (Naeini et al. 2015) over equally wide bins."""
-    which = np.minimum((probability * bins).astype(int), bins - 1)
-    gaps = [
-        np.sum(which == b) * abs(probability[which == b].mean() - outcome[which == b].mean())
-        for b in range(bins)
-        if np.any(which == b)
-    ]
+    gaps = [b.pairs * abs(b.label - b.share) for b in reliability(probability, outcome, bins)]
     return float(np.sum(gaps) / len(probability))

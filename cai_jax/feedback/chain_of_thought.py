@@ -99,4 +99,4 @@ class ChainOfThought:
         ]
         letters = letter_probabilities(self.scorer, self.chat, rows)
         means = letters.reshape(-1, self.chains).mean(axis=1)
-        return judgements(means, pairs, self.clamp_low, self.clamp_high)
+        return judgements(means, pairs, self.clamp_low, self.clamp_high, thoughts)

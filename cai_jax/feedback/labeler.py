@@ -29,12 +29,18 @@ class ResponsePair:
 
 @dataclass(frozen=True)
 class Judgement:
-    """P(first is better), float [k], one entry a principle; the label is kept within bounds."""
+    """P(first is better), float [k], one entry a principle; the label is kept within bounds.
+
+    Attributes:
+      thoughts: what was reasoned before the answers, if anything was: as many chains of each
+        principle and, of these, of each order.
+    """
 
     shown_first: np.ndarray  # the first response stood as option (A)
     shown_second: np.ndarray  # it stood as option (B)
     low: float = 0.0
     high: float = 1.0
+    thoughts: tuple[str, ...] = ()
 
     @property
     def probability(self) -> float:
@@ -113,7 +119,11 @@ class Labeler(Protocol):
 
 
 def judgements(
-    option_a: np.ndarray, pairs: Sequence[ResponsePair], low: float = 0.0, high: float = 1.0
+    option_a: np.ndarray,
+    pairs: Sequence[ResponsePair],
+    low: float = 0.0,
+    high: float = 1.0,
+    thoughts: Sequence[str] = (),
 ) -> list[Judgement]:
     """Judgements from P(option A) [n] of every pair, principle and order, in that nesting.
 
@@ -122,11 +132,13 @@ def judgements(
       pairs: that were judged.
       low: lowest label of a principle.
       high: highest.
+      thoughts: of every pair, principle, order and chain, in that nesting.
     """
-    found, at = [], 0
+    found, at, chains = [], 0, len(thoughts) // max(1, len(option_a))
     for pair in pairs:
         k = len(pair.principles)
         orders = option_a[at : at + 2 * k].reshape(k, 2)
-        found.append(Judgement(orders[:, 0], 1.0 - orders[:, 1], low, high))
+        reasoned = tuple(thoughts[at * chains : (at + 2 * k) * chains])
+        found.append(Judgement(orders[:, 0], 1.0 - orders[:, 1], low, high, reasoned))
         at += 2 * k
     return found

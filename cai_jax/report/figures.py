@@ -260,6 +260,11 @@ def _of_feedback(summary: Summary, sections: Mapping[str, Section]) -> Iterator[
                     rows[f"{baseline.replace('_', ' ')}, {name}"] = mean
         caption = "Who is right about labelled pairs; baselines understand nothing."
         yield _shares("audit", caption, rows)
+        # Runs of earlier versions have none.
+        if bins := {
+            name: audit["reliability"] for name, audit in audits.items() if "reliability" in audit
+        }:
+            yield _reliability(bins)
     if "preference_model" in sections:
         section, found = sections["preference_model"], summary.evaluation.measurements
         rows = {
@@ -270,6 +275,26 @@ def _of_feedback(summary: Summary, sections: Mapping[str, Section]) -> Iterator[
         if rows:
             caption = "How often the preference model is right about held-out labelled pairs."
             yield _shares("preference_model", caption, rows)
+
+
+def _reliability(audits: Mapping[str, Sequence[Mapping[str, float]]]) -> Drawing:
+    """How often the first reply is the better one, where the label says how likely it is."""
+    figure, axes = _axes(4.6, 3.6)
+    caption = "Are labels as sure as they should be? Labelled pairs by label; dashed: calibrated."
+    drawing = Drawing("reliability", caption, figure)
+    axes.plot([0, 1], [0, 1], color=INK, lw=1, ls="--")
+    for number, (name, bins) in enumerate(audits.items()):
+        shares = [Estimate(b["share"], b["share_low"], b["share_high"]) for b in bins]
+        labels = [b["label"] for b in bins]
+        _points(axes, labels, shares, COLOURS[number % len(COLOURS)], name)
+        for b, share in zip(bins, shares, strict=True):
+            row = {"of": name, "label": b["label"]} | _row(share) | {"n": b["pairs"]}
+            drawing.rows.append(row)
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_ylim(-0.03, 1.03)
+    _label(axes, "label: P(first is better)", "share whose first is better")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8, labelcolor=INK)
+    return drawing
 
 
 def _principles(summary: Summary, section: Section) -> Iterator[Drawing]:

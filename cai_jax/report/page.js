@@ -52,7 +52,7 @@
     return text ? id + ": " + text : id;
   }
 
-  function reasons(rows) {
+  function reasons(rows, thoughts) {
     const box = element("details");
     box.append(element("summary", "Why: what it said under each principle"));
     const scroll = element("div", undefined, "scroll");
@@ -78,6 +78,7 @@
     table.append(top, body);
     scroll.append(table);
     box.append(scroll);
+    for (const [id, order, text] of thoughts || []) box.append(aside(id + ", " + order, text));
     return box;
   }
 
@@ -99,7 +100,7 @@
       texts.append(column);
     }
     item.append(texts);
-    if (one.reasons) item.append(reasons(one.reasons));
+    if (one.reasons) item.append(reasons(one.reasons, one.thoughts));
     return item;
   }
 
@@ -108,7 +109,8 @@
       const texts = one.texts.flatMap((t) => [plain(t.text), t.critique || "", t.principle || ""]);
       const asked = one.prompt.map((message) => message[1]);
       const why = (one.reasons || []).map((reason) => reason[0]);
-      one.hay = [one.id, ...one.tags, ...asked, ...texts, ...why].join("\n").toLowerCase();
+      const thought = (one.thoughts || []).map((each) => each[2]);
+      one.hay = [one.id, ...one.tags, ...asked, ...texts, ...why, ...thought].join("\n").toLowerCase();
     }
     return one.hay;
   }

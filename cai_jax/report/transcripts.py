@@ -112,7 +112,18 @@ def of_labels(
                     strict=True,
                 )
             ],
-        }
+        } | ({"thoughts": _thoughts(row)} if row.thoughts else {})
+
+
+def _thoughts(row: Comparison) -> list[list[str]]:
+    """What was reasoned: principle, what it was shown as (A), and the text."""
+    names = [
+        [principle, shown]
+        for principle in row.principle_ids
+        for shown in ("first shown as (A)", "first shown as (B)")
+    ]
+    chains = len(row.thoughts) // len(names)
+    return [[*names[i // chains], text.strip()] for i, text in enumerate(row.thoughts)]
 
 
 def of_replies(

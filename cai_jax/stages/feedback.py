@@ -6,7 +6,7 @@ Where there are groups, every pair is labelled under the principles of each.
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from cai_jax.data.readers import Prompt
 from cai_jax.data.records import write_records
 from cai_jax.data.rows import Comparison, Reply
 from cai_jax.evaluation.measure import joined
-from cai_jax.feedback.audit import audit
+from cai_jax.feedback.audit import audit, reliability
 from cai_jax.feedback.baselines import baselines
 from cai_jax.feedback.labeler import Judgement, Labeler, ResponsePair
 from cai_jax.feedback.registry import LABELERS
@@ -143,10 +143,12 @@ def audit_labeler(inputs: Inputs, labeler: Labeler, group: str) -> dict[str, dic
             truth.append(not flip)
         judgements = judge_pairs(inputs, group, labeler, pairs)
         result = audit(judgements, truth, baselines(pairs, truth))
+        labels = np.array([judgement.probability for judgement in judgements])
         out[joined(half, group)] = {
             **asdict(result),
             "better_than_chance": result.better_than_chance,
             "better_baselines": result.better_baselines,
+            "reliability": [asdict(b) for b in reliability(labels, np.array(truth))],
         }
     by = f" by {group}'s principles" if group else ""
     tell(f"{inputs.config.feedback.method}{by}", out[joined("audit", group)])
@@ -166,6 +168,7 @@ def judge_pairs(
             *(f.method, f.few_shots, f.contrast_scale, f.reasoning_tokens, f.chains),
             *(f.clamp_low, f.clamp_high, asdict(make_sampling(inputs.config.generation))),
             [asdict(e) for e in LABELERS[f.method].few_shots(inputs.groups[group]) or ()],
+            "with thoughts",  # earlier versions kept a value without them
         ]
     )
     singles = [  # no labeler reads the rest of a principle
@@ -176,13 +179,17 @@ def judge_pairs(
 
     def compute(missing: list[int]) -> list[Any]:
         found = labeler.judge([singles[i] for i in missing])
-        return [[float(j.shown_first[0]), float(j.shown_second[0]), j.low, j.high] for j in found]
+        return [
+            [float(j.shown_first[0]), float(j.shown_second[0]), j.low, j.high, list(j.thoughts)]
+            for j in found
+        ]
 
     asked = [[how, asdict(single)] for single in singles]
     parts, judgements = iter(inputs.computed.fill("labels", asked, compute)), []
     for pair in pairs:
-        first, second, low, high = zip(*islice(parts, len(pair.principles)), strict=True)
-        judgements.append(Judgement(np.array(first), np.array(second), low[0], high[0]))
+        first, second, low, high, thoughts = zip(*islice(parts, len(pair.principles)), strict=True)
+        reasoned = tuple(chain.from_iterable(thoughts))
+        judgements.append(Judgement(np.array(first), np.array(second), low[0], high[0], reasoned))
     return judgements
 
 
@@ -295,6 +302,7 @@ def _row(
         feedback_model=settings.source or inputs.models.critic_name,
         constitution_sha256=inputs.group_sha256(group),
         bounds=(judgement.low, judgement.high),
+        thoughts=judgement.thoughts,
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from cai_jax.feedback.audit import audit, calibration_error, wilson_interval
+from cai_jax.feedback.audit import audit, calibration_error, reliability, wilson_interval
 from cai_jax.feedback.baselines import Baselines
 from cai_jax.feedback.labeler import Judgement
 
@@ -19,6 +19,16 @@ def test_calibration_error_by_hand():
     probability = np.array([0.95, 0.95, 0.15, 0.15])
     outcome = np.array([True, False, False, False])
     np.testing.assert_allclose(calibration_error(probability, outcome), (2 * 0.45 + 2 * 0.15) / 4)
+
+
+def test_labels_that_are_about_the_same_are_told_together():
+    probability = np.array([0.02, 0.08, 0.5, 1.0])
+    outcome = np.array([False, True, True, True])
+    low, middle, high = reliability(probability, outcome)
+    np.testing.assert_allclose((low.label, low.share, low.pairs), (0.05, 0.5, 2))
+    assert (middle.label, middle.share, middle.pairs) == (0.5, 1, 1)
+    assert (high.label, high.pairs) == (1.0, 1)
+    assert (low.share_low, low.share_high) == wilson_interval(1, 2)
 
 
 TOSS = Baselines(0.5, 0.5, 40)

@@ -143,6 +143,28 @@ def test_answers_of_chains_are_averaged(chat):
     assert judgement.probability == pytest.approx(0.6)
 
 
+def test_what_was_reasoned_is_kept_pair_by_pair(chat):
+    """Of each principle, of each order, every chain."""
+    model = FakeModel(chat, good_first)
+    first, *others = made("chain_of_thought", model, chains=2).judge(PAIRS)
+    assert len(first.thoughts) == 2 * 2 * len(PAIRS[0].principles)
+    assert set(first.thoughts) == {"so good"}
+    assert [len(j.thoughts) for j in others] == [4 * len(p.principles) for p in PAIRS[1:]]
+    assert made("multiple_choice", model).judge(PAIRS)[0].thoughts == ()
+
+
+def test_each_chain_stands_with_its_pair(chat):
+    """A text of its own for each prompt, which names that prompt."""
+    model = FakeModel(chat, good_first)
+    numbered = iter(range(99))
+    ids = lambda: model.chat.reply_ids(f"so {next(numbered)}")
+    model.generate = lambda prompts, *_: [Completion(ids(), np.zeros(1), True) for _ in prompts]
+    judged = made("chain_of_thought", model).judge(PAIRS)
+    assert [t for j in judged for t in j.thoughts] == [
+        chat.text(chat.reply_ids(f"so {n}")) for n in range(sum(len(j.thoughts) for j in judged))
+    ]
+
+
 def test_a_chain_that_answers_is_cut_before_its_answer(chat):
     model = FakeModel(chat, good_first, thought="it is safe The better response is ( B ) so")
     made("chain_of_thought", model).judge(PAIRS[:1])

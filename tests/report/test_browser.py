@@ -144,7 +144,7 @@ def test_hostile_text_is_text(page):
 def test_every_figure_is_drawn_and_nothing_is_wider_than_the_screen(page):
     width = page.viewport_size["width"]
     figures = page.locator("figure svg")
-    assert figures.count() == 9
+    assert figures.count() == 10
     for figure in figures.all():
         box = figure.bounding_box()
         assert box["height"] > 100

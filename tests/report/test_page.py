@@ -82,7 +82,7 @@ def test_another_algorithm_shows_other_metrics():
     found = replace(found, evaluation=replace(found.evaluation, sections=sections))
     html = page(found, history=[{"loss": 0.7}, {"loss": 0.6}])
     assert "loss during training: of the update." in html
-    assert html.count("<svg") == 8
+    assert html.count("<svg") == 9
 
 
 def test_shares_are_percents():
@@ -160,9 +160,21 @@ def test_names_that_people_give_are_text_in_figures():
 
 def test_the_page_is_self_contained():
     html = page()
-    assert html.count("<svg") == 9
+    assert html.count("<svg") == 10
     assert not re.findall(r"""(?:src|href)=(?!["']#)""", html)
     assert "default-src 'none'" in html
+
+
+def test_labels_stand_beside_what_is_so():
+    (drawing,) = (d for d in drawings(summary(), []) if d.name == "reliability")
+    assert [(r["of"], r["n"], r["mean"]) for r in drawing.rows] == [
+        ("audit", 2, 0.5),
+        ("audit", 2, 1.0),
+    ]
+    assert [round(row["label"], 3) for row in drawing.rows] == [0.125, 0.94]
+    without = {n: v for n, v in AUDIT.items() if n != "reliability"}
+    earlier = drawings(summary(feedback={"audit": {"audit": without}}), [])
+    assert "reliability" not in {d.name for d in earlier}
 
 
 def test_figures_have_their_numbers_beside_them():

@@ -1,6 +1,7 @@
 """What models wrote, as a page shows it: what was revised, where judges disagree, what has room."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -49,6 +50,11 @@ def test_a_label_says_what_each_principle_and_order_said(constitution):
     (found,) = of_labels([row], constitution)
     assert found["reasons"] == [["kinder", 0.9, 0.5, 0.7]]
     assert (found["gap"], found["tags"]) == (0.4, ["tone"])
+    assert "thoughts" not in found
+    reasoned = replace(row, thoughts=("a ", "b", "c", "d"))  # two chains of each order
+    (found,) = of_labels([reasoned], constitution)
+    one, other = (["kinder", f"first shown as ({letter})"] for letter in "AB")
+    assert found["thoughts"] == [[*one, "a"], [*one, "b"], [*other, "c"], [*other, "d"]]
 
 
 def test_replies_to_a_prompt_stand_side_by_side():

@@ -11,7 +11,7 @@ from conftest import ROOT
 from tiny_run import tiny_config
 
 from cai_jax.data.records import read_records
-from cai_jax.data.rows import Revision
+from cai_jax.data.rows import Comparison, Revision
 from cai_jax.generation.engine import Completion, Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.rl import loop
@@ -140,6 +140,8 @@ def test_other_feedback_methods(changed, tmp_path, method):
     assert 0 <= outcome.metrics["audit"]["audit"]["picks_option_a"] <= 1
     if method == "chain_of_thought":
         assert outcome.metrics["label_strength"] <= 0.1 + 1e-6
+    for row in read_records(tmp_path / "comparisons", Comparison):
+        assert len(row.thoughts) == (4 if method == "chain_of_thought" else 0)
 
 
 def live_arrays():
