@@ -1,4 +1,4 @@
-"""What a loop measured: kept, written for TensorBoard, and checked."""
+"""What a loop measured: kept, written for TensorBoard and Weights & Biases, and checked."""
 
 import logging
 import math
@@ -9,6 +9,7 @@ from typing import Any
 
 from cai_jax import tf
 from cai_jax.learning.skipping import SKIPPED
+from cai_jax.learning.tracking import open_tracker
 from cai_jax.parallel import hosts
 from cai_jax.progress import progress
 
@@ -21,14 +22,14 @@ class History:
 
     Args:
       name: of the loop, for errors and the progress bar.
-      writer: of TensorBoard files.
+      writers: of TensorBoard files, and others.
       bar: that shows how far the loop is.
       shown: scalars that the bar shows.
     """
 
-    def __init__(self, name: str, writer: Any, bar: Any, shown: tuple[str, ...]):
+    def __init__(self, name: str, writers: Sequence[Any], bar: Any, shown: tuple[str, ...]):
         self.name, self.rows = name, list[Scalars]()
-        self._writer, self._bar, self._shown = writer, bar, shown
+        self._writers, self._bar, self._shown = writers, bar, shown
 
     def record(self, scalars: Mapping[str, Any]) -> Scalars:
         """Keeps and writes the scalars of the next step: those that are finite, if it was left out.
@@ -56,11 +57,13 @@ class History:
         log.info("%s: goes on: %d steps done%s", self.name, len(rows), left)
 
     def show(self, step: int, texts: Mapping[str, str]) -> None:
-        """Writes texts of a step, by name, for TensorBoard, which renders them as Markdown."""
-        self._writer.write_texts(step, texts)
+        """Writes texts of a step, by name; TensorBoard renders them as Markdown."""
+        for writer in self._writers:
+            writer.write_texts(step, texts)
 
     def _keep(self, row: Scalars) -> None:
-        self._writer.write_scalars(len(self.rows), row)
+        for writer in self._writers:
+            writer.write_scalars(len(self.rows), row)
         self.rows.append(row)
         shown = {key: f"{row[key]:.3f}" for key in self._shown if key in row}
         self._bar.set_postfix(shown, refresh=False)
@@ -70,11 +73,13 @@ class History:
 @contextmanager
 def open_history(folder: Path, name: str, steps: int, shown: tuple[str, ...]) -> Iterator[History]:
     """A history of so many steps, 0 if not known; its TensorBoard files in ``folder``."""
-    writer = tf.metric_writers.create_default_writer(
+    board = tf.metric_writers.create_default_writer(
         str(folder / "tensorboard"), just_logging=not hosts.is_main(), asynchronous=False
     )
+    writers = [board, *(open_tracker(folder, name) if hosts.is_main() else ())]
     try:
         with progress(steps or None, name, "step") as bar:
-            yield History(name, writer, bar, shown)
+            yield History(name, writers, bar, shown)
     finally:
-        writer.close()
+        for writer in writers:
+            writer.close()

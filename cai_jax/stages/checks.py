@@ -6,6 +6,7 @@ from operator import attrgetter
 
 from cai_jax.config import Config, ConfigError, batch_parts, naming
 from cai_jax.data.overlap import equal_turns
+from cai_jax.learning.tracking import check_tracking
 from cai_jax.models.io.load import load_update
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.mesh import batch_multiple
@@ -29,6 +30,7 @@ def check_inputs(run: Run, stages: Sequence[Stage]) -> None:
     Raises:
       ValueError: a file cannot be used, or holds less than the config asks for.
     """
+    check_tracking()
     earlier = run.config.reuse_from
     if earlier and not (resolved(earlier) / CONFIG).exists():
         raise ConfigError(

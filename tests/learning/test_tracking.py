@@ -1,0 +1,95 @@
+"""Weights & Biases: what training writes there, and what is said where it cannot."""
+
+import importlib.util
+import json
+import struct
+
+import pytest
+import wandb
+from wandb.proto.wandb_internal_pb2 import Record
+
+from cai_jax.learning.history import open_history
+from cai_jax.learning.tracking import check_tracking
+from cai_jax.storage.sealed import sealed_text
+
+BLOCK = 2**15
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+    """The environment of somebody who asks for it, without a network."""
+    for name, value in {
+        "PROJECT": "cai",
+        "MODE": "offline",
+        "DIR": tmp_path,
+        "SILENT": True,
+    }.items():
+        monkeypatch.setenv(f"WANDB_{name}", str(value))
+    yield
+    wandb.teardown()
+
+
+def records(folder):
+    """What wandb keeps to send, in order."""
+    wandb.teardown()  # its process writes on for a moment
+    (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    data, at, found, held = file.read_bytes(), 7, [], b""  # LevelDB's log after a head of 7 bytes
+    while at < len(data):
+        if (left := BLOCK - at % BLOCK) < 7:
+            at += left
+            continue
+        _, size, kind = struct.unpack_from("<IHB", data, at)
+        held += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # the whole of a record, or its end
+            found.append(Record.FromString(held))
+            held = b""
+    return found
+
+
+def test_scalars_and_texts_are_written_with_the_config(asked, tmp_path):
+    workdir = tmp_path / "lr3"
+    workdir.mkdir()
+    (workdir / "config.json").write_text(sealed_text({"model": {"source": "https://me:pw@x.y/z"}}))
+    check_tracking()
+    with open_history(workdir / "rl", "rl", 2, ()) as history:
+        history.go_on([{"loss": 2.5}])
+        history.show(0, {"replies/a": "said"})
+        history.record({"loss": 0.5})
+    found = records(tmp_path)
+    items = lambda group: {i.key or i.nested_key[0]: json.loads(i.value_json) for i in group}
+    rows = [items(r.history.item) for r in found if r.HasField("history")]
+    told = [{k: v for k, v in row.items() if not k.startswith("_")} for row in rows]
+    assert told == [
+        {"step": 0, "loss": 2.5},
+        {"step": 0, "replies/a": "said"},
+        {"step": 1, "loss": 0.5},
+    ]
+    (run,) = (r.run for r in found if r.HasField("run"))
+    assert (run.project, run.display_name, run.run_group) == ("cai", "lr3/rl", "lr3")
+    config = {i.key: json.loads(i.value_json) for i in run.config.update}
+    assert "pw" not in config["model"]["source"]
+
+
+def test_nobody_asks(monkeypatch, tmp_path):
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    check_tracking()
+    with open_history(tmp_path / "run" / "rl", "rl", 1, ()) as history:
+        history.record({"loss": 2.5})
+    assert not (tmp_path / "wandb").exists()
+
+
+def test_a_project_without_wandb_is_refused(asked, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"WANDB_PROJECT is set, but wandb is not .*pip install"):
+        check_tracking()
+
+
+def test_a_project_of_nobody_is_refused(asked, monkeypatch, tmp_path):
+    wandb.teardown()
+    monkeypatch.setenv("HOME", str(tmp_path))  # no ~/.netrc
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    with pytest.raises(ValueError, match="has no key: run wandb login"):
+        check_tracking()
