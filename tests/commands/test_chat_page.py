@@ -2,12 +2,12 @@
 
 import json
 import re
-import shutil
 import threading
 from dataclasses import replace
 
 import jax.numpy as jnp
 import pytest
+from chromium import chromium, needs_chromium
 from minimal_constitution import MINIMAL
 from tiny_model import write_tiny_model
 
@@ -22,9 +22,7 @@ from cai_jax.models.io.sources import ModelSource
 from cai_jax.prompts.chat import open_chat
 from cai_jax.prompts.few_shots import FewShots
 
-CHROMIUM = shutil.which("chromium")
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed")
+pytestmark = needs_chromium
 
 # Most of what the model says would be obeyed if it were no text.
 HOSTILE = tuple(f"<img src=x onerror=alert({i})>" for i in range(200))
@@ -58,11 +56,8 @@ def address(arena):
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield browser
-        browser.close()
+    with chromium() as opened:
+        yield opened
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])

@@ -2,12 +2,12 @@
 
 import json
 import logging
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from chromium import check_report, needs_chromium
+from commanded import command
 from conftest import ROOT, load_config
 
 from cai_jax.config import ConfigError, parse_config
@@ -165,16 +165,19 @@ def test_the_method_does_what_the_paper_claims(executed_notebook):
 
 
 @pytest.mark.slow
+@needs_chromium
+def test_its_report_opens_in_a_browser(executed_notebook):
+    check_report(executed_notebook[1] / "report" / "index.html")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["harmless", "kind"])
 def test_the_feedback_model_decides_the_cases_of_its_constitutions(executed_notebook, name):
     """At first sight, where a refusal with an excuse looks like an objection: 2 cases of 16."""
     _, workdir = executed_notebook
-    command = [
-        *(sys.executable, "-m", "cai_jax.constitution", "test"),
-        *(f"constitutions/microworld/{name}.yaml", f"--model={workdir}/pretrain/model"),
-        *("--method=multiple_choice", f"--out={workdir}/{name}.json"),
-    ]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    file, model = f"constitutions/microworld/{name}.yaml", f"--model={workdir}/pretrain/model"
+    method, out = "--method=multiple_choice", f"--out={workdir}/{name}.json"
+    assert command("constitution", "test", file, model, method, out).returncode == 0
     every, *_ = json.loads((workdir / f"{name}.json").read_text(encoding="utf-8"))["principles"]
     assert every["accuracy"] >= 0.85
     # A model this small, whose weights differ with the CPU's rounding, leans to a letter at times

@@ -1,9 +1,9 @@
 """The page in a real browser, from disk: it asks for nothing, runs no text, and keeps up."""
 
 import re
-import shutil
 
 import pytest
+from chromium import chromium, figures_drawn, needs_chromium, page_from_disk
 from small_evidence import HARM, evidence, replies
 from small_summary import report, summary
 
@@ -11,9 +11,8 @@ from cai_jax.report.figures import drawings
 from cai_jax.report.page import render_page
 from cai_jax.report.transcripts import changes
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-playwright = pytest.importorskip("playwright.sync_api", reason="needs: pip install playwright")
-pytestmark = pytest.mark.skipif(not BROWSER, reason="needs Chromium: apt-get install chromium")
+pytestmark = needs_chromium
+playwright = pytest.importorskip("playwright.sync_api")
 
 EVIL = "</script><img src=http://example.com/x onerror=document.title='read'><script>alert(1)"
 LINE = "If you can wait, ask a person who knows the subject and read what they answer twice. "
@@ -26,6 +25,7 @@ def many(count):
         texts = [{"of": "response", "text": before}]
         more = {"kind": "label", "gap": at / 1000}
         more["reasons"] = [["p", 0.9, 0.1, 0.5]]
+        more["thoughts"] = [["p", "first shown as (A)", f"thought {at} {EVIL}"]]
         if at % 3 == 0:
             more = {"kind": "reply", "gap": at / 1000}
         if at % 3 == 1:
@@ -58,26 +58,15 @@ def page_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(params=[1280, 390])
 def page(request, browser, page_file):
-    """The page on a screen of that width; nothing may be said on its console, or asked for."""
-    page = browser.new_page(viewport={"width": request.param, "height": 900})
-    said, asked = [], []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("dialog", lambda dialog: said.append(dialog.message))
-    page.on("request", lambda found: asked.append(found.url))
-    page.goto(page_file.as_uri())
-    yield page
-    assert said == []
-    assert asked == [page_file.as_uri()]
-    page.close()
+    """The page on a screen of that width."""
+    with page_from_disk(browser, page_file, request.param) as page:
+        yield page
 
 
 def told(page):
@@ -133,6 +122,9 @@ def test_revisions_are_marked_and_labels_have_reasons(page):
     page.wait_for_timeout(50)
     page.locator("#found summary").first.click()
     assert page.locator("#found table").first.inner_text().splitlines()[-1].endswith("0.50")
+    assert "thought 2 " in page.locator("#found details").first.inner_text()
+    page.fill("[name=text]", "thought 998")
+    playwright.expect(page.locator("#told")).to_contain_text(re.compile("^1 found"))
 
 
 def test_hostile_text_is_text(page):
@@ -142,14 +134,7 @@ def test_hostile_text_is_text(page):
 
 
 def test_every_figure_is_drawn_and_nothing_is_wider_than_the_screen(page):
-    width = page.viewport_size["width"]
-    figures = page.locator("figure svg")
-    assert figures.count() == 10
-    for figure in figures.all():
-        box = figure.bounding_box()
-        assert box["height"] > 100
-        assert 200 < box["width"] <= width
-    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert figures_drawn(page) == 10
 
 
 def test_it_can_be_used_with_a_keyboard_and_a_screen_reader(page):

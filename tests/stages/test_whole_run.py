@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from chromium import check_report, needs_chromium
 from commanded import command
 from conftest import ROOT
 from test_runner import refuse
@@ -245,3 +246,8 @@ def test_inspect_tells_what_made_an_artifact(copied):
     assert all(f"stage {stage.name}, fingerprint" in whole_run for stage in stages_of(config))
     with pytest.raises(ValueError, match="no artifact of cai_jax"):
         list(about(ROOT / "tests"))
+
+
+@needs_chromium
+def test_its_report_opens_in_a_browser(finished):
+    check_report(finished.workdir.folder("report") / "index.html")
