@@ -17,6 +17,7 @@ report() {
     >"docs/compile/$name.md"
 }
 
+report colab-v5e-1x1 colab v5e:1x1
 report smollm2-1.7b-v5e-4x4 smollm2-1.7b v5e:4x4
 report llama3-8b-v5e-8x16 llama3-8b v5e:8x16
 report llama3-8b-v5e-16x16 llama3-8b v5e:16x16

@@ -86,6 +86,6 @@ def test_what_a_page_shows_runs(page, repository, tmp_path):
             _run(["bash", "-euo", "pipefail", "-c", fence.text], repository)
         else:
             lines += [""] * (fence.line - len(lines)) + fence.text.splitlines()
-    script = tmp_path / f"{page.stem}.py"
+    script = tmp_path / f"page_{page.stem}.py"  # TensorFlow looks for a module "python"
     script.write_text("\n".join(lines) + "\n", encoding="utf-8")
     _run([sys.executable, str(script)], repository)
