@@ -1,7 +1,9 @@
 """Commands as a user starts them, each in a process of its own.
 
 What commands import takes seconds, and tests start hundreds of them. So a server, one for a
-process of tests, imports it once, and is forked for each command: ``python -m`` but for the wait.
+process of tests, imports it once, and is forked for each command. What ``python -m`` has besides:
+JAX reads its variables when it is imported, so those of the tests hold, and not of ``env`` (XLA's
+do); and nothing that waits for the interpreter's end (``atexit``) is called.
 """
 
 import os
@@ -21,15 +23,22 @@ SERVED.set_forkserver_preload(IMPORTS)
 
 
 def command(
-    name: str, *arguments: object, cwd: Path = ROOT, env: Mapping[str, str] = os.environ
+    name: str,
+    *arguments: object,
+    cwd: Path = ROOT,
+    env: Mapping[str, str] = os.environ,
+    timeout: float = 900,
 ) -> CompletedProcess[str]:
-    """``python -m cai_jax.NAME ARGUMENTS``, and what it wrote."""
+    """``python -m cai_jax.NAME ARGUMENTS``, and what it wrote; seconds, after which it fails."""
     argv = [f"cai_jax.{name}", *map(str, arguments)]
     with tempfile.TemporaryDirectory() as folder:
         out, err = (Path(folder, stream) for stream in ("out", "err"))
         process = SERVED.Process(target=_run, args=(argv, str(cwd), dict(env), str(out), str(err)))
         process.start()
-        process.join()
+        process.join(timeout)
+        if process.is_alive():
+            process.kill()
+            raise TimeoutError(f"{argv}: {timeout} s; it said {err.read_text()[-3000:]}")
         said = (stream.read_text(encoding="utf-8", errors="replace") for stream in (out, err))
         assert process.exitcode is not None
         return CompletedProcess(argv, process.exitcode, *said)

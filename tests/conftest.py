@@ -14,6 +14,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _xla = tempfile.TemporaryDirectory(prefix="xla-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _xla.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ.pop("WANDB_PROJECT", None)  # of whoever runs the tests
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import importlib.util

@@ -15,7 +15,7 @@ from cai_jax.report.summary import ConstitutionVersion, StageTime, Summary, Supe
 
 AUDIT = {"accuracy": 0.75, "accuracy_low": 0.6, "accuracy_high": 0.9, "better_than_chance": True}
 AUDIT |= {"bag_of_words": 0.5, "length": 0.6, "better_baselines": []}
-BINS = reliability(np.array([0.1, 0.15, 0.9, 0.98]), np.array([False, True, True, True]))
+BINS = reliability(np.array([0.1, 0.15, 0.9, 0.98]), np.array([False, True, True, True]), [*"abcd"])
 AUDIT["reliability"] = [asdict(b) for b in BINS]
 
 

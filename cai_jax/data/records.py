@@ -126,13 +126,17 @@ def _without_notices() -> Iterator[None]:
 def read_records(folder: Path, kind: type[R]) -> list[R]:
     """All rows of a folder that ``write_records`` wrote, in order of id.
 
+    Where an earlier version wrote it, what it did not know yet is as by default.
+
     Raises:
       ValueError: the folder holds rows of another kind, or is not what was written.
     """
     check_whole(folder)
-    columns = _columns(kind)
     builder = tf.tfds.builder_from_directory(folder / VERSION)
-    if odd := set(columns) ^ set(builder.info.features):
+    stored = set(builder.info.features)
+    # A default is an attribute of the class.
+    columns = {n: c for n, c in _columns(kind).items() if n in stored or not hasattr(kind, n)}
+    if odd := set(columns) ^ stored:
         raise ValueError(
             f"{folder}: its rows and a {kind.__name__} differ in the field {min(odd)!r}; delete "
             "the folder, and run its stage again"

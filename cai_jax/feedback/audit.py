@@ -80,24 +80,40 @@ class Bin:
 
     label: float  # mean P(first is better)
     share: float  # of them, those of which the first is better
-    share_low: float  # 95 % Wilson interval
+    share_low: float  # 95 % Wilson interval, by distinct first turns
     share_high: float
     pairs: int
 
 
-def reliability(probability: np.ndarray, outcome: np.ndarray, bins: int = 10) -> list[Bin]:
-    """Labels beside what is so, in equally wide bins; those without a label are left out."""
-    which = np.minimum((probability * bins).astype(int), bins - 1)
+def reliability(
+    probability: np.ndarray, outcome: np.ndarray, openings: Sequence[str], bins: int = 10
+) -> list[Bin]:
+    """Labels beside what is so, in equally wide bins; those without a pair are left out.
+
+    Args:
+      probability: float [pairs], the labels.
+      outcome: bool [pairs], whether the first is better.
+      openings: of the pairs, [pairs].
+      bins: how many.
+    """
     found = []
-    for here in (which == b for b in range(bins)):
-        if pairs := int(np.sum(here)):
-            share = float(np.mean(outcome[here]))
-            interval = wilson_interval(share * pairs, pairs)
-            found.append(Bin(float(np.mean(probability[here])), share, *interval, pairs))
+    for here in _in_bins(probability, bins):
+        share, units = float(np.mean(outcome[here])), len({openings[i] for i in here})
+        interval = wilson_interval(share * units, units)
+        found.append(Bin(float(np.mean(probability[here])), share, *interval, len(here)))
     return found
 
 
 def calibration_error(probability: np.ndarray, outcome: np.ndarray, bins: int = 10) -> float:
     """Expected calibration error (Naeini et al. 2015) over equally wide bins."""
-    gaps = [b.pairs * abs(b.label - b.share) for b in reliability(probability, outcome, bins)]
+    gaps = [
+        len(here) * abs(probability[here].mean() - outcome[here].mean())
+        for here in _in_bins(probability, bins)
+    ]
     return float(np.sum(gaps) / len(probability))
+
+
+def _in_bins(probability: np.ndarray, bins: int) -> list[np.ndarray]:
+    """Places of the labels in each bin that has any."""
+    which = np.minimum((probability * bins).astype(int), bins - 1)
+    return [np.flatnonzero(which == b) for b in np.unique(which)]

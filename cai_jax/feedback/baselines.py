@@ -36,8 +36,8 @@ def baselines(pairs: Sequence[ResponsePair], first_is_better: Sequence[bool]) ->
     lengths = csr_matrix(np.log1p([[len(text)] for text in _texts(pairs)]))
     return Baselines(
         bag_of_words=float(words_right(pairs, first_is_better).mean()),
-        length=float(right(lengths, first_is_better, _openings(pairs)).mean()),
-        openings=len(set(_openings(pairs))),
+        length=float(right(lengths, first_is_better, openings(pairs)).mean()),
+        openings=len(set(openings(pairs))),
     )
 
 
@@ -47,14 +47,15 @@ def words_right(pairs: Sequence[ResponsePair], first_is_better: Sequence[bool]) 
     if not any(text.strip() for text in texts):
         return np.full(len(pairs), 0.5)
     words = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", sublinear_tf=True)
-    return right(words.fit_transform(texts), first_is_better, _openings(pairs))
+    return right(words.fit_transform(texts), first_is_better, openings(pairs))
 
 
 def _texts(pairs: Sequence[ResponsePair]) -> list[str]:
     return [pair.first for pair in pairs] + [pair.second for pair in pairs]
 
 
-def _openings(pairs: Sequence[ResponsePair]) -> list[str]:
+def openings(pairs: Sequence[ResponsePair]) -> list[str]:
+    """First turns, a pair each: pairs of one are not independent."""
     return [first_user_text(pair.prompt).strip() for pair in pairs]
 
 

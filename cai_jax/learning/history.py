@@ -76,10 +76,13 @@ def open_history(folder: Path, name: str, steps: int, shown: tuple[str, ...]) ->
     board = tf.metric_writers.create_default_writer(
         str(folder / "tensorboard"), just_logging=not hosts.is_main(), asynchronous=False
     )
-    writers = [board, *(open_tracker(folder, name) if hosts.is_main() else ())]
+    tracker = open_tracker(folder, name) if hosts.is_main() else None
+    failed = True
     try:
         with progress(steps or None, name, "step") as bar:
-            yield History(name, writers, bar, shown)
+            yield History(name, [board, *([tracker] if tracker else [])], bar, shown)
+        failed = False
     finally:
-        for writer in writers:
-            writer.close()
+        board.close()
+        if tracker:
+            tracker.close(failed)

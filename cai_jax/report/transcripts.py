@@ -116,14 +116,18 @@ def of_labels(
 
 
 def _thoughts(row: Comparison) -> list[list[str]]:
-    """What was reasoned: principle, what it was shown as (A), and the text."""
+    """The first chain of each principle and order: both, and the text; all would fill the page."""
     names = [
-        [principle, shown]
+        (principle, f"first shown as ({letter})")
         for principle in row.principle_ids
-        for shown in ("first shown as (A)", "first shown as (B)")
+        for letter in "AB"
     ]
     chains = len(row.thoughts) // len(names)
-    return [[*names[i // chains], text.strip()] for i, text in enumerate(row.thoughts)]
+    which = f", the first of {chains} chains" if chains > 1 else ""
+    return [
+        [principle, shown + which, text.strip()]
+        for (principle, shown), text in zip(names, row.thoughts[::chains], strict=True)
+    ]
 
 
 def of_replies(

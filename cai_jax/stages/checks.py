@@ -9,6 +9,7 @@ from cai_jax.data.overlap import equal_turns
 from cai_jax.learning.tracking import check_tracking
 from cai_jax.models.io.load import load_update
 from cai_jax.models.io.sources import ModelSource
+from cai_jax.parallel.hosts import is_main
 from cai_jax.parallel.mesh import batch_multiple
 from cai_jax.prompts.chat import open_chat, same_tokens
 from cai_jax.stages.evaluate import STAGE as EVALUATE
@@ -30,7 +31,8 @@ def check_inputs(run: Run, stages: Sequence[Stage]) -> None:
     Raises:
       ValueError: a file cannot be used, or holds less than the config asks for.
     """
-    check_tracking()
+    if is_main():
+        check_tracking()
     earlier = run.config.reuse_from
     if earlier and not (resolved(earlier) / CONFIG).exists():
         raise ConfigError(

@@ -19,7 +19,7 @@ from cai_jax.data.records import write_records
 from cai_jax.data.rows import Comparison, Reply
 from cai_jax.evaluation.measure import joined
 from cai_jax.feedback.audit import audit, reliability
-from cai_jax.feedback.baselines import baselines
+from cai_jax.feedback.baselines import baselines, openings
 from cai_jax.feedback.labeler import Judgement, Labeler, ResponsePair
 from cai_jax.feedback.registry import LABELERS
 from cai_jax.generation.engine import Generator
@@ -148,7 +148,9 @@ def audit_labeler(inputs: Inputs, labeler: Labeler, group: str) -> dict[str, dic
             **asdict(result),
             "better_than_chance": result.better_than_chance,
             "better_baselines": result.better_baselines,
-            "reliability": [asdict(b) for b in reliability(labels, np.array(truth))],
+            "reliability": [
+                asdict(b) for b in reliability(labels, np.array(truth), openings(pairs))
+            ],
         }
     by = f" by {group}'s principles" if group else ""
     tell(f"{inputs.config.feedback.method}{by}", out[joined("audit", group)])
@@ -329,7 +331,7 @@ def programs(inputs: Inputs) -> list[Program]:
 STAGE = Stage(
     name="feedback",
     needs=("sl_train", "warm_up", "red_team"),
-    blocks=("feedback", "second_model", "generation", "warm_up"),
+    blocks=("feedback", "generation", "warm_up"),
     data={
         "training": first("red_team_prompts", "training", "feedback.prompts"),
         "second_model": first("red_team_prompts", "second_model", "second_model.prompts"),

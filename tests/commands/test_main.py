@@ -19,9 +19,11 @@ from cai_jax.stages.stage import open_run
 from cai_jax.storage.sealed import sealed_text
 
 
-def run_main(*arguments: str) -> subprocess.CompletedProcess:
+def run_main(*arguments: str, timeout: float = 600) -> subprocess.CompletedProcess:
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # one device
-    return command("main", "--config=configs/rlaif.py:smoke", *arguments, env=environment)
+    return command(
+        "main", "--config=configs/rlaif.py:smoke", *arguments, env=environment, timeout=timeout
+    )
 
 
 def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
@@ -158,7 +160,7 @@ def test_whole_method_on_smollm2(tmp_path):
     more = "--config.evaluate.judged_replies=0"
     arguments = (f"--config.workdir={tmp_path / 'run'}", more)
     started = time.monotonic()
-    first = run_main(*arguments)
+    first = run_main(*arguments, timeout=2400)
     seconds = time.monotonic() - started
     assert first.returncode == 0, first.stderr[-3000:]
     summary = json.loads((tmp_path / "run" / "report" / "summary.json").read_text())

@@ -66,6 +66,20 @@ def test_floats_are_float32(tmp_path):
     assert found == replace(row, score=float(np.float32(0.1)))
 
 
+def test_rows_of_an_earlier_version_have_defaults(tmp_path):
+    @dataclass(frozen=True)
+    class Earlier:
+        id: str
+        text: str
+
+    @dataclass(frozen=True)
+    class Now(Earlier):
+        thoughts: tuple[str, ...] = ()
+
+    write_records(tmp_path / "rows", [Earlier("a", "x")], Earlier)
+    assert read_records(tmp_path / "rows", Now) == [Now("a", "x")]
+
+
 def test_rows_of_another_kind_are_refused(tmp_path):
     write_records(tmp_path / "pairs", PAIRS, TrainingPair)
     with pytest.raises(ValueError, match="pairs: its rows and a TrainingDialogue differ"):

@@ -24,11 +24,13 @@ def test_calibration_error_by_hand():
 def test_labels_that_are_about_the_same_are_told_together():
     probability = np.array([0.02, 0.08, 0.5, 1.0])
     outcome = np.array([False, True, True, True])
-    low, middle, high = reliability(probability, outcome)
+    low, middle, high = reliability(probability, outcome, ["a", "b", "c", "d"])
     np.testing.assert_allclose((low.label, low.share, low.pairs), (0.05, 0.5, 2))
     assert (middle.label, middle.share, middle.pairs) == (0.5, 1, 1)
     assert (high.label, high.pairs) == (1.0, 1)
     assert (low.share_low, low.share_high) == wilson_interval(1, 2)
+    alike, *_ = reliability(probability, outcome, ["a", "a", "c", "d"])
+    assert (alike.share_low, alike.share_high) == wilson_interval(0.5, 1)
 
 
 TOSS = Baselines(0.5, 0.5, 40)

@@ -154,7 +154,7 @@ def test_what_was_reasoned_is_kept_pair_by_pair(chat):
 
 
 def test_each_chain_stands_with_its_pair(chat):
-    """A text of its own for each prompt, which names that prompt."""
+    """Texts are numbered as they are asked for: pair by pair."""
     model = FakeModel(chat, good_first)
     numbered = iter(range(99))
     ids = lambda: model.chat.reply_ids(f"so {next(numbered)}")

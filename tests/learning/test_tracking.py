@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import struct
+import sys
 
 import pytest
 import wandb
@@ -47,12 +48,13 @@ def records(folder):
     return found
 
 
-def test_scalars_and_texts_are_written_with_the_config(asked, tmp_path):
-    workdir = tmp_path / "lr3"
+def test_scalars_and_texts_are_written_with_the_config(asked, monkeypatch, tmp_path):
+    workdir, secret = tmp_path / "lr3", "p4ssw0rd"
     workdir.mkdir()
-    (workdir / "config.json").write_text(sealed_text({"model": {"source": "https://me:pw@x.y/z"}}))
+    (workdir / "config.json").write_text(sealed_text({"seed": 7}))
+    monkeypatch.setattr(sys, "argv", ["main", f"--config.model.source=https://me:{secret}@x.y/z"])
     check_tracking()
-    with open_history(workdir / "rl", "rl", 2, ()) as history:
+    with open_history(workdir / ".pm_train.partial" / "nurses", "pm_train", 2, ()) as history:
         history.go_on([{"loss": 2.5}])
         history.show(0, {"replies/a": "said"})
         history.record({"loss": 0.5})
@@ -66,9 +68,11 @@ def test_scalars_and_texts_are_written_with_the_config(asked, tmp_path):
         {"step": 1, "loss": 0.5},
     ]
     (run,) = (r.run for r in found if r.HasField("run"))
-    assert (run.project, run.display_name, run.run_group) == ("cai", "lr3/rl", "lr3")
-    config = {i.key: json.loads(i.value_json) for i in run.config.update}
-    assert "pw" not in config["model"]["source"]
+    assert (run.project, run.display_name) == ("cai", "lr3/pm_train/nurses")
+    assert run.run_group == "lr3"
+    assert {i.key: json.loads(i.value_json) for i in run.config.update}["seed"] == 7
+    for file in tmp_path.glob("wandb/**/*"):
+        assert not file.is_file() or secret.encode() not in file.read_bytes()
 
 
 def test_nobody_asks(monkeypatch, tmp_path):
@@ -86,10 +90,29 @@ def test_a_project_without_wandb_is_refused(asked, monkeypatch):
         check_tracking()
 
 
+def test_a_folder_of_its_runs_is_no_wandb(asked, monkeypatch, tmp_path):
+    (tmp_path / "wandb").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "wandb")
+    with pytest.raises(ValueError, match="is not installed"):
+        check_tracking()
+
+
+def test_what_cannot_be_sent_ends_no_training(asked, monkeypatch, tmp_path, caplog):
+    def refuse(**settings):
+        raise ConnectionError("nobody is there")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    with open_history(tmp_path / "run" / "rl", "rl", 1, ()) as history:
+        history.record({"loss": 2.5})
+    assert history.rows == [{"loss": 2.5}]
+    assert "nobody is there" in caplog.text
+
+
 def test_a_project_of_nobody_is_refused(asked, monkeypatch, tmp_path):
     wandb.teardown()
     monkeypatch.setenv("HOME", str(tmp_path))  # no ~/.netrc
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("WANDB_MODE", "online")
-    with pytest.raises(ValueError, match="has no key: run wandb login"):
+    with pytest.raises(ValueError, match=r"has no key; run wandb login"):
         check_tracking()

@@ -104,6 +104,7 @@ RESULTS = {
     "sl_data.rounds": {"sl_data", "sl_train", *FROM_FEEDBACK},
     "sl_data.draw_by_tag": {"sl_data", "sl_train", *FROM_FEEDBACK},
     "feedback.temperature": FROM_FEEDBACK,
+    "second_model.helpfulness_pairs": {"second_model", "rl", "evaluate", "report"},
     "pm_train.learning_rate": FROM_FEEDBACK - {"feedback"},
     "rl.minibatches": {*["rl", "evaluate", "report"]},
     "rl.batch_size": {*["rl", "evaluate", "report"]},
