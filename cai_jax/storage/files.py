@@ -24,9 +24,12 @@ def resolved(named: str | Path) -> Path:
     if "://" in str(named):
         raise ValueError(f"{named}: not a path; mount the bucket, and name the folder it is at")
     try:
-        return Path(named).expanduser().resolve()
+        found = Path(named).expanduser().resolve()
+        if any(path.is_symlink() for path in (found, *found.parents)):  # since Python 3.13
+            raise OSError("a loop of links")
     except (OSError, RuntimeError) as error:  # a loop of links, a home that is unknown
         raise ValueError(f"{named}: cannot be resolved ({error}); name another path") from error
+    return found
 
 
 @contextmanager

@@ -143,6 +143,7 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_the_program(model_folder):
         type_("\x03")
         read_until("[stopped]")
         read_until("you> ")
+        time.sleep(1)  # it is shown a moment before a key is waited for
         type_("\x03")  # with nothing to stop
         assert "Ctrl-D ends" in read_until("you> ")
         type_("/new\n")
@@ -311,13 +312,16 @@ def test_critique_and_revision_come_under_the_principle_asked_for(served):
     assert (status, "'none'" in told["error"]) == (400, True)
 
 
+TOO_DEEP = "deep" if sys.version_info < (3, 13) else "not JSON"
+
+
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
         (b"{broken", 400, "not JSON"),
         (b"[1]", 400, "JSON object"),
         (b"\xff", 400, "utf-8"),
-        (b"[" * 5000, 400, "deep"),
+        pytest.param(b"[" * 5000, 400, TOO_DEEP, id="deep"),
         (b'{"messages": "\\ud800"}', 400, "surrogate"),
         ({}, 400, "messages"),
         ({"messages": []}, 400, "messages"),

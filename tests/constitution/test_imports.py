@@ -181,7 +181,7 @@ def test_the_papers_files_load(tmp_path, name):
         ("rules.md", "- Be ![kind](a.png) now.\n", ["line 1", "image cannot be read"]),
         ("rules.md", "Be kind.\n", ["no principle in there"]),
         ("rules.md", "## ?\n- Be kind.\n", ["line 1", "no word to be named by"]),
-        ("rules.json", '{"a": "Be kind.",\n}', ["line 2", "not JSON"]),
+        ("rules.json", '{"a": "Be kind.",\n b}', ["line 2", "not JSON"]),
         ("rules.json", '{"a": "Be kind.", "a": "Be calm."}', ["'a' appears twice"]),
         (
             "rules.json",
