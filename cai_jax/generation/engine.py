@@ -47,6 +47,7 @@ from cai_jax.parallel.program import Program, abstract
 from cai_jax.progress import progress
 
 FEW_TOKENS = 256  # of prompts that a shard reads at once: enough to compute, and not wait
+MANY_TOKENS = 2**13  # the same where many slots are free: more is no faster, and takes memory
 LEAST_SHARED = 64  # tokens; reading fewer apart does not pay for another call
 KEPT_BYTES = 2**28  # of prefixes, on a device
 STREAMED = 2  # tokens a call of ``stream``; one each takes a third longer on CPUs
@@ -117,13 +118,13 @@ class Generator:
             found += [
                 self.filling(name, slots, width, prompts)
                 for width in fits
-                for prompts in dict.fromkeys((self.batch_size, self.few(width)))
+                for prompts in dict.fromkeys((self.many(width), self.few(width)))
             ]
             found += [
                 self.filling(name, slots, width, prompts, prefix)
                 for prefix in prefixes
                 for width in doublings(min(fits[0], most) - _least(prefix), self.bucket_tokens)
-                for prompts in dict.fromkeys((self.batch_size, self.few(width)))
+                for prompts in dict.fromkeys((self.many(width), self.few(width)))
             ]
         return found
 
@@ -304,8 +305,15 @@ class Generator:
         return longest + max_new_tokens
 
     def few(self, width: int) -> int:
-        """Prompts of a width that are read at once where not all slots are free."""
-        return self.shards * max(1, min(FEW_TOKENS // width, self.batch_size // self.shards))
+        """Prompts of a width that are read at once where few slots are free."""
+        return self._rows_of(width, FEW_TOKENS)
+
+    def many(self, width: int) -> int:
+        """Prompts of a width that are read at once at most."""
+        return self._rows_of(width, MANY_TOKENS)
+
+    def _rows_of(self, width: int, tokens: int) -> int:
+        return self.shards * max(1, min(tokens // width, self.batch_size // self.shards))
 
 
 class _Rows:
@@ -386,9 +394,9 @@ class _Rows:
         alike = lambda row: (self._width(row), self.prefixes[row]) == (width, prefix)
         free = np.flatnonzero(self._held < 0)
         wanted = {self.prompts[row] for row in islice(takewhile(alike, waiting), len(free))}
-        # All slots' prompts at once only where most of them would not be padding.
-        few = of.few(width)
-        prompts = of.batch_size if len(wanted) > max(few, of.batch_size // 2) else few
+        # As many as may be only where most of them would not be padding.
+        few, many = of.few(width), of.many(width)
+        prompts = many if len(wanted) > max(few, many // 2) else few
         source = np.full(of.batch_size, -1, np.int32)
         keys, limits = np.zeros((of.batch_size, 2), np.uint32), np.zeros_like(source)
         read: list[dict[tuple[int, ...], int]] = [{} for _ in range(of.shards)]
