@@ -199,3 +199,24 @@ def test_few_prompts_are_read_few_at_a_time(mesh, model, monkeypatch, count, cal
     Generator(model, mesh, (), 16, 8).generate(prompts, keys, 2, Sampling())
     assert [rows for _, rows in read] == calls
     assert {size for size, _ in read} == {16 if count == 12 else 2}
+
+
+def test_many_prompts_are_read_a_few_thousand_tokens_at_a_time(mesh, model, monkeypatch):
+    """Whatever the number of slots: what a model computes on the way must fit, too."""
+    prompts = [[5, 6, 7 + i] for i in range(12)]
+    keys = [named_key(2, "many", i) for i in range(12)]
+    generate = lambda: Generator(model, mesh, (), 12, 8).generate(prompts, keys, 5, Sampling())
+    at_once = generate()
+    read, call = [], Program.__call__
+
+    def spy(program, *args):
+        if program.name.endswith("prompts"):
+            read.append(args[3].shape)
+        return call(program, *args)
+
+    monkeypatch.setattr(Program, "__call__", spy)
+    monkeypatch.setattr(engine, "FEW_TOKENS", 8)
+    monkeypatch.setattr(engine, "MANY_TOKENS", 40)  # five prompts of a width of 8
+    in_parts = generate()
+    assert read == [(5, 8), (5, 8), (1, 8), (1, 8)]
+    assert [c.ids for c in in_parts] == [c.ids for c in at_once]
