@@ -88,7 +88,7 @@ def colab() -> ConfigDict:
         compute_dtype="bfloat16",
         architecture="configs/models/qwen2.5-1.5b-instruct",
     )
-    c.generation = dict(batch_size=64, score_batch_size=32, critique_tokens=64, context_tokens=1536)
+    c.generation = dict(batch_size=48, score_batch_size=24, critique_tokens=64, context_tokens=1536)
     c.sl_data = dict(few_shots=3, draw_by_tag=16.0, red_team_prompts=200, helpful_prompts=120)
     c.sl_train = dict(batch_size=16, micro_batches=4, sequence_length=512)
     c.feedback = dict(few_shots=3, prompts=200, helpful_prompts=120, principles_per_pair=2)
