@@ -197,7 +197,7 @@ def test_shares_of_memory_are_those_of_the_compile_reports():
     rows = re.findall(
         r"\| (\d+) % \| \[report\]\((compile/.*?\.md)\)", (DOCS / "machine.md").read_text("utf-8")
     )
-    assert len(rows) == 8
+    assert len(rows) == 9
     for share, report in rows:
         assert int(share) == _most_memory(DOCS / report), report
     known = {_most_memory(file) for file in (DOCS / "compile").glob("*-v*.md")}
