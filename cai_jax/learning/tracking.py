@@ -58,15 +58,15 @@ class Tracker:
     def _open(self, folder: Path, name: str) -> None:
         import wandb
 
-        workdir = next((p for p in folder.parents if (p / "config.json").exists()), folder.parent)
+        files = (parent / "config.json" for parent in folder.parents)
+        config = next((file for file in files if file.exists()), None)
+        workdir = config.parent if config else folder.parent
         _, *part = folder.relative_to(workdir).parts  # of a stage that trains several
         self._run = wandb.init(
             group=workdir.name,
             name="/".join([workdir.name, name, *part]),
             job_type=name,
-            config=read_sealed(workdir / "config.json")
-            if (workdir / "config.json").exists()
-            else {},
+            config=read_sealed(config) if config else {},
             reinit="create_new",
             # What a command line says may be secret, and so may what code is.
             settings=wandb.Settings(

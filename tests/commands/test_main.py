@@ -64,7 +64,7 @@ def test_impossible_values(tmp_path, argument, words):
 def refusal(tmp_path, monkeypatch) -> Callable[..., str]:
     """What the smoke preset with these changes is refused with, before anything is written.
 
-    It is raised here: what becomes of it on a command line, the tests above and the next say.
+    It is raised here; the tests above say what becomes of such an error on a command line.
     """
     monkeypatch.chdir(ROOT)
 
