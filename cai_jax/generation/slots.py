@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from cai_jax.generation.sampling import Sampling, sample
 from cai_jax.models.config import DecoderConfig
-from cai_jax.models.decoder import Decoder, KVCache, Prefix
+from cai_jax.models.decoder import Decoder, KVCache, Prefix, cached_keys, positions_axis
 from cai_jax.models.heads import last_token
 from cai_jax.parallel.mesh import abstract_batch, partition_spec
 from cai_jax.parallel.program import Array
@@ -44,18 +44,17 @@ def abstract_slots(
     """
     axes = ("batch", "kv_heads", None, None)
     shape = (slots, config.num_kv_heads, positions, config.head_dim)
-    held = jax.ShapeDtypeStruct(
-        shape,
-        dtype,
-        sharding=NamedSharding(mesh, partition_spec(axes, shape, mesh)),
-    )
-    layers = (held,) * config.num_layers
+    sharding = NamedSharding(mesh, partition_spec(axes, shape, mesh))
+    values = jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+    keys = jax.ShapeDtypeStruct(jax.eval_shape(cached_keys, values).shape, dtype, sharding=sharding)
 
     def rows(*sizes: int, of: Any) -> jax.ShapeDtypeStruct:
         return abstract_batch((slots, *sizes), of, mesh)
 
     return Slots(
-        cache=KVCache(layers, layers, rows(of=jnp.int32)),
+        cache=KVCache(
+            (keys,) * config.num_layers, (values,) * config.num_layers, rows(of=jnp.int32)
+        ),
         hidden_bd=rows(config.d_model, of=dtype),
         keys_b2=rows(2, of=jnp.uint32),
         live_b=rows(of=bool),
@@ -125,17 +124,18 @@ def fill(
         starts = starts_b.reshape(-1, *(1,) * (old_b.ndim - 1))
         return jnp.where(starts, taken.astype(old_b.dtype), old_b)
 
-    def take_positions(old_bksn: jax.Array, new_pktn: jax.Array) -> jax.Array:
-        """The prompts' positions come first; those after them are free."""
-        here_pktn = new_pktn[:, :, : old_bksn.shape[2]]  # after it is padding
-        free = old_bksn.shape[2] - here_pktn.shape[2]
-        return take(old_bksn, jnp.pad(here_pktn, ((0, 0), (0, 0), (0, free), (0, 0))))
+    def take_positions(old: jax.Array, new_pktn: jax.Array, axis: int) -> jax.Array:
+        """The prompts' positions come first along an axis; those after them are free."""
+        new = new_pktn if axis == 2 else cached_keys(new_pktn)
+        here = jax.lax.slice_in_dim(new, 0, min(old.shape[axis], new.shape[axis]), axis=axis)
+        free = [(0, old.shape[a] - here.shape[a] if a == axis else 0) for a in range(4)]
+        return take(old, jnp.pad(here, free))  # what is sliced off is padding
 
-    layers = range(len(slots.cache.keys))
+    layers, at = range(len(slots.cache.keys)), positions_axis(slots.cache.keys[0].dtype)
     return Slots(
         cache=KVCache(
-            tuple(take_positions(slots.cache.keys[i], keys[i]) for i in layers),
-            tuple(take_positions(slots.cache.values[i], values[i]) for i in layers),
+            tuple(take_positions(slots.cache.keys[i], keys[i], at) for i in layers),
+            tuple(take_positions(slots.cache.values[i], values[i], 2) for i in layers),
             take(slots.cache.lengths_b, lengths_p),
         ),
         hidden_bd=take(slots.hidden_bd, last_token(hidden_ptd, segments_pt)),

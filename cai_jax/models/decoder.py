@@ -35,8 +35,8 @@ class KVCache(NamedTuple, Generic[Array]):
     to 3 times slower with it on CPU).
     """
 
-    keys: tuple[Array, ...]  # num_layers of [b, k, s, n]
-    values: tuple[Array, ...]
+    keys: tuple[Array, ...]  # num_layers of [b, k, s, n]; float32 ones: see ``cached_keys``
+    values: tuple[Array, ...]  # [b, k, s, n]
     lengths_b: Array  # int32: each row's tokens fill its positions from 0 on
 
 
@@ -252,7 +252,7 @@ class Decoder(nnx.Module):
         """
         c, t = self.config, tokens_bt.shape[1]
         positions_bt = cache.lengths_b[:, None] + jnp.arange(t, dtype=jnp.int32)
-        age_bts = positions_bt[:, :, None] - jnp.arange(cache.keys[0].shape[2])
+        age_bts = positions_bt[:, :, None] - jnp.arange(cache.values[0].shape[2])
         x_btd = self._embed(tokens_bt)
         graph, _ = nnx.split(self.blocks)
         layers = self._layers()
@@ -268,12 +268,13 @@ class Decoder(nnx.Module):
                 i: int = i,
                 window: jax.Array | None = window,
             ) -> jax.Array:
-                keys[i] = _write(keys[i], k_bktn, cache.lengths_b)
-                values[i] = _write(values[i], v_bktn, cache.lengths_b)
+                at = positions_axis(k_bktn.dtype)
+                keys[i] = _write(keys[i], cached_keys(k_bktn), cache.lengths_b, at)
+                values[i] = _write(values[i], v_bktn, cache.lengths_b, 2)
                 mask_bts = age_bts >= 0
                 if window is not None:
                     mask_bts &= age_bts < window
-                return self._attend(q_bthn, keys[i], values[i], mask_bts)
+                return self._attend(q_bthn, keys[i], values[i], mask_bts, at == 3)
 
             x_btd = nnx.merge(graph, block)(x_btd, turns[kinds[i]], attention)
         return self.norm(x_btd), KVCache(tuple(keys), tuple(values), cache.lengths_b + new_b)
@@ -303,11 +304,16 @@ class Decoder(nnx.Module):
         return constrain(embedded, "batch", None, None)
 
     def _attend(
-        self, q_bthn: jax.Array, k_bksn: jax.Array, v_bksn: jax.Array, mask_bts: jax.Array
+        self,
+        q_bthn: jax.Array,
+        keys: jax.Array,
+        v_bksn: jax.Array,
+        mask_bts: jax.Array,
+        positions_last: bool = False,
     ) -> jax.Array:
         c = self.config
         scale = c.query_scale or c.head_dim**-0.5
-        return attend(q_bthn, k_bksn, v_bksn, mask_bts, scale, c.attention_softcap)
+        return attend(q_bthn, keys, v_bksn, mask_bts, scale, c.attention_softcap, positions_last)
 
     def _attend_rows(
         self,
@@ -411,27 +417,43 @@ class Decoder(nnx.Module):
         return scan(body, x_btd, (layers, (prefix.keys, prefix.values) if prefix else ()), again)
 
 
-def _write(cache_bksn: jax.Array, new_bktn: jax.Array, starts_b: jax.Array) -> jax.Array:
-    """The cache with new keys or values, in each row from its start on.
+def positions_axis(dtype: jnp.dtype) -> int:
+    """The axis of positions of keys in a cache."""
+    return 3 if dtype == jnp.float32 else 2
+
+
+def cached_keys(k_bktn: jax.Array) -> jax.Array:
+    """Keys as a cache holds them: of float32 [b, k, n, t], else as they are.
+
+    A CPU copies float32 keys [s, n] into that order before it multiplies by them, which takes it 4
+    to 10 times as long as the matmul; decoding would pay it at every step. Bfloat16 keys it
+    multiplies as they are.
+    """
+    return k_bktn.swapaxes(2, 3) if positions_axis(k_bktn.dtype) == 3 else k_bktn
+
+
+def _write(cache: jax.Array, new: jax.Array, starts_b: jax.Array, axis: int) -> jax.Array:
+    """The cache with new keys or values, in each row from its start on along an axis.
 
     XLA's CPU compiler scatters bfloat16 by way of float32, and so copies the cache twice; one new
     token a row is selected into it at half that cost.
     """
 
-    def scatter(cache_bksn: jax.Array, new_bktn: jax.Array, starts_b: jax.Array) -> jax.Array:
-        row = lambda cache, new, start: jax.lax.dynamic_update_slice(cache, new, (0, start, 0))
-        return jax.vmap(row)(cache_bksn, new_bktn, starts_b)
+    def scatter(cache: jax.Array, new: jax.Array, starts_b: jax.Array) -> jax.Array:
+        row = partial(jax.lax.dynamic_update_slice_in_dim, axis=axis - 1)
+        return jax.vmap(row)(cache, new, starts_b)
 
-    def select(cache_bksn: jax.Array, new_bktn: jax.Array, starts_b: jax.Array) -> jax.Array:
-        here_bs = jnp.arange(cache_bksn.shape[2]) == starts_b[:, None]
-        return jnp.where(here_bs[:, None, :, None], new_bktn, cache_bksn)
+    def select(cache: jax.Array, new: jax.Array, starts_b: jax.Array) -> jax.Array:
+        here_bs = jnp.arange(cache.shape[axis]) == starts_b[:, None]
+        others = [other for other in range(1, cache.ndim) if other != axis]
+        return jnp.where(jnp.expand_dims(here_bs, others), new, cache)
 
-    if cache_bksn.dtype == jnp.bfloat16 and new_bktn.shape[2] == 1:
+    if cache.dtype == jnp.bfloat16 and new.shape[axis] == 1:
         written: jax.Array = jax.lax.platform_dependent(
-            cache_bksn, new_bktn, starts_b, cpu=select, default=scatter
+            cache, new, starts_b, cpu=select, default=scatter
         )
         return written
-    return scatter(cache_bksn, new_bktn, starts_b)
+    return scatter(cache, new, starts_b)
 
 
 def segment_positions(segments_bt: jax.Array) -> jax.Array:

@@ -167,56 +167,61 @@ def softcap(x: jax.Array, cap: float) -> jax.Array:
 
 def attend(
     q_bthn: jax.Array,
-    k_bksn: jax.Array,
+    keys: jax.Array,
     v_bksn: jax.Array,
     mask_bts: jax.Array,
     scale: float,
     cap: float = 0.0,
+    positions_last: bool = False,
 ) -> jax.Array:
     """Grouped-query attention (Ainslie et al. 2023), softmax in float32.
 
-    Keys and values are [b, k, s, n]. This is the layout of the cache, and a CPU multiplies it
-    without a transpose (decoding and training are 2 to 4 times faster there).
+    Values are [b, k, s, n], and keys too unless their positions are last. These are the layouts of
+    the cache, and a CPU multiplies them without a transpose (decoding and training are 2 to 4 times
+    faster there).
 
     Args:
       q_bthn: queries.
-      k_bksn: keys.
+      keys: [b, k, s, n], or [b, k, n, s].
       v_bksn: values.
       mask_bts: bool, whether token t attends to token s.
       scale: factor on the logits.
       cap: soft cap on the logits; 0 is none.
+      positions_last: which of the two the keys are.
 
     Returns:
       [b, t, h * n] in the dtype of the values.
     """
-    (b, t, h, _), s = q_bthn.shape, k_bksn.shape[2]
-    some = partial(_attend, scale=scale, cap=cap)
+    (b, t, h, _), s = q_bthn.shape, v_bksn.shape[2]
+    some = partial(_attend, scale=scale, cap=cap, positions_last=positions_last)
     rows = max(1, CACHED_LOGITS // (h * t * s))
     if b <= rows or not on_one_cpu():
-        return some(q_bthn, k_bksn, v_bksn, mask_bts)
+        return some(q_bthn, keys, v_bksn, mask_bts)
     # A CPU waits for memory where the logits of all rows are more than its caches hold.
     rows = next(r for r in range(rows, 0, -1) if b % r == 0)
     parts = jax.tree.map(
-        lambda x: x.reshape(b // rows, rows, *x.shape[1:]), (q_bthn, k_bksn, v_bksn, mask_bts)
+        lambda x: x.reshape(b // rows, rows, *x.shape[1:]), (q_bthn, keys, v_bksn, mask_bts)
     )
     return jax.lax.map(lambda part: some(*part), parts).reshape(b, t, -1)
 
 
 def _attend(
     q_bthn: jax.Array,
-    k_bksn: jax.Array,
+    keys: jax.Array,
     v_bksn: jax.Array,
     mask_bts: jax.Array,
     scale: float,
     cap: float,
+    positions_last: bool,
 ) -> jax.Array:
     b, t, h, n = q_bthn.shape
-    k, s = k_bksn.shape[1:3]
+    k, s = v_bksn.shape[1:3]
     g = h // k
     # The g query heads of a key-value head are rows of one matmul: q is the joint axis of g and t.
     q_bkgtn = q_bthn.reshape(b, t, k, g, n).transpose(0, 2, 3, 1, 4)
     q_bkqn = q_bkgtn.reshape(b, k, g * t, n)
-    logits_bkqs = jnp.einsum("bkqn,bksn->bkqs", q_bkqn, k_bksn, preferred_element_type=jnp.float32)
+    product = "bkqn,bkns->bkqs" if positions_last else "bkqn,bksn->bkqs"
+    logits_bkqs = jnp.einsum(product, q_bkqn, keys, preferred_element_type=jnp.float32)
     logits_bkgts = softcap(logits_bkqs.reshape(b, k, g, t, s) * scale, cap)
     logits_bkgts = jnp.where(mask_bts[:, None, None], logits_bkgts, MASKED_LOGIT)
     weights_bkgts = jax.nn.softmax(logits_bkgts, axis=-1).astype(v_bksn.dtype)

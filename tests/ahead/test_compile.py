@@ -301,7 +301,7 @@ def test_models_whose_graphs_differ_are_no_narrower_rows(mesh):
     prompts = [(program, more) for program, more in found if program.name == "responses, prompts"]
     assert [program.args[3].shape for program, _ in prompts] == [(2, 32)] * 3
     decoding = [(program, more) for program, more in found if program.name == "responses"]
-    assert [program.args[2].cache.keys[0].shape[2] for program, _ in decoding] == [40] * 3
+    assert [program.args[2].cache.values[0].shape[2] for program, _ in decoding] == [40] * 3
     assert [more for _, more in found] == [1, 2] * 3  # prompts of 16, too, into slots of both sizes
 
 

@@ -85,7 +85,7 @@ def test_a_generator_lists_what_it_calls(layout, model, ran, bucket, longest):
     wanted = [compiled(program, program.args) for program in programs]
     assert len(set(wanted)) == len(wanted)
     assert set(wanted) == ran
-    sizes = [program.args[2].cache.keys[0].shape[2] for program in programs]
+    sizes = [program.args[2].cache.values[0].shape[2] for program in programs]
     assert sizes == sorted(sizes, reverse=True)
 
 

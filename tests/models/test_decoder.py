@@ -9,7 +9,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cai_jax.models.decoder import KVCache, causal_segment_mask, segment_positions
+from cai_jax.models.decoder import KVCache, cached_keys, causal_segment_mask, segment_positions
 from cai_jax.models.io.load import load_policy, policy_blueprint
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.models.params import param_sharding
@@ -109,7 +109,7 @@ def test_cached_decoding_equals_the_whole_sequence(decoder):
     hidden, keys, values = decoder.prefill(jnp.asarray(tokens), jnp.asarray(segments))
     np.testing.assert_allclose(decoder.logits(hidden)[0, :10], whole[:10], atol=1e-4)
     room = lambda held: tuple(jnp.pad(x, ((0, 0), (0, 0), (0, 8), (0, 0))) for x in held)
-    cache = KVCache(room(keys), room(values), jnp.asarray([10, 6]))
+    cache = KVCache((*map(cached_keys, room(keys)),), room(values), jnp.asarray([10, 6]))
     # The second row takes three tokens, and a fourth that is not real.
     step = np.array([[10, 11, 0, 0], [6, 7, 8, 9]])
     hidden, cache = decoder.extend(jnp.asarray(ids[step]), jnp.asarray([2, 3]), cache)

@@ -16,7 +16,7 @@ from cai_jax.convert import main as convert_main
 from cai_jax.generation.scoring import Scorer
 from cai_jax.models.blueprint import Blueprint
 from cai_jax.models.config import LoRAConfig
-from cai_jax.models.decoder import Decoder, KVCache
+from cai_jax.models.decoder import Decoder, KVCache, cached_keys
 from cai_jax.models.heads import PreferenceModel, last_token
 from cai_jax.models.io.checkpoint import CheckpointInfo, save_checkpoint
 from cai_jax.models.io.fields import read_fields
@@ -149,10 +149,8 @@ def test_logits_match_transformers(tmp_path, mesh, name):
         prompts[i, : start[i]], valid[i, : start[i]] = row[: start[i]], 1
     hidden, keys, values = decoder.prefill(jnp.array(prompts), jnp.array(valid))
     hidden = last_token(hidden, jnp.array(valid))
-    held = (
-        tuple(jnp.pad(x, ((0, 0),) * 2 + ((0, 6), (0, 0))) for x in xs) for xs in (keys, values)
-    )
-    cache = KVCache(*held, jnp.array(start))
+    room = lambda held: tuple(jnp.pad(x, ((0, 0),) * 2 + ((0, 6), (0, 0))) for x in held)
+    cache = KVCache((*map(cached_keys, room(keys)),), room(values), jnp.array(start))
     for step in range(7):
         logits = np.asarray(decoder.logits(hidden))
         at = [start[i] - 1 + step for i in range(3)]
