@@ -392,7 +392,9 @@ class RLConfig:
 
     algorithm: Text = setting("ppo", "how the policy learns; see rl/registry.py")
     objective: Literal["mean", "minimum"] = setting(
-        "mean", "of the scores of constitution.groups, each in its own deviations"
+        "mean",
+        "of the groups' scores, each in its own deviations; minimum: of the group that an "
+        "iteration's replies leave worst off",
     )
     direct: DirectConfig = DirectConfig()
     samples_per_prompt: Count = setting(1, "responses to each prompt of an iteration")

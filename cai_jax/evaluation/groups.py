@@ -35,7 +35,8 @@ WORST = Measure(
     "worst_off",
     DEVIATIONS,
     "higher",
-    "score of the group that is lowest, by the models that RL did not climb if there are any",
+    "score of the group that is lowest, by the models that RL did not climb if there are any; of a "
+    "difference: of the group that gains least",
 )
 SPREAD = Measure(
     "spread", DEVIATIONS, "lower", "by how much the highest group's score is above it", low=0.0
@@ -62,10 +63,14 @@ def evaluate(evidence: Evidence) -> Iterator[Measurement]:
             for other, one in combinations(given, 2):
                 gained, name = given[one][at] - given[other][at], DIFFERENCE.format(one, other)
                 yield evidence.difference(judge, name, group, gained, prompts)
-    for policy, values in (seconds if evidence.plan.second_model else scores).items():
+    judged = seconds if evidence.plan.second_model else scores
+    for policy, values in judged.items():
         lowest, highest = values[np.argsort(values.mean(axis=1))[[0, -1]]]
         yield evidence.mean(WORST, policy, "", lowest, prompts)
         yield evidence.mean(SPREAD, policy, "", highest - lowest, prompts)
+    for other, one in combinations(judged, 2):
+        gained = min(judged[one] - judged[other], key=np.mean)
+        yield evidence.difference(WORST, DIFFERENCE.format(one, other), "", gained, prompts)
 
 
 def measures(plan: Plan) -> tuple[Measure, ...]:

@@ -126,7 +126,9 @@ class Objective:
     """What RL climbs: the rewards of all groups, each in its own deviations, taken together.
 
     The mean gives most to the groups whose scores a policy can raise furthest, at the cost of
-    others if need be. The minimum raises no group above the one that a reply leaves worst off.
+    others if need be. The minimum is the score of the group that all replies together leave worst
+    off (MaxMin-RLHF, Chakraborty et al. 2024): groups are not compared reply by reply, for a
+    preference model leaves a constant per prompt free.
     """
 
     rewards: Mapping[str, Reward]  # by group; one where there are no groups
@@ -165,8 +167,11 @@ class Objective:
         return np.stack([reward(prompts, replies, name) for reward in self.rewards.values()])
 
     def together(self, scores: np.ndarray) -> np.ndarray:
-        """Float32 [replies], of scores [groups, replies]."""
-        return scores.mean(axis=0) if self.take == "mean" else scores.min(axis=0)
+        """Float32 [replies], of scores [groups, replies] of one policy."""
+        if self.take == "mean":
+            return scores.mean(axis=0)
+        worst: np.ndarray = scores[scores.sum(axis=1).argmin()]
+        return worst
 
     def __call__(
         self,

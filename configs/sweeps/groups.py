@@ -22,13 +22,16 @@ def get_config() -> ConfigDict:
     shared = {
         "pretrain.options.groups": 1.0,
         "constitution.groups": f"kind={FOLDER}/kind.yaml,earnest={FOLDER}/groups/earnest.yaml",
-        "rl.kl_coef": 0.03,  # kind words are rare: at 0.5 they cost more than their group gains
+        # Half of the replies have kind words before RL: there is as much to gain as to lose.
+        "pretrain.options.kind_replies": 0.5,
+        "rl.kl_coef": 0.03,  # at 0.5 hardly any reply changes
     }
     s.variations = [
         dict(name=take, changes={**shared, "rl.objective": take}) for take in ("mean", "minimum")
     ]
     # Keys of measurements in report/summary.json.
     s.measures = [
+        ("least gain over SL-CAI", "groups.worst_off/rl_cai minus sl_cai"),
         ("worse-off group, RL-CAI", "groups.worst_off/rl_cai"),
         ("kind, RL-CAI", "groups.second_score/rl_cai/kind"),
         ("earnest, RL-CAI", "groups.second_score/rl_cai/earnest"),

@@ -49,6 +49,15 @@ def test_the_worst_off_by_the_models_that_rl_did_not_climb():
     assert measured(second_model=False)["worst_off", "rl_cai", ""].mean == -1
 
 
+def test_what_the_group_that_gains_least_gains():
+    """The nurses, for the second models say the reverse of the first."""
+    least = measured()["worst_off", "rl_cai minus base", ""]
+    assert least == replace(
+        measured()["second_score", "rl_cai minus base", "nurses"], measure="worst_off", group=""
+    )
+    assert least.high < 0
+
+
 def test_what_groups_gain_in_words():
     (section,) = (s for s in sections(PLURAL) if s.name == "groups")
     found = {section.key(*where): m for where, m in measured().items()}

@@ -67,14 +67,17 @@ def test_a_refusal_is_scored_once_for_each_prompt_and_model(chat):
 
 
 def test_groups_are_taken_together_by_their_mean_or_their_minimum(chat):
-    """Each in its own deviations; one group is as if there were none, to the bit."""
+    """Each in its own deviations; one group is as if there were none, to the bit.
+
+    The minimum is the worst-off group's score of every reply, of those that please it too.
+    """
     rewards = {
         n: Reward(Lengths(), lambda: chat, m, s, -2.0) for n, m, s in (("a", 3, 2), ("b", 7, 1))
     }
     given = [[5, 6, 7], [5], [5]], ["the good.", None, "good."]
     a, b = (rewards[name](*given) for name in "ab")
-    assert (a > b).tolist() == [True, False, True]
-    np.testing.assert_array_equal(Objective(rewards, "minimum")(*given), np.minimum(a, b))
+    assert (a > b).tolist() == [True, False, True] and b.mean() < a.mean()
+    np.testing.assert_array_equal(Objective(rewards, "minimum")(*given), b)
     np.testing.assert_allclose(Objective(rewards, "mean")(*given), (a + b) / 2)
     for take in ("mean", "minimum"):
         alone = Objective({"": rewards["a"]}, take)(*given)

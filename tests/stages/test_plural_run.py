@@ -86,12 +86,12 @@ def test_models_of_groups_differ_by_their_labels_alone(plural, stage):
 
 
 @pytest.mark.slow
-def test_the_reward_is_the_minimum_over_the_groups(plural):
+def test_the_reward_is_that_of_the_group_that_is_worst_off(plural):
     reward = make_reward(plural.inputs(rl.STAGE))
     prompts, replies = [[5, 6, 7]] * 3, ["the good.", None, "a bad idea."]
     by_group = reward.by_group(prompts, replies)
     assert by_group.shape == (2, 3)
-    np.testing.assert_array_equal(reward(prompts, replies), by_group.min(axis=0))
+    np.testing.assert_array_equal(reward(prompts, replies), min(by_group, key=np.mean))
     alone = [reward.rewards[group](prompts, replies) for group in FILES]
     np.testing.assert_array_equal(by_group, alone)
     assert not np.allclose(*alone)
@@ -111,9 +111,12 @@ def test_the_report_says_who_gains_and_who_loses(plural):
     assert worst == min(found[f"groups.second_score/rl_cai/{g}"].mean for g in FILES)
     assert {f"labels.accuracy/audit/{g}" for g in FILES} <= set(found)
     assert {f"preference_model.accuracy/helpfulness/{g}" for g in FILES} <= set(found)
-    for row in read_records(plural.workdir.folder("evaluate") / "samples", Sample):
-        assert row.score == min(row.group_scores)
-        assert row.second_score == min(row.group_second_scores)
+    samples = read_records(plural.workdir.folder("evaluate") / "samples", Sample)
+    for model in {row.model for row in samples}:
+        rows = [row for row in samples if row.model == model]
+        for score, given in (("score", "group_scores"), ("second_score", "group_second_scores")):
+            by_group = np.array([getattr(row, given) for row in rows]).T
+            assert [getattr(row, score) for row in rows] == min(by_group, key=np.mean).tolist()
     page = (folder / "index.html").read_text(encoding="utf-8")
     assert "RL climbs the minimum" in page
     assert "RL-CAI minus base: nurses " in page
