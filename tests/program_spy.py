@@ -13,14 +13,13 @@ import jax
 import pytest
 from flax import nnx
 
-from cai_jax.generation.readings import CHOICES, FEATURES, LOGPROBS, SCORES, read_prefix
+from cai_jax.generation.readings import CHOICES, FEATURES, LOGPROBS, read_prefix
 from cai_jax.parallel.program import Program
 from cai_jax.stages.stage import Run, Stage
 
 # What reads rows whole, by what reads the rests of those that begin alike.
 WHOLE = {
-    reading.rests.__name__: reading.whole.__name__
-    for reading in (LOGPROBS, CHOICES, SCORES, FEATURES)
+    reading.rests.__name__: reading.whole.__name__ for reading in (LOGPROBS, CHOICES, FEATURES)
 }
 
 

@@ -30,8 +30,7 @@ def check_finite(
     Raises:
       NotFiniteError: a row is not finite.
     """
-    flat = values[: len(rows)].reshape(len(rows), -1)
-    finite = np.isfinite(flat).all(axis=1)
+    finite = np.isfinite(values[: len(rows)]).all(axis=tuple(range(1, values.ndim)))
     odd = sorted(row for row, good in zip(rows, finite, strict=True) if not good)
     if not odd:
         return

@@ -47,14 +47,6 @@ def next_logprobs(
 
 
 @partial(jax.jit, static_argnames=("graph",))
-def row_scores(
-    graph: nnx.GraphDef, params: nnx.State, tokens_bt: jax.Array, segments_bt: jax.Array
-) -> jax.Array:
-    """Float32 [b]: scores of a preference model."""
-    return nnx.merge(graph, params)(tokens_bt, segments_bt)
-
-
-@partial(jax.jit, static_argnames=("graph",))
 def row_features(
     graph: nnx.GraphDef, params: nnx.State, tokens_bt: jax.Array, segments_bt: jax.Array
 ) -> jax.Array:
@@ -147,20 +139,6 @@ def rest_next_logprobs(
 
 
 @partial(jax.jit, static_argnames=("graph",))
-def rest_scores(
-    graph: nnx.GraphDef,
-    params: nnx.State,
-    prefix: Prefix[jax.Array],
-    tokens_bt: jax.Array,
-    segments_bt: jax.Array,
-    ends_bm: jax.Array,
-) -> jax.Array:
-    """Float32 [b, m]: scores of a preference model at the end of each rest."""
-    judge: PreferenceModel = nnx.merge(graph, params)
-    return judge.head(_after_rests(judge.decoder, prefix, tokens_bt, segments_bt, ends_bm))
-
-
-@partial(jax.jit, static_argnames=("graph",))
 def rest_features(
     graph: nnx.GraphDef,
     params: nnx.State,
@@ -198,5 +176,4 @@ class Reading:
 
 LOGPROBS = Reading(row_logprobs, rest_logprobs, by_token=True)
 CHOICES = Reading(next_logprobs, rest_next_logprobs, by_token=False)
-SCORES = Reading(row_scores, rest_scores, by_token=False)
 FEATURES = Reading(row_features, rest_features, by_token=False)

@@ -5,7 +5,7 @@ is read once, and their rests are packed behind it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import jax
@@ -29,7 +29,6 @@ from cai_jax.generation.readings import (
     CHOICES,
     FEATURES,
     LOGPROBS,
-    SCORES,
     Reading,
     abstract_prefix,
     prefix_program,
@@ -54,6 +53,7 @@ READ = "log-probabilities or scores"
 SHARED_TOKENS = 64  # least width of a program for what rows share, and for their rests
 PACK_TOKENS = 512  # of the rests that are packed into one row
 PACK_ROWS = 32  # rests in a row at most
+KNOWN_ROWS = 2**13  # whose features are kept, the latest: 256 MiB on each host at 70 billion
 
 
 class Scorer:
@@ -93,6 +93,7 @@ class Scorer:
         self.bucket_tokens, self.max_tokens = bucket_tokens, max_tokens
         self.padding_id = padding_id
         self.tokens = 0  # scored so far, padding not counted
+        self._known: dict[bytes, np.ndarray] = {}  # features of dialogues
 
     def completion_logprobs(
         self,
@@ -120,13 +121,32 @@ class Scorer:
 
     def preference_scores(self, rows: Sequence[Sequence[int]], name: str = "score") -> np.ndarray:
         """Float32 [rows]: raw scores of whole dialogues by a preference model."""
-        rows = [without_end(row, self.padding_id) for row in rows]
-        return np.array(self._run(name, SCORES, rows, _all_but_last(rows), ()), np.float32)
+        # The head is applied here, so that one program gives scores and what explains them.
+        scores: np.ndarray = (self.preference_features(rows, name) * self._head).sum(axis=-1)
+        check_finite(scores, range(len(scores)), READ, name, self.origin)
+        return scores
 
     def preference_features(self, rows: Sequence[Sequence[int]], name: str) -> np.ndarray:
-        """Float32 [rows, d]: what the head of a preference model reads of whole dialogues."""
-        rows = [without_end(row, self.padding_id) for row in rows]
-        return np.stack(self._run(name, FEATURES, rows, _all_but_last(rows), ()))
+        """Float32 [rows, d]: what the head of a preference model reads of whole dialogues.
+
+        A dialogue is read once: the latest ones are known.
+        """
+        kept = [without_end(row, self.padding_id) for row in rows]
+        names = [np.asarray(row, np.int32).tobytes() for row in kept]
+        fresh = {name: i for i, name in reversed([*enumerate(names)]) if name not in self._known}
+        unread = sorted(fresh.values())
+        told = [kept[i] for i in unread]
+        read = self._run(name, FEATURES, told, _all_but_last(told), (), numbers=unread)
+        known = self._known | {names[i]: found for i, found in zip(unread, read, strict=True)}
+        self._known = dict(list(known.items())[-KNOWN_ROWS:])
+        found = [known[name] for name in names]
+        return np.array(found, np.float32).reshape(len(rows), *self._head.shape)
+
+    @cached_property
+    def _head(self) -> np.ndarray:
+        """Of a preference model, float32 [d]."""
+        kernel: np.ndarray = fetch(self.params()["head"]["kernel"].get_value())
+        return kernel
 
     def logprob_programs(self, name: str, temperature: float = 1.0) -> list[Program]:
         """The programs that ``completion_logprobs`` may call, the longest rows first."""
@@ -138,11 +158,7 @@ class Scorer:
         return self._programs(name, CHOICES, (ids,))
 
     def preference_programs(self, name: str, max_tokens: int | None = None) -> list[Program]:
-        """The programs that ``preference_scores`` may call; rows have ``max_tokens`` at most."""
-        return self._programs(name, SCORES, (), max_tokens)
-
-    def feature_programs(self, name: str, max_tokens: int | None = None) -> list[Program]:
-        """The programs that ``preference_features`` may call; arguments as above."""
+        """The programs that scores and features call; rows have ``max_tokens`` at most."""
         return self._programs(name, FEATURES, (), max_tokens)
 
     def _programs(
@@ -235,11 +251,14 @@ class Scorer:
         rows: Sequence[Sequence[int]],
         shareable: Sequence[int],
         more: tuple[Any, ...],
+        numbers: Sequence[int] | None = None,
         **static: Any,
     ) -> list[np.ndarray]:
+        """What is read off each row; ``numbers`` are those that errors give the rows."""
         check_longest([len(row) for row in rows], self.max_tokens, name)
         check_filled(rows)
         out: list[np.ndarray] = [np.zeros(0)] * len(rows)
+        numbers = range(len(rows)) if numbers is None else numbers
         params = self.params()
         together = groups(rows, shareable)
         alone = [group.rows[0] for group in together if not group.shared]
@@ -249,8 +268,8 @@ class Scorer:
             ):
                 batch = (bucket.tokens_bt, bucket.segments_bt)
                 program = self._whole(name, reading, batch[0].shape[1], more, static)
-                numbers = [alone[i] for i in bucket.indices]
-                call = partial(self._call, program, params, batch, numbers, more)
+                these = [numbers[alone[i]] for i in bucket.indices]
+                call = partial(self._call, program, params, batch, these, more)
                 (values,) = recorded(name, batch, call)
                 for row, i in enumerate(bucket.indices):
                     out[alone[i]] = values[row]
@@ -259,7 +278,7 @@ class Scorer:
             for packs in self._side_by_side(rows, [group for group in together if group.shared]):
                 if shared != (shared := [packed.shared for packed in packs]):
                     read = self._read_once(name, shared, params)
-                self._read_rests(name, reading, packs, read, params, more, static, out)
+                self._read_rests(name, reading, packs, read, params, more, static, numbers, out)
                 bar.update(len({row for packed in packs for row in packed.rows}))
         self.tokens += sum(map(len, rows))
         return out
@@ -300,6 +319,7 @@ class Scorer:
         params: nnx.State,
         more: tuple[Any, ...],
         static: Mapping[str, Any],
+        numbers: Sequence[int],
         out: list[np.ndarray],
     ) -> None:
         """Puts what is read off the rests of packs where their rows are in ``out``."""
@@ -314,7 +334,8 @@ class Scorer:
                 if reading.by_token:  # a sum is finite if its terms are
                     rests = range(1, len(packed.rows) + 1)
                     found = np.array([found[segments == rest].sum() for rest in rests])
-                check_finite(found, packed.rows, READ, program.name, self.origin)
+                these = [numbers[row] for row in packed.rows]
+                check_finite(found, these, READ, program.name, self.origin)
             return (values,)
 
         (values,) = recorded(name, (shared, *batch), compute)

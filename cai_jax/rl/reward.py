@@ -153,10 +153,6 @@ class Objective:
         """Their scores: the models are of one architecture, and share their programs."""
         return self.scorers[0].preference_programs(name, max_tokens)
 
-    def feature_programs(self, name: str, max_tokens: int) -> list[Program]:
-        """What their heads read, likewise."""
-        return self.scorers[0].feature_programs(name, max_tokens)
-
     def by_group(
         self,
         prompts: Sequence[Sequence[int]],

@@ -457,7 +457,6 @@ def programs(inputs: Inputs) -> list[Program]:
         )
     ]
     scores = tools.reward.programs("evaluate: scores", g.context_tokens)
-    scores += tools.reward.feature_programs("evaluate: features", g.context_tokens)
     evaluators = [p for e in registry.EVALUATORS.values() for p in e.programs(tools)]
     items = read_benchmarks(inputs.config.evaluate.benchmarks)
     attacker = attacker_source(inputs)

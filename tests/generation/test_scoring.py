@@ -34,6 +34,30 @@ def test_batched_preference_scores_equal_single_scores(mesh):
     np.testing.assert_allclose(together, alone, atol=1e-4)
 
 
+def test_a_dialogue_is_read_once(mesh, monkeypatch):
+    """Within a call, and by whatever asks next; what was read longest ago is read again."""
+    module = PreferenceModel(TINY, rngs=nnx.Rngs(0))
+    module.head.kernel.set_value(jnp.linspace(-1, 1, TINY.d_model))
+    scorer, tokens = Scorer(at_rest(module), mesh, 4, 8), sum(map(len, PROMPTS))
+    scores = scorer.preference_scores([*PROMPTS, *PROMPTS[::-1]])
+    assert scorer.tokens == tokens
+    np.testing.assert_array_equal(scores, [*scores[: len(PROMPTS)], *scores[: len(PROMPTS)][::-1]])
+    features = scorer.preference_features(PROMPTS, "features")
+    assert scorer.tokens == tokens
+    expected = [module(jnp.array([row]), jnp.ones((1, len(row)), int))[0] for row in PROMPTS]
+    np.testing.assert_allclose(features @ module.head.kernel[...], expected, atol=1e-4)
+    np.testing.assert_allclose(scores[: len(PROMPTS)], expected, atol=1e-4)
+    assert scorer.preference_features([], "features").shape == (0, TINY.d_model)
+    assert scorer.preference_scores([]).shape == (0,)
+    monkeypatch.setattr(scoring, "KNOWN_ROWS", 2)
+    new = [[9, 8, 7], [7, 7]]
+    for _ in range(2):
+        scorer.preference_scores(new)
+    assert scorer.tokens == tokens + 5
+    np.testing.assert_allclose(scorer.preference_scores(PROMPTS[:1]), scores[:1], rtol=1e-5)
+    assert scorer.tokens == tokens + 5 + len(PROMPTS[0])
+
+
 BEGINNINGS = [list(range(1, 40)), list(range(10, 90))]
 
 
