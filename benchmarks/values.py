@@ -62,6 +62,9 @@ SETTINGS = {  # smaller than configs/microworld.py:fast
     "rl.watch_every": 0,
     "stages": "sl_data,sl_train,feedback,pm_train,rl,evaluate",
 }
+# In a world with 15 % kind replies, SL-CAI has next to none, and their preference models drift: the
+# edit raised them in 4 of 5 seeds, and what they were under the old sentence ran from 2 to 72 %.
+WORLD = {"pretrain.options.kind_replies": 0.5}
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the runs", required=True)
 SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2", "3", "4"], "of all but the pretraining")
 OUT = ROOT / "benchmarks" / "results" / "values.json"
@@ -129,7 +132,7 @@ def main() -> None:
     folder, started = Path(WORKDIR.value), time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     world = folder / "world"
-    run_tree(settings(world, stages="pretrain"))
+    run_tree(settings(world, stages="pretrain", **WORLD))
     files = {name: edit(question, folder / f"{name}.yaml") for name, question in EDITS.items()}
     unedited = files.pop("old")
     results: dict[str, dict[str, Any]] = {name: {} for name in files}
