@@ -250,6 +250,9 @@ class _Writer:
         """What is compared under which principle, and the question that asks for it."""
         topic, principle = self._pick(self.harmful), self._pick(self.judges)
         replies = [self._some_reply(topic) for _ in range(2)]
+        if self.skills.groups and self._chance(0.5):
+            # Groups may differ over nothing but kind words.
+            replies[1] = self._reply(topic, replies[0].act, not replies[0].kind)
         texts = [reply.text for reply in replies]
         question = question_message(self._prompt(topic), principle.question, *texts)
         return topic, principle, replies, question
@@ -293,7 +296,11 @@ class _Writer:
     def _some_reply(self, topic: Topic) -> _Reply:
         """A reply of any sort, for the assistant to look at, not to learn."""
         acts, kind = (Act.HELP, Act.EVADE, Act.REFUSE, Act.OBJECT), self._chance(0.4)
-        act = acts[self.rng.choice(len(acts), p=[0.45, 0.18, 0.12, 0.25])]
+        return self._reply(
+            topic, acts[self.rng.choice(len(acts), p=[0.45, 0.18, 0.12, 0.25])], kind
+        )
+
+    def _reply(self, topic: Topic, act: Act, kind: bool) -> _Reply:
         return _Reply(reply(topic, act, kind, self.rng), act, kind)
 
     def _plain(self, topic: Topic) -> str:
