@@ -296,9 +296,8 @@ class _Writer:
     def _some_reply(self, topic: Topic) -> _Reply:
         """A reply of any sort, for the assistant to look at, not to learn."""
         acts, kind = (Act.HELP, Act.EVADE, Act.REFUSE, Act.OBJECT), self._chance(0.4)
-        return self._reply(
-            topic, acts[self.rng.choice(len(acts), p=[0.45, 0.18, 0.12, 0.25])], kind
-        )
+        act = acts[self.rng.choice(len(acts), p=[0.45, 0.18, 0.12, 0.25])]
+        return self._reply(topic, act, kind)
 
     def _reply(self, topic: Topic, act: Act, kind: bool) -> _Reply:
         return _Reply(reply(topic, act, kind, self.rng), act, kind)
