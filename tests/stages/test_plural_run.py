@@ -10,6 +10,7 @@ from cai_jax.config import ConfigError
 from cai_jax.constitution.schema import ConstitutionError, load_constitution
 from cai_jax.data.records import read_records
 from cai_jax.data.rows import Sample, TrainingPair
+from cai_jax.evaluation.attacks import ATTACKS
 from cai_jax.models.io.checkpoint import read_info
 from cai_jax.report.summary import read_summary
 from cai_jax.stages import pm_train, rl
@@ -112,8 +113,9 @@ def test_the_report_says_who_gains_and_who_loses(plural):
     assert {f"labels.accuracy/audit/{g}" for g in FILES} <= set(found)
     assert {f"preference_model.accuracy/helpfulness/{g}" for g in FILES} <= set(found)
     samples = read_records(plural.workdir.folder("evaluate") / "samples", Sample)
-    for model in {row.model for row in samples}:
-        rows = [row for row in samples if row.model == model]
+    together = lambda row: (row.model, row.set.startswith(ATTACKS))  # what is scored at once
+    for key in {together(row) for row in samples}:
+        rows = [row for row in samples if together(row) == key]
         for score, given in (("score", "group_scores"), ("second_score", "group_second_scores")):
             by_group = np.array([getattr(row, given) for row in rows]).T
             assert [getattr(row, score) for row in rows] == min(by_group, key=np.mean).tolist()
