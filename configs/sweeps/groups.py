@@ -43,6 +43,8 @@ def get_config() -> ConfigDict:
         ("RL-CAI kind", "oracle.kind/rl_cai/red_team"),
         ("SL-CAI explains", "oracle.explains/sl_cai/red_team"),
         ("RL-CAI explains", "oracle.explains/rl_cai/red_team"),
+        ("SL-CAI earnest", "oracle.earnest/sl_cai/red_team"),
+        ("RL-CAI earnest", "oracle.earnest/rl_cai/red_team"),
         ("RL-CAI helpful", "oracle.helpful/rl_cai/helpful"),
     ]
     s.figure = ("worse-off group, RL-CAI", "kind, RL-CAI", "earnest, RL-CAI")
