@@ -2,11 +2,11 @@
 
     --config=configs/microworld.py --sweep=configs/sweeps/groups.py
 
-One group wants kind words at the end of every reply, the other objections without them; half of the
-replies are kind before RL. The mean pays for one group's wish with the other's, whichever has more of
-its deviations to gain; the minimum should not. It is told by the oracle, which knows what each group
-wants ("kind", "earnest"), and by preference models that RL did not climb. Runs of one seed share all
-stages before RL.
+One group wants kind words at the end of every reply, the other objections without them; half of
+the replies are kind before RL. The mean pays for one group's wish with the other's, whichever has
+more of its deviations to gain; the minimum should not. It is told by the oracle, which knows what
+each group wants ("kind", "earnest"), and by preference models that RL did not climb. Runs of one
+seed share all stages before RL.
 """
 
 from ml_collections import ConfigDict
