@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import TINY
+from conftest import TINY, tiny_decoder
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -99,28 +99,31 @@ def test_mask_is_causal_and_stays_in_its_segment(rows):
             assert mask[b, t].tolist() == seen, (row, t)
 
 
-def test_cached_decoding_equals_the_whole_sequence(decoder):
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("bfloat16", 0.15)])
+def test_cached_decoding_equals_the_whole_sequence(dtype, tolerance):
     """One token a row at a time, and several, beside a row of another length."""
+    decoder = tiny_decoder()
+    decoder.dtype = jnp.dtype(dtype)
     ids = np.arange(7, 22)
     whole = logits_of(decoder, ids[None], np.ones((1, 15), np.int32))[0]
     tokens, segments = np.zeros((2, 12), np.int32), np.zeros((2, 12), np.int32)
     for row, length in enumerate((10, 6)):
         tokens[row, :length], segments[row, :length] = ids[:length], 1
     hidden, keys, values = decoder.prefill(jnp.asarray(tokens), jnp.asarray(segments))
-    np.testing.assert_allclose(decoder.logits(hidden)[0, :10], whole[:10], atol=1e-4)
+    np.testing.assert_allclose(decoder.logits(hidden)[0, :10], whole[:10], atol=tolerance)
     room = lambda held: tuple(jnp.pad(x, ((0, 0), (0, 0), (0, 8), (0, 0))) for x in held)
     cache = KVCache((*map(cached_keys, room(keys)),), room(values), jnp.asarray([10, 6]))
     # The second row takes three tokens, and a fourth that is not real.
     step = np.array([[10, 11, 0, 0], [6, 7, 8, 9]])
     hidden, cache = decoder.extend(jnp.asarray(ids[step]), jnp.asarray([2, 3]), cache)
-    np.testing.assert_allclose(decoder.logits(hidden)[0, :2], whole[10:12], atol=1e-4)
-    np.testing.assert_allclose(decoder.logits(hidden)[1, :3], whole[6:9], atol=1e-4)
+    np.testing.assert_allclose(decoder.logits(hidden)[0, :2], whole[10:12], atol=tolerance)
+    np.testing.assert_allclose(decoder.logits(hidden)[1, :3], whole[6:9], atol=tolerance)
     assert cache.lengths_b.tolist() == [12, 9]
     for i in range(3):
         step = ids[[[12 + i], [9 + i]]]
         hidden, cache = decoder.extend(jnp.asarray(step), jnp.ones(2, jnp.int32), cache)
-        np.testing.assert_allclose(decoder.logits(hidden)[0, 0], whole[12 + i], atol=1e-4)
-        np.testing.assert_allclose(decoder.logits(hidden)[1, 0], whole[9 + i], atol=1e-4)
+        np.testing.assert_allclose(decoder.logits(hidden)[0, 0], whole[12 + i], atol=tolerance)
+        np.testing.assert_allclose(decoder.logits(hidden)[1, 0], whole[9 + i], atol=tolerance)
 
 
 def test_logits_do_not_depend_on_the_mesh(mesh, mesh8, model):
