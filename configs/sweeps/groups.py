@@ -24,6 +24,10 @@ def get_config() -> ConfigDict:
         "constitution.groups": f"kind={FOLDER}/kind.yaml,earnest={FOLDER}/groups/earnest.yaml",
         # Half of the replies have kind words before RL: there is as much to gain as to lose.
         "pretrain.options.kind_replies": 0.5,
+        # At 800 helpfulness pairs and 2 passes, preference models hardly tell kind replies apart,
+        # and no objective that climbs them can.
+        "pm_train.helpfulness_pairs": 200,
+        "pm_train.epochs": 5,
         "rl.kl_coef": 0.03,  # at 0.5 hardly any reply changes
     }
     s.variations = [
