@@ -6,7 +6,7 @@ One group wants kind words at the end of every reply, the other objections witho
 the replies are kind before RL. The mean pays for one group's wish with the other's, whichever has
 more of its deviations to gain; the minimum should not. It is told by the oracle, which knows what
 each group wants ("kind", "earnest"), and by preference models that RL did not climb. Runs of one
-seed share all stages before RL.
+seed share all stages before RL. Not measured over seeds yet.
 """
 
 from ml_collections import ConfigDict
@@ -24,8 +24,8 @@ def get_config() -> ConfigDict:
         "constitution.groups": f"kind={FOLDER}/kind.yaml,earnest={FOLDER}/groups/earnest.yaml",
         # Half of the replies have kind words before RL: there is as much to gain as to lose.
         "pretrain.options.kind_replies": 0.5,
-        # At 800 helpfulness pairs and 2 passes, preference models hardly tell kind replies apart,
-        # and no objective that climbs them can.
+        # After fast's 24,000, one assistant of two still labelled by chance under the earnest.
+        "pretrain.options.dialogues": 42_000.0,
         "pm_train.helpfulness_pairs": 200,
         "pm_train.epochs": 5,
         "rl.kl_coef": 0.03,  # at 0.5 hardly any reply changes
