@@ -6,13 +6,10 @@ import os
 import sys
 from typing import Any
 
-# Seconds between two lines of a log. tqdm reads the environment when it is imported.
-if not sys.stderr.isatty():
-    os.environ.setdefault("TQDM_MININTERVAL", "30")
-
 from tqdm import tqdm
 
 log = logging.getLogger("cai_jax")
+LINES_EVERY = 30.0  # seconds, in a log
 _LINE = "{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {remaining} left{postfix}"
 
 
@@ -20,7 +17,11 @@ class _Lines(tqdm):
     """A bar that is told of in lines of the log."""
 
     def __init__(self, **options: Any):
-        super().__init__(file=io.StringIO(), bar_format=_LINE, **options)
+        # tqdm reads the environment when it is imported first, by whatever library.
+        every = float(os.environ.get("TQDM_MININTERVAL", LINES_EVERY))
+        super().__init__(
+            file=io.StringIO(), bar_format=_LINE, mininterval=every, maxinterval=every, **options
+        )
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Tells, but for the beginning and the end."""

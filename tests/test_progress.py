@@ -42,6 +42,23 @@ with progress({total}, "fit", "row") as bar:
     assert all(re.fullmatch(line, said) for said in lines)
 
 
+@pytest.mark.parametrize("first", ["tqdm", "logging"])
+def test_lines_are_half_a_minute_apart_whoever_imports_tqdm_first(first):
+    """Libraries import it as well, and it reads its settings then."""
+    program = f"""
+import {first}
+{LOG}
+import time
+from cai_jax.progress import progress
+with progress(300, "fit", "row") as bar:
+    for _ in range(300):
+        time.sleep(0.002)
+        bar.set_postfix({{"loss": "1.5"}}, refresh=False)
+        bar.update()
+"""
+    assert ended(program).stdout == ""
+
+
 def test_tensorflow_starts_in_silence_and_its_errors_are_shown():
     program = (
         "import os; from cai_jax import tf; tf.tf; os.write(2, b'after\\n')\n"
