@@ -1,6 +1,7 @@
-"""The Colab notebook: kept without outputs, and runs from top to bottom."""
+"""The Colab notebook: what it shows is of its code, and it runs from top to bottom."""
 
 import re
+import runpy
 
 import nbformat
 import pytest
@@ -10,12 +11,22 @@ from nbclient.exceptions import CellExecutionError
 from cai_jax import __version__
 
 
-def test_it_is_kept_without_outputs():
+def test_what_it_shows_is_of_its_code():
+    """``python notebooks/execute.py`` keeps it, and tells of which code."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
+    execute = runpy.run_path(str(NOTEBOOK.with_name("execute.py")))
+    assert notebook.metadata["cai_jax"][execute["KEPT"]] == execute["digest"](notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert code
-    assert not any(cell.outputs or cell.execution_count for cell in code)
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    silent = [cell.id for cell in code if not cell.outputs]
+    assert silent == ["report"]  # it would be a page of megabytes
+    shown = [output for cell in code for output in cell.outputs]
+    assert not [output for output in shown if output.output_type == "error"]
+    said = "".join(output.get("text", "") for output in shown)
+    assert "rl: done" in said
+    assert "/tmp/" not in said
+    assert NOTEBOOK.stat().st_size < 1e6
 
 
 def test_one_place_says_where_the_repository_is_and_which_release():
