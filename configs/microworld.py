@@ -1,7 +1,7 @@
 """The method on a small synthetic world with an oracle to check it by.
 
-    python -m cai_jax.main --config=configs/microworld.py        # 5.5 minutes on two cores
-    python -m cai_jax.main --config=configs/microworld.py:fast   # 3.5 minutes, for tests
+    python -m cai_jax.main --config=configs/microworld.py        # longer than fast by half
+    python -m cai_jax.main --config=configs/microworld.py:fast   # 6 minutes on two cores, for tests
     python -m cai_jax.main --config=configs/microworld.py:red_team   # its assistant also attacks
 
 Its stages are those of configs/rlaif.py; only model, prompts, constitution and sizes differ, and
