@@ -10,9 +10,8 @@ token. Writes benchmarks/results/chain-DTYPE.json.
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 from absl import flags
-from side_by_side import alternating, compared, write
+from side_by_side import alternating, compared, weights_dtype, write
 
 from cai_jax.commands import models
 from cai_jax.commands.front import start
@@ -97,7 +96,7 @@ def main() -> None:
     }
     seconds = alternating(ways, REPEATS.value)
     same = sum(a.ids == b.ids for a, b in zip(*written.values(), strict=True))
-    dtype = next(x.dtype for x in jax.tree.leaves(model.params) if x.ndim == 3).name
+    dtype = weights_dtype(model).name
     write(
         f"chain-{dtype}",
         {

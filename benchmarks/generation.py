@@ -13,14 +13,13 @@ import statistics
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-import transformers
 from absl import flags
 from jax.sharding import Mesh
-from side_by_side import alternating, compared, matmul_rate, write
+from side_by_side import alternating, compared, matmul_rate, weights_dtype, write
+from transformers_peer import open_peer
 
 from cai_jax.commands import models
 from cai_jax.commands.front import start
@@ -41,10 +40,8 @@ def main() -> None:
     """All loads."""
     source, mesh = named_source(), models.open_mesh()
     model = models.open_policy(source, mesh)
-    dtype = next(x.dtype for x in jax.tree.leaves(model.params) if x.ndim == 3)
-    peer = transformers.AutoModelForCausalLM.from_pretrained(
-        source.path, dtype=getattr(torch, dtype.name)
-    ).eval()
+    dtype = weights_dtype(model)
+    peer = open_peer(source, dtype)
     found: dict[str, Any] = {"model": source.path.name, "dtype": dtype.name}
     for rows, prompt, new in SHAPES:
         found[f"{rows} x ({prompt} + {new})"] = equal_lengths(

@@ -12,10 +12,9 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
-import jax
 import numpy as np
 from absl import flags
-from side_by_side import alternating, compared, write
+from side_by_side import alternating, compared, weights_dtype, write
 
 from cai_jax.commands import models
 from cai_jax.commands.front import start
@@ -61,7 +60,7 @@ def main() -> None:
     sides = [(row.messages, reply) for row in rows[:ALONE] for reply in (row.chosen, row.rejected)]
     prompts = [chat.prompt_ids(messages) for messages, _ in sides]
     replies = [chat.reply_ids(reply) for _, reply in sides]
-    dtype = next(x.dtype for x in jax.tree.leaves(model.params) if x.ndim == 3).name
+    dtype = weights_dtype(model).name
     write(
         f"labels-{dtype}",
         {

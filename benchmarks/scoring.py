@@ -15,12 +15,11 @@ import statistics
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 import torch
-import transformers
 from absl import flags
-from side_by_side import alternating, compared, matmul_rate, write
+from side_by_side import alternating, compared, matmul_rate, weights_dtype, write
+from transformers_peer import open_peer
 
 from cai_jax.commands import models
 from cai_jax.commands.front import start
@@ -35,10 +34,8 @@ def main() -> None:
     """Both, alternating."""
     source, mesh = named_source(), models.open_mesh()
     model = models.open_policy(source, mesh)
-    dtype = next(x.dtype for x in jax.tree.leaves(model.params) if x.ndim == 3)
-    peer = transformers.AutoModelForCausalLM.from_pretrained(
-        source.path, dtype=getattr(torch, dtype.name)
-    ).eval()
+    dtype = weights_dtype(model)
+    peer = open_peer(source, dtype)
     rng = np.random.default_rng(0)
     draw = lambda low, high: [
         rng.integers(5, 40_000, n).tolist() for n in rng.integers(low, high + 1, ROWS.value)

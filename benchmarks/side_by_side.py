@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cai_jax.models.blueprint import Blueprint
+from cai_jax.models.blueprint import Blueprint, Model
 from cai_jax.models.config import Execution
 from cai_jax.parallel.devices import cpu_has_bfloat16
 
@@ -79,6 +79,11 @@ def matmul_rate(rows: int, size_in: int, size_out: int, dtype: jnp.dtype) -> flo
 
     taken = alternating({"": lambda: multiply(x, matrices).block_until_ready()}, 5)[""]
     return 2.0 * rows * size_in * size_out * 60 * 4 / statistics.median(taken)
+
+
+def weights_dtype(model: Model) -> jnp.dtype:
+    """Of the matrices that a model at rest multiplies by."""
+    return next(x.dtype for x in jax.tree.leaves(model.params) if x.ndim == 3)
 
 
 def on_laptop(blueprint: Blueprint) -> Blueprint:

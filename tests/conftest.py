@@ -19,13 +19,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import importlib.util
 import json
+import runpy
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import jax
@@ -193,6 +191,11 @@ def finished(finished_calls):
     return finished_calls[0]
 
 
+def execute_script() -> dict[str, Any]:
+    """What notebooks/execute.py defines."""
+    return runpy.run_path(str(NOTEBOOK.with_name("execute.py")))
+
+
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory) -> Iterator[str]:
     """The address, on loopback, of a repository that has this checkout, tagged as a release."""
@@ -211,12 +214,8 @@ def repository(tmp_path_factory) -> Iterator[str]:
         ["clone", "--quiet", "--bare", ".", str(bare)],
     ):
         subprocess.run(["git", *arguments], cwd=copy, check=True)
-    subprocess.run(["git", "update-server-info"], cwd=bare, check=True)  # for a server of files
-    handler = partial(SimpleHTTPRequestHandler, directory=str(place))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/{bare.name}"
-        server.shutdown()
+    with execute_script()["served"](bare) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -133,13 +133,17 @@ class Scorer:
         """
         kept = [without_end(row, self.padding_id) for row in rows]
         names = [np.asarray(row, np.int32).tobytes() for row in kept]
-        fresh = {name: i for i, name in reversed([*enumerate(names)]) if name not in self._known}
-        unread = sorted(fresh.values())
-        told = [kept[i] for i in unread]
-        read = self._run(name, FEATURES, told, _all_but_last(told), (), numbers=unread)
-        known = self._known | {names[i]: found for i, found in zip(unread, read, strict=True)}
-        self._known = dict(list(known.items())[-KNOWN_ROWS:])
-        found = [known[name] for name in names]
+        first: dict[bytes, int] = {}  # where each dialogue that is not known stands first
+        for i, row in enumerate(names):
+            if row not in self._known:
+                first.setdefault(row, i)
+        numbers = list(first.values())
+        unread = [kept[i] for i in numbers]
+        read = self._run(name, FEATURES, unread, _all_but_last(unread), (), numbers=numbers)
+        self._known.update(zip(first, read, strict=True))
+        found = [self._known[row] for row in names]
+        while len(self._known) > KNOWN_ROWS:
+            del self._known[next(iter(self._known))]
         return np.array(found, np.float32).reshape(len(rows), *self._head.shape)
 
     @cached_property

@@ -131,10 +131,10 @@ def fill(
         free = [(0, old.shape[a] - here.shape[a] if a == axis else 0) for a in range(4)]
         return take(old, jnp.pad(here, free))  # what is sliced off is padding
 
-    layers, at = range(len(slots.cache.keys)), positions_axis(slots.cache.keys[0].dtype)
+    layers, axis = range(len(slots.cache.keys)), positions_axis(slots.cache.keys[0].dtype)
     return Slots(
         cache=KVCache(
-            tuple(take_positions(slots.cache.keys[i], keys[i], at) for i in layers),
+            tuple(take_positions(slots.cache.keys[i], keys[i], axis) for i in layers),
             tuple(take_positions(slots.cache.values[i], values[i], 2) for i in layers),
             take(slots.cache.lengths_b, lengths_p),
         ),

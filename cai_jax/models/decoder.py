@@ -268,13 +268,13 @@ class Decoder(nnx.Module):
                 i: int = i,
                 window: jax.Array | None = window,
             ) -> jax.Array:
-                at = positions_axis(k_bktn.dtype)
-                keys[i] = _write(keys[i], cached_keys(k_bktn), cache.lengths_b, at)
+                axis = positions_axis(k_bktn.dtype)
+                keys[i] = _write(keys[i], cached_keys(k_bktn), cache.lengths_b, axis)
                 values[i] = _write(values[i], v_bktn, cache.lengths_b, 2)
                 mask_bts = age_bts >= 0
                 if window is not None:
                     mask_bts &= age_bts < window
-                return self._attend(q_bthn, keys[i], values[i], mask_bts, at == 3)
+                return self._attend(q_bthn, keys[i], values[i], mask_bts, axis == 3)
 
             x_btd = nnx.merge(graph, block)(x_btd, turns[kinds[i]], attention)
         return self.norm(x_btd), KVCache(tuple(keys), tuple(values), cache.lengths_b + new_b)

@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
         "pretrain.options.kind_replies": 0.5,
         # After fast's 24,000, one assistant of two still labelled by chance under the earnest.
         "pretrain.options.dialogues": 42_000.0,
+        # Of fast's 800 pairs came nine tenths of the first gradient, and the groups' models agreed.
         "pm_train.helpfulness_pairs": 200,
         "pm_train.epochs": 5,
         "rl.kl_coef": 0.03,  # at 0.5 hardly any reply changes

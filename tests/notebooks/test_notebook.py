@@ -1,11 +1,10 @@
 """The Colab notebook: what it shows is of its code, and it runs from top to bottom."""
 
 import re
-import runpy
 
 import nbformat
 import pytest
-from conftest import NOTEBOOK
+from conftest import NOTEBOOK, execute_script
 from nbclient.exceptions import CellExecutionError
 
 from cai_jax import __version__
@@ -15,7 +14,7 @@ def test_what_it_shows_is_of_its_code():
     """``python notebooks/execute.py`` keeps it, and tells of which code."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
-    execute = runpy.run_path(str(NOTEBOOK.with_name("execute.py")))
+    execute = execute_script()
     assert notebook.metadata["cai_jax"][execute["KEPT"]] == execute["digest"](notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
