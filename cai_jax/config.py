@@ -223,7 +223,7 @@ class GenerationConfig:
     top_k: Natural = setting(0, "samples from the likeliest k tokens; 0: from all")
     top_p: float = setting(1.0, "samples from the likeliest tokens of this probability", gt=0, le=1)
     batch_size: Count = execution(24, "rows that are sampled at once")
-    score_batch_size: Count = execution(12, "rows that are scored at once")
+    score_batch_size: Count = execution(12, "packs of rows that are scored at once")
     response_tokens: Count = setting(96, "longest response or revision")
     critique_tokens: Count = setting(32, "longest critique")
     context_tokens: Length = execution(2048, "longest prompt and what follows it, outside RL")
@@ -231,7 +231,7 @@ class GenerationConfig:
     prompt_bucket_tokens: Count = execution(
         64, "prompts are padded to a multiple of it; the least width of RL's batches"
     )
-    score_bucket_tokens: Count = execution(32, "scored rows are padded to a multiple of it")
+    score_pack_tokens: Count = execution(256, "rows that are scored are packed into so many tokens")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

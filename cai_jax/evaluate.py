@@ -67,7 +67,6 @@ WINDOW = flags.DEFINE_integer(
     "window", None, "tokens of plain text read at once; unset: as many as it can", lower_bound=2
 )
 SEED = flags.DEFINE_integer("seed", 0, "of the samples", lower_bound=0)
-BUCKET_TOKENS = 64  # half the programs that the default compiles, for little padding
 log = logging.getLogger("cai_jax")
 
 
@@ -150,7 +149,7 @@ def open_tools(task: Task, source: ModelSource, settings: TaskSettings) -> TaskT
     if source.kind == "preference":
         return TaskTools(settings, models.open_judge(source, mesh))
     model = models.open_policy(source, mesh)
-    scorer = Scorer(model, mesh, batch, BUCKET_TOKENS)
+    scorer = Scorer(model, mesh, batch)
     generator = Generator(model, mesh, settings.chat.stop_ids, batch)
     return TaskTools(settings, scorer, generator, judge)
 

@@ -49,6 +49,7 @@ def whole() -> ConfigDict:
         temperature=0.7,
         batch_size=64,
         score_batch_size=64,
+        score_pack_tokens=128,
         response_tokens=32,
         critique_tokens=24,
         context_tokens=512,

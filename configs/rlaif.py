@@ -166,6 +166,7 @@ def _pod(repository: str, architecture: str) -> ConfigDict:
         temperature=1.0,
         batch_size=256,
         score_batch_size=128,
+        score_pack_tokens=512,
         response_tokens=256,
         critique_tokens=256,
     )

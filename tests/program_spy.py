@@ -13,14 +13,9 @@ import jax
 import pytest
 from flax import nnx
 
-from cai_jax.generation.readings import CHOICES, FEATURES, LOGPROBS, read_prefix
+from cai_jax.generation.readings import read_prefix
 from cai_jax.parallel.program import Program
 from cai_jax.stages.stage import Run, Stage
-
-# What reads rows whole, by what reads the rests of those that begin alike.
-WHOLE = {
-    reading.rests.__name__: reading.whole.__name__ for reading in (LOGPROBS, CHOICES, FEATURES)
-}
 
 
 @dataclass
@@ -66,11 +61,10 @@ def listed(run: Run, stage: Stage) -> set:
 def check_listed(called: set, planned: set) -> None:
     """All that ran was listed, and every kind that is listed ran.
 
-    A kind may be listed for widths of rows that a run has not; rows are read whole, or after what
-    they begin with.
+    A kind may be listed for widths of rows that a run has not.
     """
     assert called <= planned, {name for name, *_ in called - planned}
-    kinds = lambda keys: {(WHOLE.get(name, name), *rest[:2]) for name, *rest in keys}
+    kinds = lambda keys: {(name, *rest[:2]) for name, *rest in keys}
     missing = kinds(planned) - kinds(called)
     assert {name for name, *_ in missing} <= {read_prefix.__name__}, missing
 

@@ -229,7 +229,7 @@ def test_fields_that_change_how_and_not_what():
     config = parse_config(load_config("microworld"))
     results = {re.sub(r"(options)\..*", r"\1", name) for name in flat(results_of(config))}
     trained = ("pretrain", "warm_up", "sl_train", "pm_train", "rl")
-    sizes = ("batch_size", "score_batch_size", "prompt_bucket_tokens", "score_bucket_tokens")
+    sizes = ("batch_size", "score_batch_size", "prompt_bucket_tokens", "score_pack_tokens")
     assert set(FIELDS) - results == {
         *("workdir", "stages", "rerun_changed", "stage_store", "reuse_from", "rl.offload"),
         # They refuse or warn, and change no result.

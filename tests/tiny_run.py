@@ -48,7 +48,7 @@ TINY_RUN = {  # changes to configs/rlaif.py:smoke
     "generation.critique_tokens": 24,
     "generation.context_tokens": 384,
     "generation.prompt_bucket_tokens": 384,
-    "generation.score_bucket_tokens": 384,
+    "generation.score_pack_tokens": 384,
 }
 
 

@@ -60,7 +60,7 @@ def open_labeler(constitution: Constitution) -> Labeler:
     model = models.open_policy(source, mesh)
     return kind.make(
         LabelerTools(
-            scorer=Scorer(model, mesh, batch, _BUCKET_TOKENS, longest),
+            scorer=Scorer(model, mesh, batch, max_tokens=longest),
             generator=Generator(model, mesh, chat.stop_ids, batch, _BUCKET_TOKENS, longest),
             open_chat=lambda: chat,
             few_shots=FewShots(examples or (), _FEW_SHOTS.value, SEED.value),

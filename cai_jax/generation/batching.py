@@ -1,7 +1,6 @@
 """Rows of any length into batches of few shapes, so that few programs compile."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,35 +9,6 @@ from cai_jax.parallel.mesh import rounded_up
 
 class TooLongError(ValueError):
     """A row is longer than what its reader was made for."""
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """A padded batch; rows past ``len(indices)`` repeat the first and are thrown away."""
-
-    indices: list[int]  # which of the given rows these are
-    tokens_bt: np.ndarray  # int32
-    segments_bt: np.ndarray  # int32: 1 on tokens, 0 on padding
-
-
-def buckets(
-    rows: Sequence[Sequence[int]], batch_size: int, multiple: int, side: str
-) -> Iterator[Bucket]:
-    """Batches of rows of like length, padded on ``side`` to a multiple.
-
-    Batches grow shorter, so the largest shape, which may not fit in memory, comes first.
-
-    Raises:
-      ValueError: a row is empty.
-    """
-    check_filled(rows)
-    order = sorted(range(len(rows)), key=lambda i: (-len(rows[i]), i))
-    for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
-        width = rounded_up(max(len(rows[i]) for i in indices), multiple)
-        filled = indices + indices[:1] * (batch_size - len(indices))
-        tokens, segments = pad_rows([rows[i] for i in filled], width, side)
-        yield Bucket(indices, tokens, segments)
 
 
 def check_filled(rows: Sequence[Sequence[int]]) -> None:
@@ -52,7 +22,7 @@ def check_filled(rows: Sequence[Sequence[int]]) -> None:
 
 
 def widths(longest: int, multiple: int) -> list[int]:
-    """Every width that ``buckets`` may give rows of at most ``longest`` tokens, largest first."""
+    """Every multiple that rows of at most ``longest`` tokens are padded to, the largest first."""
     return list(range(rounded_up(longest, multiple), 0, -multiple))
 
 

@@ -34,7 +34,9 @@ def check_finite(
     odd = sorted(row for row, good in zip(rows, finite, strict=True) if not good)
     if not odd:
         return
-    where = "every row of a batch" if len(odd) == len(rows) else f"row {odd[0] + 1} of its prompts"
+    where = (
+        "every row of a batch" if len(odd) == len(rows) > 1 else f"row {odd[0] + 1} of its prompts"
+    )
     raise NotFiniteError(
         f"{name}: {origin.name} gives {what} that are NaN or infinite, for {where}; "
         f"{origin.remedy}",

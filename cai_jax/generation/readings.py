@@ -1,7 +1,6 @@
 """What is read off rows of tokens: the jitted functions of a scorer.
 
-Each comes twice: for whole rows, and for the rests of rows that go on from a common prefix, packed
-one after the other.
+Rows are packed one after the other: whole ones, or the rests of those that go on from a prefix.
 """
 
 from dataclasses import dataclass
@@ -12,46 +11,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
-from cai_jax.learning.logprobs import logprobs_of_hidden, token_logprobs
+from cai_jax.learning.logprobs import logprobs_of_hidden
 from cai_jax.models.decoder import Decoder, Prefix
-from cai_jax.models.heads import PreferenceModel, last_token
+from cai_jax.models.heads import PreferenceModel
 from cai_jax.parallel.mesh import abstract_batch, constrain, partition_spec
 from cai_jax.parallel.program import Program
-
-
-@partial(jax.jit, static_argnames=("graph", "temperature"))
-def row_logprobs(
-    graph: nnx.GraphDef,
-    params: nnx.State,
-    tokens_bt: jax.Array,
-    segments_bt: jax.Array,
-    *,
-    temperature: float,
-) -> jax.Array:
-    """Float32 [b, t]: log-probability of every token."""
-    return token_logprobs(nnx.merge(graph, params), tokens_bt, segments_bt, temperature).logprobs_bt
-
-
-@partial(jax.jit, static_argnames=("graph",))
-def next_logprobs(
-    graph: nnx.GraphDef,
-    params: nnx.State,
-    tokens_bt: jax.Array,
-    segments_bt: jax.Array,
-    choices_c: jax.Array,
-) -> jax.Array:
-    """Float32 [b, c]: log-probability of each id of ``choices_c`` after the last real token."""
-    decoder = nnx.merge(graph, params)
-    hidden_bd = last_token(decoder.hidden(tokens_bt, segments_bt), segments_bt)
-    return jax.nn.log_softmax(decoder.logits(hidden_bd), axis=-1)[:, choices_c]
-
-
-@partial(jax.jit, static_argnames=("graph",))
-def row_features(
-    graph: nnx.GraphDef, params: nnx.State, tokens_bt: jax.Array, segments_bt: jax.Array
-) -> jax.Array:
-    """Float32 [b, d]: what the head of a preference model reads."""
-    return nnx.merge(graph, params).features(tokens_bt, segments_bt).astype(jnp.float32)
 
 
 @partial(jax.jit, static_argnames=("graph",))
@@ -106,74 +70,73 @@ def _decoder(module: Decoder | PreferenceModel) -> Decoder:
 
 
 @partial(jax.jit, static_argnames=("graph", "temperature"))
-def rest_logprobs(
+def packed_logprobs(
     graph: nnx.GraphDef,
     params: nnx.State,
-    prefix: Prefix[jax.Array],
+    prefix: Prefix[jax.Array] | None,
     tokens_bt: jax.Array,
     segments_bt: jax.Array,
     ends_bm: jax.Array,
     *,
     temperature: float,
 ) -> jax.Array:
-    """Float32 [b, t]: log-probability of every token but the first of each rest, which is 0."""
+    """Float32 [b, t]: log-probability of every token but the first of each row, which is 0."""
     decoder: Decoder = nnx.merge(graph, params)
     hidden_btd = decoder.hidden(tokens_bt, segments_bt, prefix=prefix)
     return logprobs_of_hidden(decoder, hidden_btd, tokens_bt, segments_bt, temperature).logprobs_bt
 
 
 @partial(jax.jit, static_argnames=("graph",))
-def rest_next_logprobs(
+def packed_next_logprobs(
     graph: nnx.GraphDef,
     params: nnx.State,
-    prefix: Prefix[jax.Array],
+    prefix: Prefix[jax.Array] | None,
     tokens_bt: jax.Array,
     segments_bt: jax.Array,
     ends_bm: jax.Array,
     choices_c: jax.Array,
 ) -> jax.Array:
-    """Float32 [b, m, c]: log-probability of each id of ``choices_c`` after each rest."""
+    """Float32 [b, m, c]: log-probability of each id of ``choices_c`` after each row."""
     decoder: Decoder = nnx.merge(graph, params)
-    hidden_bmd = _after_rests(decoder, prefix, tokens_bt, segments_bt, ends_bm)
+    hidden_bmd = _at_ends(decoder, prefix, tokens_bt, segments_bt, ends_bm)
     return jax.nn.log_softmax(decoder.logits(hidden_bmd), axis=-1)[..., choices_c]
 
 
 @partial(jax.jit, static_argnames=("graph",))
-def rest_features(
+def packed_features(
     graph: nnx.GraphDef,
     params: nnx.State,
-    prefix: Prefix[jax.Array],
+    prefix: Prefix[jax.Array] | None,
     tokens_bt: jax.Array,
     segments_bt: jax.Array,
     ends_bm: jax.Array,
 ) -> jax.Array:
-    """Float32 [b, m, d]: what the head of a preference model reads at the end of each rest."""
+    """Float32 [b, m, d]: what the head of a preference model reads at the end of each row."""
     judge: PreferenceModel = nnx.merge(graph, params)
-    hidden_bmd = _after_rests(judge.decoder, prefix, tokens_bt, segments_bt, ends_bm)
+    hidden_bmd = _at_ends(judge.decoder, prefix, tokens_bt, segments_bt, ends_bm)
     return hidden_bmd.astype(jnp.float32)
 
 
-def _after_rests(
+def _at_ends(
     decoder: Decoder,
-    prefix: Prefix[jax.Array],
+    prefix: Prefix[jax.Array] | None,
     tokens_bt: jax.Array,
     segments_bt: jax.Array,
     ends_bm: jax.Array,
 ) -> jax.Array:
-    """Hidden states [b, m, d] at the last token of each rest."""
+    """Hidden states [b, m, d] at the last token of each row."""
     hidden_btd = decoder.hidden(tokens_bt, segments_bt, prefix=prefix)
     return jnp.take_along_axis(hidden_btd, ends_bm[..., None], axis=1)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What is read, in both forms."""
+    """What is read."""
 
-    whole: jax.stages.Wrapped
-    rests: jax.stages.Wrapped
+    function: jax.stages.Wrapped
     by_token: bool  # a value for each token, or for each row
 
 
-LOGPROBS = Reading(row_logprobs, rest_logprobs, by_token=True)
-CHOICES = Reading(next_logprobs, rest_next_logprobs, by_token=False)
-FEATURES = Reading(row_features, rest_features, by_token=False)
+LOGPROBS = Reading(packed_logprobs, by_token=True)
+CHOICES = Reading(packed_next_logprobs, by_token=False)
+FEATURES = Reading(packed_features, by_token=False)

@@ -1,7 +1,8 @@
 """Log-probabilities of given text, and scores of a preference model.
 
-Rows that begin alike, as those of one pair under many principles do, share what they begin with: it
-is read once, and their rests are packed behind it.
+Rows are packed, so that next to nothing is padding. Those that begin alike, as those of one pair
+under many principles do, share what they begin with: it is read once, and their rests are packed
+behind it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,13 +16,11 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from cai_jax.generation.batching import (
-    buckets,
     check_filled,
     check_longest,
     doubled,
     doublings,
     pad_rows,
-    widths,
 )
 from cai_jax.generation.finite import check_finite
 from cai_jax.generation.journal import recorded
@@ -33,7 +32,7 @@ from cai_jax.generation.readings import (
     abstract_prefix,
     prefix_program,
 )
-from cai_jax.generation.sharing import Group, Packed, groups, laid_out, pack
+from cai_jax.generation.sharing import Packed, fill, groups, laid_out, pack
 from cai_jax.models.blueprint import Model
 from cai_jax.models.decoder import Prefix
 from cai_jax.parallel.hosts import fetch
@@ -51,13 +50,13 @@ from cai_jax.progress import progress
 
 READ = "log-probabilities or scores"
 SHARED_TOKENS = 64  # least width of a program for what rows share, and for their rests
-PACK_TOKENS = 512  # of the rests that are packed into one row
-PACK_ROWS = 32  # rests in a row at most
+REST_TOKENS = 512  # of the rests that are packed into one row
+PACK_ROWS = 32  # rows, or rests, in one pack at most
 KNOWN_ROWS = 2**13  # whose features are kept, the latest: 256 MiB on each host at 70 billion
 
 
 class Scorer:
-    """Runs one model over rows of any length, batched and bucketed.
+    """Runs one model over rows of any length, packed and batched.
 
     Every method that runs it raises NotFiniteError where what it gives is NaN or infinite.
 
@@ -65,8 +64,8 @@ class Scorer:
       model: at rest; a Decoder, or a PreferenceModel for ``preference_scores``. Abstract where
         only programs are asked for.
       mesh: that it is sharded over.
-      batch_size: rows run together; rounded up to what the mesh divides.
-      bucket_tokens: rows are padded to a multiple of it.
+      batch_size: packs of rows run together; rounded up to what the mesh divides.
+      pack_tokens: of the rows in one pack; a longer row has a pack of twice that, and so on.
       max_tokens: that a row may have; None: no limit.
       offload: keep the parameters in the hosts' memory between calls.
       padding_id: tokens that ``preference_scores`` leaves out at the end of a row; None: none.
@@ -77,7 +76,7 @@ class Scorer:
         model: Model,
         mesh: Mesh,
         batch_size: int,
-        bucket_tokens: int = 32,
+        pack_tokens: int = 256,
         max_tokens: int | None = None,
         offload: bool = False,
         padding_id: int | None = None,
@@ -86,11 +85,12 @@ class Scorer:
         self.abstract_params, self.size = abstract(model.params), model.size
         self.params = offload_to_host(model.params, offload)
         self.shards = batch_multiple(mesh)
-        self.batch_size = rounded_up(batch_size, self.shards)
-        # Packs of rows that begin alike: so many, or the last few, are read side by side.
-        many = rounded_up(max(1, self.batch_size // 4), self.shards)
-        self.side_by_side = list(dict.fromkeys((many, self.shards)))
-        self.bucket_tokens, self.max_tokens = bucket_tokens, max_tokens
+        # So many packs, or the last few, are read side by side; fewer where a prefix is held.
+        many = rounded_up(batch_size, self.shards)
+        few = rounded_up(max(1, many // 4), self.shards)
+        self.batch_sizes = list(dict.fromkeys((many, self.shards)))
+        self.rest_batch_sizes = list(dict.fromkeys((few, self.shards)))
+        self.pack_tokens, self.max_tokens = pack_tokens, max_tokens
         self.padding_id = padding_id
         self.tokens = 0  # scored so far, padding not counted
         self._known: dict[bytes, np.ndarray] = {}  # features of dialogues
@@ -177,76 +177,49 @@ class Scorer:
         if longest is None:
             raise ValueError(f"{name}: rows of any length; set max_tokens")
         whole = [
-            self._whole(name, reading, width, more, static)
-            for width in widths(longest, self.bucket_tokens)
+            self._packed(name, reading, count, None, width, more, static)
+            for count in self.batch_sizes
+            for width in doublings(longest, self.pack_tokens)
         ]
         shared = doublings(longest, SHARED_TOKENS)
         prefixes = [
-            self._prefix(name, (count, width)) for count in self.side_by_side for width in shared
+            self._prefix(name, (count, width))
+            for count in self.rest_batch_sizes
+            for width in shared
         ]
         rests = [
-            self._rests(name, reading, (count, before), width, more, static)
-            for count in self.side_by_side
+            self._packed(name, reading, count, before, width, more, static)
+            for count in self.rest_batch_sizes
             for before in shared
-            for width in doublings(max(PACK_TOKENS, longest - before // 2), SHARED_TOKENS)
+            for width in doublings(max(REST_TOKENS, longest - before // 2), SHARED_TOKENS)
         ]
         return [*whole, *prefixes, *rests]
-
-    def _whole(
-        self,
-        name: str,
-        reading: Reading,
-        width: int,
-        more: tuple[Any, ...],
-        static: Mapping[str, Any],
-    ) -> Program:
-        """Reads whole rows."""
-        rows = abstract_batch((self.batch_size, width), jnp.int32, self.mesh)
-        args = (self.graph, self.abstract_params, rows, rows, *abstract(more))
-        return self._program(name, reading.whole, args, self.batch_size * width, static)
 
     def _prefix(self, name: str, shape: tuple[int, int]) -> Program:
         """Reads what packs go on from: so many, of a width."""
         of = self.graph, self.abstract_params, self.size, self.mesh
         return prefix_program(f"{name}, prefix", *of, shape)
 
-    def _rests(
+    def _packed(
         self,
         name: str,
         reading: Reading,
-        before: tuple[int, int],
+        count: int,
+        before: int | None,
         width: int,
         more: tuple[Any, ...],
         static: Mapping[str, Any],
     ) -> Program:
-        """Reads packed rests of rows after prefixes: so many packs, of a width."""
-        prefix = abstract_prefix(self.graph, self.abstract_params, self.mesh, *before)
-        rows = abstract_batch((before[0], width), jnp.int32, self.mesh)
-        ends = abstract_batch((before[0], PACK_ROWS), jnp.int32, self.mesh)
-        args = (self.graph, self.abstract_params, prefix, rows, rows, ends, *abstract(more))
-        return self._program(f"{name}, rests", reading.rests, args, rows.size, static)
-
-    def _program(
-        self,
-        name: str,
-        function: jax.stages.Wrapped,
-        args: tuple[Any, ...],
-        tokens: int,
-        static: Mapping[str, Any],
-    ) -> Program:
-        return Program(name, function, args, static, self.mesh, tokens, 2.0 * self.size * tokens)
-
-    def _call(
-        self,
-        program: Program,
-        params: nnx.State,
-        batch: tuple[np.ndarray, ...],
-        rows: Sequence[int],
-        more: Any,
-    ) -> tuple[np.ndarray]:
-        values = fetch(program(self.graph, params, *put_batch(batch, self.mesh), *more))
-        check_finite(values, rows, READ, program.name, self.origin)
-        return (values,)
+        """Reads so many packs of a width: of whole rows, or of rests ``before`` tokens wide."""
+        held = None
+        if before is not None:
+            name = f"{name}, rests"
+            held = abstract_prefix(self.graph, self.abstract_params, self.mesh, count, before)
+        rows = abstract_batch((count, width), jnp.int32, self.mesh)
+        ends = abstract_batch((count, PACK_ROWS), jnp.int32, self.mesh)
+        args = (self.graph, self.abstract_params, held, rows, rows, ends, *abstract(more))
+        flops = 2.0 * self.size * rows.size
+        return Program(name, reading.function, args, static, self.mesh, rows.size, flops)
 
     def _run(
         self,
@@ -266,39 +239,27 @@ class Scorer:
         params = self.params()
         together = groups(rows, shareable)
         alone = [group.rows[0] for group in together if not group.shared]
+        whole = fill(rows, alone, self.pack_tokens, PACK_ROWS)
+        rests = [
+            packed
+            for group in together
+            if group.shared
+            for packed in pack(rows, group, REST_TOKENS, PACK_ROWS)
+        ]
+        # Those of like widths are read side by side, and those of one group one after the other.
+        width = lambda tokens: -doubled(tokens, SHARED_TOKENS)
+        rests.sort(key=lambda p: (width(len(p.shared)), width(p.tokens), p.shared, p.rows))
+        read = partial(self._read, name, reading, params, more, static, numbers, out)
         with progress(len(rows), name, "row") as bar:
-            for bucket in buckets(
-                [rows[i] for i in alone], self.batch_size, self.bucket_tokens, side="right"
-            ):
-                batch = (bucket.tokens_bt, bucket.segments_bt)
-                program = self._whole(name, reading, batch[0].shape[1], more, static)
-                these = [numbers[alone[i]] for i in bucket.indices]
-                call = partial(self._call, program, params, batch, these, more)
-                (values,) = recorded(name, batch, call)
-                for row, i in enumerate(bucket.indices):
-                    out[alone[i]] = values[row]
-                bar.update(len(bucket.indices))
+            for packs in _side_by_side(whole, self.batch_sizes):
+                bar.update(read(packs, None))
             shared: list[tuple[int, ...]] = []
-            for packs in self._side_by_side(rows, [group for group in together if group.shared]):
+            for packs in _side_by_side(rests, self.rest_batch_sizes):
                 if shared != (shared := [packed.shared for packed in packs]):
-                    read = self._read_once(name, shared, params)
-                self._read_rests(name, reading, packs, read, params, more, static, numbers, out)
-                bar.update(len({row for packed in packs for row in packed.rows}))
+                    prefix = self._read_once(name, shared, params)
+                bar.update(read(packs, prefix))
         self.tokens += sum(map(len, rows))
         return out
-
-    def _side_by_side(
-        self, rows: Sequence[Sequence[int]], together: Sequence[Group]
-    ) -> Iterator[list[Packed]]:
-        """Packs that are read side by side: of like widths, those of one group in a row."""
-        width = lambda tokens: -doubled(tokens, SHARED_TOKENS)
-        packed = [p for group in together for p in pack(rows, group, PACK_TOKENS, PACK_ROWS)]
-        packed.sort(key=lambda p: (width(len(p.shared)), width(p.tokens), p.shared, p.rows))
-        most, least = self.side_by_side[0], self.side_by_side[-1]
-        while packed:
-            count = most if len(packed) >= most else least
-            found, packed = packed[:count], packed[count:]
-            yield found + found[:1] * (count - len(found))
 
     def _read_once(
         self, name: str, shared: Sequence[tuple[int, ...]], params: nnx.State
@@ -314,26 +275,28 @@ class Scorer:
 
         return batch[0], read
 
-    def _read_rests(
+    def _read(
         self,
         name: str,
         reading: Reading,
-        packs: Sequence[Packed],
-        prefix: tuple[np.ndarray, Callable[[], Prefix[jax.Array]]],
         params: nnx.State,
         more: tuple[Any, ...],
         static: Mapping[str, Any],
         numbers: Sequence[int],
         out: list[np.ndarray],
-    ) -> None:
-        """Puts what is read off the rests of packs where their rows are in ``out``."""
-        shared, read = prefix
-        batch = laid_out(packs, doubled(max(p.tokens for p in packs), SHARED_TOKENS), PACK_ROWS)
-        program = self._rests(name, reading, shared.shape, batch[0].shape[1], more, static)
+        packs: Sequence[Packed],
+        prefix: tuple[np.ndarray, Callable[[], Prefix[jax.Array]]] | None,
+    ) -> int:
+        """Puts what is read off packs where their rows are in ``out``; how many rows these are."""
+        least = SHARED_TOKENS if prefix else self.pack_tokens
+        batch = laid_out(packs, doubled(max(p.tokens for p in packs), least), PACK_ROWS)
+        before = prefix[0].shape[1] if prefix else None
+        program = self._packed(name, reading, len(packs), before, batch[0].shape[1], more, static)
 
         def compute() -> tuple[np.ndarray]:
             on_devices = put_batch(batch, self.mesh)
-            values = fetch(program(self.graph, params, read(), *on_devices, *more))
+            held = prefix[1]() if prefix else None
+            values = fetch(program(self.graph, params, held, *on_devices, *more))
             for packed, found, segments in zip(packs, values, batch[1], strict=True):
                 if reading.by_token:  # a sum is finite if its terms are
                     rests = range(1, len(packed.rows) + 1)
@@ -342,16 +305,28 @@ class Scorer:
                 check_finite(found, these, READ, program.name, self.origin)
             return (values,)
 
-        (values,) = recorded(name, (shared, *batch), compute)
+        (values,) = recorded(name, (prefix[0], *batch) if prefix else batch, compute)
         for p, packed in enumerate(packs):
             for r, (row, rest) in enumerate(zip(packed.rows, packed.rests, strict=True)):
                 end = batch[2][p, r] + 1
-                before = np.zeros(len(packed.shared), np.float32)
+                nothing = np.zeros(len(packed.shared), np.float32)
                 out[row] = (
-                    np.concatenate([before, values[p, end - len(rest) : end]])
+                    np.concatenate([nothing, values[p, end - len(rest) : end]])
                     if reading.by_token
                     else values[p, r]
                 )
+        return len({row for packed in packs for row in packed.rows})
+
+
+def _side_by_side(packs: Sequence[Packed], counts: Sequence[int]) -> Iterator[list[Packed]]:
+    """As many as the first count, then as the last one, filled up with the first of them."""
+    most, least = counts[0], counts[-1]
+    at = 0
+    while at < len(packs):
+        count = most if len(packs) - at >= most else least
+        found = list(packs[at : at + count])
+        yield found + found[:1] * (count - len(found))
+        at += count
 
 
 def _all_but_last(rows: Sequence[Sequence[int]]) -> list[int]:

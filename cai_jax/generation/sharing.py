@@ -1,13 +1,17 @@
-"""Rows that begin alike: what they share is read once, and the rest of several fills one row."""
+"""Several rows in one row of a batch, and what they begin with read once where they share it."""
 
+from bisect import bisect
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
 
 import numpy as np
 
+from cai_jax.generation.batching import doubled
+
 LEAST_SAVED = 64  # tokens; sharing fewer does not pay for two calls
-PADDING = 1 / 3  # by which packs are wider than the rests that they hold, and whole rows are not
+PADDING = 1 / 3  # by which packs of rests are wider than what they hold, and whole rows' are not
 STEP = 8  # what is shared is a multiple of it
 
 
@@ -68,9 +72,9 @@ def _common(one: Sequence[int], other: Sequence[int], most: int) -> int:
 
 @dataclass(frozen=True)
 class Packed:
-    """Rests of the rows of one group, one after the other in one row of a batch."""
+    """Rests of the rows of one group, or whole rows, one after the other in one row of a batch."""
 
-    shared: tuple[int, ...]  # what they go on from
+    shared: tuple[int, ...]  # what they go on from; of whole rows nothing
     rows: tuple[int, ...]
     rests: tuple[tuple[int, ...], ...]
 
@@ -99,6 +103,32 @@ def pack(rows: Sequence[Sequence[int]], group: Group, most_tokens: int, most: in
         Packed(shared, tuple(pack), tuple(tuple(rows[i][group.shared :]) for i in pack))
         for pack in packs
     ]
+
+
+def fill(
+    rows: Sequence[Sequence[int]], chosen: Sequence[int], room: int, most: int
+) -> list[Packed]:
+    """Whole rows in packs of ``room`` tokens and ``most`` rows at most, the longest row first.
+
+    A row that is longer has a pack of twice the room, or four times, and so on; shorter ones go
+    where they fit best.
+    """
+    of_length: dict[int, list[int]] = defaultdict(list)
+    for i in reversed(chosen):
+        of_length[len(rows[i])].append(i)
+    lengths = sorted(of_length)
+    packs = []
+    while lengths:
+        pack: list[int] = []
+        left = doubled(lengths[-1], room)
+        while len(pack) < most and (longer := bisect(lengths, left)):
+            length = lengths[longer - 1]
+            pack.append(of_length[length].pop())
+            left -= length
+            if not of_length[length]:
+                del lengths[longer - 1]
+        packs.append(Packed((), tuple(pack), tuple(tuple(rows[i]) for i in pack)))
+    return packs
 
 
 def laid_out(

@@ -209,8 +209,7 @@ class Direct(ABC):
         return halvings(self.sequence_length, task.bucket_tokens)
 
     def _scorer(self, task: Task, reference: Model) -> Scorer:
-        rows, least = 2 * self.batch_size, self._widths(task)[-1]
-        return Scorer(reference, task.mesh, rows, least, self.sequence_length)
+        return Scorer(reference, task.mesh, 2 * self.batch_size, max_tokens=self.sequence_length)
 
     def _update(self, task: Task, trainable: Trainable, width: int) -> Program:
         b = self.batch_size

@@ -43,7 +43,7 @@ def make_scorer(
 ) -> Scorer:
     """Scores with a model that is laid out over ``mesh``; rows have ``context_tokens`` at most."""
     longest = g.context_tokens if max_tokens is None else max_tokens
-    return Scorer(model, mesh, g.score_batch_size, g.score_bucket_tokens, longest, offload)
+    return Scorer(model, mesh, g.score_batch_size, g.score_pack_tokens, longest, offload)
 
 
 def make_reward(inputs: Inputs, stage: str = "pm_train") -> Objective:
@@ -61,7 +61,7 @@ def _make_reward(inputs: Inputs, stage: str, group: str) -> Reward:
     model, folder = models.preference_model(stage, group), models.checkpoint(stage, group)
     info = CheckpointInfo("preference", "", None) if models.ahead else read_info(folder)
     offload = inputs.config.rl.offload and not models.ahead  # what is abstract is nowhere
-    scorer = Scorer(model, models.mesh, g.score_batch_size, g.score_bucket_tokens, offload=offload)
+    scorer = Scorer(model, models.mesh, g.score_batch_size, g.score_pack_tokens, offload=offload)
     return Reward(
         scorer=scorer,
         open_chat=lambda: models.chat,

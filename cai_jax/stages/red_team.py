@@ -180,7 +180,7 @@ def _reward(inputs: Inputs) -> Reward:
     models, g = inputs.models, inputs.config.generation
     source = models.source(inputs.config.red_team.judge)
     scorer = Scorer(
-        models.preference(source), models.mesh, g.score_batch_size, g.score_bucket_tokens,
+        models.preference(source), models.mesh, g.score_batch_size, g.score_pack_tokens,
         g.context_tokens,
     )  # fmt: skip
     return Reward(scorer, lambda: models.chat, *source.normalisation, unusable_score=0.0)

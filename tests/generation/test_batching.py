@@ -5,31 +5,37 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai_jax.generation.batching import buckets, pad_rows, widths
+from cai_jax.generation.batching import check_filled, doubled, pad_rows, widths
+from cai_jax.generation.sharing import fill, laid_out
 
 LENGTHS = st.lists(st.integers(1, 40), max_size=20)
 
 
-@given(LENGTHS, st.integers(1, 6), st.integers(1, 16), st.sampled_from(["left", "right"]))
-def test_buckets_hold_every_row_once_and_mask_by_length(lengths, batch_size, multiple, side):
-    rows, seen, sizes = [[0] * n for n in lengths], [], []
-    for bucket in buckets(rows, batch_size, multiple, side):
-        assert bucket.tokens_bt.shape == bucket.segments_bt.shape
-        assert len(bucket.tokens_bt) == batch_size
-        sizes.append(bucket.tokens_bt.shape[1])
-        seen += bucket.indices
-        for r, i in enumerate(bucket.indices):
-            assert bucket.segments_bt[r].sum() == len(rows[i])
-            edge = slice(-len(rows[i]), None) if side == "left" else slice(0, len(rows[i]))
-            assert bucket.segments_bt[r, edge].all()
-    assert sorted(seen) == list(range(len(rows)))
-    assert sizes == sorted(sizes, reverse=True)  # what may not fit comes first
-    assert set(sizes) <= set(widths(max(lengths, default=1), multiple))
+@given(LENGTHS, st.integers(1, 16), st.integers(1, 5))
+def test_packs_hold_every_row_once_the_longest_first(lengths, room, most):
+    rows = [[i + 1] * n for i, n in enumerate(lengths)]
+    packs = fill(rows, range(len(rows)), room, most)
+    assert sorted(i for pack in packs for i in pack.rows) == list(range(len(rows)))
+    longest = [len(pack.rests[0]) for pack in packs]
+    assert longest == sorted(longest, reverse=True)  # what may not fit in memory comes first
+    for pack, first in zip(packs, longest, strict=True):
+        assert len(pack.rows) <= most
+        assert pack.tokens <= doubled(first, room)
+        tokens, segments, ends = laid_out([pack], doubled(first, room), most)
+        for r, (i, end) in enumerate(zip(pack.rows, ends[0], strict=False)):
+            assert list(tokens[0, end + 1 - len(rows[i]) : end + 1]) == rows[i]
+            assert (segments[0] == r + 1).sum() == len(rows[i])
+
+
+def test_what_fits_shares_a_pack():
+    rows = [[1] * n for n in (3, 9, 5, 12, 4, 7, 1, 20)]
+    packs = fill(rows, range(len(rows)), 16, 8)
+    assert [sorted(map(len, pack.rests)) for pack in packs] == [[12, 20], [7, 9], [1, 3, 4, 5]]
 
 
 def test_an_empty_row_is_refused():
     with pytest.raises(ValueError, match="empty"):
-        list(buckets([[]], 1, 8, "left"))
+        check_filled([[1], []])
 
 
 @given(st.integers(1, 100), st.integers(1, 32))

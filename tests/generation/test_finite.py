@@ -75,11 +75,15 @@ def test_log_probabilities(mesh, value):
 
 
 def test_one_row_is_named_where_it_alone_is_odd(mesh):
-    scorer = Scorer(broken(judge(), np.nan), mesh, 4, 8)
+    """Those that share a pack with it are as odd: nothing times NaN is NaN."""
+    scorer = Scorer(broken(judge(), np.nan), mesh, 4, len(PROMPTS[1]))
     for call in (scorer.preference_scores, scorer.preference_features):
         with pytest.raises(NotFiniteError, match=r"asked: the checkpoint there, .* for row 2 of"):
             call(PROMPTS, "asked")
     assert np.isfinite(scorer.preference_scores([*PROMPTS[:1], *PROMPTS[2:]])).all()
+    together = Scorer(broken(judge(), np.nan), mesh, 4, 64)
+    with pytest.raises(NotFiniteError, match="for every row of a batch"):
+        together.preference_scores(PROMPTS)
 
 
 def test_a_model_of_no_stage_is_not_said_to_be_trained(mesh):

@@ -56,7 +56,7 @@ def rows_up_to(limit):
 
 
 def width(program):
-    return program.args[2].shape[1]
+    return program.args[3].shape[1]
 
 
 def check(programs, ran, widths):
@@ -64,11 +64,12 @@ def check(programs, ran, widths):
     wanted = [compiled(program, program.args) for program in programs]
     assert len(set(wanted)) == len(wanted)
     assert set(wanted) == ran
-    assert [width(program) for program in programs] == widths
+    sizes = [width(program) for program in programs]
+    assert list(dict.fromkeys(sizes)) == widths
 
 
-# A limit that the bucket divides, one that it does not, and one bucket for all.
-LIMITS = [(8, 24, [24, 16, 8]), (8, 21, [24, 16, 8]), (32, 20, [32])]
+# Rows that are longer than a pack, and ones that are not.
+LIMITS = [(8, 32, [32, 16, 8]), (8, 21, [32, 16, 8]), (32, 20, [32])]
 
 
 @pytest.mark.parametrize(("bucket", "longest"), [(8, 21), (32, 20)])
@@ -125,15 +126,18 @@ def listed(kind, scorer):
 
 
 @pytest.mark.parametrize(
-    ("bucket", "longest", "widths", "offload"),
+    ("room", "longest", "widths", "offload"),
     [*((*limit, False) for limit in LIMITS), (*LIMITS[1], True)],
 )
 @pytest.mark.parametrize("kind", ["logprobs", "choices", "preference"])
-def test_a_scorer_lists_what_it_calls(layout, model, ran, kind, bucket, longest, widths, offload):
+def test_a_scorer_lists_what_it_calls(layout, model, ran, kind, room, longest, widths, offload):
     judge = at_rest(PreferenceModel(TINY, rngs=nnx.Rngs(0)))
     model = on(judge if kind == "preference" else model, layout)
-    args = (layout, 2, bucket, longest)
-    scored(kind, Scorer(model, *args, offload), rows_up_to(longest))
+    args = (layout, 2, room, longest)
+    for rows in (rows_up_to(longest), *([row] for row in rows_up_to(longest))):
+        scored(kind, Scorer(model, *args, offload), rows)
+    for size in sorted({longest, min(longest, 16), 8}):  # two packs of each width
+        scored(kind, Scorer(model, *args, offload), [[i] * size for i in (4, 5)])
     ahead = Scorer(Model(model.graph, abstract(model.params)), *args)
     whole = [p for p in listed(kind, ahead) if not p.name.endswith(("prefix", "rests"))]
     check(whole, ran, widths)
@@ -155,8 +159,8 @@ def test_a_scorer_lists_what_it_calls_for_rows_that_begin_alike(layout, model, r
 
 def test_a_scorer_without_a_limit_lists_rows_up_to_one(mesh):
     judge = at_rest(PreferenceModel(TINY, rngs=nnx.Rngs(0)))
-    found = Scorer(judge, mesh, 2, 8).preference_programs("score", 20)
-    assert [width(p) for p in found if p.name == "score"] == [24, 16, 8]
+    found = Scorer(judge, mesh, 1, 8).preference_programs("score", 20)
+    assert [width(p) for p in found if p.name == "score"] == [32, 16, 8]
 
 
 def test_without_a_limit_there_is_no_list(mesh, model):

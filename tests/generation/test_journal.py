@@ -36,7 +36,7 @@ class Work:
     def __init__(self, model, mesh, batch_size=4):
         stops = tuple(range(20))  # rows end at any length
         self.generator = Generator(model, mesh, stops, batch_size, bucket_tokens=4)
-        self.scorer = Scorer(model, mesh, 2, bucket_tokens=16)
+        self.scorer = Scorer(model, mesh, 1, pack_tokens=1)
 
     def run(self, folder, budget=100):
         with keeping(journal := Counted(folder, budget)):
@@ -97,6 +97,6 @@ def test_batches_of_another_kind_are_not_taken(model, mesh, tmp_path, whole):
     with pytest.raises(CutOffError):
         Work(model, mesh).run(tmp_path, whole[1] - 1)
     other = Work(model, mesh)
-    other.scorer = Scorer(model, mesh, 5, bucket_tokens=16)
+    other.scorer = Scorer(model, mesh, 5, pack_tokens=16)
     assert other.run(tmp_path)[0] == whole[0][0]
-    assert other.computed == 2
+    assert other.computed == 1

@@ -124,7 +124,7 @@ def test_rows_share_where_most_of_their_tokens_are_then_saved():
 
 def test_packs_of_one_group_are_read_side_by_side(mesh, model, monkeypatch):
     """A group of many packs is not read beside small groups that are read again and again."""
-    monkeypatch.setattr(scoring, "PACK_TOKENS", 32)
+    monkeypatch.setattr(scoring, "REST_TOKENS", 32)
     rng = np.random.default_rng(0)
     rows = [[*([4] * 40), *rng.integers(5, 90, 16)] for _ in range(16)]  # eight packs
     rows += [[*([5] * 40), *rng.integers(5, 90, 4)] for _ in range(5)]  # one

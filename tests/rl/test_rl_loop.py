@@ -76,7 +76,7 @@ class Iterations:
         module.head.kernel.set_value(jnp.linspace(-1, 1, source.config.d_model))
         wanted = jax.tree.map(lambda x: x.sharding, judge.abstract(mesh).params)
         params = jax.device_put(nnx.state(module), wanted)
-        self.scorer = Scorer(Model(judge.graph, params), mesh, ROWS, bucket_tokens=8)
+        self.scorer = Scorer(Model(judge.graph, params), mesh, ROWS, pack_tokens=16)
         chat = ChatFormat(load_tokenizer(folder))
         self.reward = Reward(self.scorer, lambda: chat, 0.0, 1.0, unusable_score=-2.0)
         kinds = ([Drawn(f"{k}{i}", [k, 5 + i, 7][: 1 + i % 3]) for i in range(9)] for k in (10, 30))

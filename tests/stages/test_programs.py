@@ -73,5 +73,5 @@ def jitted_functions() -> set[str]:
         for name, value in vars(loaded).items():
             if hasattr(value, "trace") and hasattr(value, "lower"):
                 found.add(name)
-    assert {"train_step", "fill", "decode", "row_features", "prepare", "update"} <= found
+    assert {"train_step", "fill", "decode", "packed_features", "prepare", "update"} <= found
     return found

@@ -85,7 +85,7 @@ EXECUTION = {
     "mesh.decode_tensor": 2,
     "generation.batch_size": 4,
     "generation.score_batch_size": 4,
-    "generation.score_bucket_tokens": 128,
+    "generation.score_pack_tokens": 128,
     "model.cache": "/nowhere",
 }
 
