@@ -7,6 +7,7 @@ behind it.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, cached_property, partial
+from itertools import groupby
 from typing import Any
 
 import jax
@@ -251,8 +252,9 @@ class Scorer:
         rests.sort(key=lambda p: (width(len(p.shared)), width(p.tokens), p.shared, p.rows))
         read = partial(self._read, name, reading, params, more, static, numbers, out)
         with progress(len(rows), name, "row") as bar:
-            for packs in _side_by_side(whole, self.batch_sizes):
-                bar.update(read(packs, None))
+            for _, alike in groupby(whole, lambda p: doubled(p.tokens, self.pack_tokens)):
+                for packs in _side_by_side(list(alike), self.batch_sizes):
+                    bar.update(read(packs, None))
             shared: list[tuple[int, ...]] = []
             for packs in _side_by_side(rests, self.rest_batch_sizes):
                 if shared != (shared := [packed.shared for packed in packs]):

@@ -1,9 +1,9 @@
 """What an earlier version of a stage computed, and its next version need not compute again.
 
 Samples and labels depend on no other: not on the rows beside them, nor on their order. So each is
-known by a hash of all that determines it, and an edit of one principle costs what it changes. Rows
-that are padded to the same width are equal to the last bit, others to rounding, as they are for
-any two sizes of a batch.
+known by a hash of all that determines it, and an edit of one principle costs what it changes. What
+is computed again is equal to rounding, as it is for any two sizes of a batch: other rows pad it to
+another width, or share a pack with it.
 """
 
 import hashlib
