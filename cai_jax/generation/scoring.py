@@ -104,14 +104,22 @@ class Scorer:
         name: str = "score",
     ) -> list[np.ndarray]:
         """Float32 log-probability of every token of every completion, given its prompt."""
-        rows = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
-        # The last token of a prompt is not shared: after it comes the first of the completion.
-        shareable = [max(len(prompt) - 1, 0) for prompt in prompts]
-        scored = self._run(name, LOGPROBS, rows, shareable, (), temperature=temperature)
-        return [
-            row[len(p) : len(p) + len(c)]
-            for row, p, c in zip(scored, prompts, completions, strict=True)
+        asked = [
+            (tuple(prompt), tuple(completion))
+            for prompt, completion in zip(prompts, completions, strict=True)
         ]
+        # Once each: equal replies have equal log-probabilities, wherever they are packed.
+        first: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
+        for i, each in enumerate(asked):
+            first.setdefault(each, i)
+        # The last token of a prompt is not shared: after it comes the first of the completion.
+        shareable = [max(len(prompt) - 1, 0) for prompt, _ in first]
+        rows, numbers = [p + c for p, c in first], list(first.values())
+        scored = self._run(name, LOGPROBS, rows, shareable, (), numbers, temperature=temperature)
+        found = {
+            (p, c): row[len(p) : len(p) + len(c)] for (p, c), row in zip(first, scored, strict=True)
+        }
+        return [found[each] for each in asked]
 
     def choice_logprobs(
         self, prompts: Sequence[Sequence[int]], choices: Sequence[int], name: str = "choose"
