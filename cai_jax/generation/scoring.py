@@ -5,8 +5,10 @@ under many principles do, share what they begin with: it is read once, and their
 behind it.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache, cached_property, partial
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from itertools import groupby
 from typing import Any
 
@@ -33,7 +35,7 @@ from cai_jax.generation.readings import (
     abstract_prefix,
     prefix_program,
 )
-from cai_jax.generation.sharing import Packed, fill, groups, laid_out, pack
+from cai_jax.generation.sharing import Packed, groups, laid_out, pack, pack_whole
 from cai_jax.models.blueprint import Model
 from cai_jax.models.decoder import Prefix
 from cai_jax.parallel.hosts import fetch
@@ -54,6 +56,20 @@ SHARED_TOKENS = 64  # least width of a program for what rows share, and for thei
 REST_TOKENS = 512  # of the rests that are packed into one row
 PACK_ROWS = 32  # rows, or rests, in one pack at most
 KNOWN_ROWS = 2**13  # whose features are kept, the latest: 256 MiB on each host at 70 billion
+
+
+# Tokens that packs go on from [packs, width], and what reads them when they are needed first.
+HeldPrefix = tuple[np.ndarray, Callable[[], Prefix[jax.Array]]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a call asks of rows."""
+
+    name: str  # of the call, in logs and errors
+    reading: Reading
+    more: tuple[jax.Array | jax.ShapeDtypeStruct, ...] = ()  # arguments after rows
+    static: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Scorer:
@@ -104,29 +120,23 @@ class Scorer:
         name: str = "score",
     ) -> list[np.ndarray]:
         """Float32 log-probability of every token of every completion, given its prompt."""
-        asked = [
-            (tuple(prompt), tuple(completion))
-            for prompt, completion in zip(prompts, completions, strict=True)
-        ]
-        # Once each: equal replies have equal log-probabilities, wherever they are packed.
-        first: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
-        for i, each in enumerate(asked):
-            first.setdefault(each, i)
+        rows = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
         # The last token of a prompt is not shared: after it comes the first of the completion.
-        shareable = [max(len(prompt) - 1, 0) for prompt, _ in first]
-        rows, numbers = [p + c for p, c in first], list(first.values())
-        scored = self._run(name, LOGPROBS, rows, shareable, (), numbers, temperature=temperature)
-        found = {
-            (p, c): row[len(p) : len(p) + len(c)] for (p, c), row in zip(first, scored, strict=True)
-        }
-        return [found[each] for each in asked]
+        shareable = [max(len(prompt) - 1, 0) for prompt in prompts]
+        asked = Asked(name, LOGPROBS, static={"temperature": temperature})
+        scored = self._run(asked, rows, shareable)
+        return [
+            row[len(p) : len(p) + len(c)]
+            for row, p, c in zip(scored, prompts, completions, strict=True)
+        ]
 
     def choice_logprobs(
         self, prompts: Sequence[Sequence[int]], choices: Sequence[int], name: str = "choose"
     ) -> np.ndarray:
         """Float32 [prompts, choices]: log-probability of each id as the very next token."""
         ids = replicate(np.asarray(choices, np.int32), self.mesh)
-        return np.stack(self._run(name, CHOICES, prompts, _all_but_last(prompts), (ids,)))
+        asked = Asked(name, CHOICES, (ids,))
+        return np.stack(self._run(asked, prompts, _all_but_last(prompts)))
 
     def preference_scores(self, rows: Sequence[Sequence[int]], name: str = "score") -> np.ndarray:
         """Float32 [rows]: raw scores of whole dialogues by a preference model."""
@@ -142,14 +152,10 @@ class Scorer:
         """
         kept = [without_end(row, self.padding_id) for row in rows]
         names = [np.asarray(row, np.int32).tobytes() for row in kept]
-        first: dict[bytes, int] = {}  # where each dialogue that is not known stands first
-        for i, row in enumerate(names):
-            if row not in self._known:
-                first.setdefault(row, i)
-        numbers = list(first.values())
-        unread = [kept[i] for i in numbers]
-        read = self._run(name, FEATURES, unread, _all_but_last(unread), (), numbers=numbers)
-        self._known.update(zip(first, read, strict=True))
+        unread = [i for i, row in enumerate(names) if row not in self._known]
+        rows_read = [kept[i] for i in unread]
+        read = self._run(Asked(name, FEATURES), rows_read, _all_but_last(rows_read), unread)
+        self._known.update(zip((names[i] for i in unread), read, strict=True))
         found = [self._known[row] for row in names]
         while len(self._known) > KNOWN_ROWS:
             del self._known[next(iter(self._known))]
@@ -163,169 +169,160 @@ class Scorer:
 
     def logprob_programs(self, name: str, temperature: float = 1.0) -> list[Program]:
         """The programs that ``completion_logprobs`` may call, the longest rows first."""
-        return self._programs(name, LOGPROBS, (), temperature=temperature)
+        return self._programs(Asked(name, LOGPROBS, static={"temperature": temperature}))
 
     def choice_programs(self, name: str, choices: int) -> list[Program]:
         """The programs that ``choice_logprobs`` may call for so many choices."""
         ids = abstract_replicated((choices,), jnp.int32, self.mesh)
-        return self._programs(name, CHOICES, (ids,))
+        return self._programs(Asked(name, CHOICES, (ids,)))
 
     def preference_programs(self, name: str, max_tokens: int | None = None) -> list[Program]:
         """The programs that scores and features call; rows have ``max_tokens`` at most."""
-        return self._programs(name, FEATURES, (), max_tokens)
+        return self._programs(Asked(name, FEATURES), max_tokens)
 
-    def _programs(
-        self,
-        name: str,
-        reading: Reading,
-        more: tuple[Any, ...],
-        max_tokens: int | None = None,
-        **static: Any,
-    ) -> list[Program]:
+    def _programs(self, asked: Asked, max_tokens: int | None = None) -> list[Program]:
         longest = self.max_tokens if max_tokens is None else max_tokens
         if longest is None:
-            raise ValueError(f"{name}: rows of any length; set max_tokens")
+            raise ValueError(f"{asked.name}: rows of any length; set max_tokens")
         whole = [
-            self._packed(name, reading, count, None, width, more, static)
+            self._packed(asked, count, None, width)
             for count in self.batch_sizes
             for width in doublings(longest, self.pack_tokens)
         ]
         shared = doublings(longest, SHARED_TOKENS)
         prefixes = [
-            self._prefix(name, (count, width))
+            self._prefix(asked, (count, width))
             for count in self.rest_batch_sizes
             for width in shared
         ]
         rests = [
-            self._packed(name, reading, count, before, width, more, static)
+            self._packed(asked, count, before, width)
             for count in self.rest_batch_sizes
             for before in shared
             for width in doublings(max(REST_TOKENS, longest - before // 2), SHARED_TOKENS)
         ]
         return [*whole, *prefixes, *rests]
 
-    def _prefix(self, name: str, shape: tuple[int, int]) -> Program:
+    def _prefix(self, asked: Asked, shape: tuple[int, int]) -> Program:
         """Reads what packs go on from: so many, of a width."""
         of = self.graph, self.abstract_params, self.size, self.mesh
-        return prefix_program(f"{name}, prefix", *of, shape)
+        return prefix_program(f"{asked.name}, prefix", *of, shape)
 
-    def _packed(
-        self,
-        name: str,
-        reading: Reading,
-        count: int,
-        before: int | None,
-        width: int,
-        more: tuple[Any, ...],
-        static: Mapping[str, Any],
-    ) -> Program:
+    def _packed(self, asked: Asked, count: int, before: int | None, width: int) -> Program:
         """Reads so many packs of a width: of whole rows, or of rests ``before`` tokens wide."""
-        held = None
+        name, held = asked.name, None
         if before is not None:
             name = f"{name}, rests"
             held = abstract_prefix(self.graph, self.abstract_params, self.mesh, count, before)
         rows = abstract_batch((count, width), jnp.int32, self.mesh)
         ends = abstract_batch((count, PACK_ROWS), jnp.int32, self.mesh)
-        args = (self.graph, self.abstract_params, held, rows, rows, ends, *abstract(more))
+        args = (self.graph, self.abstract_params, held, rows, rows, ends, *abstract(asked.more))
         flops = 2.0 * self.size * rows.size
-        return Program(name, reading.function, args, static, self.mesh, rows.size, flops)
+        function, static = asked.reading.function, asked.static
+        return Program(name, function, args, static, self.mesh, rows.size, flops)
 
     def _run(
         self,
-        name: str,
-        reading: Reading,
+        asked: Asked,
         rows: Sequence[Sequence[int]],
         shareable: Sequence[int],
-        more: tuple[Any, ...],
         numbers: Sequence[int] | None = None,
-        **static: Any,
     ) -> list[np.ndarray]:
         """What is read off each row; ``numbers`` are those that errors give the rows."""
-        check_longest([len(row) for row in rows], self.max_tokens, name)
+        check_longest([len(row) for row in rows], self.max_tokens, asked.name)
         check_filled(rows)
-        out: list[np.ndarray] = [np.zeros(0)] * len(rows)
-        numbers = range(len(rows)) if numbers is None else numbers
+        # Equal rows are read once, and so have equal values, wherever they are packed.
+        places: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for i, row in enumerate(rows):
+            places[tuple(row)].append(i)
+        once = list(places)
+        number_of = {row: number for number, row in enumerate(once)}
+        shared_at_most = [min(shareable[i] for i in same) for same in places.values()]
+        firsts = [same[0] for same in places.values()]
+        numbers = firsts if numbers is None else [numbers[i] for i in firsts]
         params = self.params()
-        together = groups(rows, shareable)
+        together = groups(once, shared_at_most)
         alone = [group.rows[0] for group in together if not group.shared]
-        whole = fill(rows, alone, self.pack_tokens, PACK_ROWS)
         rests = [
             packed
             for group in together
             if group.shared
-            for packed in pack(rows, group, REST_TOKENS, PACK_ROWS)
+            for packed in pack(once, group, REST_TOKENS, PACK_ROWS)
         ]
         # Those of like widths are read side by side, and those of one group one after the other.
         width = lambda tokens: -doubled(tokens, SHARED_TOKENS)
         rests.sort(key=lambda p: (width(len(p.shared)), width(p.tokens), p.shared, p.rows))
-        read = partial(self._read, name, reading, params, more, static, numbers, out)
-        with progress(len(rows), name, "row") as bar:
+        found: dict[int, np.ndarray] = {}
+        with progress(len(once), asked.name, "row") as bar:
+
+            def read(packs: Sequence[Packed], prefix: HeldPrefix | None) -> None:
+                values = self._read(asked, params, packs, prefix, numbers)
+                found.update(values)
+                bar.update(len(values))
+
+            whole = pack_whole(once, alone, self.pack_tokens, PACK_ROWS)
             for _, alike in groupby(whole, lambda p: doubled(p.tokens, self.pack_tokens)):
                 for packs in _side_by_side(list(alike), self.batch_sizes):
-                    bar.update(read(packs, None))
+                    read(packs, None)
             shared: list[tuple[int, ...]] = []
             for packs in _side_by_side(rests, self.rest_batch_sizes):
                 if shared != (shared := [packed.shared for packed in packs]):
-                    prefix = self._read_once(name, shared, params)
-                bar.update(read(packs, prefix))
-        self.tokens += sum(map(len, rows))
-        return out
+                    prefix = self._read_once(asked, shared, params)
+                read(packs, prefix)
+        self.tokens += sum(map(len, once))
+        return [found[number_of[tuple(row)]] for row in rows]
 
     def _read_once(
-        self, name: str, shared: Sequence[tuple[int, ...]], params: nnx.State
-    ) -> tuple[np.ndarray, Callable[[], Prefix[jax.Array]]]:
+        self, asked: Asked, shared: Sequence[tuple[int, ...]], params: nnx.State
+    ) -> HeldPrefix:
         """What packs go on from, and what reads it, when it is needed first."""
         width = doubled(max(map(len, shared)), SHARED_TOKENS)
         batch = pad_rows(shared, width, "right")
 
         @cache
         def read() -> Prefix[jax.Array]:
-            program = self._prefix(name, batch[0].shape)
+            program = self._prefix(asked, batch[0].shape)
             return program(self.graph, params, *put_batch(batch, self.mesh))
 
         return batch[0], read
 
     def _read(
         self,
-        name: str,
-        reading: Reading,
+        asked: Asked,
         params: nnx.State,
-        more: tuple[Any, ...],
-        static: Mapping[str, Any],
-        numbers: Sequence[int],
-        out: list[np.ndarray],
         packs: Sequence[Packed],
-        prefix: tuple[np.ndarray, Callable[[], Prefix[jax.Array]]] | None,
-    ) -> int:
-        """Puts what is read off packs where their rows are in ``out``; how many rows these are."""
-        least = SHARED_TOKENS if prefix else self.pack_tokens
+        prefix: HeldPrefix | None,
+        numbers: Sequence[int],
+    ) -> dict[int, np.ndarray]:
+        """What is read off the rows of packs; ``numbers`` are those that errors give the rows."""
+        by_token, least = asked.reading.by_token, SHARED_TOKENS if prefix else self.pack_tokens
         batch = laid_out(packs, doubled(max(p.tokens for p in packs), least), PACK_ROWS)
         before = prefix[0].shape[1] if prefix else None
-        program = self._packed(name, reading, len(packs), before, batch[0].shape[1], more, static)
+        program = self._packed(asked, len(packs), before, batch[0].shape[1])
 
         def compute() -> tuple[np.ndarray]:
             on_devices = put_batch(batch, self.mesh)
             held = prefix[1]() if prefix else None
-            values = fetch(program(self.graph, params, held, *on_devices, *more))
+            values = fetch(program(self.graph, params, held, *on_devices, *asked.more))
             for packed, found, segments in zip(packs, values, batch[1], strict=True):
-                if reading.by_token:  # a sum is finite if its terms are
+                if by_token:  # a sum is finite if its terms are
                     rests = range(1, len(packed.rows) + 1)
                     found = np.array([found[segments == rest].sum() for rest in rests])
                 these = [numbers[row] for row in packed.rows]
                 check_finite(found, these, READ, program.name, self.origin)
             return (values,)
 
-        (values,) = recorded(name, (prefix[0], *batch) if prefix else batch, compute)
-        for p, packed in enumerate(packs):
+        (values,) = recorded(asked.name, (prefix[0], *batch) if prefix else batch, compute)
+        read: dict[int, np.ndarray] = {}
+        for packed, of_pack, ends in zip(packs, values, batch[2], strict=True):
             for r, (row, rest) in enumerate(zip(packed.rows, packed.rests, strict=True)):
-                end = batch[2][p, r] + 1
-                nothing = np.zeros(len(packed.shared), np.float32)
-                out[row] = (
-                    np.concatenate([nothing, values[p, end - len(rest) : end]])
-                    if reading.by_token
-                    else values[p, r]
-                )
-        return len({row for packed in packs for row in packed.rows})
+                if by_token:
+                    before_rest = np.zeros(len(packed.shared), np.float32)
+                    end = ends[r] + 1
+                    read[row] = np.concatenate([before_rest, of_pack[end - len(rest) : end]])
+                else:
+                    read[row] = of_pack[r]
+        return read
 
 
 def _side_by_side(packs: Sequence[Packed], counts: Sequence[int]) -> Iterator[list[Packed]]:

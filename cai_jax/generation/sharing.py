@@ -105,7 +105,7 @@ def pack(rows: Sequence[Sequence[int]], group: Group, most_tokens: int, most: in
     ]
 
 
-def fill(
+def pack_whole(
     rows: Sequence[Sequence[int]], chosen: Sequence[int], room: int, most: int
 ) -> list[Packed]:
     """Whole rows in packs of ``room`` tokens and ``most`` rows at most, the longest row first.

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai_jax.generation.batching import check_filled, doubled, pad_rows, widths
-from cai_jax.generation.sharing import fill, laid_out
+from cai_jax.generation.sharing import laid_out, pack_whole
 
 LENGTHS = st.lists(st.integers(1, 40), max_size=20)
 
@@ -14,7 +14,7 @@ LENGTHS = st.lists(st.integers(1, 40), max_size=20)
 @given(LENGTHS, st.integers(1, 16), st.integers(1, 5))
 def test_packs_hold_every_row_once_the_longest_first(lengths, room, most):
     rows = [[i + 1] * n for i, n in enumerate(lengths)]
-    packs = fill(rows, range(len(rows)), room, most)
+    packs = pack_whole(rows, range(len(rows)), room, most)
     assert sorted(i for pack in packs for i in pack.rows) == list(range(len(rows)))
     longest = [len(pack.rests[0]) for pack in packs]
     assert longest == sorted(longest, reverse=True)  # what may not fit in memory comes first
@@ -29,7 +29,7 @@ def test_packs_hold_every_row_once_the_longest_first(lengths, room, most):
 
 def test_what_fits_shares_a_pack():
     rows = [[1] * n for n in (3, 9, 5, 12, 4, 7, 1, 20)]
-    packs = fill(rows, range(len(rows)), 16, 8)
+    packs = pack_whole(rows, range(len(rows)), 16, 8)
     assert [sorted(map(len, pack.rests)) for pack in packs] == [[12, 20], [7, 9], [1, 3, 4, 5]]
 
 
