@@ -25,22 +25,27 @@ def evaluate(evidence: Evidence) -> Iterator[Measurement]:
     With top-k, top-p or temperature 0 the samples are others, and it is no estimate of the
     divergence.
     """
-    tools = evidence.tools
-    for policy, every in evidence.replies.items():
-        replies = [reply for reply in every if reply.row.set in PROMPT_SETS]
-        nats = np.zeros(len(replies))
-        if policy != evidence.plan.policies[0]:
-            base = tools.base.completion_logprobs(
-                [reply.prompt_ids for reply in replies],
-                [reply.completion.ids for reply in replies],
-                tools.temperature,
-                "evaluate: KL",
-            )
-            pairs = zip(replies, base, strict=True)
-            nats = np.array([np.sum(reply.completion.logprobs - b) for reply, b in pairs])
+    tools, base_policy = evidence.tools, evidence.plan.policies[0]
+    replies = {
+        policy: [reply for reply in every if reply.row.set in PROMPT_SETS]
+        for policy, every in evidence.replies.items()
+    }
+    # In one call: a prompt that all policies answered is read once.
+    others = [
+        reply for policy, these in replies.items() if policy != base_policy for reply in these
+    ]
+    base = tools.base.completion_logprobs(
+        [reply.prompt_ids for reply in others],
+        [reply.completion.ids for reply in others],
+        tools.temperature,
+        "evaluate: KL",
+    )
+    apart = (np.sum(r.completion.logprobs - b) for r, b in zip(others, base, strict=True))
+    for policy, these in replies.items():
+        nats = np.array([0.0 if policy == base_policy else next(apart) for _ in these])
         for group in PROMPT_SETS:
-            chosen = [i for i, reply in enumerate(replies) if reply.row.set == group]
-            prompts = [replies[i].row.prompt for i in chosen]
+            chosen = [i for i, reply in enumerate(these) if reply.row.set == group]
+            prompts = [these[i].row.prompt for i in chosen]
             yield evidence.mean(KL_TO_BASE, policy, group, nats[chosen], prompts)
 
 

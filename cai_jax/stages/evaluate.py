@@ -6,7 +6,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -78,26 +78,27 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     models, tokens = inputs.models, 0
     base = models.policy(models.policy_source(BASE))
     tools = _tools(inputs, base)
-    replies: dict[str, list[Reply]] = {}
-    attacks: dict[str, list[Reply]] = {}
+    answers: dict[str, Answers] = {}
+    under_attack: dict[str, Answers] = {}
     attacker = _held_out_attacker(inputs, base) if inputs.config.evaluate.attacks else None
     written = attacker.run().attacks if attacker else []
-    refusal = inputs.config.red_team.refusal
-    over = OverRefusal(tools.reward, refusal)
-    second_over = OverRefusal(tools.second, refusal) if tools.second else None
     items, tried = read_benchmarks(inputs.config.evaluate.benchmarks), list[Measurement]()
     present = compared_policies(inputs.config, inputs.manifest("rl")["metrics"])
     for name, policy in present.items():
         model = models.policy(models.policy_source(policy), base)
-        replies[name], found, used = _policy(inputs, name, model, tools, items)
-        tried += found
+        answers[name], used = _answers(inputs, name, model, tools.temperature)
         tokens += used
+        task_tools = _task_tools(inputs, model)
+        tried += benchmarks.measured(items, "policy", name, task_tools)
+        tokens += task_tools.scorer.tokens
         if attacker:
-            attacks[name], used = _attacked(
-                inputs, name, model, over, second_over, attacker, written
-            )
+            under_attack[name], used = _answers_to_attacks(inputs, name, model, attacker, written)
             tokens += used
     tokens += attacker.tokens if attacker else 0
+    replies = _scored(inputs, answers, tools.reward, tools.second)
+    refusal = inputs.config.red_team.refusal
+    second_over = OverRefusal(tools.second, refusal) if tools.second else None
+    attacks = _scored(inputs, under_attack, OverRefusal(tools.reward, refusal), second_over)
     for group, reward in tools.reward.rewards.items():
         scored = TaskTools(_task_settings(inputs), reward.scorer)
         tried += benchmarks.measured(items, "preference", benchmarks.judge_of(group), scored)
@@ -123,18 +124,17 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     return Outcome(results, tokens)
 
 
-def _policy(
-    inputs: Inputs, name: str, model: Model, tools: Tools, items: benchmarks.Items
-) -> tuple[list[Reply], list[Measurement], int]:
-    """A policy's replies, what it reaches on benchmarks, and the tokens that this took of it."""
-    replies, tokens = _reply(inputs, name, model, tools)
-    task_tools = _task_tools(inputs, model)
-    found = benchmarks.measured(items, "policy", name, task_tools)
-    return replies, found, tokens + task_tools.scorer.tokens
+@dataclass(frozen=True)
+class Answers:
+    """What a policy said."""
+
+    prompts: Sequence[tuple[str, Prompt]]  # each with its set
+    ids: list[list[int]]  # of the prompts
+    samples: list[Completion]
 
 
-def _reply(inputs: Inputs, name: str, model: Model, tools: Tools) -> tuple[list[Reply], int]:
-    """A policy's replies, scored, and the tokens that this took of it."""
+def _answers(inputs: Inputs, name: str, model: Model, temperature: float) -> tuple[Answers, int]:
+    """To held-out prompts, shown ones and twins, and the tokens that this took."""
     g, chat = inputs.config.generation, inputs.models.chat
     sampling = make_sampling(g)
     times = inputs.config.evaluate.samples_per_prompt
@@ -151,51 +151,57 @@ def _reply(inputs: Inputs, name: str, model: Model, tools: Tools) -> tuple[list[
     tokens = generator.tokens
     if truncates(sampling):
         scorer, completions = _scorer(inputs, model), [sample.ids for sample in samples]
-        whole = scorer.completion_logprobs(ids, completions, tools.temperature, "evaluate: KL")
+        whole = scorer.completion_logprobs(ids, completions, temperature, "evaluate: KL")
         samples = [replace(s, logprobs=w) for s, w in zip(samples, whole, strict=True)]
         tokens += scorer.tokens
-    return _scored(inputs, name, tools.reward, tools.second, prompts, ids, samples), tokens
+    return Answers(prompts, ids, samples), tokens
 
 
 def _scored(
     inputs: Inputs,
-    name: str,
+    answers: Mapping[str, Answers],
     reward: Objective | OverRefusal,
     second: Objective | OverRefusal | None,
-    prompts: Sequence[tuple[str, Prompt]],
-    ids: list[list[int]],
-    samples: Sequence[Completion],
-) -> list[Reply]:
-    """A policy's replies to prompts, each with its set and its ids, by the preference models."""
+) -> dict[str, list[Reply]]:
+    """All policies' replies by the preference models: in one call, which reads a prompt once."""
     chat = inputs.models.chat
+    ids = [row for given in answers.values() for row in given.ids]
+    samples = [sample for given in answers.values() for sample in given.samples]
     parsed = [usable(chat, sample) for sample in samples]
-    by_group = reward.by_group(ids, parsed, f"evaluate: score {name}")
-    seconds = second.by_group(ids, parsed, f"evaluate: score {name}") if second else 0 * by_group
-    rows = [
-        Sample(
-            id=f"{group}/{prompt.id}/{name}",
-            model=name,
-            set=group,
-            prompt=prompt.messages,
-            response=reply.text if reply else chat.text(sample.ids),
-            finished=sample.finished,
-            score=float(score),
-            second_score=float(second),
-            group_scores=tuple(scores.tolist()),
-            group_second_scores=tuple(others.tolist()),
-        )
-        for (group, prompt), sample, reply, score, second, scores, others in zip(
-            prompts,
-            samples,
-            parsed,
-            reward.together(by_group),
-            reward.together(seconds),
-            by_group.T,
-            seconds.T,
-            strict=True,
-        )
-    ]
-    return list(map(Reply, rows, ids, samples, [reply is not None for reply in parsed]))
+    scores = reward.by_group(ids, parsed, "evaluate: scores")
+    seconds = second.by_group(ids, parsed, "evaluate: scores") if second else 0 * scores
+    found, start = {}, 0
+    for name, given in answers.items():
+        here = slice(start, start + len(given.ids))
+        start = here.stop
+        by_group, others_by_group = scores[:, here], seconds[:, here]
+        rows = [
+            Sample(
+                id=f"{group}/{prompt.id}/{name}",
+                model=name,
+                set=group,
+                prompt=prompt.messages,
+                response=reply.text if reply else chat.text(sample.ids),
+                finished=sample.finished,
+                score=float(score),
+                second_score=float(other),
+                group_scores=tuple(of_groups.tolist()),
+                group_second_scores=tuple(others.tolist()),
+            )
+            for (group, prompt), sample, reply, score, other, of_groups, others in zip(
+                given.prompts,
+                given.samples,
+                parsed[here],
+                reward.together(by_group),
+                reward.together(others_by_group),
+                by_group.T,
+                others_by_group.T,
+                strict=True,
+            )
+        ]
+        parses = [reply is not None for reply in parsed[here]]
+        found[name] = list(map(Reply, rows, given.ids, given.samples, parses))
+    return found
 
 
 def _held_out_attacker(inputs: Inputs, base: Model) -> Loop:
@@ -214,16 +220,10 @@ def _held_out_attacker(inputs: Inputs, base: Model) -> Loop:
     return make_loop(inputs, attacker, strategies, seeds, texts, limits, None)
 
 
-def _attacked(
-    inputs: Inputs,
-    name: str,
-    model: Model,
-    reward: OverRefusal,
-    second: OverRefusal | None,
-    attacker: Loop,
-    written: list[Attack],
-) -> tuple[list[Reply], int]:
-    """A policy's replies to attacks, scored, and the tokens that this took of it."""
+def _answers_to_attacks(
+    inputs: Inputs, name: str, model: Model, attacker: Loop, written: list[Attack]
+) -> tuple[Answers, int]:
+    """To attacks, those of many turns in conversation, and the tokens that this took."""
     chat, generator = inputs.models.chat, _generator(inputs, model)
     settings = _task_settings(inputs)
     whole = attacker.converse(written, generator, settings)
@@ -233,7 +233,7 @@ def _attacked(
         ids, keys, settings.max_new_tokens, settings.sampling, f"evaluate: {name}, attacks"
     )
     prompts = [(f"{ATTACKS}{attack.strategy}", attack) for attack in whole]
-    return _scored(inputs, name, reward, second, prompts, ids, samples), generator.tokens
+    return Answers(prompts, ids, samples), generator.tokens
 
 
 def _evidence(
