@@ -41,6 +41,7 @@ class Journal:
             raise OSError(f"{file}: written by the main host, but not seen on this one")
         found, values = _read(file)
         if found != call:  # batches of another size, so all that follow are others too
+            hosts.sync("a batch of another size")  # each has read it before it goes
             self._drop(self._at)
             self.kept = self._at
             return None

@@ -136,7 +136,8 @@ class Scorer:
         """Float32 [prompts, choices]: log-probability of each id as the very next token."""
         ids = replicate(np.asarray(choices, np.int32), self.mesh)
         asked = Asked(name, CHOICES, (ids,))
-        return np.stack(self._run(asked, prompts, _all_but_last(prompts)))
+        found = self._run(asked, prompts, _all_but_last(prompts))
+        return np.array(found, np.float32).reshape(len(prompts), len(choices))
 
     def preference_scores(self, rows: Sequence[Sequence[int]], name: str = "score") -> np.ndarray:
         """Float32 [rows]: raw scores of whole dialogues by a preference model."""
@@ -304,24 +305,27 @@ class Scorer:
             on_devices = put_batch(batch, self.mesh)
             held = prefix[1]() if prefix else None
             values = fetch(program(self.graph, params, held, *on_devices, *asked.more))
-            for packed, found, segments in zip(packs, values, batch[1], strict=True):
+            of_rows = []  # what is kept of readings by row: places without a row are left out
+            for packed, of_pack, segments in zip(packs, values, batch[1], strict=True):
                 if by_token:  # a sum is finite if its terms are
                     rests = range(1, len(packed.rows) + 1)
-                    found = np.array([found[segments == rest].sum() for rest in rests])
+                    found = np.array([of_pack[segments == rest].sum() for rest in rests])
+                else:
+                    found = of_pack[: len(packed.rows)]
+                    of_rows.append(found)
                 these = [numbers[row] for row in packed.rows]
                 check_finite(found, these, READ, program.name, self.origin)
-            return (values,)
+            return (values if by_token else np.concatenate(of_rows),)
 
         (values,) = recorded(asked.name, (prefix[0], *batch) if prefix else batch, compute)
+        if not by_token:
+            return dict(zip((row for packed in packs for row in packed.rows), values, strict=True))
         read: dict[int, np.ndarray] = {}
         for packed, of_pack, ends in zip(packs, values, batch[2], strict=True):
             for r, (row, rest) in enumerate(zip(packed.rows, packed.rests, strict=True)):
-                if by_token:
-                    before_rest = np.zeros(len(packed.shared), np.float32)
-                    end = ends[r] + 1
-                    read[row] = np.concatenate([before_rest, of_pack[end - len(rest) : end]])
-                else:
-                    read[row] = of_pack[r]
+                before_rest = np.zeros(len(packed.shared), np.float32)
+                end = ends[r] + 1
+                read[row] = np.concatenate([before_rest, of_pack[end - len(rest) : end]])
         return read
 
 

@@ -23,14 +23,14 @@ class Group:
     shared: int  # tokens that they begin with; each row has more
 
 
-def groups(rows: Sequence[Sequence[int]], shareable: Sequence[int]) -> list[Group]:
+def groups(rows: Sequence[tuple[int, ...]], shareable: Sequence[int]) -> list[Group]:
     """Every row in one group, such that most tokens are saved; rows that save too few are alone.
 
     Args:
       rows: token ids.
       shareable: how many tokens of each may be shared, fewer than it has.
     """
-    order = sorted(range(len(rows)), key=lambda i: (list(rows[i]), i))
+    order = sorted(range(len(rows)), key=rows.__getitem__)
     # Of neighbours in that order; what a stretch of rows shares is the least between them.
     between = np.array(
         [_common(rows[i], rows[j], min(shareable[i], shareable[j])) for i, j in pairwise(order)],
@@ -56,7 +56,8 @@ def _best(
     found: list[tuple[int, int, int]] = []
     for cut in [*np.flatnonzero(between == least), between.size]:
         part, inside = _best(between[start:cut], before, first + start)
-        saved, found, start = saved + part, found + inside, int(cut) + 1
+        found.extend(inside)
+        saved, start = saved + part, int(cut) + 1
     end = first + between.size + 1
     rests = before[end] - before[first] - least * (between.size + 1)
     if least * between.size > max(saved, LEAST_SAVED, least + PADDING * rests):

@@ -34,6 +34,28 @@ def test_batched_preference_scores_equal_single_scores(mesh):
     np.testing.assert_allclose(together, alone, atol=1e-4)
 
 
+def test_what_is_kept_of_a_pack_is_its_rows(mesh, monkeypatch):
+    """Packs have room for many rows; neither memory nor journal holds the places of none."""
+    kept = []
+
+    def recorded(name, batch, compute):
+        kept.extend(values := compute())
+        return values
+
+    monkeypatch.setattr(scoring, "recorded", recorded)
+    rows = [[5, 6, 7], [8, 9], [5, 7, 9, 11]]
+    scorer = Scorer(at_rest(PreferenceModel(TINY, rngs=nnx.Rngs(0))), mesh, batch_size=1)
+    features = scorer.preference_features(rows, "score")
+    assert [values.shape for values in kept] == [(len(rows), TINY.d_model)]
+    np.testing.assert_array_equal(np.sort(kept[0], axis=0), np.sort(features, axis=0))
+
+
+def test_nothing_asked_is_nothing_read(mesh, model):
+    scorer = Scorer(model, mesh, batch_size=2)
+    assert scorer.choice_logprobs([], [5, 6]).shape == (0, 2)
+    assert scorer.completion_logprobs([], []) == []
+
+
 def test_a_dialogue_is_read_once(mesh, monkeypatch):
     """Within a call, and by whatever asks next; what was read longest ago is read again."""
     module = PreferenceModel(TINY, rngs=nnx.Rngs(0))
