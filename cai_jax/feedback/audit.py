@@ -9,6 +9,8 @@ import numpy as np
 from cai_jax.feedback.baselines import Baselines
 from cai_jax.feedback.labeler import Judgement
 
+BINS = 10  # of labels, for their calibration
+
 
 @dataclass(frozen=True)
 class Audit:
@@ -65,9 +67,9 @@ def audit(
     )
 
 
-def wilson_interval(successes: float, trials: float, z: float = 1.959964) -> tuple[float, float]:
+def wilson_interval(successes: float, trials: float) -> tuple[float, float]:
     """95 % interval of a proportion (Wilson 1927)."""
-    p = successes / trials
+    p, z = successes / trials, 1.959964
     centre = p + z * z / (2 * trials)
     spread = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
@@ -85,35 +87,32 @@ class Bin:
     pairs: int
 
 
-def reliability(
-    probability: np.ndarray, outcome: np.ndarray, openings: Sequence[str], bins: int = 10
-) -> list[Bin]:
+def reliability(probability: np.ndarray, outcome: np.ndarray, openings: Sequence[str]) -> list[Bin]:
     """Labels beside what is so, in equally wide bins; those without a pair are left out.
 
     Args:
       probability: float [pairs], the labels.
       outcome: bool [pairs], whether the first is better.
       openings: of the pairs, [pairs].
-      bins: how many.
     """
     found = []
-    for here in _in_bins(probability, bins):
+    for here in _in_bins(probability):
         share, units = float(np.mean(outcome[here])), len({openings[i] for i in here})
         interval = wilson_interval(share * units, units)
         found.append(Bin(float(np.mean(probability[here])), share, *interval, len(here)))
     return found
 
 
-def calibration_error(probability: np.ndarray, outcome: np.ndarray, bins: int = 10) -> float:
+def calibration_error(probability: np.ndarray, outcome: np.ndarray) -> float:
     """Expected calibration error (Naeini et al. 2015) over equally wide bins."""
     gaps = [
         len(here) * abs(probability[here].mean() - outcome[here].mean())
-        for here in _in_bins(probability, bins)
+        for here in _in_bins(probability)
     ]
     return float(np.sum(gaps) / len(probability))
 
 
-def _in_bins(probability: np.ndarray, bins: int) -> list[np.ndarray]:
+def _in_bins(probability: np.ndarray) -> list[np.ndarray]:
     """Places of the labels in each bin that has any."""
-    which = np.minimum((probability * bins).astype(int), bins - 1)
+    which = np.minimum((probability * BINS).astype(int), BINS - 1)
     return [np.flatnonzero(which == b) for b in np.unique(which)]

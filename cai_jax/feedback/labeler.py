@@ -55,6 +55,15 @@ class Judgement:
         """The label under each principle alone, float [k]."""
         return np.clip((self.shown_first + self.shown_second) / 2, self.low, self.high)
 
+    @property
+    def singles(self) -> list["Judgement"]:
+        """The judgements under each principle alone, without their thoughts."""
+        parts = (slice(at, at + 1) for at in range(len(self.shown_first)))
+        return [
+            Judgement(self.shown_first[at], self.shown_second[at], self.low, self.high)
+            for at in parts
+        ]
+
 
 @dataclass(frozen=True)
 class LabelerTools:

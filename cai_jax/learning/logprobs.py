@@ -25,13 +25,11 @@ def token_logprobs(
     decoder: Decoder,
     tokens_bt: jax.Array,
     segments_bt: jax.Array,
-    temperature: float = 1.0,
     remat: bool = False,
-    start: int = 1,
 ) -> TokenLogprobs:
-    """Log-probabilities of whole sequences; serves SFT, scoring, DPO and the labelers."""
+    """Log-probabilities of whole sequences; serves SFT, DPO and IPO."""
     hidden_btd = decoder.hidden(tokens_bt, segments_bt, remat)
-    return logprobs_of_hidden(decoder, hidden_btd, tokens_bt, segments_bt, temperature, start)
+    return logprobs_of_hidden(decoder, hidden_btd, tokens_bt, segments_bt)
 
 
 def logprobs_of_hidden(

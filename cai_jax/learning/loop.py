@@ -11,7 +11,7 @@ from flax import nnx
 from cai_jax.learning.history import History
 from cai_jax.learning.losses import Batch, Sums
 from cai_jax.learning.saving import Saver
-from cai_jax.learning.skipping import SKIPPED, DivergedError, Skipping
+from cai_jax.learning.skipping import SKIPPED, Skipping
 from cai_jax.learning.train import TrainState
 from cai_jax.parallel.hosts import fetch
 from cai_jax.parallel.mesh import put_like, replicate
@@ -114,16 +114,12 @@ def check_loss(
     more is compiled; arguments are those of ``train``.
 
     Raises:
-      DivergedError: the loss exploded, or its gradient is NaN or infinite.
+      DivergedError: no step learned, the loss exploded, or its gradient is NaN or infinite.
     """
+    skipping.check_learned(history.name, history.rows)
     learned = [step for step, row in enumerate(history.rows) if not row.get(SKIPPED)]
     if not learned:
-        if not history.rows:
-            return state
-        raise DivergedError(
-            f"{history.name}: no step had a finite loss, so nothing was learned. "
-            f"{skipping.start} gives that before any update: see to it, or to the data"
-        )
+        return state
     batch = next(islice(batches, learned[0], None))
     learn = _flag(False, update)
     state, metrics = update(state, frozen, put_like(lay_out(batch), update.args[2]), learn)

@@ -70,6 +70,18 @@ class Skipping:
             why = f"others were done between them: correct those rows, or {self.allow_more}"
         raise DivergedError(f"{found}{at}. {why[0].upper()}{why[1:]}")
 
+    def check_learned(self, name: str, rows: Sequence[dict[str, float]]) -> None:
+        """Refuses what trained for nothing.
+
+        Raises:
+          DivergedError: there were steps, and the updates of all were left out.
+        """
+        if rows and not done(rows):
+            raise DivergedError(
+                f"{name}: no step had a finite loss, so nothing was learned. {self.start} gives "
+                "that before any update: see to it, or to the data"
+            )
+
     def keep(self, name: str, step: int, content: Mapping[str, Any]) -> None:
         """Tells of an update that was left out, and writes down what it was of."""
         file = self.folder and self.folder / f"step-{step:06d}.json"

@@ -159,7 +159,7 @@ def mean_loss_grads(
     shapes = jax.eval_shape(objective, params, jax.tree.map(lambda x: x[0], split))[1]
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (params, shapes))
     (grads, sums), _ = jax.lax.scan(add, zero, split)
-    weight = jnp.maximum(sums["weight"], 1.0)
+    weight = jnp.where(sums["weight"] > 0, sums["weight"], 1.0)  # a batch may be all padding
     return jax.tree.map(lambda g: g / weight, grads), {
         name: value if name == "weight" else value / weight for name, value in sums.items()
     }

@@ -25,13 +25,14 @@ from cai_jax.rl.watch import Watch
 
 @dataclass(frozen=True)
 class Labelled:
-    """Two responses to a prompt, and P(first is better)."""
+    """Two responses to a prompt, P(first is better), and what that counts in the loss."""
 
     id: str
     prompt: Dialogue
     first: str
     second: str
     target: float
+    weight: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,11 +46,13 @@ class Pair:
       prompt: ids.
       responses: ids of the first and of the second, with their ends.
       target: P(first is better), the label.
+      weight: of the pair in the loss.
     """
 
     prompt: list[int]
     responses: tuple[list[int], list[int]]
     target: float
+    weight: float = 1.0
 
     @property
     def tokens(self) -> int:
@@ -126,7 +128,11 @@ class Direct(ABC):
         pairs, reference = self._pairs(task), task.load(None)
         hosts.check_same(
             "rl",
-            {"its comparisons": hosts.digest([[p.prompt, *p.responses, p.target] for p in pairs])},
+            {
+                "its comparisons": hosts.digest(
+                    [[p.prompt, *p.responses, [p.target, p.weight]] for p in pairs]
+                )
+            },
             "A record differs: see that all hosts read the same workdir and packages.",
         )
         scorer = self._scorer(task, reference)
@@ -180,7 +186,7 @@ class Direct(ABC):
         batch = {
             "reference": pad(margins),
             "target": pad([pair.target for pair in pairs]),
-            "weight": pad(np.ones(len(pairs))),
+            "weight": pad([pair.weight for pair in pairs]),
         }
         width = holding(max(pair.tokens for pair in rows), widths)
         for side, name in enumerate(("first", "second")):
@@ -196,7 +202,7 @@ class Direct(ABC):
         for row in task.comparisons():
             prompt = chat.prompt_ids(row.prompt)
             responses = (chat.reply_ids(row.first), chat.reply_ids(row.second))
-            pair = Pair(prompt, responses, row.target)
+            pair = Pair(prompt, responses, row.target, row.weight)
             if pair.tokens > self.sequence_length:
                 raise ValueError(
                     f"rl: comparison {row.id} has {pair.tokens} tokens; set direct.sequence_length "

@@ -162,11 +162,15 @@ class Objective:
         """Float32 [groups, replies]; arguments as of ``Reward``."""
         return np.stack([reward(prompts, replies, name) for reward in self.rewards.values()])
 
-    def together(self, scores: np.ndarray) -> np.ndarray:
-        """Float32 [replies], of scores [groups, replies] of one policy."""
+    def together(self, scores: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
+        """Float32 [replies], of scores [groups, replies] of one policy.
+
+        ``counted``, bool [replies], are those that say which group is worst off; None: all.
+        """
         if self.take == "mean":
             return scores.mean(axis=0)
-        worst: np.ndarray = scores[scores.sum(axis=1).argmin()]
+        some = scores if counted is None else scores[:, counted]
+        worst: np.ndarray = scores[some.sum(axis=1).argmin()]
         return worst
 
     def __call__(
@@ -187,9 +191,9 @@ class OverRefusal:
     refusal: str
     known: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict)  # by ids of the prompt
 
-    def together(self, scores: np.ndarray) -> np.ndarray:
-        """Float32 [replies], of scores [groups, replies]."""
-        return self.reward.together(scores)
+    def together(self, scores: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
+        """Float32 [replies], of scores [groups, replies]; arguments as of ``Objective``."""
+        return self.reward.together(scores, counted)
 
     def by_group(
         self,

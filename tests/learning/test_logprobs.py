@@ -8,7 +8,7 @@ from conftest import TINY, tiny_decoder
 from flax import nnx
 from scipy.special import log_softmax
 
-from cai_jax.learning.logprobs import token_logprobs
+from cai_jax.learning.logprobs import logprobs_of_hidden
 from cai_jax.learning.losses import sft_loss_sum
 
 
@@ -17,8 +17,9 @@ from cai_jax.learning.losses import sft_loss_sum
 def test_token_logprobs_match_numpy(decoder, temperature, length):
     tokens = jax.random.randint(jax.random.key(length), (2, length), 0, TINY.vocab_size)
     segments = jnp.ones_like(tokens).at[0, : length // 3].set(0)
-    out = token_logprobs(decoder, tokens, segments, temperature)
-    logits = np.asarray(decoder.logits(decoder.hidden(tokens, segments)), np.float64)
+    hidden = decoder.hidden(tokens, segments)
+    out = logprobs_of_hidden(decoder, hidden, tokens, segments, temperature)
+    logits = np.asarray(decoder.logits(hidden), np.float64)
     table = log_softmax(logits / temperature, axis=-1)
     for b in range(2):
         for t in range(length):
@@ -33,8 +34,9 @@ def test_token_logprobs_match_numpy(decoder, temperature, length):
 def test_logprobs_from_a_column_on_equal_the_whole(decoder):
     tokens = jax.random.randint(jax.random.key(5), (3, 20), 0, TINY.vocab_size)
     segments = jnp.ones_like(tokens).at[0, :7].set(0)
-    whole = token_logprobs(decoder, tokens, segments, 0.7)
-    part = token_logprobs(decoder, tokens, segments, 0.7, start=9)
+    hidden = decoder.hidden(tokens, segments)
+    whole = logprobs_of_hidden(decoder, hidden, tokens, segments, 0.7)
+    part = logprobs_of_hidden(decoder, hidden, tokens, segments, 0.7, start=9)
     for a, b in zip(whole, part, strict=True):
         np.testing.assert_allclose(a[:, 9:], b[:, 9:], atol=1e-4)
         assert not b[:, :9].any()

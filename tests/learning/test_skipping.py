@@ -130,6 +130,14 @@ def test_a_learning_rate_that_breaks_the_model_is_named(mesh8, tmp_path, steps):
         Fit(mesh8, rate=1e30).run(tmp_path, [GOOD] * steps)
 
 
+def test_training_that_left_out_every_update_is_refused():
+    skipping = Skipping(limit=9, **SAYS)
+    skipping.check_learned("rl", [])
+    skipping.check_learned("rl", [SKIPPED, {"grad_norm": 1.0}])
+    with pytest.raises(DivergedError, match="the checkpoint there gives that before any"):
+        skipping.check_learned("rl", [SKIPPED, SKIPPED])
+
+
 def test_a_loss_that_exploded_is_refused_and_a_worse_one_is_not():
     skipping = Skipping(lower_rate="lower it")
     for after in (np.nan, np.inf, 60.0):

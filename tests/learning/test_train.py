@@ -10,7 +10,7 @@ from learning_batches import pair_batch, sft_batch
 
 from cai_jax.learning.losses import preference_loss_sum, sft_loss_sum
 from cai_jax.learning.optimizers import make_optimizer
-from cai_jax.learning.train import init_state, make_trainable, train_step
+from cai_jax.learning.train import init_state, make_trainable, mean_loss_grads, train_step
 from cai_jax.models.blueprint import Blueprint
 from cai_jax.models.config import LoRAConfig
 from cai_jax.models.decoder import Decoder
@@ -46,6 +46,19 @@ def test_micro_batches_change_no_update(mesh, kind):
         assert after[-1][1]["weight"] == weight
     for other in after[1:]:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), other, after[0])
+
+
+def test_a_mean_is_one_of_weights_that_sum_to_less_than_1(mesh):
+    """The gradient and loss of a batch do not depend on the unit of its weights."""
+    graph, params = nnx.split(PreferenceModel(TINY, rngs=nnx.Rngs(0)))
+    batch = pair_batch(target=np.array([1.0, 1.0, 0.0, 0.5], np.float32))
+    light = batch | {"weight": batch["weight"] / 100}
+    whole, part = (
+        mean_loss_grads(preference_loss_sum, graph, params, nnx.State({}), b, 1)
+        for b in (batch, light)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), whole[0], part[0])
+    np.testing.assert_allclose(whole[1]["loss"], part[1]["loss"], rtol=1e-4)
 
 
 @pytest.mark.parametrize("lora", [None, LoRAConfig(2, 4.0)])

@@ -1,5 +1,7 @@
 """DPO and IPO on soft labels against NumPy in float64."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,6 +79,18 @@ def test_an_even_label_between_equal_responses_has_no_gradient(decoder, mesh, ki
     graph, params = nnx.split(decoder)
     grads = jax.grad(lambda p: algorithm(nnx.merge(graph, p), batch)[0])(params)
     assert all(float(jnp.abs(g).max()) == 0 for g in jax.tree.leaves(grads))
+
+
+def test_a_pair_counts_by_its_weight(decoder, mesh):
+    pairs = pairs_of(4)
+    light = [replace(pair, weight=0.25) for pair in pairs]
+    algorithm = DPO(**CONSTANTS)
+    (whole, sums), (part, light_sums) = (
+        algorithm(decoder, first_batch(algorithm, decoder, mesh, given)[1])
+        for given in (pairs, light)
+    )
+    np.testing.assert_allclose(part, 0.25 * whole, rtol=1e-5)
+    assert (sums["weight"], light_sums["weight"]) == (4, 1)
 
 
 def test_margins_are_sums_over_the_responses_alone(decoder, mesh):

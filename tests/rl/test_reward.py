@@ -86,6 +86,13 @@ def test_groups_are_taken_together_by_their_mean_or_their_minimum(chat):
         assert alone.dtype == np.float32
 
 
+def test_the_replies_that_are_measured_say_which_group_is_worst_off():
+    scores = np.array([[1.0, 1.0, -9.0], [0.0, 0.0, 9.0]], np.float32)
+    objective = Objective({"a": None, "b": None}, "minimum")
+    assert objective.together(scores).tolist() == [1, 1, -9]
+    assert objective.together(scores, np.array([True, True, False])).tolist() == [0, 0, 9]
+
+
 def sampled(ids, finished):
     return Completion(list(ids), np.zeros(len(ids), np.float32), finished)
 

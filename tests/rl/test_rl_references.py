@@ -7,7 +7,7 @@ import optax
 import pytest
 from conftest import TINY
 
-from cai_jax.learning.logprobs import token_logprobs
+from cai_jax.learning.logprobs import logprobs_of_hidden
 from cai_jax.learning.losses import bradley_terry_loss
 from cai_jax.learning.optimizers import make_optimizer
 from cai_jax.rl.advantages import generalized_advantages
@@ -27,9 +27,10 @@ def test_bradley_terry_is_optax_binary_cross_entropy():
 def test_logprobs_are_optax_cross_entropy(decoder, temperature):
     tokens = jnp.asarray(RNG.integers(0, TINY.vocab_size, (3, 17)))
     ones = jnp.ones_like(tokens)
-    logits = decoder.logits(decoder.hidden(tokens, ones))[:, :-1] / temperature
+    hidden = decoder.hidden(tokens, ones)
+    logits = decoder.logits(hidden)[:, :-1] / temperature
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
-    ours = token_logprobs(decoder, tokens, ones, temperature).logprobs_bt[:, 1:]
+    ours = logprobs_of_hidden(decoder, hidden, tokens, ones, temperature).logprobs_bt[:, 1:]
     np.testing.assert_allclose(ours, -loss, atol=1e-4)
 
 

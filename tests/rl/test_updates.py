@@ -12,7 +12,7 @@ from rl_setting import ALGORITHM, Setting
 
 from cai_jax.generation.engine import Completion
 from cai_jax.keys import named_key
-from cai_jax.learning.logprobs import token_logprobs
+from cai_jax.learning.logprobs import logprobs_of_hidden
 from cai_jax.rl.rollout import Width, assemble
 from cai_jax.rl.updates import clipped_surrogate, minibatch_rows
 
@@ -131,8 +131,9 @@ def test_a_shared_trunk_changes_nothing(mesh):
         assert (abs(float(stats["kl_k3"])) > 1e-5) == (iteration > 0)
         # A reference that computes its own lower layers is at the same distance.
         model = nnx.merge(alone.reference.graph, alone.reference.params)
-        whole = token_logprobs(
-            model, rollout.tokens_bt, rollout.segments_bt, ALGORITHM.temperature, start=4
+        rows = rollout.tokens_bt, rollout.segments_bt
+        whole = logprobs_of_hidden(
+            model, model.hidden(*rows), *rows, ALGORITHM.temperature, start=4
         ).logprobs_bt[:, 4:]
         mask = rollout.mask_bn
         by_hand = np.mean(np.sum((experience.logprobs_bn - whole) * mask, axis=1))
