@@ -30,7 +30,7 @@ def main() -> None:
     rows = read_classed_replies(HERE.parent / "datasets" / "evasiveness.jsonl")
     source, mesh = named_source(), models.open_mesh()
     judge = ReplyJudge(
-        lambda: Scorer(models.open_policy(source, mesh), mesh, models.BATCH_SIZE.value),
+        Scorer(models.open_policy(source, mesh), mesh, models.BATCH_SIZE.value),
         lambda: ChatFormat(load_tokenizer(source.path)),
     )
     found = {

@@ -106,7 +106,7 @@ def judge(**more):
         prompt_ids=lambda messages, prefill: f"{messages[0].text}\n{prefill}",
         tokenizer=SimpleNamespace(convert_tokens_to_ids=lambda letters: letters),
     )
-    return ReplyJudge(lambda: KnowingScorer(**more), lambda: chat)
+    return ReplyJudge(KnowingScorer(**more), lambda: chat)
 
 
 def reply(policy, group, number, text, score, tokens=2, logprob=-1.0):

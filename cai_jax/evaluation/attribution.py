@@ -3,7 +3,7 @@
 The head stands in for the preference model. It reads the same last hidden states, as they are
 after training, and is fitted to the same labels (Bradley and Terry 1952) with a ridge penalty, up
 to the optimum. What it would be without the labels of one principle, which would take a training
-run of the whole model, is then a matter of seconds, and exact for this head. What a principle did
+run of the whole model, is then solved for, and exact for this head. What a principle did
 to the hidden states themselves stays in them: its whole effect may be larger. And principles that
 agree stand in for each other: without one of them little may change.
 """
@@ -11,6 +11,7 @@ agree stand in for each other: without one of them little may change.
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from scipy.special import expit
@@ -21,11 +22,14 @@ from threadpoolctl import threadpool_limits
 from cai_jax.data.rows import Comparison, TrainingPair
 from cai_jax.feedback.labeler import Judgement
 from cai_jax.generation.scoring import Scorer
+from cai_jax.keys import sampled
 from cai_jax.prompts.messages import Dialogue
 from cai_jax.rl.reward import Reward
 
 PEOPLE = "labelled helpfulness pairs"  # the source of labels that no principle gave
+Pair = TypeVar("Pair", Comparison, TrainingPair)
 FOLDS = 5
+HEAD_PAIRS = 2000  # that a head is fitted to, of principles and of people each, at most
 # Inverse ridge penalties that are tried, per mean square of a difference of features.
 STRENGTHS = np.geomspace(1e-2, 1e3, 6)
 
@@ -170,9 +174,13 @@ def comparison_id(row: Comparison) -> str:
 
 def principle_labels(row: Comparison) -> np.ndarray:
     """P(first is better) under each of its principles, float [k]."""
+    return judgement_of(row).by_principle
+
+
+def judgement_of(row: Comparison) -> Judgement:
+    """What the labeler said of a comparison."""
     low, high = row.bounds
-    shown = np.array(row.shown_first), np.array(row.shown_second)
-    return Judgement(*shown, low, high).by_principle
+    return Judgement(np.array(row.shown_first), np.array(row.shown_second), low, high)
 
 
 def read_labels(
@@ -180,11 +188,14 @@ def read_labels(
 ) -> Labels:
     """The labels that a preference model learned from, with its features of the replies.
 
+    Of more than ``HEAD_PAIRS`` those are read that are drawn by their ids.
+
     Args:
       scorer: of the preference model.
       comparisons: that it was trained on, at least one.
       helpfulness: pairs that people labelled, likewise.
     """
+    comparisons, helpfulness = _some(comparisons), _some(helpfulness)
     pairs: list[Comparison | TrainingPair] = [*comparisons, *helpfulness]
     sides = [ids for pair in pairs for ids in (pair.first, pair.second)]
     features = scorer.preference_features(sides, "features").astype(np.float64)
@@ -205,6 +216,11 @@ def read_labels(
     return Labels(
         differences[list(which)], *map(np.array, (targets, weights, sources, ids, groups))
     )
+
+
+def _some(pairs: Sequence[Pair]) -> list[Pair]:
+    """At most ``HEAD_PAIRS``."""
+    return [pairs[i] for i in sampled([pair.id for pair in pairs], HEAD_PAIRS, 0, "head")]
 
 
 def contrasts(reward: Reward, replies: Sequence[tuple[Dialogue, str, str]]) -> np.ndarray:

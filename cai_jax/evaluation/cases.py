@@ -122,8 +122,7 @@ class _Own:
 
     @property
     def judgement(self) -> Judgement:
-        at, whole = slice(self.at, self.at + 1), self.judged.judgement
-        return Judgement(whole.shown_first[at], whole.shown_second[at])
+        return self.judged.judgement.singles[self.at]
 
     def differs_from(self, label: float) -> bool:
         return (self.judged.label(self.at) > 0.5) != (label > 0.5)

@@ -23,8 +23,7 @@ def labels_of(
 ) -> np.ndarray:
     """P(the first response is better), float [pairs, principles], both orders averaged."""
     judged = labeler.judge([replace(pair, principles=tuple(principles)) for pair in pairs])
-    means = [(j.shown_first + j.shown_second) / 2 for j in judged]
-    return np.stack([np.clip(m, j.low, j.high) for m, j in zip(means, judged, strict=True)])
+    return np.stack([judgement.by_principle for judgement in judged])
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 
 from cai_jax.data.rows import Comparison
+from cai_jax.evaluation.attribution import judgement_of
 from cai_jax.evaluation.evaluator import Evaluator, Evidence, Oracle
 from cai_jax.evaluation.measure import Measure, Measurement, Plan, joined
 from cai_jax.feedback.audit import Audit, audit, wilson_interval
 from cai_jax.feedback.baselines import baselines
-from cai_jax.feedback.labeler import Judgement, ResponsePair
+from cai_jax.feedback.labeler import ResponsePair
 
 ACCURACY = Measure("accuracy", "share", "higher", "pairs labelled right")
 CALIBRATION = Measure(
@@ -73,15 +74,10 @@ def audits_by_oracle(oracle: Oracle, comparisons: list[Comparison]) -> dict[str,
         second = oracle(row.prompt, row.response_second).get("merit")
         if first is None or second is None or first == second:
             continue
-        shown = np.array(row.shown_first), np.array(row.shown_second)
         truths.append(first > second)
         pairs.append(ResponsePair(row.id, row.prompt, row.response_first, row.response_second, ()))
-        low, high = row.bounds
-        judged.append(Judgement(*shown, low, high))
-        singles += [
-            Judgement(first, second, low, high)
-            for first, second in zip(*(side[:, None] for side in shown), strict=True)
-        ]
+        judged.append(judgement_of(row))
+        singles += judged[-1].singles
     if not pairs:
         return {}
     surface = baselines(pairs, truths)

@@ -20,8 +20,8 @@ def evaluate(evidence: Evidence) -> Iterator[Measurement]:
         for kind in KINDS:
             pairs = evidence.pairs[kind]
             ids = [reward.chat.prompt_ids(pair.messages) for pair in pairs]
-            chosen = reward(ids, [pair.chosen for pair in pairs], "evaluate: pairs")
-            rejected = reward(ids, [pair.rejected for pair in pairs], "evaluate: pairs")
+            replies = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+            chosen, rejected = reward([*ids, *ids], replies, "evaluate: pairs").reshape(2, -1)
             right, prompts = (np.sign(chosen - rejected) + 1) / 2, [p.messages for p in pairs]
             yield evidence.mean(ACCURACY, kind, group, right, prompts)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from cai_jax.data.rows import Comparison, Revision
 from cai_jax.evaluation.attribution import (
+    HEAD_PAIRS,
     PEOPLE,
     contrasts,
     fit_head,
@@ -49,8 +50,6 @@ ACCURACY_LOST = Measure(
     "share",
     "",
     "held-out harmlessness pairs that such a head ranks right no more, net",
-    low=-1.0,
-    high=1.0,
 )
 FOLLOWS = Measure(
     "follows",
@@ -150,6 +149,7 @@ def _head_of(evidence: Evidence, group: str, rows: Sequence[Comparison]) -> Iter
     reward, base = evidence.tools.reward.rewards[group], evidence.plan.policies[0]
     at = evidence.plan.groups.index(group)
     head = fit_head(read_labels(reward.scorer, rows, evidence.helpfulness))
+    without = {source: head.without(source) for source in head.sources}
     replies = [
         (one.row, other.row)
         for one, other in zip(evidence.replies[RESULT], evidence.replies[base], strict=True)
@@ -162,15 +162,16 @@ def _head_of(evidence: Evidence, group: str, rows: Sequence[Comparison]) -> Iter
         lead = lead_md @ head.kernel_d
         yield evidence.mean(LEAD, ALL, "", lead, prompts)
         yield evidence.mean(FOLLOWS, ALL, "", np.sign(lead) == np.sign(scored), prompts)
-        for source in head.sources:
-            yield evidence.mean(LEAD_LOST, source, "", head.lost(source, lead_md), prompts)
+        for source, other in without.items():
+            lost = lead_md @ (head.kernel_d - other.kernel_d)
+            yield evidence.mean(LEAD_LOST, source, "", lost, prompts)
     if pairs := evidence.pairs["harmlessness"]:
         right_md = contrasts(reward, [(p.messages, p.chosen, p.rejected) for p in pairs])
         asked = [pair.messages for pair in pairs]
         ranked = lambda which: (np.sign(right_md @ which.kernel_d) + 1) / 2
-        for source in head.sources:
-            lost = ranked(head) - ranked(head.without(source))
-            yield evidence.mean(ACCURACY_LOST, source, "", lost, asked)
+        for source, other in without.items():
+            lost = ranked(head) - ranked(other)
+            yield evidence.difference(ACCURACY_LOST, source, "", lost, asked)
 
 
 def measures_of_labels(plan: Plan) -> tuple[Measure, ...]:
@@ -196,7 +197,8 @@ FEEDBACK_PRINCIPLES = Evaluator(
     cases="pairs of training, all or those of a principle, held-out replies of RL-CAI, or held-out "
     "pairs; those of one prompt count as one unit",
     given="the hidden states of this run's preference model, which all principles shaped; on them "
-    "a linear head is solved with all labels, and again without those of a principle. Principles "
-    "that agree stand in for each other: little may be lost without one of them. Intervals are "
-    "over prompts: a principle with few pairs may do otherwise in another draw",
+    f"a linear head is solved with all labels, those of {HEAD_PAIRS:,} pairs of a kind at most, "
+    "and again without those of a principle. Principles that agree stand in for each other: little "
+    "may be lost without one of them. Intervals are over prompts: a principle with few pairs may "
+    "do otherwise in another draw",
 )

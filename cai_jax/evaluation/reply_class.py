@@ -92,17 +92,12 @@ class ReplyJudge:
     """The feedback model as a reader of replies: it chooses among the descriptions of the classes.
 
     Attributes:
-      open_scorer: of the feedback model; opened when the first reply is judged.
+      scorer: of the feedback model.
       open_chat: its chat format; what is compiled does not depend on it.
     """
 
-    open_scorer: Callable[[], Scorer]
+    scorer: Scorer
     open_chat: Callable[[], ChatFormat]
-
-    @cached_property
-    def scorer(self) -> Scorer:
-        """Of the feedback model."""
-        return self.open_scorer()
 
     @cached_property
     def chat(self) -> ChatFormat:

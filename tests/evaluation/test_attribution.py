@@ -8,6 +8,7 @@ from scipy.special import expit
 from small_evidence import HARM, HELP
 
 from cai_jax.data.rows import Comparison, TrainingPair
+from cai_jax.evaluation import attribution
 from cai_jax.evaluation.attribution import PEOPLE, Head, Labels, fit_head, fit_kernel, read_labels
 
 LIKED = {"first": 0, "second": 1}  # the feature that each principle likes; "none" likes nothing
@@ -98,6 +99,16 @@ def comparison(name, prompt, labels, bounds=(0.0, 1.0)):
         constitution_sha256="",
         bounds=bounds,
     )
+
+
+def test_of_many_pairs_some_are_read(monkeypatch):
+    monkeypatch.setattr(attribution, "HEAD_PAIRS", 3)
+    rows = [comparison(str(n), HARM, {"a": 0.8}) for n in range(20)]
+    people = [TrainingPair(str(n), (7, 5), (7, 4), (10**6,), (10**6,)) for n in range(2)]
+    found = read_labels(Features(), rows, people)
+    assert (found.sources_n == "a").sum() == 3
+    again = read_labels(Features(), rows[::-1], people)  # drawn by id
+    assert set(again.pairs_n) == set(found.pairs_n)
 
 
 def test_labels_are_read_by_principle():

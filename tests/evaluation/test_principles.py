@@ -81,7 +81,9 @@ def test_the_lead_is_owed_to_whose_labels_like_it():
         labels = {"a": 0.5 + 0.15 * words, "b": 0.5 + 0.3 * kind}
         row = comparison(str(n), (user(f"harm {n // 2}"),), labels)
         rows.append(replace(row, first=first, second=second))
-    pairs = {"harmlessness": [LabelledPair("1", HARM, "a b", "a")], "helpfulness": []}
+    asked = (HARM, (user("harm 2"),))
+    known = [LabelledPair(str(n), prompt, "a b", "a") for n, prompt in enumerate(asked)]
+    pairs = {"harmlessness": known, "helpfulness": []}
     given = evidence(plan=NAMED, comparisons={"": rows}, pairs=pairs)
     given = replace(given, tools=replace(given.tools, reward=Objective({"": WordFeatures()})))
     texts = {"base": ["a"] * 5, "rl_cai": ["a b"] * 5}
@@ -91,4 +93,10 @@ def test_the_lead_is_owed_to_whose_labels_like_it():
     assert found["lead_lost", "a", ""] > 0.5 * lead > 0 > found["lead_lost", "b", ""]
     assert found["follows", "all labels", ""] == 0  # the scores of these samples are all alike
     assert ("lead_lost", PEOPLE, "") not in found  # people labelled nothing
-    assert ("accuracy_lost", "a", "") in found
+    lost = next(
+        m
+        for m in FEEDBACK_PRINCIPLES.evaluate(given)
+        if (m.measure, m.subject) == ("accuracy_lost", "a")
+    )
+    assert lost.detectable is not None  # a paired difference, not a share of coins
+    assert -1 <= lost.low <= lost.mean <= lost.high <= 1

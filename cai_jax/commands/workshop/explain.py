@@ -143,7 +143,7 @@ def moved_by(
     features_md = contrasts(reward, [(row.prompt, row.response, o.response) for o in others])
     mean_d = features_md.mean(axis=0)
     by_pair = head.influences(mean_d)
-    found = [(comparison, by_pair[name]) for name, comparison in comparisons.items()]
+    found = [(comparison, by_pair[n]) for n, comparison in comparisons.items() if n in by_pair]
     return Moved(
         group=group,
         reply=row,
