@@ -34,6 +34,7 @@ from cai_jax.stages.workdir import CONFIG, Workdir, read_config
 from cai_jax.storage.files import resolved
 
 BOOTSTRAP_SAMPLES = 2000  # of each interval
+ROUNDING = 1e-4  # by which a label that is computed again may differ
 CHANGED = Measure(
     "changed", "share", "", "replies that are not the same, word for word", PROMPT_SETS
 )
@@ -91,7 +92,7 @@ class Labels:
     @property
     def changed(self) -> Estimate:
         """Share of the pairs, at least one, whose label is another."""
-        return self._mean([pair.shift != 0 for pair in self.pairs], 1.0)
+        return self._mean([abs(pair.shift) > ROUNDING for pair in self.pairs], 1.0)
 
     @property
     def flipped(self) -> Estimate:
@@ -173,7 +174,7 @@ def compare(old: Run, new: Run) -> Behaviour:
             "runs of one config under two constitutions"
         )
     return Behaviour(
-        labels=compare_labels(_comparisons(old), _comparisons(new)),
+        labels=_compared_labels(old, new),
         scores=list(_scores(pairs, bool(old.config.second_model.prompts))),
         replies=list(_replies(pairs, old, new)),
         costs=list(_costs(old, new)),
@@ -188,8 +189,20 @@ def compare_labels(old: Sequence[Comparison], new: Sequence[Comparison]) -> Labe
     return Labels(pairs, len(before) + len(after) - 2 * len(pairs))
 
 
-def _comparisons(run: Run) -> list[Comparison]:
-    return read_records(run.workdir.folder("feedback") / "comparisons", Comparison)
+def _compared_labels(old: Run, new: Run) -> Labels:
+    """Group by group: all groups label the same pairs. A group of one run alone is unpaired."""
+    before, after = _comparisons(old), _comparisons(new)
+    groups = dict.fromkeys([*before, *after])
+    found = [compare_labels(before.get(g, []), after.get(g, [])) for g in groups]
+    pairs = [pair for labels in found for pair in labels.pairs]
+    return Labels(pairs, sum(labels.unpaired for labels in found))
+
+
+def _comparisons(run: Run) -> dict[str, list[Comparison]]:
+    """By group."""
+    folder = run.workdir.folder("feedback") / "comparisons"
+    groups = run.inputs(EVALUATE).groups
+    return {group: read_records(folder / group, Comparison) for group in groups}
 
 
 def _samples(run: Run) -> list[Sample]:

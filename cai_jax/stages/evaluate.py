@@ -12,6 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cai_jax.config import naming
 from cai_jax.data.readers import Attack, Prompt
 from cai_jax.data.records import read_records, write_records
@@ -75,26 +77,10 @@ BASE = next(iter(POLICIES))  # what the other policies are compared with
 
 def execute(inputs: Inputs, folder: Path) -> Outcome:
     """Samples from all policies, evaluates, and writes ``samples`` and evaluation.json."""
-    models, tokens = inputs.models, 0
-    base = models.policy(models.policy_source(BASE))
+    base = inputs.models.policy(inputs.models.policy_source(BASE))
     tools = _tools(inputs, base)
-    answers: dict[str, Answers] = {}
-    under_attack: dict[str, Answers] = {}
-    attacker = _held_out_attacker(inputs, base) if inputs.config.evaluate.attacks else None
-    written = attacker.run().attacks if attacker else []
-    items, tried = read_benchmarks(inputs.config.evaluate.benchmarks), list[Measurement]()
-    present = compared_policies(inputs.config, inputs.manifest("rl")["metrics"])
-    for name, policy in present.items():
-        model = models.policy(models.policy_source(policy), base)
-        answers[name], used = _answers(inputs, name, model, tools.temperature)
-        tokens += used
-        task_tools = _task_tools(inputs, model)
-        tried += benchmarks.measured(items, "policy", name, task_tools)
-        tokens += task_tools.scorer.tokens
-        if attacker:
-            under_attack[name], used = _answers_to_attacks(inputs, name, model, attacker, written)
-            tokens += used
-    tokens += attacker.tokens if attacker else 0
+    items = read_benchmarks(inputs.config.evaluate.benchmarks)
+    answers, under_attack, tried, tokens = _every_answer(inputs, base, tools.temperature, items)
     replies = _scored(inputs, answers, tools.reward, tools.second)
     refusal = inputs.config.red_team.refusal
     second_over = OverRefusal(tools.second, refusal) if tools.second else None
@@ -117,8 +103,7 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     write_records(folder / "samples", rows, Sample)
     write_text(folder / "evaluation.json", json.dumps(results, indent=2) + "\n")
     judges = [judge.tools for judge in (tools.judge, tools.other_judge) if judge]
-    others = [*(tools.second.scorers if tools.second else ())]
-    others += [tools.reply_judge.scorer] if tools.reply_judge else []
+    others = tools.second.scorers if tools.second else []
     scorers = [*tools.reward.scorers, tools.base, *(judge.scorer for judge in judges), *others]
     tokens += sum(s.tokens for s in scorers) + sum(judge.generator.tokens for judge in judges)
     return Outcome(results, tokens)
@@ -131,6 +116,33 @@ class Answers:
     prompts: Sequence[tuple[str, Prompt]]  # each with its set
     ids: list[list[int]]  # of the prompts
     samples: list[Completion]
+
+
+def _every_answer(
+    inputs: Inputs, base: Model, temperature: float, items: benchmarks.Items
+) -> tuple[dict[str, Answers], dict[str, Answers], list[Measurement], int]:
+    """All policies', those to attacks, their benchmarks, and the tokens that this took.
+
+    One policy is loaded at a time, and the attacker until the last one has answered.
+    """
+    models, tokens = inputs.models, 0
+    answers: dict[str, Answers] = {}
+    under_attack: dict[str, Answers] = {}
+    tried: list[Measurement] = []
+    attacker = _held_out_attacker(inputs, base) if inputs.config.evaluate.attacks else None
+    written = attacker.run().attacks if attacker else []
+    present = compared_policies(inputs.config, inputs.manifest("rl")["metrics"])
+    for name, policy in present.items():
+        model = models.policy(models.policy_source(policy), base)
+        answers[name], used = _answers(inputs, name, model, temperature)
+        tokens += used
+        task_tools = _task_tools(inputs, model)
+        tried += benchmarks.measured(items, "policy", name, task_tools)
+        tokens += task_tools.scorer.tokens
+        if attacker:
+            under_attack[name], used = _answers_to_attacks(inputs, name, model, attacker, written)
+            tokens += used
+    return answers, under_attack, tried, tokens + (attacker.tokens if attacker else 0)
 
 
 def _answers(inputs: Inputs, name: str, model: Model, temperature: float) -> tuple[Answers, int]:
@@ -175,6 +187,9 @@ def _scored(
         here = slice(start, start + len(given.ids))
         start = here.stop
         by_group, others_by_group = scores[:, here], seconds[:, here]
+        # What is measured by group says which is worst off, not what is shown beside it.
+        measured = np.isin([group for group, _ in given.prompts], PROMPT_SETS)
+        counted = measured if measured.any() else None
         rows = [
             Sample(
                 id=f"{group}/{prompt.id}/{name}",
@@ -192,8 +207,8 @@ def _scored(
                 given.prompts,
                 given.samples,
                 parsed[here],
-                reward.together(by_group),
-                reward.together(others_by_group),
+                reward.together(by_group, counted),
+                reward.together(others_by_group, counted),
                 by_group.T,
                 others_by_group.T,
                 strict=True,
@@ -213,7 +228,7 @@ def _held_out_attacker(inputs: Inputs, base: Model) -> Loop:
     seed = stage_seed(inputs.seed, "evaluate", "attacker")
     attacker = make_attacker(inputs, inputs.models.policy(source, base), seed)
     seeds = [*direct_seeds(inputs.rows("red_team")), *inputs.rows("attack_seeds")]
-    trained = [*inputs.turns[True], *(first_user_text(a.messages) for a in inputs.attacks)]
+    trained = [*inputs.trained_turns, *(first_user_text(a.messages) for a in inputs.attacks)]
     texts = trained, [first_user_text(seed.messages) for seed in seeds]
     strategies = c.evaluate.attack_strategies or c.red_team.strategies
     limits = Limits(rounds=1, attacks=c.evaluate.attacks, min_novelty=0.0)
@@ -391,7 +406,11 @@ def _tools(inputs: Inputs, base: Model) -> Tools:
         base=_scorer(inputs, base),
         judge=judge,
         other_judge=others[0] if others else None,
-        reply_judge=_reply_judge(inputs, base) if c.evaluate.judged_replies else None,
+        reply_judge=(
+            ReplyJudge(judge.tools.scorer, judge.tools.open_chat)
+            if c.evaluate.judged_replies
+            else None
+        ),
         temperature=c.generation.temperature or 1.0,
     )
 
@@ -425,14 +444,6 @@ def _files(source: ModelSource) -> list[Path]:
     return [p.resolve() for p in (source.path, *(folder for folder, _ in source.checkpoints))]
 
 
-def _reply_judge(inputs: Inputs, base: Model) -> ReplyJudge:
-    """The feedback model, which is loaded when it reads its first reply."""
-    models = inputs.models
-    source = lambda: models.feedback_source(inputs.config.feedback.source)
-    scorer = lambda: _scorer(inputs, models.policy(source(), base))
-    return ReplyJudge(scorer, lambda: models.chat_of(source()))
-
-
 def truncates(sampling: Sampling) -> bool:
     """Whether log-probs of samples are not those of the whole distribution."""
     return bool(sampling.top_k) or sampling.top_p < 1
@@ -459,10 +470,6 @@ def programs(inputs: Inputs) -> list[Program]:
     scores = tools.reward.programs("evaluate: scores", g.context_tokens)
     evaluators = [p for e in registry.EVALUATORS.values() for p in e.programs(tools)]
     items = read_benchmarks(inputs.config.evaluate.benchmarks)
-    attacker = attacker_source(inputs)
-    if inputs.config.evaluate.attacks:
-        model = models.policy(attacker, base)
-        responses += make_attacker(inputs, model, inputs.seed).programs("evaluate: attacks")
     tried = [
         program
         for whose, model in different.values()
@@ -478,16 +485,19 @@ def programs(inputs: Inputs) -> list[Program]:
         )
     ]
     loading = [p for source in sources.values() for p in models.loading_programs(source)]
+    attacker = attacker_source(inputs)
     if inputs.config.evaluate.attacks:
+        writer = models.policy(attacker, base)
+        if attacker != models.source():  # it is there while the policies answer
+            responses = [replace(p, resident=(writer.params,)) for p in responses]
+            tried = [replace(p, resident=(writer.params,)) for p in tried]
+        responses += make_attacker(inputs, writer, inputs.seed).programs("evaluate: attacks")
         loading += models.loading_programs(attacker)
     rewards = {"pm_train": tools.reward}
     if tools.second:
         rewards["second_model"] = tools.second
     preference = [p for r in rewards for p in models.loading_programs(models.preference_source(r))]
     params = [p for reward in rewards.values() for p in reward.abstract_params]
-    feedback = models.feedback_source(inputs.config.feedback.source)
-    if tools.reply_judge and feedback != models.source():
-        preference += models.loading_programs(feedback)
     residents: tuple[Any, ...] = (base.params,)
     judges = [judge for judge in (tools.judge, tools.other_judge) if judge]
     for judge, source in zip(judges, _judge_sources(inputs), strict=True):
@@ -495,7 +505,7 @@ def programs(inputs: Inputs) -> list[Program]:
             loading += models.loading_programs(source)
             residents += (judge.tools.scorer.abstract_params,)
     held = partial(_with_resident, inputs, residents, params)
-    beside = (*residents, base.params, *params[1:])
+    beside = (*residents, *params[1:])
     return [
         *with_remedy(map(held, responses), SAMPLING_REMEDY),
         *with_remedy((replace(p, resident=beside) for p in scores), SCORING_REMEDY),
@@ -508,6 +518,7 @@ def _with_resident(
     inputs: Inputs, residents: tuple[Any, ...], preference: Any, program: Program
 ) -> Program:
     """With the models that are resident: the preference model too unless it is offloaded."""
+    residents = (*program.resident, *residents)
     if inputs.config.rl.offload:
         return replace(program, resident=residents)
     offload = "config.rl.offload=True"
@@ -547,7 +558,7 @@ def _extra(inputs: Inputs) -> Any:
     code = inspect.getsource(sys.modules[oracle.__module__]) if oracle else ""
     items = repr(read_benchmarks(inputs.config.evaluate.benchmarks))
     if plan.attacks:
-        items += repr(inputs.turns[True])
+        items += repr(inputs.trained_turns)
     return [registry.declared_keys(plan), code, sha256(items.encode("utf-8")).hexdigest()]
 
 

@@ -42,6 +42,7 @@ from cai_jax.stages.reuse import digest
 from cai_jax.stages.stage import Inputs, Outcome, Stage
 
 log = logging.getLogger("cai_jax")
+TOGETHER = 4096  # judgements whose rows are on the host as tokens at once
 
 
 def execute(inputs: Inputs, folder: Path) -> Outcome:
@@ -180,10 +181,11 @@ def judge_pairs(
     ]
 
     def compute(missing: list[int]) -> list[Any]:
-        found = labeler.judge([singles[i] for i in missing])
+        parts = (missing[at : at + TOGETHER] for at in range(0, len(missing), TOGETHER))
         return [
             [float(j.shown_first[0]), float(j.shown_second[0]), j.low, j.high, list(j.thoughts)]
-            for j in found
+            for part in parts
+            for j in labeler.judge([singles[i] for i in part])
         ]
 
     asked = [[how, asdict(single)] for single in singles]

@@ -116,9 +116,9 @@ class Computed:
 
     def write(self, folder: Path) -> None:
         """Leaves the values in the folder of the stage, for its next version."""
-        if self._values:
-            lines = (json.dumps(pair) + "\n" for pair in self._values.items())
-            hosts.write_text(folder / FILE, "".join(lines))
+        if self._values and hosts.is_main():
+            with (folder / FILE).open("w", encoding="utf-8") as out:
+                out.writelines(json.dumps(pair) + "\n" for pair in self._values.items())
 
 
 def _pair(file: Path, number: int, line: str) -> tuple[str, Any]:

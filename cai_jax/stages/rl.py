@@ -21,7 +21,7 @@ from cai_jax.models.io.load import load_policy, loading_programs
 from cai_jax.parallel import hosts
 from cai_jax.parallel.hosts import write_text
 from cai_jax.parallel.program import Program
-from cai_jax.reading import read_json
+from cai_jax.reading import parse_json, read_lines
 from cai_jax.rl.algorithm import OFFLOAD, SAMPLING, SCORING, TRAINING, Algorithm, Labelled, Task
 from cai_jax.rl.prompts import Drawn
 from cai_jax.rl.registry import ALGORITHMS
@@ -40,7 +40,7 @@ from cai_jax.stages.pm_train import comparisons_of
 from cai_jax.stages.stage import Inputs, Outcome, Stage
 from cai_jax.stages.workdir import link_folder
 
-LOOKS = "looks.json"
+LOOKS = "looks.jsonl"  # a look a line
 
 
 def execute(inputs: Inputs, folder: Path) -> Outcome:
@@ -84,7 +84,7 @@ def _keep(inputs: Inputs, iteration: int, params: nnx.State) -> None:
 def _keep_best(inputs: Inputs, folder: Path, watch: Watch) -> dict[str, Any]:
     """Makes the policy that the second model likes best the stage's; the others lie beside it."""
     best = watch.best.iteration
-    write_text(folder / LOOKS, json.dumps([asdict(look) for look in watch.looks]) + "\n")
+    write_text(folder / LOOKS, "".join(json.dumps(asdict(look)) + "\n" for look in watch.looks))
     others = [look.iteration for look in watch.looks[1:] if look is not watch.best]
     link_folder(_kept(inputs, best), folder / CHECKPOINT)
     for iteration in others:
@@ -173,9 +173,13 @@ def _comparisons(inputs: Inputs) -> list[Labelled]:
     found = []
     for pair in zip(*by_group, strict=True):
         row, target = pair[0][0], float(np.mean([target for _, target in pair]))
-        found.append(Labelled(row.id, row.prompt, row.response_first, row.response_second, target))
-    pairs = inputs.rows("pairs")
-    return [*found, *(Labelled(p.id, p.messages, p.chosen, p.rejected, 1.0) for p in pairs)]
+        replies = row.response_first, row.response_second
+        found.append(Labelled(row.id, row.prompt, *replies, target, weight=1.0))
+    weight = inputs.config.pm_train.helpfulness_weight
+    return found + [
+        Labelled(p.id, p.messages, p.chosen, p.rejected, target=1.0, weight=weight)
+        for p in inputs.rows("pairs")
+    ]
 
 
 def _open_watch(
@@ -218,7 +222,10 @@ def looks_of(settings: RLConfig) -> tuple[int, ...]:
 def read_looks(folder: Path) -> list[Look]:
     """What the watch of a finished stage saw; nothing where there was none."""
     file = folder / LOOKS
-    return [Look(**look) for look in read_json(file)] if file.exists() else []
+    if not file.exists():
+        return []
+    remedy = "run the stage rl again"
+    return [Look(**parse_json(file, line, remedy, n)) for n, line in read_lines(file)]
 
 
 def _open_reward(inputs: Inputs) -> tuple[Objective, list[Program]]:

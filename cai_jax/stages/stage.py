@@ -9,6 +9,7 @@ from typing import Any
 
 from cai_jax.config import Config, naming, warmed_up
 from cai_jax.constitution.schema import Constitution
+from cai_jax.data.overlap import DEMONSTRATIONS
 from cai_jax.data.readers import Attack, read_attacks
 from cai_jax.learning.saving import SavePolicy, Saver
 from cai_jax.learning.skipping import Skipping
@@ -21,6 +22,9 @@ from cai_jax.stages.reuse import Computed
 from cai_jax.stages.workdir import Workdir
 from cai_jax.storage.files import resolved
 from cai_jax.storage.sealed import check_whole
+
+# What some model of a run is trained on: the policies, the second preference model, the critic.
+TRAINED = ("training", "second_model", DEMONSTRATIONS)
 
 
 @dataclass(frozen=True)
@@ -117,11 +121,16 @@ class Inputs:
 
     @cached_property
     def turns(self) -> dict[bool, list[str]]:
-        """What users say first in all rows: True, where a model is trained on it; False, if not."""
+        """What users say first in all rows: True, in those of training; False, in others."""
         found: dict[bool, list[str]] = {True: [], False: []}
         for turn in self._run.data.turns:
             found[turn.purpose == "training"].append(turn.text)
         return found
+
+    @property
+    def trained_turns(self) -> list[str]:
+        """What users say first in all rows that any model of the run is trained on."""
+        return [turn.text for turn in self._run.data.turns if turn.purpose in TRAINED]
 
     @property
     def attacks(self) -> list[Attack]:

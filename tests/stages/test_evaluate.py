@@ -19,8 +19,9 @@ from cai_jax.data.rows import Revision
 from cai_jax.evaluation.evaluator import Evaluator, policies
 from cai_jax.evaluation.measure import Measure
 from cai_jax.evaluation.registry import EVALUATORS, declared_keys
+from cai_jax.prompts.messages import first_user_text
 from cai_jax.report.summary import read_summary
-from cai_jax.stages import evaluate
+from cai_jax.stages import evaluate, feedback
 from cai_jax.stages.checks import check_models
 from cai_jax.stages.models import POLICIES
 from cai_jax.stages.pipeline import stages_of
@@ -110,6 +111,26 @@ def test_another_judge_is_resident_and_listed(model_folder, tmp_path):
         assert len(whole) == (2 if judge else 1) * len(shapes)
         (sizes[judge],) = {len(program.resident) for program in labels}
     assert sizes[other] == sizes[""] + 1
+
+
+def test_another_attacker_is_resident_while_policies_answer(model_folder, tmp_path):
+    sizes = {}
+    for attacker in ("", shutil.copytree(model_folder, tmp_path / "other")):
+        changes = {"evaluate.attacks": 4, "red_team.source": str(attacker)}
+        config = tiny_config(tmp_path / "run", model_folder, **changes)
+        listed = evaluate.programs(open_run(config, ahead=True).inputs(evaluate.STAGE))
+        responses = [p for p in listed if p.name == "evaluate: responses"]
+        (sizes[str(attacker)],) = {len(program.resident) for program in responses}
+    assert sizes[str(attacker)] == sizes[""] + 1
+
+
+def test_an_attacker_keeps_away_from_all_that_models_were_trained_on(finished):
+    inputs = finished.inputs(evaluate.STAGE)
+    second = finished.inputs(feedback.STAGE).rows("second_model")
+    said = {first_user_text(row.messages) for row in second}
+    assert said
+    assert said <= set(inputs.trained_turns)
+    assert set(inputs.turns[True]) < set(inputs.trained_turns)
 
 
 def test_win_rates_and_elo_of_a_run(finished):
