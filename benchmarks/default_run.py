@@ -1,6 +1,6 @@
 """The default run, cold, over three seeds; and the table of it in docs/results.md.
 
-    python benchmarks/default_run.py                   # 3 x 12 minutes on two cores
+    python benchmarks/default_run.py                   # 3 x 21 minutes on two cores
     python benchmarks/default_run.py SUMMARY.json ...  # the table of runs that there are
 
 Each seed runs in a new process with an empty cache folder, so that its time includes download and

