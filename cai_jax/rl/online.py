@@ -109,8 +109,12 @@ class OnlineAlgorithm:
         return [*iteration, *loading, *watching, *task.start_programs(blueprint, reference)]
 
     def train(self, task: Task, history: History) -> Trained:
-        """Runs the iterations."""
-        reference = task.load(None)
+        """Runs the iterations.
+
+        Raises:
+          DivergedError: the updates of all were left out; the others are those of the loop.
+        """
+        reference, skipping = task.load(None), task.open_skipping()
         blueprint = self._blueprint(task)
         trainable = task.start(blueprint, reference)
         # Under LoRA the reference shares the policy's frozen base: there is nothing to offload.
@@ -140,8 +144,9 @@ class OnlineAlgorithm:
                 history,
                 watch,
                 saver,
-                task.open_skipping(),
+                skipping,
             )
+        skipping.check_learned(history.name, history.rows)
         return Trained(online.of_decoder(state.train.params), tokens, watch)
 
     def summary(self, rows: list[Scalars]) -> dict[str, Any]:
