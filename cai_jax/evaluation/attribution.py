@@ -20,7 +20,7 @@ from sklearn.model_selection import GroupKFold
 from threadpoolctl import threadpool_limits
 
 from cai_jax.data.rows import Comparison, TrainingPair
-from cai_jax.feedback.labeler import Judgement
+from cai_jax.feedback.labeler import judgement_of
 from cai_jax.generation.scoring import Scorer
 from cai_jax.keys import sampled
 from cai_jax.prompts.messages import Dialogue
@@ -92,9 +92,11 @@ class Head:
         """Of its labels, each once."""
         return np.unique(self.labels.sources_n).tolist()
 
-    def without(self, source: str) -> "Head":
-        """The head as it would be without the labels of a source; its unit stays."""
-        return replace(self, labels=self.labels.without(source))
+    @cached_property
+    def kernels_without(self) -> dict[str, np.ndarray]:
+        """By source, the weights as they would be without its labels; their unit stays."""
+        labels = ((source, self.labels.without(source)) for source in self.sources)
+        return {source: fit_kernel(left, self.strength) / self.scale for source, left in labels}
 
     def lost(self, source: str, differences: np.ndarray) -> np.ndarray:
         """By how much differences of scores would be less without the labels of a source.
@@ -103,7 +105,7 @@ class Head:
           source: of the labels.
           differences: of features, float [..., d].
         """
-        return differences @ (self.kernel_d - self.without(source).kernel_d)
+        return differences @ (self.kernel_d - self.kernels_without[source])
 
     def influences(self, difference_d: np.ndarray) -> dict[str, float]:
         """By how much a difference of scores would be less without each pair, by id of the pair.
@@ -172,17 +174,6 @@ def comparison_id(row: Comparison) -> str:
     return f"ai/{row.id}"
 
 
-def principle_labels(row: Comparison) -> np.ndarray:
-    """P(first is better) under each of its principles, float [k]."""
-    return judgement_of(row).by_principle
-
-
-def judgement_of(row: Comparison) -> Judgement:
-    """What the labeler said of a comparison."""
-    low, high = row.bounds
-    return Judgement(np.array(row.shown_first), np.array(row.shown_second), low, high)
-
-
 def read_labels(
     scorer: Scorer, comparisons: Sequence[Comparison], helpfulness: Sequence[TrainingPair]
 ) -> Labels:
@@ -202,7 +193,7 @@ def read_labels(
     differences = features[0::2] - features[1::2]
     rows: list[tuple[int, float, float, str, str, Hashable]] = []
     for at, row in enumerate(comparisons):
-        given = principle_labels(row)
+        given = judgement_of(row).by_principle
         rows += [
             (at, label, 1 / len(given), principle, comparison_id(row), row.prompt)
             for principle, label in zip(row.principle_ids, given, strict=True)

@@ -34,15 +34,18 @@ def evaluate(evidence: Evidence) -> Iterator[Measurement]:
     others = [
         reply for policy, these in replies.items() if policy != base_policy for reply in these
     ]
-    base = tools.base.completion_logprobs(
-        [reply.prompt_ids for reply in others],
-        [reply.completion.ids for reply in others],
-        tools.temperature,
-        "evaluate: KL",
+    base = iter(
+        tools.base.completion_logprobs(
+            [reply.prompt_ids for reply in others],
+            [reply.completion.ids for reply in others],
+            tools.temperature,
+            "evaluate: KL",
+        )
     )
-    apart = (np.sum(r.completion.logprobs - b) for r, b in zip(others, base, strict=True))
     for policy, these in replies.items():
-        nats = np.array([0.0 if policy == base_policy else next(apart) for _ in these])
+        nats = np.zeros(len(these))
+        if policy != base_policy:
+            nats = np.array([np.sum(r.completion.logprobs - next(base)) for r in these])
         for group in PROMPT_SETS:
             chosen = [i for i, reply in enumerate(these) if reply.row.set == group]
             prompts = [these[i].row.prompt for i in chosen]

@@ -6,12 +6,11 @@ from dataclasses import replace
 import numpy as np
 
 from cai_jax.data.rows import Comparison
-from cai_jax.evaluation.attribution import judgement_of
 from cai_jax.evaluation.evaluator import Evaluator, Evidence, Oracle
 from cai_jax.evaluation.measure import Measure, Measurement, Plan, joined
 from cai_jax.feedback.audit import Audit, audit, wilson_interval
 from cai_jax.feedback.baselines import baselines
-from cai_jax.feedback.labeler import ResponsePair
+from cai_jax.feedback.labeler import ResponsePair, judgement_of
 
 ACCURACY = Measure("accuracy", "share", "higher", "pairs labelled right")
 CALIBRATION = Measure(

@@ -13,11 +13,11 @@ from cai_jax.evaluation.attribution import (
     PEOPLE,
     contrasts,
     fit_head,
-    principle_labels,
     read_labels,
 )
 from cai_jax.evaluation.evaluator import Evaluator, Evidence
 from cai_jax.evaluation.measure import PROMPT_SETS, Measure, Measurement, Plan
+from cai_jax.feedback.labeler import judgement_of
 
 DRAWN = Measure("drawn", "share", "", "for which the principle was drawn")
 WORDS_CHANGED = Measure(
@@ -121,7 +121,7 @@ def _labels_of(
     evidence: Evidence, principle: str, found: Sequence[tuple[Comparison, int]]
 ) -> Iterator[Measurement]:
     """What a principle's labels say, at their places among those of each pair."""
-    labels = [(principle_labels(row), at, row.prompt) for row, at in found]
+    labels = [(judgement_of(row).by_principle, at, row.prompt) for row, at in found]
     prompts = [prompt for *_, prompt in labels]
     strengths = [abs(given[at] - 0.5) for given, at, _ in labels]
     yield evidence.mean(STRENGTH, principle, "", strengths, prompts)
@@ -149,7 +149,6 @@ def _head_of(evidence: Evidence, group: str, rows: Sequence[Comparison]) -> Iter
     reward, base = evidence.tools.reward.rewards[group], evidence.plan.policies[0]
     at = evidence.plan.groups.index(group)
     head = fit_head(read_labels(reward.scorer, rows, evidence.helpfulness))
-    without = {source: head.without(source) for source in head.sources}
     replies = [
         (one.row, other.row)
         for one, other in zip(evidence.replies[RESULT], evidence.replies[base], strict=True)
@@ -162,15 +161,14 @@ def _head_of(evidence: Evidence, group: str, rows: Sequence[Comparison]) -> Iter
         lead = lead_md @ head.kernel_d
         yield evidence.mean(LEAD, ALL, "", lead, prompts)
         yield evidence.mean(FOLLOWS, ALL, "", np.sign(lead) == np.sign(scored), prompts)
-        for source, other in without.items():
-            lost = lead_md @ (head.kernel_d - other.kernel_d)
-            yield evidence.mean(LEAD_LOST, source, "", lost, prompts)
+        for source in head.sources:
+            yield evidence.mean(LEAD_LOST, source, "", head.lost(source, lead_md), prompts)
     if pairs := evidence.pairs["harmlessness"]:
         right_md = contrasts(reward, [(p.messages, p.chosen, p.rejected) for p in pairs])
         asked = [pair.messages for pair in pairs]
-        ranked = lambda which: (np.sign(right_md @ which.kernel_d) + 1) / 2
-        for source, other in without.items():
-            lost = ranked(head) - ranked(other)
+        ranked = lambda kernel_d: (np.sign(right_md @ kernel_d) + 1) / 2
+        for source, kernel_d in head.kernels_without.items():
+            lost = ranked(head.kernel_d) - ranked(kernel_d)
             yield evidence.difference(ACCURACY_LOST, source, "", lost, asked)
 
 

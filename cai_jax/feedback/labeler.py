@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from cai_jax.constitution.schema import ChoiceExample, Constitution, FeedbackPrinciple
+from cai_jax.data.rows import Comparison
 from cai_jax.generation.engine import Generator
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer
@@ -63,6 +64,12 @@ class Judgement:
             Judgement(self.shown_first[at], self.shown_second[at], self.low, self.high)
             for at in parts
         ]
+
+
+def judgement_of(row: Comparison) -> Judgement:
+    """What a labeler said of a comparison, without its thoughts."""
+    low, high = row.bounds
+    return Judgement(np.array(row.shown_first), np.array(row.shown_second), low, high)
 
 
 @dataclass(frozen=True)

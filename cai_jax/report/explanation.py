@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cai_jax.data.rows import Comparison, Sample
-from cai_jax.evaluation.attribution import principle_labels
 from cai_jax.evaluation.measure import Evaluation, Measure, Measurement, Section, joined, number
 from cai_jax.evaluation.principles import LEAD_LOST, WORDS_CHANGED
+from cai_jax.feedback.labeler import judgement_of
 from cai_jax.report.page import table_of
 
 CHAPTERS = ("revision_principles", "feedback_principles")
@@ -105,7 +105,7 @@ def _reply(moved: Moved, texts: Mapping[str, str]) -> Iterator[str]:
         yield _line(source, f"{added:+.2f}", texts.get(source, ""))
     yield from ("", "The comparisons that moved it most, one by one and to first order:", "")
     for row, added in moved.comparisons:
-        labels = zip(row.principle_ids, principle_labels(row), strict=True)
+        labels = zip(row.principle_ids, judgement_of(row).by_principle, strict=True)
         under = ", ".join(f"{principle} {label:.2f}" for principle, label in labels)
         yield f"- {row.id}, {added:+.3f}. P(first is better): {under}"
         yield from (f"  - {message.role}: {_one_line(message.text)}" for message in row.prompt)

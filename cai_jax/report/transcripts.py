@@ -12,7 +12,7 @@ from typing import Any
 
 from cai_jax.constitution.schema import Constitution
 from cai_jax.data.rows import Comparison, Revision, Sample
-from cai_jax.evaluation.attribution import principle_labels
+from cai_jax.feedback.labeler import judgement_of
 from cai_jax.prompts.messages import Dialogue
 
 STAYED, CAME, WENT = "=", "+", "-"
@@ -108,7 +108,7 @@ def of_labels(
                     row.principle_ids,
                     row.shown_first,
                     row.shown_second,
-                    principle_labels(row),
+                    judgement_of(row).by_principle,
                     strict=True,
                 )
             ],

@@ -7,7 +7,7 @@ Azar et al. 2024, equation 17, likewise.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -128,11 +128,7 @@ class Direct(ABC):
         pairs, reference = self._pairs(task), task.load(None)
         hosts.check_same(
             "rl",
-            {
-                "its comparisons": hosts.digest(
-                    [[p.prompt, *p.responses, [p.target, p.weight]] for p in pairs]
-                )
-            },
+            {"its comparisons": hosts.digest(list(map(astuple, pairs)))},
             "A record differs: see that all hosts read the same workdir and packages.",
         )
         scorer = self._scorer(task, reference)

@@ -82,7 +82,7 @@ class Inputs:
     def held_out(self) -> list[str]:
         """Keys of the split, in order, that no model of the run is trained on."""
         purposes = self._run.data.purposes.items()
-        return sorted(key for key, p in purposes if p not in ("training", "second_model"))
+        return sorted(key for key, purpose in purposes if purpose not in TRAINED)
 
     @cached_property
     def config(self) -> Any:
