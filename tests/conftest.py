@@ -3,11 +3,10 @@
 import os
 import tempfile
 
-# Tests compile many small programs to run each once: optimising them costs more than it saves.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "")
-    + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-)
+import xla_flags
+
+EIGHT_DEVICES = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {EIGHT_DEVICES} {xla_flags.ONCE}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # What several tests compile, or commands that they start, is compiled once, by either worker.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -241,7 +240,9 @@ def execute_notebook(tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("JUPYTER_PATH", str(kernels))
             folder = tmp_path_factory.mktemp("empty")
-            client.execute(env=VARIABLES | environment, cwd=str(folder))
+            client.execute(
+                env=VARIABLES | {"XLA_FLAGS": xla_flags.MINUTES} | environment, cwd=str(folder)
+            )
         return notebook
 
     return execute

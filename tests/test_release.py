@@ -7,12 +7,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import xla_flags
 from clean_environment import VARIABLES, clean_environment
 from conftest import ROOT
 
 from cai_jax import shipped
 
-CLEAN = VARIABLES | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+CLEAN = VARIABLES | {"XLA_FLAGS": xla_flags.ONCE}
 
 
 def call(*command, cwd=ROOT, code=0) -> str:

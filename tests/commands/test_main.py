@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+import xla_flags
 from commanded import command
 from conftest import ROOT, load_config
 from minimal_constitution import MINIMAL
@@ -20,7 +21,7 @@ from cai_jax.storage.sealed import sealed_text
 
 
 def run_main(*arguments: str, timeout: float = 600) -> subprocess.CompletedProcess:
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # one device
+    environment = os.environ | {"XLA_FLAGS": xla_flags.REAL_MODEL}  # one device
     return command(
         "main", "--config=configs/rlaif.py:smoke", *arguments, env=environment, timeout=timeout
     )

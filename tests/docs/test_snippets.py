@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import xla_flags
 from conftest import ROOT
 from documents import PAGES, Fence, fences
 from tiny_run import tiny_config
@@ -64,9 +65,7 @@ def _write_hh(folder: Path) -> None:
 
 def _run(command: list[str], folder: Path) -> str:
     """What a process says, in the folder, on one device."""
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
-    environment["PYTHONPATH"] = str(ROOT)
+    environment = os.environ | {"XLA_FLAGS": xla_flags.ONCE, "PYTHONPATH": str(ROOT)}
     environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
