@@ -5,8 +5,9 @@ import tempfile
 
 import xla_flags
 
-EIGHT_DEVICES = "--xla_force_host_platform_device_count=8"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {EIGHT_DEVICES} {xla_flags.ONCE}"
+os.environ["XLA_FLAGS"] = " ".join(
+    (os.environ.get("XLA_FLAGS", ""), xla_flags.EIGHT_DEVICES, xla_flags.ONCE)
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # What several tests compile, or commands that they start, is compiled once, by either worker.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
