@@ -39,6 +39,7 @@ def test_each_cycle_attacks_the_one_before_and_the_next_trains_on_it(
 ):
     # All attacks succeed, of which a random model writes few. What it replies no attack changes.
     own = {"model.source": str(model_folder), "red_team.threshold": 1e9}
+    own |= {"evaluate.benchmarks": "", "evaluate.kept_policies": False}  # `finished` has them
     file, store = tmp_path / "tiny.py", tmp_path / "stages"
     file.write_text(CONFIG.format(tests=str(TESTS), own=own))
     for stage in ("sl_data", "sl_train"):
