@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from tiny_run import TINY_RUN
 
 def get_config():
-    return ConfigDict(load_config("rlaif", "smoke", **TINY_RUN, **{own!r}))
+    return ConfigDict(load_config("rlaif", "smoke", **(TINY_RUN | {own!r})))
 """
 
 
