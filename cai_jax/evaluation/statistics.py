@@ -102,7 +102,7 @@ def bootstrap_mean(found: Clusters, samples: int, seed: int) -> Estimate:
         means[start : start + at_once] = totals[0] / totals[1]
     wider = math.sqrt(k / (k - 1)) * _t(k) / Z
     low, high = found.mean + wider * (np.quantile(means, [0.025, 0.975]) - found.mean)
-    return Estimate(found.mean, float(low), float(high))
+    return Estimate(found.mean, float(low), float(high)).at_least(0.0)
 
 
 def bounded_mean(found: Clusters, low: float, high: float) -> Estimate:
@@ -246,5 +246,4 @@ def _t(units: int) -> float:
 def _wilson(mean: float, cases: float, low: float, high: float) -> Estimate:
     """Wilson's interval between two bounds."""
     ends = wilson_interval((mean - low) / (high - low) * cases, cases)
-    below, above = (float(np.clip(low + (high - low) * end, low, high)) for end in ends)
-    return Estimate(mean, below, above)
+    return Estimate(mean, *(low + (high - low) * end for end in ends)).within(low, high)

@@ -68,12 +68,12 @@ def audit(
 
 
 def wilson_interval(successes: float, trials: float) -> tuple[float, float]:
-    """95 % interval of a proportion (Wilson 1927)."""
+    """95 % interval of a proportion (Wilson 1927); the proportion is within, however it rounds."""
     p, z = successes / trials, 1.959964
     centre = p + z * z / (2 * trials)
     spread = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
-    return (centre - spread) / scale, (centre + spread) / scale
+    return max(min((centre - spread) / scale, p), 0.0), min(max((centre + spread) / scale, p), 1.0)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from cai_jax.feedback.audit import audit, calibration_error, reliability, wilson_interval
@@ -13,6 +15,13 @@ from cai_jax.feedback.labeler import Judgement
 def test_wilson_interval_matches_scipy(k, n):
     theirs = binomtest(k, n).proportion_ci(method="wilson")
     np.testing.assert_allclose(wilson_interval(k, n), (theirs.low, theirs.high), atol=1e-6)
+
+
+@given(n=st.floats(1, 1e6), share=st.floats(0, 1))
+@example(n=65.0, share=1.0)  # whose upper end was 0.9999999999999998
+def test_a_proportion_is_within_its_interval(n, share):
+    low, high = wilson_interval(share * n, n)
+    assert 0 <= low <= share * n / n <= high <= 1
 
 
 def test_calibration_error_by_hand():
