@@ -223,6 +223,7 @@ def execute_notebook(tmp_path_factory):
     """Executes the demo notebook as a stranger gets it: the file alone, in an empty folder.
 
     Neither the kernel's environment nor that which the notebook installs into has this checkout.
+    XLA alone has flags that strangers do not set: it compiles faster with them.
     """
     import nbformat
     from nbclient import NotebookClient

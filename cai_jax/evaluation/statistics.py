@@ -102,6 +102,7 @@ def bootstrap_mean(found: Clusters, samples: int, seed: int) -> Estimate:
         means[start : start + at_once] = totals[0] / totals[1]
     wider = math.sqrt(k / (k - 1)) * _t(k) / Z
     low, high = found.mean + wider * (np.quantile(means, [0.025, 0.975]) - found.mean)
+    # The mean is within, however its ends round.
     return Estimate(found.mean, float(low), float(high)).at_least(0.0)
 
 
