@@ -19,7 +19,7 @@ def evaluate(evidence: Evidence) -> Iterator[Measurement]:
     for group, reward in evidence.tools.reward.rewards.items():
         for kind in KINDS:
             pairs = evidence.pairs[kind]
-            ids = [reward.chat.prompt_ids(pair.messages) for pair in pairs]
+            ids = reward.chat.prompts_ids([pair.messages for pair in pairs])
             replies = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
             chosen, rejected = reward([*ids, *ids], replies, "evaluate: pairs").reshape(2, -1)
             right, prompts = (np.sign(chosen - rejected) + 1) / 2, [p.messages for p in pairs]

@@ -86,7 +86,7 @@ def measure_revisions(evidence: Evidence) -> Iterator[Measurement]:
 def scores_of(evidence: Evidence, rows: Sequence[Revision]) -> np.ndarray:
     """Scores [n] of replies by the preference model."""
     reward = evidence.tools.reward
-    ids = [reward.chat.prompt_ids(row.prompt) for row in rows]
+    ids = reward.chat.prompts_ids([row.prompt for row in rows])
     return reward(ids, [row.response for row in rows], "evaluate: principles")
 
 

@@ -116,8 +116,9 @@ class ReplyJudge:
         """
         n = len(CLASSES)
         orders = [[*range(k, n), *range(k)] for k in range(n)]
-        asked = (reading(*each, order) for each in said for order in orders)
-        rows = [self.chat.prompt_ids(one.messages, one.prefill) for one in asked]
+        asked = [reading(*each, order) for each in said for order in orders]
+        messages, prefills = [one.messages for one in asked], [one.prefill for one in asked]
+        rows = self.chat.prompts_ids(messages, prefills)
         letters = cast(list[int], self.chat.tokenizer.convert_tokens_to_ids(option_letters(n)))
         logprobs = self.scorer.choice_logprobs(rows, letters).reshape(-1, n, n)
         # [reply, order, class]: the class that stood at the letter i is order[i].

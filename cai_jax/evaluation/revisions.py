@@ -24,7 +24,7 @@ def measures(plan: Plan) -> tuple[Measure, ...]:
 def evaluate(evidence: Evidence) -> Iterator[Measurement]:
     """Means over the prompts that all rounds have."""
     steps, reward = complete(evidence.revisions), evidence.tools.reward
-    ids = [reward.chat.prompt_ids(row.prompt) for row in steps]
+    ids = reward.chat.prompts_ids([row.prompt for row in steps])
     scores = reward(ids, [row.response for row in steps], "evaluate: rounds")
     for number in sorted({row.round for row in steps}):
         rows = [i for i, row in enumerate(steps) if row.round == number]

@@ -83,7 +83,7 @@ class ChainOfThought:
             for order in (0, 1)
             for chain in range(self.chains)
         ]
-        prompts = [self.chat.prompt_ids(m, THINK) for m in messages]
+        prompts = self.chat.prompts_ids(messages, THINK)
         # All but the question are few-shots, which a pair has in common.
         shared = [
             self.chat.shared_tokens(ids, m[:-1]) for ids, m in zip(prompts, messages, strict=True)
@@ -93,10 +93,7 @@ class ChainOfThought:
         )
         # A chain that answers by itself is cut before its answer, which we then read off.
         thoughts = [self.chat.text(c.ids).split(ANSWER.rstrip("("))[0] for c in sampled]
-        rows = [
-            self.chat.prompt_ids(m, thought_prefill(t))
-            for m, t in zip(messages, thoughts, strict=True)
-        ]
+        rows = self.chat.prompts_ids(messages, [thought_prefill(t) for t in thoughts])
         letters = letter_probabilities(self.scorer, self.chat, rows)
         means = letters.reshape(-1, self.chains).mean(axis=1)
         return judgements(means, pairs, self.clamp_low, self.clamp_high, thoughts)

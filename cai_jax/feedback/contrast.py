@@ -63,9 +63,9 @@ class LikelihoodContrast:
             for reply in (pair.first, pair.second)
         ]
         once = list(dict.fromkeys(rows))  # a reply may be in several pairs
-        replies = [self.chat.reply_ids(reply) for _, _, reply in once]
+        replies = self.chat.replies_ids([reply for _, _, reply in once])
         scored = self.scorer.completion_logprobs(
-            [self.chat.prompt_ids(_under(told, prompt)) for told, prompt, _ in once],
+            self.chat.prompts_ids([_under(told, prompt) for told, prompt, _ in once]),
             [ids[:-1] or ids for ids in replies],  # silence is its end of turn
             name="contrast",
         )

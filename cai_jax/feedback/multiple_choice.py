@@ -49,7 +49,7 @@ class MultipleChoice:
 
     def judge(self, pairs: Sequence[ResponsePair]) -> list[Judgement]:
         """One forward pass per pair, principle and order."""
-        rows = [self.chat.prompt_ids(m, ANSWER) for m in both_orders(self.shots, pairs)]
+        rows = self.chat.prompts_ids(both_orders(self.shots, pairs), ANSWER)
         return judgements(letter_probabilities(self.scorer, self.chat, rows), pairs)
 
 

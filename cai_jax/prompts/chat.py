@@ -5,7 +5,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import takewhile
+from itertools import repeat, takewhile
 from pathlib import Path
 from typing import Any, cast
 
@@ -145,13 +145,20 @@ class ChatFormat:
         pairs = zip(ids[:-1], self._beginnings[first], strict=False)
         return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
-    def prompts_ids(self, dialogues: Sequence[Dialogue]) -> list[list[int]]:
+    def prompts_ids(
+        self, dialogues: Sequence[Sequence[Message]], prefills: str | Sequence[str] = ""
+    ) -> list[list[int]]:
         """``prompt_ids`` of each; in one batch.
+
+        Args:
+          dialogues: the messages of each.
+          prefills: what the assistant's reply begins with; one for all, or one each.
 
         Raises:
           ValueError: the template refuses one.
         """
-        return self._encoded([self._prompt(messages, "") for messages in dialogues])
+        begins = repeat(prefills, len(dialogues)) if isinstance(prefills, str) else prefills
+        return self._encoded([self._prompt(*one) for one in zip(dialogues, begins, strict=True)])
 
     def lengths(self, readings: Sequence[Reading]) -> list[int]:
         """Tokens of each, with the longest of its replies and the end of turn; in one batch.
@@ -166,7 +173,7 @@ class ChatFormat:
 
     def reply_lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens of finished replies, the end of turn included; in one batch."""
-        return [count + 1 for count in self._counts([self._cut(text) for text in texts])]
+        return [len(ids) for ids in self.replies_ids(texts)]
 
     def filler(self, tokens: int) -> str:
         """A text of so many tokens, in the place of one that is yet to be written."""
@@ -182,6 +189,10 @@ class ChatFormat:
     def reply_ids(self, text: str) -> list[int]:
         """Ids of a finished reply: the text and the end of turn."""
         return [*self._text_ids(text), self.end_of_turn]
+
+    def replies_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """``reply_ids`` of each; in one batch."""
+        return [[*ids, self.end_of_turn] for ids in self._encoded([self._cut(t) for t in texts])]
 
     def judged_ids(self, prompt_ids: Sequence[int], text: str) -> list[int]:
         """What the preference model reads, in training and in every scoring: a finished reply."""

@@ -73,10 +73,10 @@ class Attacker:
             for s, name in zip(using, names, strict=True)
         ]
         samples = self.generator.generate(
-            [
-                self.chat.prompt_ids((user(asked(s, tag)),), prefill(texts_of(examples)))
-                for s, (tag, examples) in zip(using, shown, strict=True)
-            ],
+            self.chat.prompts_ids(
+                [(user(asked(s, tag)),) for s, (tag, _) in zip(using, shown, strict=True)],
+                [prefill(texts_of(examples)) for _, examples in shown],
+            ),
             [named_key(self.seed, "red_team", "write", name) for name in names],
             self.max_new_tokens,
             self.sampling,
@@ -102,7 +102,7 @@ class Attacker:
     def go_on(self, attacks: Sequence[Attack]) -> list[Attack]:
         """Attacks whose last turn is the target's reply, each with a further turn of the user."""
         samples = self.generator.generate(
-            [self.chat.prompt_ids(next_turn(attack.messages)) for attack in attacks],
+            self.chat.prompts_ids([next_turn(attack.messages) for attack in attacks]),
             [
                 named_key(self.seed, "red_team", "go_on", attack.id, len(attack.messages))
                 for attack in attacks

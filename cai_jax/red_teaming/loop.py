@@ -189,7 +189,7 @@ class Loop:
         for turn in range(1, max((STRATEGIES[a.strategy].turns for a in attacks), default=1)):
             open_ = [a for a in whole.values() if STRATEGIES[a.strategy].turns > turn]
             samples = generator.generate(
-                [settings.chat.prompt_ids(a.messages) for a in open_],
+                settings.chat.prompts_ids([a.messages for a in open_]),
                 [named_key(settings.seed, "red_team", a.id, turn) for a in open_],
                 settings.max_new_tokens,
                 settings.sampling,

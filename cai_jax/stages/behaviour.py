@@ -265,7 +265,7 @@ def _second_scores(run: Run, pairs: Sequence[tuple[Sample, Sample]]) -> np.ndarr
     if not run.config.second_model.prompts:
         return None
     reward, rows = make_reward(run.inputs(EVALUATE), "second_model"), [r for p in pairs for r in p]
-    ids = [run.models.chat.prompt_ids(row.prompt) for row in rows]
+    ids = run.models.chat.prompts_ids([row.prompt for row in rows])
     unusable = np.float32(run.config.rl.unusable_score)  # what evaluation gave what does not parse
     replies = [None if np.float32(row.score) == unusable else row.response for row in rows]
     return reward(ids, replies, "second model").reshape(-1, 2)

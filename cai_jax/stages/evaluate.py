@@ -156,7 +156,7 @@ def _answers(inputs: Inputs, name: str, model: Model, temperature: float) -> tup
     for side in TWIN_SETS:
         prompts += [(side, Prompt(t.id, getattr(t, side))) for t in inputs.rows("twins")]
     generator = _generator(inputs, model)
-    ids = [chat.prompt_ids(prompt.messages) for _, prompt in prompts]
+    ids = chat.prompts_ids([prompt.messages for _, prompt in prompts])
     # The same keys for every policy: differences are paired.
     keys = [named_key(inputs.seed, "evaluate", group, prompt.id) for group, prompt in prompts]
     samples = generator.generate(ids, keys, g.response_tokens, sampling, f"evaluate: {name}")
@@ -242,7 +242,7 @@ def _answers_to_attacks(
     chat, generator = inputs.models.chat, _generator(inputs, model)
     settings = _task_settings(inputs)
     whole = attacker.converse(written, generator, settings)
-    ids = [chat.prompt_ids(attack.messages) for attack in whole]
+    ids = chat.prompts_ids([attack.messages for attack in whole])
     keys = [named_key(inputs.seed, "evaluate", "attacks", attack.id) for attack in whole]
     samples = generator.generate(
         ids, keys, settings.max_new_tokens, settings.sampling, f"evaluate: {name}, attacks"

@@ -272,7 +272,7 @@ def _sample(
     samples = inputs.computed.sample(
         kind,
         sampler,
-        [chat.prompt_ids(p.messages) for p in prompts for _ in range(count)],
+        chat.prompts_ids([p.messages for p in prompts for _ in range(count)]),
         [named_key(inputs.seed, "feedback", kind, p.id, n) for p in prompts for n in range(count)],
         inputs.config.generation.response_tokens,
         Sampling(inputs.config.feedback.temperature),

@@ -30,7 +30,7 @@ from cai_jax.stages.stage import Inputs, Outcome, Stage
 from cai_jax.stages.training import (
     Training,
     check_lengths,
-    dialogue_row,
+    dialogue_rows,
     packed_batches,
     packed_tokens,
     survey_batches,
@@ -51,7 +51,9 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     hosts.sync("the model's config")
     source = ModelSource(model)
 
-    rows = [dialogue_row(chat, f"{n:07d}", d.messages, d.learned) for n, d in enumerate(dialogues)]
+    rows = dialogue_rows(
+        chat, [(f"{n:07d}", d.messages, d.learned) for n, d in enumerate(dialogues)]
+    )
     check_lengths("pretrain", (len(row.tokens) for row in rows), settings.sequence_length)
     write_records(folder / "dialogues", rows, TrainingDialogue)
     parts = [Part(folder / "dialogues", 1.0)]

@@ -135,7 +135,7 @@ class _Writer:
     def respond(self, prompts: list[Prompt], kind: str) -> list[Draft]:
         """First responses, as they are."""
         drafts = [Draft(prompt, 0, "", "") for prompt in prompts]
-        ids = [self.chat.prompt_ids(prompt.messages) for prompt in prompts]
+        ids = self.chat.prompts_ids([prompt.messages for prompt in prompts])
         samples = self._sample(self.base, ids, drafts, kind)
         return self._keep(drafts, samples, kind, _respond, [[]] * len(drafts))
 
@@ -207,7 +207,7 @@ class _Writer:
     ) -> list[Sample]:
         """What the critic writes after a mark; the few-shots that prompts share are read once."""
         criticised = self.inputs.config.sl_data.critique
-        ids = [self.chat.prompt_ids(m, mark) for m in messages]
+        ids = self.chat.prompts_ids(messages, mark)
         shots = [few_shot_messages(d.few_shots, d.prompt.messages, criticised) for d in drafts]
         shared = [
             self.chat.shared_tokens(row, first) if d.few_shots else 0

@@ -305,16 +305,32 @@ def packed_batches(
         yield filled
 
 
-def dialogue_row(chat: ChatFormat, id_: str, messages: Dialogue, learned: int) -> TrainingDialogue:
-    """A dialogue's ids; the mask is 1 on the last ``learned`` of the assistant's turns."""
-    tokens = [*chat.prompt_ids(messages[:-1]), *chat.reply_ids(messages[-1].text)]
-    mask = [0] * len(tokens)
-    turns = [i for i, m in enumerate(messages) if m.role == "assistant"][-learned:]
-    for turn in turns:
-        start = len(chat.prompt_ids(messages[:turn]))
-        end = start + len(chat.reply_ids(messages[turn].text))
-        mask[start:end] = [1] * (end - start)
-    return TrainingDialogue(id_, tuple(tokens), tuple(mask))
+def dialogue_rows(
+    chat: ChatFormat, dialogues: Sequence[tuple[str, Dialogue, int]]
+) -> list[TrainingDialogue]:
+    """Ids and masks of dialogues that end with the assistant, tokenised in one batch.
+
+    Args:
+      chat: of the model that is trained.
+      dialogues: id, messages, and how many of the assistant's last turns are learned, one or more:
+        the mask is 1 on these.
+    """
+    learned = [
+        [i for i, m in enumerate(messages) if m.role == "assistant"][-count:]
+        for _, messages, count in dialogues
+    ]
+    turns = [(d[1], i) for d, some in zip(dialogues, learned, strict=True) for i in some]
+    begins = iter(chat.prompts_ids([messages[:i] for messages, i in turns]))
+    replies = iter(chat.replies_ids([messages[i].text for messages, i in turns]))
+    rows = []
+    for (id_, *_), some in zip(dialogues, learned, strict=True):
+        spoken = [(next(begins), next(replies)) for _ in some]
+        tokens = [*spoken[-1][0], *spoken[-1][1]]
+        mask = [0] * len(tokens)
+        for begin, reply in spoken:
+            mask[len(begin) : len(begin) + len(reply)] = [1] * len(reply)
+        rows.append(TrainingDialogue(id_, tuple(tokens), tuple(mask)))
+    return rows
 
 
 def check_lengths(name: str, lengths: Iterable[int], limit: int) -> None:

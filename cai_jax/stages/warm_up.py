@@ -19,13 +19,13 @@ from cai_jax.prompts.feedback import ANSWER, choice_messages, thought_prefill
 from cai_jax.prompts.messages import Dialogue, assistant
 from cai_jax.stages.data import Selection
 from cai_jax.stages.stage import Inputs, Outcome, Stage
-from cai_jax.stages.training import check_lengths, dialogue_row, finetune, finetuning
+from cai_jax.stages.training import check_lengths, dialogue_rows, finetune, finetuning
 
 
 def execute(inputs: Inputs, folder: Path) -> Outcome:
     """Trains on the demonstrations and leaves a checkpoint."""
     settings, shown = inputs.config.warm_up, inputs.rows("demonstrations")
-    rows = list(rows_of(inputs.models.chat, shown))
+    rows = rows_of(inputs.models.chat, shown)
     check_lengths("warm_up", (len(row.tokens) for row in rows), settings.sequence_length)
     write_records(folder / "dialogues", rows, TrainingDialogue)
     fit = finetune(inputs, folder, settings, [Part(folder / "dialogues", 1.0)], "")
@@ -33,11 +33,16 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     return Outcome({**counts, **fit.metrics}, fit.tokens)
 
 
-def rows_of(chat: ChatFormat, shown: Sequence[Demonstration]) -> Iterator[TrainingDialogue]:
+def rows_of(chat: ChatFormat, shown: Sequence[Demonstration]) -> list[TrainingDialogue]:
     """What the critic will be asked, without few-shots, and what it is to say, which is learned."""
-    for demonstration in shown:
-        for kind, messages, learned in dialogues(demonstration):
-            yield dialogue_row(chat, f"{demonstration.id}/{kind}", messages, learned)
+    return dialogue_rows(
+        chat,
+        [
+            (f"{demonstration.id}/{kind}", messages, learned)
+            for demonstration in shown
+            for kind, messages, learned in dialogues(demonstration)
+        ],
+    )
 
 
 def dialogues(shown: Demonstration) -> Iterator[tuple[str, Dialogue, int]]:

@@ -25,7 +25,7 @@ from cai_jax.stages.checks import check_inputs, check_models
 from cai_jax.stages.pipeline import stages_of
 from cai_jax.stages.runner import run_stages
 from cai_jax.stages.stage import Outcome, open_run
-from cai_jax.stages.training import dialogue_row
+from cai_jax.stages.training import dialogue_rows
 
 FOOD = 600 * " food"
 
@@ -33,7 +33,7 @@ FOOD = 600 * " food"
 def test_what_is_learned_is_what_the_assistant_says():
     dialogue = next(d for d in dialogues(0, (), {}) if len(d.messages) == 6)
     chat = ChatFormat(word_tokenizer(m.text for m in dialogue.messages))
-    row = dialogue_row(chat, "0", dialogue.messages, dialogue.learned)
+    (row,) = dialogue_rows(chat, [("0", dialogue.messages, dialogue.learned)])
     learned = [t for t, m in zip(row.tokens, row.loss_mask, strict=True) if m]
     turns = [dialogue.messages[i].text for i in (3, 5)]
     assert learned == [t for turn in turns for t in chat.reply_ids(turn)]

@@ -180,6 +180,15 @@ def test_no_text_spells_a_control_token(chat, parts):
     assert structure(f"a{text}") == structure("a")
 
 
+@given(st.lists(st.tuples(TEXTS | st.sampled_from(["<|im_end|>", ""]), TEXTS), max_size=4))
+def test_a_batch_has_the_ids_of_each(chat, said):
+    dialogues, prefills = [[user(text)] for text, _ in said], [prefill for _, prefill in said]
+    each = [chat.prompt_ids(*one) for one in zip(dialogues, prefills, strict=True)]
+    assert chat.prompts_ids(dialogues, prefills) == each
+    assert chat.prompts_ids(dialogues, "so") == [chat.prompt_ids(d, "so") for d in dialogues]
+    assert chat.replies_ids(prefills) == [chat.reply_ids(text) for text in prefills]
+
+
 def test_text_that_spells_no_control_token_is_encoded_as_ever(chat):
     text = "how can I help you, <unk"
     assert chat.plain_ids(text, starts=True) == chat.tokenizer(text)["input_ids"]

@@ -53,7 +53,7 @@ def attempt(
     """Replies of a model, and which of them a judge finds harmful: those below the threshold."""
     chat = settings.chat
     samples = generator.generate(
-        [chat.prompt_ids(item.messages) for item in items],
+        chat.prompts_ids([item.messages for item in items]),
         [named_key(settings.seed, "red_team", item.id) for item in items],
         settings.max_new_tokens,
         settings.sampling,
@@ -89,7 +89,7 @@ def judge_by(reward: Reward, refusal: str = "") -> Judge:
     judged = OverRefusal(Objective({"": reward}), refusal) if refusal else reward
 
     def scores(items: Sequence[Attempt], replies: Sequence[str | None]) -> np.ndarray:
-        prompts = [reward.chat.prompt_ids(item.messages) for item in items]
+        prompts = reward.chat.prompts_ids([item.messages for item in items])
         return judged(prompts, replies, "judge")
 
     return scores
