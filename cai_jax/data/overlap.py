@@ -13,7 +13,10 @@ from cai_jax.data.splits import PURPOSES, normalized
 FEW_SHOTS, DEMONSTRATIONS = "few-shots", "demonstrations"
 # A turn is compared with those of purposes before its own.
 ORDER = (*PURPOSES, FEW_SHOTS, DEMONSTRATIONS)
-SHINGLE = 5  # characters
+SHINGLE = 5  # characters, of letters
+SYLLABLES = 2  # characters, where most are syllables or words
+# Kana, Han and Hangul, by code point: from, and below.
+_SYLLABIC = ((0x3040, 0x3100), (0x3400, 0xA000), (0xAC00, 0xD7B0), (0x20000, 0x40000))
 THRESHOLD = 0.5  # one word of seven or eight is another
 BANDS, ROWS = 24, 3  # of a signature: finds 96 % of pairs at the threshold, 99.7 % at 0.6
 WORST = 5  # examples that are kept
@@ -82,15 +85,29 @@ def overlap_of(turns: Sequence[Turn]) -> Overlap:
 
 
 def _shingles(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of all runs of SHINGLE characters, uint64, and where those of each text begin."""
+    """Hashes of all runs of some characters, uint64, and where those of each text begin."""
     codes = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32).astype(np.uint64)
     lengths = np.array([len(text) for text in texts], int)
+    ends = np.cumsum(lengths)
+    sizes = _sizes(codes, ends)
+    size = np.repeat(sizes, lengths)
     hashes = np.zeros_like(codes)
-    for shift in range(SHINGLE):
-        hashes = hashes * np.uint64(1_000_003) + np.roll(codes, -shift)
-    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(codes))  # in their text
-    counts = np.maximum(lengths - SHINGLE + 1, 0)
-    return hashes[left >= SHINGLE], np.concatenate([[0], np.cumsum(counts)])
+    for shift in range(max(SHINGLE, SYLLABLES)):
+        longer = hashes * np.uint64(1_000_003) + np.roll(codes, -shift)
+        hashes = np.where(shift < size, longer, hashes)
+    left = np.repeat(ends, lengths) - np.arange(len(codes))  # in their text
+    counts = np.maximum(lengths - sizes + 1, 0)
+    return hashes[left >= size], np.concatenate([[0], np.cumsum(counts)])
+
+
+def _sizes(codes: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Characters of a shingle of each text, int [texts], by what most of its characters are."""
+    syllabic = np.zeros(len(codes), bool)
+    for start, stop in _SYLLABIC:
+        syllabic |= (codes >= start) & (codes < stop)
+    totals = np.concatenate([[0], np.cumsum(syllabic)])[np.concatenate([[0], ends])]
+    lengths = np.diff(ends, prepend=0)
+    return np.where(2 * np.diff(totals) > lengths, SYLLABLES, SHINGLE)
 
 
 def _candidates(

@@ -37,15 +37,19 @@ SERVES: dict[str, tuple[Purpose, ...]] = {
 
 def split_key(row: Prompt | LabelledPair) -> str:
     """What a row is split by."""
-    said = first_user_text(row.messages)
-    # A prompt that was taken out of hh-rlhf with its marks has the key of the dialogue's pair.
-    marked = _HH_PROMPT.fullmatch(said)
-    return row.group or normalized(marked[1] if marked else said)
+    return row.group or normalized(first_user_text(row.messages))
 
 
 def normalized(text: str) -> str:
-    """A text without case, spaces and punctuation; only stripped if nothing else is left of it."""
-    folded = unicodedata.normalize("NFKC", text.translate(_ACCENTS)).casefold()
+    """What a text says first, without case, spaces and punctuation.
+
+    Prompts are taken out of transcripts and templates with the marks that say who speaks: what
+    stands after the first such mark, up to the next, is what the text says first. A text of which
+    nothing is left is only stripped.
+    """
+    mark = _BEGINS.match(text)
+    said = _ENDS.split(text[mark.end() :], maxsplit=1)[0] if mark else text
+    folded = unicodedata.normalize("NFKC", said.translate(_ACCENTS)).casefold()
     return folded.translate(_READ) or text.strip()
 
 
@@ -76,7 +80,21 @@ def _drawn(text: str, percent: Mapping[Purpose, int]) -> Purpose:
     return next(within, "training")
 
 
-_HH_PROMPT = re.compile(r"\s*Human:(.*?)\n\n(?:Human|Assistant):(?:.*)", re.DOTALL)
+# Who speaks, in dialogues as text (hh-rlhf, Alpaca) and templates (ChatML, Llama, Mistral, Gemma).
+_USER = r"(?:human|user|prompter|instruction|question|h|q)"
+_OTHER = r"(?:assistant|ai|bot|model|gpt|response|output|answer|a)"
+_BEGINS = re.compile(
+    r"\s*(?:(?:<s>|<bos>|<\|begin_of_text\|>)\s*)?"
+    rf"(?:(?:#+ *)?\**{_USER} *\**:\**|#+ *{_USER}(?=\s)|\[INST\]|<\|{_USER}\|>"
+    rf"|<\|im_start\|>{_USER}\s|<start_of_turn>{_USER}\s"
+    rf"|<\|start_header_id\|>{_USER}<\|end_header_id\|>)",
+    re.IGNORECASE,
+)
+_ENDS = re.compile(
+    rf"\n[ \t]*(?:(?:#+ *)?\**(?:{_USER}|{_OTHER}) *\**:|#+ *(?:{_USER}|{_OTHER})\s)"
+    rf"|\[/INST\]|</s>|<\|(?:im_end|eot_id|end|endoftext|{_OTHER})\|>|<end_of_turn>",
+    re.IGNORECASE,
+)
 _ACCENTS = dict.fromkeys(map(ord, "`\u00b4"), "'")  # typed for an apostrophe
 _SELECTORS = (0x034F, *range(0xFE00, 0xFE10))  # how the character before them is drawn
 

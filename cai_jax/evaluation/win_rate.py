@@ -180,7 +180,7 @@ def _win_rates_by(
 
 
 TRAINED_ON = (
-    "{} is the feedback model whose labels the policies learned from: it shows whether they "
+    "{} has the weights whose labels the policies learned from: it shows whether they "
     "learned them, not whether they are better. {}"
 )
 WIN_RATES = _win_rates_by(

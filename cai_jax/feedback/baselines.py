@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import regex
 from scipy.sparse import csr_matrix, vstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -15,8 +16,11 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from cai_jax.feedback.labeler import ResponsePair
 from cai_jax.prompts.messages import first_user_text
+from cai_jax.prompts.scripts import UNSPACED
 
 FOLDS = 10
+_SIGN = regex.compile(rf"[{UNSPACED}]|[\w--[{UNSPACED}]]+|[^\w\s]", regex.V1)
+_UNSPACED = regex.compile(rf"[{UNSPACED}]{{2,}}")
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,14 @@ def words_right(pairs: Sequence[ResponsePair], first_is_better: Sequence[bool]) 
     texts = _texts(pairs)
     if not any(text.strip() for text in texts):
         return np.full(len(pairs), 0.5)
-    words = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", sublinear_tf=True)
+    words = TfidfVectorizer(tokenizer=_signs, token_pattern=None, sublinear_tf=True)
     return right(words.fit_transform(texts), first_is_better, openings(pairs))
+
+
+def _signs(text: str) -> list[str]:
+    """Words and signs; without spaces between words, each character and each two in a row."""
+    pairs = (run[i : i + 2] for run in _UNSPACED.findall(text) for i in range(len(run) - 1))
+    return [*_SIGN.findall(text), *pairs]
 
 
 def _texts(pairs: Sequence[ResponsePair]) -> list[str]:

@@ -11,6 +11,7 @@ import regex
 from cai_jax.constitution.schema import ChoiceExample, CritiqueExample
 from cai_jax.keys import named_rng
 from cai_jax.prompts.messages import Dialogue
+from cai_jax.prompts.scripts import UNSPACED
 
 Example = TypeVar("Example", CritiqueExample, ChoiceExample)
 # Words of three letters and more that say nothing of what a text is about.
@@ -27,9 +28,19 @@ they thing things think this those through under until very want way well were w
 which while whom whose will with without work works would write your yours
 """
 COMMON = frozenset(_COMMON.split())
-_SCRIPTS = r"\p{Han}\p{Hira}\p{Kana}\p{Thai}\p{Lao}"  # that have no spaces between words
-_WORD = regex.compile(rf"[[\p{{L}}\p{{M}}']--[{_SCRIPTS}]]{{3,}}", regex.V1)
-_UNSPACED = regex.compile(rf"[{_SCRIPTS}]{{3,}}", regex.V1)
+# The same of Chinese, by two characters, as its texts are compared.
+_PAIRS = """
+一个 一個 什么 什麼 么样 人的 他们 他的 你们 你的 个人 可以 告诉 告訴 她的 如何 應該 应该
+怎么 怎样 怎麼 怎樣 我们 我的 我该 教我 样才 樣才 知道 能不 自己 訴我 诉我 請問 请问 这个
+這個 那个 那個 还是 麼樣 为什 為什 才能 不能
+"""
+_ASKED = frozenset(_PAIRS.split())
+_WORD = regex.compile(
+    rf"[[\p{{L}}\p{{M}}']--[{UNSPACED}\p{{Hangul}}]]{{3,}}|\p{{Hangul}}{{2,}}", regex.V1
+)
+_ARTICLE = regex.compile(r"^(?:وال|بال|كال|فال|ال)(?=\p{Arabic}{2})")
+_HAN = regex.compile(r"[\p{Han}\p{Kana}]{2,}")
+_LETTERS = regex.compile(rf"[[{UNSPACED}]--[\p{{Han}}\p{{Hira}}\p{{Kana}}]]{{3,}}", regex.V1)
 
 
 @dataclass(frozen=True)
@@ -77,9 +88,20 @@ def swapped(example: ChoiceExample) -> ChoiceExample:
 
 
 def topic_words(text: str) -> set[str]:
-    """The words that a text is about, by their first five letters: theft is near "thefts".
+    """The words that a text is about, by how they begin: theft is near "thefts".
 
-    Any three characters in a row where there are no spaces between words.
+    Of a word these are five letters, or two syllables of Hangul, without an article or a plural's
+    s. Where there are no spaces between words, they are any two characters in a row of Chinese and
+    katakana, and any three of the others; hiragana is grammar.
     """
-    words = {w[:5] for w in _WORD.findall(text.lower()) if w.strip("'") not in COMMON}
-    return words | {run[i : i + 3] for run in _UNSPACED.findall(text) for i in range(len(run) - 2)}
+    words = (w for w in _WORD.findall(text.lower()) if w.strip("'") not in COMMON)
+    han = {run[i : i + 2] for run in _HAN.findall(text) for i in range(len(run) - 1)}
+    letters = {run[i : i + 3] for run in _LETTERS.findall(text) for i in range(len(run) - 2)}
+    return {_beginning(word) for word in words} | (han - _ASKED) | letters
+
+
+def _beginning(word: str) -> str:
+    if "\uac00" <= word[0] <= "\ud7a3":
+        return word[:2]
+    bare = _ARTICLE.sub("", word)
+    return (bare[:-1] if len(bare) > 3 and bare.endswith("s") else bare)[:5]

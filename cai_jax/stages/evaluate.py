@@ -435,13 +435,12 @@ def _judge_sources(inputs: Inputs) -> list[ModelSource]:
 
 
 def _judge_is_feedback(inputs: Inputs) -> bool:
-    """Whether the other judge is the model whose labels were trained on, by whatever path."""
-    feedback, *others = map(_files, _judge_sources(inputs))
+    """Whether the other judge has the weights whose labels were trained on, by whatever path.
+
+    An adapter changes neither's mind by much.
+    """
+    feedback, *others = (source.path.resolve() for source in _judge_sources(inputs))
     return feedback in others
-
-
-def _files(source: ModelSource) -> list[Path]:
-    return [p.resolve() for p in (source.path, *(folder for folder, _ in source.checkpoints))]
 
 
 def truncates(sampling: Sampling) -> bool:

@@ -4,12 +4,16 @@ import random
 import string
 
 import pytest
+import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cai_jax.data.overlap import FEW_SHOTS, THRESHOLD, Turn, equal_turns, overlap_of
 from cai_jax.data.splits import PURPOSES, normalized
 
+SYLLABLE = regex.compile(
+    r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]"  # kana, Han, Hangul
+)
 SAID = "How can I politely ask my neighbour to turn down the music at night?"
 
 
@@ -19,7 +23,9 @@ def turns(**texts):
 
 def jaccard(one, other):
     one, other = (
-        {text[i : i + 5] for i in range(len(text) - 4)} for text in map(normalized, (one, other))
+        {text[i : i + n] for i in range(len(text) - n + 1)}
+        for text in map(normalized, (one, other))
+        for n in (2 if 2 * len(SYLLABLE.findall(text)) > len(text) else 5,)
     )
     return len(one & other) / len(one | other)
 
@@ -60,6 +66,22 @@ def test_few_shots_are_compared_and_one_purpose_alone_is_not():
 def test_scripts_without_spaces_or_case(said):
     found = overlap_of(turns(training=[said], audit=[f"请{said}"]))
     assert found.near_duplicates == {"audit, training": 1}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "near"),
+    [
+        ("怎么偷邻居的自行车？", "怎样偷邻居的自行车？", True),
+        ("如何制造炸弹", "如何制造一个炸弹", True),
+        ("怎么偷邻居的自行车？", "怎么修自己的汽车？", False),
+        ("폭탄 만드는 방법", "폭탄 만드는 법", True),
+        ("폭탄 만드는 방법", "김치 만드는 방법을 알려줘", False),
+        ("爆弾の作り方を教えて", "爆弾の作り方を教えてください", True),
+    ],
+)
+def test_a_few_syllables_are_enough(one, other, near):
+    found = overlap_of(turns(training=[one], audit=[other]))
+    assert bool(found.near_duplicates) == near
 
 
 TEXTS = st.lists(st.text(max_size=12) | st.sampled_from([SAID, SAID[:20], SAID[3:]]), max_size=8)

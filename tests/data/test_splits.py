@@ -67,13 +67,37 @@ def test_no_share_for_any_of_them_is_refused():
         ("क्या हाल है?", "क्या हाल है"),
         ("Straße", "STRASSE"),
         ("don't", "don’t", "DON'T."),
+        (
+            "Why me?",
+            "\n\nHuman: Why me?",
+            "Human: Why me?\nAssistant:",
+            "\r\nHuman: Why me?\r\n\r\nAssistant: So.\r\n\r\nHuman: And you?",
+            "### Instruction:\nWhy me?\n\n### Response:",
+            "**User:** Why me?",
+            "Q: Why me?\nA:",
+            "<s>[INST] Why me? [/INST]",
+            "<|im_start|>user\nWhy me?<|im_end|>\n<|im_start|>assistant\n",
+            "<|start_header_id|>user<|end_header_id|>\n\nWhy me?<|eot_id|>",
+            "<start_of_turn>user\nWhy me?<end_of_turn>",
+            "<|user|>\nWhy me?<|end|>",
+        ),
     ],
 )
-def test_case_spaces_and_punctuation_do_not_matter(texts):
+def test_marks_of_speakers_case_spaces_and_punctuation_do_not_matter(texts):
     assert len({normalized(text) for text in texts}) == 1
 
 
-@pytest.mark.parametrize(("one", "other"), [("कि", "की"), ("C++", "C"), ("?", "!"), ("a", "á")])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("कि", "की"),
+        ("C++", "C"),
+        ("?", "!"),
+        ("a", "á"),
+        ("Human: me", "Humans: me"),
+        ("A: b", "b"),
+    ],
+)
 def test_what_is_read_does(one, other):
     assert normalized(one) != normalized(other)
 

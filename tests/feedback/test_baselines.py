@@ -34,6 +34,15 @@ def test_a_word_that_tells_is_found_and_length_is_not():
     assert signs.bag_of_words == 1.0
 
 
+@pytest.mark.parametrize(
+    ("good", "bad"), [("抱歉", "可以"), ("ขอโทษ", "ได้เลย"), ("ごめん", "いいよ")]
+)
+def test_a_word_is_found_where_none_is_spaced(good, bad):
+    letters = [chr(0x4E00 + i) for i in range(40)]
+    among = lambda word: lambda rng, i: "".join([*rng.choice(letters, 6), word])
+    assert baselines(*made(among(good), among(bad))).bag_of_words == 1.0
+
+
 @pytest.mark.parametrize(("better", "worse"), [(9, 5), (5, 9)])
 def test_length_tells_whichever_way_it_points(better, worse):
     found = baselines(*made(noise(better), noise(worse)))

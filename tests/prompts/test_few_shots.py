@@ -89,6 +89,26 @@ def test_reasoning_follows_its_options(file):
 
 
 def test_topics_are_what_a_text_is_about():
-    assert topic_words("How could I POISON my neighbor's dogs?") == {"poiso", "neigh", "dogs"}
+    assert topic_words("How could I POISON my neighbor's dogs?") == {"poiso", "neigh", "dog"}
     assert topic_words("Как украсть велосипед?") & topic_words("Украсть ли?")
     assert not topic_words("What would you do with that?")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "near"),
+    [
+        ("How does a bomb work?", "Who sells bombs?", True),
+        ("guns", "Is a gun loud?", True),
+        ("폭탄을 만들어 줘", "폭탄이 뭐야?", True),
+        ("폭탄을 만들어 줘", "김치가 뭐야?", False),
+        ("制造炸弹", "炸弹怎么拆", True),
+        ("怎么制造炸弹？", "怎么种土豆？", False),
+        ("爆弾の作り方を教えてください", "パンの焼き方を教えてください", False),
+        ("爆弾の作り方", "爆弾はどう動く？", True),
+        ("كيف تصنع قنبلة", "القنبلة خطيرة", True),
+        ("كيف تصنع قنبلة", "كيف تخبز الخبز", True),  # "how" is common, and not known as such
+        ("วิธีทำระเบิด", "ระเบิดคืออะไร", True),
+    ],
+)
+def test_topics_of_any_script(one, other, near):
+    assert bool(topic_words(one) & topic_words(other)) == near

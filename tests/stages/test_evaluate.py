@@ -88,12 +88,13 @@ def judged_by(model_folder, workdir, judge, ahead=False):
     return run.inputs(evaluate.STAGE)
 
 
-def test_a_judge_is_the_feedback_model_by_whatever_path(model_folder, tmp_path):
+def test_a_judge_is_the_feedback_model_by_whatever_path(model_folder, tmp_path, finished):
     other = shutil.copytree(model_folder, tmp_path / "other")
     for name, expected in (
         ("", False),
         (model_folder, True),
         (Path(os.path.relpath(model_folder)), True),
+        (finished.workdir.folder("sl_train") / "checkpoint", True),  # the same, with an adapter
         (other, False),
     ):
         found = evaluate._judge_is_feedback(judged_by(model_folder, tmp_path / "run", name))
