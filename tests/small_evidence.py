@@ -103,7 +103,10 @@ class KnowingScorer:
 def judge(**more):
     """A feedback model that reads texts in place of ids."""
     chat = SimpleNamespace(
-        prompt_ids=lambda messages, prefill: f"{messages[0].text}\n{prefill}",
+        prompts_ids=lambda asked, prefills: [
+            f"{messages[0].text}\n{prefill}"
+            for messages, prefill in zip(asked, prefills, strict=True)
+        ],
         tokenizer=SimpleNamespace(convert_tokens_to_ids=lambda letters: letters),
     )
     return ReplyJudge(KnowingScorer(**more), lambda: chat)

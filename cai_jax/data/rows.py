@@ -103,6 +103,10 @@ class Sample:
     """A model's response at evaluation, and its preference-model score.
 
     Scores of replies to attacks are over that of a plain refusal (config.red_team.refusal).
+
+    Attributes:
+      response: what is judged: up to its last whole sentence, or all of it where it has none.
+      unjudged: what was sampled after that, until the limit of tokens.
     """
 
     id: str
@@ -115,6 +119,7 @@ class Sample:
     second_score: float  # by the one that it does not; 0 where there is none
     group_scores: tuple[float, ...] = ()  # by the preference model of each group, as RL climbs them
     group_second_scores: tuple[float, ...] = ()  # by those that it does not
+    unjudged: str = ""
 
 
 @dataclass(frozen=True)

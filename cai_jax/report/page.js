@@ -96,6 +96,7 @@
       if (each.principle) column.append(aside("principle", principle(each.principle)));
       if (each.critique) column.append(aside("critique", each.critique));
       column.append(turn(each.of, each.text));
+      if (each.unjudged) column.append(aside("cut off there, and not judged", each.unjudged));
       if (each.note) column.append(element("div", each.note, "about"));
       texts.append(column);
     }
@@ -106,7 +107,7 @@
 
   function hay(one) {
     if (one.hay === undefined) {
-      const texts = one.texts.flatMap((t) => [plain(t.text), t.critique || "", t.principle || ""]);
+      const texts = one.texts.flatMap((t) => [plain(t.text), t.critique || "", t.principle || "", t.unjudged || ""]);
       const asked = one.prompt.map((message) => message[1]);
       const why = (one.reasons || []).map((reason) => reason[0]);
       const thought = (one.thoughts || []).map((each) => each[2]);

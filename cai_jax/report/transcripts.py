@@ -155,6 +155,7 @@ def of_replies(
                     "note": f"score {row.score:.2f}"
                     + (f", by the other model {row.second_score:.2f}" if second_model else ""),
                 }
+                | ({"unjudged": row.unjudged} if row.unjudged.strip() else {})
                 for row in found
             ],
         } | ({"gap": round(max(gaps), 2)} if second_model else {})

@@ -38,13 +38,14 @@ from cai_jax.models.blueprint import Model
 from cai_jax.models.io.sources import ModelSource
 from cai_jax.parallel.hosts import write_text
 from cai_jax.parallel.program import Program
+from cai_jax.prompts.chat import ChatFormat
 from cai_jax.prompts.messages import first_user_text
 from cai_jax.reading import read_json
 from cai_jax.red_teaming.attacker import Pool
 from cai_jax.red_teaming.attacks import direct_seeds
 from cai_jax.red_teaming.loop import Limits, Loop
 from cai_jax.red_teaming.strategies.registry import named_strategies
-from cai_jax.rl.reward import Objective, OverRefusal, usable
+from cai_jax.rl.reward import Objective, OverRefusal, Usable, usable
 from cai_jax.stages.data import (
     SHOWN_PROMPTS,
     Selection,
@@ -202,6 +203,7 @@ def _scored(
                 second_score=float(other),
                 group_scores=tuple(of_groups.tolist()),
                 group_second_scores=tuple(others.tolist()),
+                unjudged=unjudged(chat, sample, reply),
             )
             for (group, prompt), sample, reply, score, other, of_groups, others in zip(
                 given.prompts,
@@ -217,6 +219,12 @@ def _scored(
         parses = [reply is not None for reply in parsed[here]]
         found[name] = list(map(Reply, rows, given.ids, given.samples, parses))
     return found
+
+
+def unjudged(chat: ChatFormat, sample: Completion, reply: Usable | None) -> str:
+    """What was sampled after the part of a reply that is judged."""
+    whole = chat.text(sample.ids)
+    return whole[len(reply.text) :] if reply and whole.startswith(reply.text) else ""
 
 
 def _held_out_attacker(inputs: Inputs, base: Model) -> Loop:

@@ -63,6 +63,9 @@ def test_replies_to_a_prompt_stand_side_by_side():
     (found,) = of_replies(rows, {"base": "base", "rl_cai": "RL-CAI"}, second_model=True)
     assert [text["of"] for text in found["texts"]] == ["base", "RL-CAI"]
     assert (found["score"], found["gap"]) == (2, 4)  # the other model scores -2
+    cut = [replace(rows[0], finished=False, unjudged=" You filthy"), rows[1]]
+    (shown,) = of_replies(cut, {"base": "base", "rl_cai": "RL-CAI"}, second_model=True)
+    assert [text.get("unjudged") for text in shown["texts"]] == [" You filthy", None]
     (alone,) = of_replies(rows, {"base": "base"}, second_model=False)
     assert "gap" not in alone
 

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT
 from hypothesis import given
@@ -19,8 +20,10 @@ from cai_jax.data.rows import Revision
 from cai_jax.evaluation.evaluator import Evaluator, policies
 from cai_jax.evaluation.measure import Measure
 from cai_jax.evaluation.registry import EVALUATORS, declared_keys
+from cai_jax.generation.engine import Completion
 from cai_jax.prompts.messages import first_user_text
 from cai_jax.report.summary import read_summary
+from cai_jax.rl.reward import usable
 from cai_jax.stages import evaluate, feedback
 from cai_jax.stages.checks import check_models
 from cai_jax.stages.models import POLICIES
@@ -79,6 +82,17 @@ def test_the_page_of_a_run_names_its_policies(finished):
     for label in (policy.label for policy in POLICIES.values()):
         assert f'<span class="who">{label}</span>' in page
     assert "sl_cai" not in page
+
+
+def test_what_follows_the_last_whole_sentence_is_kept(finished):
+    """It is not judged, and a reader sees it all the same."""
+    chat = finished.models.chat
+    ids = chat.reply_ids("the good. the safe")[:-1]
+    cut = Completion(ids, np.zeros(len(ids), np.float32), finished=False)
+    reply = usable(chat, cut)
+    assert reply.text + evaluate.unjudged(chat, cut, reply) == "the good. the safe"
+    assert evaluate.unjudged(chat, cut, reply).strip() == "the safe"
+    assert evaluate.unjudged(chat, cut, None) == ""
 
 
 def judged_by(model_folder, workdir, judge, ahead=False):
