@@ -254,7 +254,7 @@ class SLDataConfig:
         1.0, "times likelier that a principle with a tag of the prompt is drawn", ge=1, le=1e6
     )
     critique: bool = setting(True, "False: direct revision, without a critique before it")
-    few_shots: Natural = setting(1, "examples drawn from the constitution for each prompt")
+    few_shots: Natural = setting(3, "examples drawn from the constitution for each prompt")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -335,7 +335,7 @@ class FeedbackConfig:
     )
     temperature: Positive = setting(0.6, "of the two responses; raise it where most are equal")
     principles_per_pair: Count = setting(1, "over which labels are averaged")
-    few_shots: Natural = setting(1, "examples drawn from the constitution for each prompt")
+    few_shots: Natural = setting(3, "examples drawn from the constitution for each prompt")
     contrast_scale: Positive = setting(10.0, "logit of a label, per nat a token")
     reasoning_tokens: Count = setting(48, "longest chain of thought")
     chains: Count = setting(1, "chains of thought a question, whose answers are averaged")

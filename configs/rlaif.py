@@ -89,9 +89,9 @@ def colab() -> ConfigDict:
         architecture="configs/models/qwen2.5-1.5b-instruct",
     )
     c.generation = dict(batch_size=48, score_batch_size=24, critique_tokens=64, context_tokens=1536)
-    c.sl_data = dict(few_shots=3, draw_by_tag=16.0, red_team_prompts=200, helpful_prompts=120)
+    c.sl_data = dict(draw_by_tag=16.0, red_team_prompts=200, helpful_prompts=120)
     c.sl_train = dict(batch_size=16, micro_batches=4, sequence_length=512)
-    c.feedback = dict(few_shots=3, prompts=200, helpful_prompts=120, principles_per_pair=2)
+    c.feedback = dict(prompts=200, helpful_prompts=120, principles_per_pair=2)
     c.pm_train = dict(helpfulness_pairs=150, batch_size=16, micro_batches=2, sequence_length=320)
     c.second_model = dict(prompts=40)
     c.rl = dict(iterations=40, batch_size=64, micro_batches=2, learning_rate=5e-4, watch_every=5)
@@ -170,7 +170,7 @@ def _pod(repository: str, architecture: str) -> ConfigDict:
         response_tokens=256,
         critique_tokens=256,
     )
-    c.sl_data = dict(red_team_prompts=10_000, helpful_prompts=10_000, rounds=4, few_shots=3)
+    c.sl_data = dict(red_team_prompts=10_000, helpful_prompts=10_000, rounds=4)
     c.sl_train = dict(
         **full,
         batch_size=128,
@@ -185,7 +185,6 @@ def _pod(repository: str, architecture: str) -> ConfigDict:
         helpful_prompts=10_000,
         temperature=1.0,
         principles_per_pair=4,
-        few_shots=3,
         chains=5,
         audit_pairs=1000,
     )

@@ -33,6 +33,7 @@ TINY_RUN = {  # changes to configs/rlaif.py:smoke
     "sl_data.helpful_prompts": 12,
     "feedback.prompts": 16,
     "second_model.prompts": 12,
+    "feedback.few_shots": 1,  # a tiny tokenizer makes much of three
     # An attack, of which a random model writes little that is well-formed.
     "data.red_team_seeds": f"{TESTS}/few_seeds.jsonl",
     "red_team.rounds": 2,
