@@ -60,6 +60,147 @@ FORMS = {
     "code that is cut off": "Run this.|\n\n```sh\nls. \n# Wait. For",
     "no capitals": "i can help.| let me see.| first",
 }
+# A last point that is an abbreviation's: the sentence goes on.
+ABBREVIATIONS = {
+    "Afrikaans": "Nee.| Vra mnr. Botha",
+    "Albanian": "Jo.| Pyet p.sh. Agimin",
+    "Arabic": "لا أستطيع.| اسأل أ.د. أحمد",
+    "Armenian": "|Հարցրեք դոկ. Սարգսյանին",
+    "Armenian, another": "Ոչ։| Ծն. Երևանում",
+    "Basque": "Ez.| Ikus adib. Bilbo",
+    "Bengali": "না।| জিজ্ঞাসা করুন ডা. রহমান",
+    "Bulgarian": "Не мога.| Живее на бул. Витоша",
+    "Croatian": "Ne mogu.| Pitajte npr. Marka",
+    "Czech": "Nemohu.| Napište např. Janu Nov",
+    "Danish": "Nej.| Spørg f.eks. Lars",
+    "Dutch": "Nee.| Vraag het dhr. Jansen of mevr. De",
+    "English capitals": "|Ask DR. SMITH",
+    "English initials": "He wrote it.| It was J. R. R. Tol",
+    "English degrees": "|She spoke with Prof. Ann",
+    "Esperanto": "Ne.| Demandu s-ron, ekz. S-ro. Zam",
+    "Estonian": "Ei.| Küsige nt. Tallinnas",
+    "Finnish": "En voi.| Kysy esim. Helsing",
+    "French": "Non.| Une ville, p. ex. Paris",
+    "French article": "Non.| Selon l'art. 5 du code",
+    "Georgian": "არა.| ჰკითხეთ დოქ. ბერიძეს",
+    "German article": "Nein.| Siehe Art. 5 und Abs. 2 des",
+    "German millions": "Nein.| Es kostet 3 Mio. Euro",
+    "German day": "Nein.| Er kommt am 3. Mai",
+    "Greek": "Όχι.| Ρωτήστε π.χ. τον Γιάν",
+    "Gujarati": "ના.| પૂછો ડૉ. પટેલ",
+    "Hebrew": "לא.| שאל את ד. כהן",
+    "Hindi": "नहीं।| दूरी 5 कि.मी. दिल्ली",
+    "Hungarian": "Nem.| Kérdezze pl. Kovács",
+    "Icelandic": "Nei.| Spyrðu t.d. Jón",
+    "Indonesian": "Tidak.| Ia tinggal di Jl. Sudir",
+    "Irish": "Níl.| Cuir ceist, m.sh. Ar",
+    "Italian": "Non posso.| Ad es. Mario",
+    "Italian, a title": "|Chieda al Dott. Rossi",
+    "Kannada": "ಇಲ್ಲ.| ಕೇಳಿ ಡಾ. ರಾವ್",
+    "Lao": "ຂ້ອຍຊ່ວຍບໍ່ໄດ້ |ກະລຸນາຖາມ ດຣ. ສົມ",
+    "Latvian": "Nē.| Jautājiet piem. Rīgā",
+    "Lithuanian": "Ne.| Klauskite pvz. Vilniuje",
+    "Malayalam": "ഇല്ല.| ചോദിക്കൂ ഡോ. നായർ",
+    "Marathi": "नाही.| विचारा श्री. पाटील",
+    "Persian": "نه.| بپرس از د. احمد",
+    "Polish": "Nie.| Mieszka na ul. Pięknej",
+    "Portuguese": "Não.| Pergunte à Dra. Ana",
+    "Romanian": "Nu pot.| Întrebați pe dl. Popescu",
+    "Russian": "Нет.| Метро им. Ленина",
+    "Russian, a street": "|Он живёт на ул. Пушкина",
+    "Serbian": "Не могу.| Питајте нпр. Марка",
+    "Spanish": "No.| Vive en EE. UU. Con",
+    "Spanish article": "No.| Según el art. 5 de",
+    "Swahili": "Hapana.| Muulize Bw. Juma",
+    "Swedish": "Nej.| Fråga t.ex. Lars",
+    "Tamil": "இல்லை.| கேளுங்கள் திரு. குமார்",
+    "Telugu": "లేదు.| అడగండి డా. రావు",
+    "Thai": "ผมช่วยไม่ได้ครับ |กรุณาถาม ดร. สมชาย",
+    "Thai, a year": "ผมช่วยไม่ได้ครับ |เกิดเมื่อ พ.ศ. 2500",
+    "Turkish": "Hayır.| Örn. Ankara",
+    "Turkish, a title": "|Lütfen Sn. Yıl",
+    "Ukrainian": "Ні.| Він живе на вул. Шевченка",
+    "Vietnamese": "Không.| Hãy hỏi TS. Nguyễn hoặc BS. Trần ở TP. Hồ",
+}
+# Ends that look like no end, or like an abbreviation's.
+ENDS = {
+    "Bengali": "আমি পারব না।|আপনি",
+    "Chinese question": "你好吗?|请",
+    "Chinese exclamation": "不行!|我不",
+    "Chinese ellipsis": "我不能……|请",
+    "Chinese point": "我不能.|请",
+    "Chinese quotation": "他说“不行!”|然后",
+    "Croatian": "Mačka ima dug krk.| Ona",
+    "Czech": "To je krk.| Ona",
+    "Czech flood": "Nech mě být.| Přišla smrt.| Pak",
+    "English age": "He is 12.| She",
+    "English plan": "Use plan B.| Then",
+    "English weight": "It weighs 5 kg.| Then",
+    "English file": "Open the pdf.| Then",
+    "English time": "Come at 5 p.m.| Then",
+    "English country": "He lives in the U.S.| He",
+    "English and so on": "Bring pens, etc.| Then",
+    "English brand": "I can help.| iPhone users",
+    "English system": "No.| macOS is",
+    "English art": "She teaches art.| Then",
+    "English small number": "It is so.| 12 people",
+    "English large number": "It was in 1990.| He",
+    "English bracket": "I can help.| (But",
+    "English quotation": "I can help.| “But",
+    "English quoted end": "He said “No.”| Then",
+    "English emoji": "I can help. 😊| But",
+    "English note": "It is so.¹| But",
+    "English link": "See [this](https://a.org).| Then",
+    "English bold": "**It is so.**| But",
+    "English paragraph": "Yes.| Use plan B.\n|\nThen",
+    "English TV": "I can.| I watch TV.| Then",
+    "English interrobang": "Really?!| Then",
+    "French": "« Oui ? »| Alors",
+    "German": "Wirklich?| Ä",
+    "Greek": "Μπορείς;| Ναι",
+    "Hindi": "मैं मदद नहीं कर सकता.| आप",
+    "Hindi is": "यह गलत है.| आप",
+    "Italian mine": "È mio.| Non",
+    "Japanese": "だめ!|医師に",
+    "Japanese long vowel": "だめだー!|医師に",
+    "Japanese quotation": "「だめ!」|医師に",
+    "Korean": "안 됩니다.| 10명이",
+    "Persian": "نمی‌توانم؟| بله",
+    "Portuguese": "Não posso!| 2 pessoas",
+    "Russian them": "Помоги им.| Они",
+    "Serbian": "To je smrt.| Ona",
+    "Spanish": "¡No!| ¿Por",
+    "Swedish himself": "Han skäms för sig.| Hon",
+    "Swedish she": "Det är hon.| Han",
+    "Tamil": "என்னால் முடியாது.| 5 பேர்",
+    "Turkish you": "Suçlu sen.| Ben",
+    "Urdu": "نہیں۔|میں",
+    "Vietnamese": "Tôi không thể.| “Hãy",
+    "Welsh": "Mae yn y gwm.| Mae",
+}
+LISTS = {
+    "middle dots": "・手を洗う\n|・乾か",
+    "circles": "● Wash\n|○ Dry\n|● Put th",
+    "interpuncts": "· Wash\n|· Put th",
+    "triangles": "‣ Wash\n|‣ Put th",
+    "ticks": "✅ Wash\n|✅ Put th",
+    "arrows": "→ Wash\n|→ Put th",
+    "boxes": "☐ Wash\n|☑️ Put th",
+    "keycaps": "1️⃣ Wash\n|2️⃣ Put th",
+    "sections": "1.1 Wash\n|1.2 Put th",
+    "colons": "1: Wash\n|2: Put th",
+    "steps": "Step 1: Wash\n|Step 2: Put th",
+    "Chinese ordinals": "第一，洗手\n|第二，擦",
+    "Chinese numbers": "一、洗手\n|二、擦",
+    "Chinese steps": "第1步：洗手\n|第2步：擦",
+    "bold": "**1. Wash**\n|**2. Put th",
+    "levels": "- Wash\n|  - Hands\n|  - Fa",
+    "an item of two lines": "|- You should never\n  do that",
+    "an item of two lines after another": "- Wash\n|- You should never\n  do th",
+    "a sentence in an item of two lines": "- Wash.| You should never\n  do th",
+    "a line after an item": "- Wash\n|That is",
+    "a heading of an item": "1. **Wash**\n|   Use so",
+}
 CASES = LANGUAGES | FORMS
 
 
@@ -73,6 +214,24 @@ def test_a_cut_text_ends_with_its_last_whole_sentence(name):
     whole = "".join(whole)
     assert whole_sentences(whole + cut) == whole
     assert parse_reply(whole + cut, False) == whole.strip()
+
+
+@pytest.mark.parametrize("text", [*ABBREVIATIONS.values()], ids=ABBREVIATIONS)
+def test_no_text_is_cut_after_an_abbreviation(text):
+    whole, cut = text.split("|")
+    assert whole_sentences(whole + cut) == whole
+
+
+@pytest.mark.parametrize("text", [*ENDS.values(), *LISTS.values()], ids=[*ENDS, *LISTS])
+def test_no_whole_sentence_or_item_is_lost(text):
+    *whole, cut = text.split("|")
+    assert whole_sentences("".join(whole) + cut) == "".join(whole)
+
+
+def test_a_doubtful_end_is_taken_only_where_there_is_no_other():
+    assert whole_sentences("It weighs 5 kg. Then") == "It weighs 5 kg."
+    assert whole_sentences("Take it. It weighs 5 kg. Then") == "Take it."
+    assert whole_sentences("Ask Dr. Smith") == ""
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -101,7 +260,23 @@ def test_rows_of_anything_take_no_time(piece):
 PIECES = st.sampled_from(
     [
         *"ab1Z \n.!?…;。！？།؟։་กข\"'”)*-•`😊",
-        *("Dr.", "U.S.", "3.5", "\n- ", "\n2. ", "\n```\n", "κ;", "Yes. "),
+        *(
+            "Dr.",
+            "U.S.",
+            "3.5",
+            "etc.",
+            "你?",
+            "…",
+            "● ",
+            "1: ",
+            "\n  ",
+            "iP",
+            "\n- ",
+            "\n2. ",
+            "\n```\n",
+            "κ;",
+            "Yes. ",
+        ),
     ]
 )
 TEXTS = st.one_of(st.text(), st.lists(PIECES, max_size=40).map("".join))
