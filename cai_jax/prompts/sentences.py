@@ -62,6 +62,9 @@ _CONSONANTS = regex.compile(
 )
 
 
+NEAR = 40  # characters that tell what a point belongs to
+
+
 class _Certainty(IntEnum):
     """Whether a text may be cut here: DOUBTFUL, if it can be cut nowhere else."""
 
@@ -86,9 +89,10 @@ def whole_sentences(text: str) -> str:
 
 def _certainty(match: regex.Match[str], capitals: bool) -> _Certainty:
     text, start, end = match.string, match.start(), match.end()
-    line = text[text.rfind("\n", 0, start) + 1 : start]
+    begin = text.rfind("\n", 0, start) + 1  # of the line
     if match["newline"]:
-        return _after_line(line, text[end : end + 200].partition("\n")[0], capitals)
+        following = text[end : end + 200].partition("\n")[0]
+        return _after_line(text[begin:start], following, capitals)
     if match["pause"]:
         return _Certainty.DOUBTFUL
     if match["cut"] is not None:
@@ -100,14 +104,14 @@ def _certainty(match: regex.Match[str], capitals: bool) -> _Certainty:
         return _Certainty.NO_END
     if match["stop"] != ".":
         return _Certainty.END
-    return _after_point(line, text[end : end + 10])
+    return _after_point(text[max(begin, start - NEAR) : start], text[end : end + 10])
 
 
 def _after_line(line: str, following: str, capitals: bool) -> _Certainty:
     """Whether a line is whole: an item of a list, a row of a table, or Thai."""
     if regex.search(r"[\p{Thai}\p{Lao}]$", line):
         return _Certainty.END
-    if line.endswith(".") and _after_point(line[:-1], "") == _Certainty.DOUBTFUL:
+    if line.endswith(".") and _after_point(line[-NEAR:-1], "") == _Certainty.DOUBTFUL:
         return _Certainty.END  # "plan B.", as hardly a line is broken after an initial
     if not _ITEM.fullmatch(line):
         return _Certainty.NO_END
@@ -119,11 +123,11 @@ def _after_line(line: str, following: str, capitals: bool) -> _Certainty:
 
 
 def _after_point(before: str, after: str) -> _Certainty:
-    """Whether a point ends a sentence, by the line before it and what follows.
+    """Whether a point ends a sentence, by what stands near it in its line, and what follows.
 
     What follows can only make an end less certain, so that a text that was cut there stays whole.
     """
-    words = _WORDS.findall(before[-40:])
+    words = _WORDS.findall(before)
     word = words[-1] if words and before.endswith(words[-1]) else ""
     pair = ".".join(part.rstrip(".") for part in words[-2:])  # "z.B" for "z. B"
     names = {name.casefold() for name in (word, pair, *regex.split(r"['’-]", word)[1:])}
