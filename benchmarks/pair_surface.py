@@ -16,7 +16,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from cai_jax.data.readers import LabelledPair, read_pairs
-from cai_jax.feedback.baselines import baselines, right
+from cai_jax.feedback.baselines import baselines, right, words_right
 from cai_jax.feedback.labeler import ResponsePair
 from cai_jax.prompts.messages import first_user_text
 
@@ -28,8 +28,8 @@ SIGNS = ".,;:!?'\"()-\u2013\u2014\u2026\n"
 
 def main(files: Sequence[Path]) -> None:
     """Prints a row a file."""
-    print("| pairs | number | bag of words | length and punctuation | length |")
-    print("| --- | ---: | ---: | ---: | ---: |")
+    print("| pairs | number | bag of words | and two in a row | length and punctuation | length |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for file in files:
         pairs = read_pairs(file)
         shares = " | ".join(f"{share:.2f}" for share in surface(pairs).values())
@@ -45,6 +45,7 @@ def surface(pairs: Sequence[LabelledPair]) -> dict[str, float]:
     openings = [first_user_text(p.messages).strip() for p in pairs]
     return {
         "bag_of_words": words.bag_of_words,
+        "two_in_a_row": float(words_right(sides, truth, most=2).mean()),
         "length_and_punctuation": float(right(shapes, truth, openings).mean()),
         "length": words.length,
     }

@@ -45,12 +45,22 @@ def baselines(pairs: Sequence[ResponsePair], first_is_better: Sequence[bool]) ->
     )
 
 
-def words_right(pairs: Sequence[ResponsePair], first_is_better: Sequence[bool]) -> np.ndarray:
-    """Whether a bag of words ranks each pair right, float [pairs]: 0, 1, or 0.5 for a tie."""
+def words_right(
+    pairs: Sequence[ResponsePair], first_is_better: Sequence[bool], most: int = 1
+) -> np.ndarray:
+    """Whether a bag of words ranks each pair right, float [pairs]: 0, 1, or 0.5 for a tie.
+
+    Args:
+      pairs: two responses each.
+      first_is_better: the truth, a pair each.
+      most: words in a row that the bag holds as one feature, beside single words.
+    """
     texts = _texts(pairs)
     if not any(text.strip() for text in texts):
         return np.full(len(pairs), 0.5)
-    words = TfidfVectorizer(tokenizer=_signs, token_pattern=None, sublinear_tf=True)
+    words = TfidfVectorizer(
+        tokenizer=_signs, token_pattern=None, sublinear_tf=True, ngram_range=(1, most)
+    )
     return right(words.fit_transform(texts), first_is_better, openings(pairs))
 
 

@@ -31,6 +31,15 @@ def test_signs_and_digits_are_found(chosen, rejected):
     assert SURFACE["surface"](pairs)["length_and_punctuation"] == 1.0
 
 
+def test_two_words_in_a_row_tell_what_single_words_do_not():
+    pairs = [
+        LabelledPair(str(i), (user(str(i)),), "not bad but good", "not good but bad")
+        for i in range(12)
+    ]
+    found = SURFACE["surface"](pairs)
+    assert (found["bag_of_words"], found["two_in_a_row"]) == (0.5, 1.0)
+
+
 @pytest.mark.parametrize(
     ("kind", "least", "of_several_turns"),
     [("harmlessness", 310, 40), ("helpfulness", 310, 40), ("evasiveness", 64, 5)],
