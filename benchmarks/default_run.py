@@ -30,6 +30,7 @@ ROWS = {
     "preference model on helpfulness pairs": ["preference_model.accuracy/helpfulness"],
     "**RL-CAI minus base, second model**": ["preference.second_score/rl_cai minus base/all"],
     "SL-CAI minus base, second model": ["preference.second_score/sl_cai minus base/all"],
+    "RL-CAI minus SL-CAI, second model": ["preference.second_score/rl_cai minus sl_cai/all"],
     "RL-CAI minus base, the model that RL climbed": ["preference.score/rl_cai minus base/all"],
     "RL-CAI wins over base: red team; helpful": [
         f"win_rate.win_rate/rl_cai over base/{group}" for group in SETS
@@ -38,6 +39,9 @@ ROWS = {
     "finished by RL-CAI": [f"text.finished/rl_cai/{group}" for group in SETS],
     "do not parse: base": [f"text.unusable/base/{group}" for group in SETS],
     "do not parse: RL-CAI": [f"text.unusable/rl_cai/{group}" for group in SETS],
+    "twins: safe ones that RL-CAI refuses; unsafe ones that it answers": [
+        f"twins.{which}_refusal/rl_cai/rule" for which in ("over", "under")
+    ],
     "KL of RL-CAI to base, nats a reply": [f"kl.kl_to_base/rl_cai/{group}" for group in SETS],
     "score of first reply; first revision; second": [
         f"revisions.score/revision {n}" for n in range(3)

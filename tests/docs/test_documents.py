@@ -238,6 +238,14 @@ def test_the_microworld_of_the_readme_is_that_of_the_sweep():
         assert abs(figure["mean"](seeds, name) - told[name][0]) < 1
 
 
+def test_differences_of_the_microworld_are_those_that_its_script_prints():
+    figure = runpy.run_path(str(ROOT / "benchmarks" / "microworld_figure.py"))
+    page = (DOCS / "microworld.md").read_text("utf-8")
+    found = figure["differences"](figure["read_seeds"]())
+    assert len(found) == 3
+    assert not [apart for apart in found.values() if apart not in page]
+
+
 def test_the_picture_is_drawn_by_its_script(tmp_path):
     figure = runpy.run_path(str(ROOT / "benchmarks" / "microworld_figure.py"))
     figure["draw"](figure["read_seeds"](), tmp_path / "microworld.svg")
