@@ -1,5 +1,7 @@
 """What MkDocs does beyond its own: pages from files of the repository, and links to such files.
 
+No page asks another server for anything.
+
 READMEs stand beside what they are about and are pages as they are. The config reference is read off
 cai_jax/config.py at every build. A link to a file of the repository works in both places: on the
 site it leads to the file's page, or to the repository where its address is known.
@@ -56,6 +58,16 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     here = page.file.src_uri
     source = PurePosixPath(FILES.get(here, f"docs/{here}"))
     return LINK.sub(lambda found: _link(found, source, here, config.repo_url), markdown)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Keeps the link to the repository; the theme would ask its host for the number of stars."""
+    return output.replace(' data-md-component="source"', "")
+
+
+def on_post_template(output: str, template_name: str, config: MkDocsConfig) -> str:
+    """The same of pages that are no documents, such as 404.html."""
+    return output.replace(' data-md-component="source"', "")
 
 
 def _link(found: re.Match[str], source: PurePosixPath, here: str, repository: str | None) -> str:
