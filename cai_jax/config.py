@@ -427,7 +427,9 @@ class RLConfig:
     entropy_coef: NonNegative = setting(0.0, "reward per nat of entropy, at every token")
     unusable_score: float = setting(-2.0, "of a reply that does not parse, in evaluation")
     unusable_penalty: NonNegative = setting(
-        1.0, "a reply that does not parse earns this much less than the lowest to its prompt"
+        1.0,
+        "a reply that does not parse earns this much less than the lowest to its prompt that "
+        "does, or the lowest of the batch where none to its prompt does",
     )
     missing_stop_penalty: NonNegative = setting(1.0, "off the score of a response without end")
     watch_every: Natural = setting(
