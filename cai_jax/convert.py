@@ -9,7 +9,6 @@ Hugging Face repository or folder itself, or ``--base`` names the repository tha
 """
 
 import json
-import re
 import shutil
 import tempfile
 from itertools import chain
@@ -24,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cai_jax.commands.front import start
 from cai_jax.commands.source import open_source
+from cai_jax.markdown import code, fence
 from cai_jax.models.io.export import adapter_config, adapter_tensors, decoder_tensors, write_shards
 from cai_jax.models.io.load import HEAD, load_update, load_whole
 from cai_jax.models.io.sources import ModelSource
@@ -161,7 +161,7 @@ def _card(source: ModelSource) -> str:
     lines = ["---", "library_name: transformers", "tags: [constitutional-ai, cai_jax]", "---", ""]
     lines += [f"# {TO.value.rstrip('/').rsplit('/', 1)[-1]}", ""]
     lines += [f"{kind}, converted by cai_jax from {_public(FROM.value)}.", ""]
-    lines += [f"- pretrained model: {_code(source.path.name)}"]
+    lines += [f"- pretrained model: {code(source.path.name)}"]
     lines += [f"- trained on top of it: {_public(str(folder))}" for folder, _ in source.checkpoints]
     if BASE.value:
         lines += [f"- a PEFT adapter of {_public(BASE.value)}"]
@@ -191,30 +191,18 @@ def _constitution(checkpoint: Path) -> list[str]:
     check_whole(file)
     stage = read_object(manifest)
     name, digest = (str(stage.get(f"constitution{part}")) for part in ("", "_sha256"))
-    lines = [f"- constitution: {_code(name)}, SHA-256 {_code(digest)}"]
+    lines = [f"- constitution: {code(name)}, SHA-256 {code(digest)}"]
     if file.is_file():
         text = read_text(file)
-        fence = _fence(text, 3)
-        lines += ["", "## Constitution", "", f"{fence}yaml", text, fence]
+        marks = fence(text, 3)
+        lines += ["", "## Constitution", "", f"{marks}yaml", text, marks]
     return lines
 
 
 def _public(source: str) -> str:
     """A source as others may read it: of a path on this machine the last two names alone."""
     known = source.startswith(("pypi:", "hf:")) or not resolved(source).exists()
-    return _code(source if known else "/".join(resolved(source).parts[-2:]))
-
-
-def _code(text: str) -> str:
-    """A text as code on one line of Markdown, whatever stands in it."""
-    said = " ".join(text.split())
-    fence = _fence(said, 1)
-    return f"{fence} {said} {fence}" if "`" in said else f"{fence}{said}{fence}"
-
-
-def _fence(text: str, least: int) -> str:
-    """More backticks than any that stand together in a text, which so cannot close it."""
-    return "`" * max([least, *(1 + len(run) for run in re.findall("`+", text))])
+    return code(source if known else "/".join(resolved(source).parts[-2:]))
 
 
 def _write_json(file: Path, fields: dict[str, Any]) -> None:

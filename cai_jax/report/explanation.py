@@ -7,6 +7,7 @@ from cai_jax.data.rows import Comparison, Sample
 from cai_jax.evaluation.measure import Evaluation, Measure, Measurement, Section, joined, number
 from cai_jax.evaluation.principles import LEAD_LOST, WORDS_CHANGED
 from cai_jax.feedback.labeler import judgement_of
+from cai_jax.markdown import one_line, table_row
 from cai_jax.report.page import table_of
 
 CHAPTERS = ("revision_principles", "feedback_principles")
@@ -60,17 +61,19 @@ def explanation(
 def _chapter(section: Section, found: Evaluation, texts: Mapping[str, str]) -> Iterator[str]:
     names = [f"{m.name}, %" if m.unit == "share" else m.name for m in section.measures]
     yield from (f"## {section.title}", "")
-    yield _line("", "n", *(name.replace("_", " ") for name in names))
-    yield _line("---", *["---:"] * (1 + len(names)))
+    yield table_row("", "n", *(name.replace("_", " ") for name in names))
+    yield table_row("---", *["---:"] * (1 + len(names)))
     at = next(i for i, m in enumerate(section.measures) if m.name in ORDER)
     rows = sorted(table_of(section, found.measurements), key=lambda row: _rank(row.cells[at]))
     for row in rows:
         cells = (_cell(m, x, row.n) for m, x in zip(section.measures, row.cells, strict=True))
-        yield _line(joined(row.group, row.subject), str(row.n), *cells)
+        yield table_row(joined(row.group, row.subject), str(row.n), *cells)
     described = "; ".join(f"{m.name.replace('_', ' ')}: {m.description}" for m in section.measures)
     yield from ("", f"{described}. n: {section.cases}. Brackets are 95 % intervals.")
     yield from ("", f"Given: {section.given}.", "")
-    yield from (f"- {row.subject}: {texts[row.subject]}" for row in rows if row.subject in texts)
+    yield from (
+        f"- {row.subject}: {one_line(texts[row.subject])}" for row in rows if row.subject in texts
+    )
     yield ""
 
 
@@ -92,31 +95,27 @@ def _cell(measure: Measure, found: Measurement | None, n: int) -> str:
 def _reply(moved: Moved, texts: Mapping[str, str]) -> Iterator[str]:
     of = f", by the preference model of {moved.group}" if moved.group else ""
     yield from (f"## Reply {moved.reply.id}{of}", "")
-    yield from (f"> {message.role}: {_one_line(message.text)}" for message in moved.reply.prompt)
-    yield from (f"> {one.model}: {_one_line(one.response)}" for one in (moved.reply, *moved.others))
+    yield from (f"> {message.role}: {one_line(message.text)}" for message in moved.reply.prompt)
+    yield from (f"> {one.model}: {one_line(one.response)}" for one in (moved.reply, *moved.others))
     others = ", ".join(one.model for one in moved.others)
     yield ""
     yield (
         f"By the head it scores {moved.lead:+.2f} standard deviations against the mean of "
         f"{others}. Without the labels of each source that would be less by:"
     )
-    yield from ("", _line("whose labels", "moved it by", "text"), _line("---", "---:", "---"))
+    yield from (
+        "",
+        table_row("whose labels", "moved it by", "text"),
+        table_row("---", "---:", "---"),
+    )
     for source, added in sorted(moved.sources.items(), key=lambda item: -abs(item[1])):
-        yield _line(source, f"{added:+.2f}", texts.get(source, ""))
+        yield table_row(source, f"{added:+.2f}", texts.get(source, ""))
     yield from ("", "The comparisons that moved it most, one by one and to first order:", "")
     for row, added in moved.comparisons:
         labels = zip(row.principle_ids, judgement_of(row).by_principle, strict=True)
         under = ", ".join(f"{principle} {label:.2f}" for principle, label in labels)
         yield f"- {row.id}, {added:+.3f}. P(first is better): {under}"
-        yield from (f"  - {message.role}: {_one_line(message.text)}" for message in row.prompt)
-        yield f"  - first: {_one_line(row.response_first)}"
-        yield f"  - second: {_one_line(row.response_second)}"
+        yield from (f"  - {message.role}: {one_line(message.text)}" for message in row.prompt)
+        yield f"  - first: {one_line(row.response_first)}"
+        yield f"  - second: {one_line(row.response_second)}"
     yield ""
-
-
-def _line(*cells: str) -> str:
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -8,6 +8,7 @@ from cai_jax.constitution.diff import as_text, differences
 from cai_jax.constitution.schema import load_constitution
 from cai_jax.evaluation.measure import Measure, number, with_interval
 from cai_jax.evaluation.statistics import Estimate
+from cai_jax.markdown import one_line
 from cai_jax.stages.behaviour import (
     Change,
     Cost,
@@ -95,15 +96,11 @@ def _example(pair: LabelPair) -> str:
     if set(old.principle_ids) != set(new.principle_ids):
         under += f"; now {', '.join(new.principle_ids)}"
     return (
-        f"- *{_line(old.prompt[-1].text)}* P(first) {old.probability:.2f}, now "
+        f"- *{one_line(old.prompt[-1].text)}* P(first) {old.probability:.2f}, now "
         f"{new.probability:.2f}, under {under}\n"
-        f"  - first: {_line(old.response_first)}\n"
-        f"  - second: {_line(old.response_second)}"
+        f"  - first: {one_line(old.response_first)}\n"
+        f"  - second: {one_line(old.response_second)}"
     )
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _table(changes: Iterable[Change]) -> str:
