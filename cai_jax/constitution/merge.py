@@ -1,43 +1,60 @@
-"""Joins constitutions: near-duplicates with all their authors, conflicts listed and not settled.
+"""Joins constitutions: what is equal in wording with all its authors, the rest left to people.
 
 Nothing depends on the order of the files: whatever has to have an order has that of the names of
 the constitutions, and within one that of its file.
 
-Which entries say the same and which contradict each other, pairs.py says, as it does for lint. What
-contradicts is never joined: both stay, for people to decide.
+Only entries that are equal in wording are joined, as same.py tells it: nothing is lost by that, and
+no conflict is settled. What pairs.py finds contrary, or alike in most of its words, is listed and
+stays as it is. A conflict that no word shows is not listed, but not joined either.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import floor
+from pathlib import Path
 from typing import Any
 
-from cai_jax.constitution.pairs import Entry, Pair, contradictions, near_duplicates
+from cai_jax.constitution.pairs import (
+    OPPOSITE,
+    Entry,
+    Pair,
+    contradictions,
+    near_duplicates,
+    texts_of,
+)
+from cai_jax.constitution.same import folded, same_words
 from cai_jax.constitution.schema import (
     WEIGHTS,
     Case,
-    ChoiceExample,
     Constitution,
     ConstitutionError,
     CritiquePrinciple,
     FeedbackPrinciple,
     authors_of,
 )
-from cai_jax.constitution.votes import Decision, plain
+from cai_jax.constitution.votes import Decision, Meant, plain
 
 PRINCIPLES = ("critique_revision", "feedback")  # fields of Constitution
 EXAMPLES = ("critique_examples", "choice_examples", "thought_examples")
-ASKED_FOR, OPPOSITE = "what it asks for", "its opposite"  # a text and its contrary in one entry
+PARTS = (*PRINCIPLES, *EXAMPLES)
 
 Principle = CritiquePrinciple | FeedbackPrinciple
 
 
 @dataclass(frozen=True)
 class Source:
-    """A constitution that is merged, and by how much its principles' weights are multiplied."""
+    """A constitution that is merged, and by how much its principles' weights are multiplied.
+
+    Attributes:
+      constitution: that is merged.
+      weight: by which those of its principles are multiplied.
+      path: of its file, for errors; None if it has none.
+    """
 
     constitution: Constitution
     weight: float = 1.0
+    path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -45,13 +62,19 @@ class Member:
     """An entry of one of the constitutions."""
 
     origin: str  # the constitution's name
+    part: str  # the field of Constitution
     entry: Entry
     weight: float  # a principle's, times its file's; 1 of a few-shot
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Of all entries of all files this one; joined to one text, two names could be equal."""
+        return self.origin, self.entry.id
 
 
 @dataclass(frozen=True)
 class Joined:
-    """An entry of the result: near-duplicates, first the one whose wording is kept."""
+    """An entry of the result: entries equal in wording, first the one whose wording is kept."""
 
     id: str  # unique in the result
     part: str  # the field of Constitution
@@ -84,12 +107,22 @@ class Conflict:
 
 
 @dataclass(frozen=True)
+class Alike:
+    """Two entries that are alike in most words of a field; both stay, for people to look at."""
+
+    ids: tuple[str, str]  # in the result
+    members: tuple[Member, Member]
+    fields: tuple[str, str]  # of each the one that is alike
+
+
+@dataclass(frozen=True)
 class Merge:
     """What came of joining, before anything is voted on."""
 
     sources: tuple[Source, ...]  # by name
     entries: tuple[Joined, ...]
     conflicts: tuple[Conflict, ...]
+    alike: tuple[Alike, ...]
 
     def of(self, *parts: str) -> tuple[Joined, ...]:
         """The entries of some fields of Constitution."""
@@ -97,47 +130,67 @@ class Merge:
 
 
 def merge(sources: Sequence[Source]) -> Merge:
-    """Joins near-duplicates, names every entry, and finds the conflicts.
+    """Joins what is equal in wording, names every entry, and finds what people have to look at.
 
     Raises:
       ConstitutionError: two constitutions have one name, by which their entries are told apart.
     """
-    names = Counter(source.constitution.name for source in sources)
-    if max(names.values()) > 1:
-        taken = max(names, key=lambda name: names[name])
-        raise ConstitutionError(
-            f"two of the files have the name {taken!r}; give one another 'name', since renamed ids "
-            "and the report tell them apart by it"
-        )
     ordered = tuple(sorted(sources, key=lambda source: source.constitution.name))
-    members = {
-        f"{source.constitution.name}/{entry.id}": Member(
-            source.constitution.name, entry, getattr(entry, "weight", 1.0) * source.weight
-        )
-        for source in ordered
-        for part in (*PRINCIPLES, *EXAMPLES)
-        for entry in getattr(source.constitution, part)
-    }
-    pooled = _pooled(ordered)
-    same = {pair.ids for pair in near_duplicates(pooled)}
+    _check_names(ordered)
+    members = {str(number): member for number, member in enumerate(_members(ordered))}
+    pooled = _pooled(ordered[0].constitution, members)
+    contrary = contradictions(pooled)
+    apart = {pair.ids for pair in contrary}
     clusters = [
         (part, [members[id_] for id_ in ids])
-        for part in (*PRINCIPLES, *EXAMPLES)
-        for ids in _groups([entry.id for entry in getattr(pooled, part)], same)
+        for part in PARTS
+        for ids in _groups(getattr(pooled, part), apart)
     ]
     entries = _named(clusters)
-    by_member = {(m.origin, m.entry.id): joined.id for joined in entries for m in joined.members}
-    conflicts: dict[tuple[str, str], Conflict] = {}  # of two entries the first
-    for pair in contradictions(pooled):
-        one, other = members[pair.one.id], members[pair.other.id]
-        ids = (by_member[one.origin, one.entry.id], by_member[other.origin, other.entry.id])
-        if one.origin != other.origin:
-            conflicts.setdefault(ids, Conflict(ids, (one, other), _why(pair)))
-    return Merge(ordered, entries, tuple(conflicts.values()))
+    by_member = {member.name: joined.id for joined in entries for member in joined.members}
+    conflicts: dict[frozenset[str], Conflict] = {}  # of two entries the first
+    alike: dict[frozenset[str], Alike] = {}
+    for pair in (*contrary, *near_duplicates(pooled)):
+        both = members[pair.one.id], members[pair.other.id]
+        ids = by_member[both[0].name], by_member[both[1].name]
+        known, across = frozenset(ids), both[0].origin != both[1].origin
+        if not across or len(known) == 1 or known in conflicts:
+            continue
+        if pair.ids in apart:
+            conflicts[known] = Conflict(ids, both, _why(pair))
+        elif both[0].part == both[1].part:
+            alike.setdefault(known, Alike(ids, both, (pair.field, pair.other_field)))
+    return Merge(ordered, entries, tuple(conflicts.values()), tuple(alike.values()))
+
+
+def _check_names(sources: Sequence[Source]) -> None:
+    """Refuses two constitutions of one name."""
+    seen: dict[str, Source] = {}
+    for source in sources:
+        name = source.constitution.name
+        earlier = seen.setdefault(folded(name), source)
+        if earlier is not source:
+            raise ConstitutionError(
+                f"{earlier.path or 'another one'} has the name {name!r}, too; give one another "
+                "'name', since renamed ids and the report tell them apart by it",
+                source.path,
+            )
+
+
+def _members(sources: Sequence[Source]) -> Iterator[Member]:
+    """All entries of all constitutions."""
+    for source in sources:
+        for part in PARTS:
+            for entry in getattr(source.constitution, part):
+                weight = getattr(entry, "weight", 1.0) * source.weight
+                yield Member(source.constitution.name, part, entry, weight)
 
 
 def merged_constitution(
-    found: Merge, name: str, decisions: Mapping[str, Decision] | None = None
+    found: Merge,
+    name: str,
+    decisions: Mapping[str, Decision] | None = None,
+    votes: Path | None = None,
 ) -> Constitution:
     """The constitution that a merge gives.
 
@@ -146,6 +199,7 @@ def merged_constitution(
       name: of the result.
       decisions: of votes, by id: principles that are not chosen are left out, with the few-shots
         that ask what they alone asked; the others' weights are multiplied by their agreement.
+      votes: file that they follow from, for errors.
 
     Raises:
       ConstitutionError: no principle of a kind is left, or a weight is out of bounds.
@@ -153,16 +207,18 @@ def merged_constitution(
     decided = decisions or {}
     out = {id_ for id_, decision in decided.items() if not decision.chosen}
     left_out = {*out, *(joined.id for joined in orphans(found, out))}
-    kept: dict[str, list[Entry]] = {part: [] for part in (*PRINCIPLES, *EXAMPLES)}
+    kept: dict[str, list[Entry]] = {part: [] for part in PARTS}
     for joined in found.entries:
         if joined.id not in left_out:
             agreement = decided[joined.id].agreement if joined.id in decided else 1.0
             kept[joined.part].append(_weighted(joined, agreement))
     for part in PRINCIPLES:
         if not kept[part]:
+            best = max(decided[joined.id].agreement for joined in found.of(part))
             raise ConstitutionError(
-                f"no principle of {part} has the agreement of every group; lower --agreement, or "
-                "merge more files"
+                f"no principle of {part} has the agreement of every group; lower --agreement to "
+                f"{floor(1000 * best) / 1000}, which the best of them has, or merge more files",
+                votes,
             )
     about = [source.constitution for source in found.sources]
     by_votes = ", as far as every group of the voters agrees" if decided else ""
@@ -195,58 +251,42 @@ def orphans(found: Merge, out: Collection[str]) -> list[Joined]:
     ]
 
 
-def statements(found: Merge) -> dict[str, set[str]]:
-    """Ids of the principles that a voter may mean, by an id, or by a text made ``plain``."""
-    meant: dict[str, set[str]] = {}
+def statements(found: Merge) -> dict[str, set[Meant]]:
+    """What a voter may mean, by a ``folded`` id of a draft or the result, or a ``plain`` text."""
+    meant: dict[str, set[Meant]] = {}
     for joined in found.of(*PRINCIPLES):
-        named = {joined.id, *(member.entry.id for member in joined.members)}
-        said = {
-            plain(text)
-            for member in joined.members
-            for field, text in texts_of(member.entry).items()
-            if field != OPPOSITE
-        }
-        for text in named | said:
-            meant.setdefault(text, set()).add(joined.id)
+        for member in joined.members:
+            of_files = {folded(m.entry.id) for m in joined.members}
+            # The id of the result means all that was joined, unless it is one of theirs.
+            named = {folded(member.entry.id), *({folded(joined.id)} - of_files)}
+            said = {plain(t) for field, t in texts_of(member.entry).items() if field != OPPOSITE}
+            for text in named | said:
+                meant.setdefault(text, set()).add(Meant(joined.id, member.name))
     return meant
 
 
-def texts_of(entry: Entry) -> dict[str, str]:
-    """What models read of an entry, by field; that of a few-shot does not depend on its letters."""
-    about = {"id", "author", "tags", "weight", "option_a", "option_b", "answer", "reasoning"}
-    texts = {f.name: getattr(entry, f.name) for f in fields(entry) if f.name not in about}
-    if isinstance(entry, FeedbackPrinciple):
-        texts[ASKED_FOR], texts[OPPOSITE] = texts.pop("principle"), texts.pop("opposite")
-    if isinstance(entry, ChoiceExample):
-        options = [entry.option_a, entry.option_b]
-        texts[ASKED_FOR], texts[OPPOSITE] = options if entry.answer == "A" else options[::-1]
-    return texts
-
-
-def _pooled(sources: Sequence[Source]) -> Constitution:
-    """All entries as one constitution's, with ids that name their own."""
+def _pooled(about: Constitution, members: Mapping[str, Member]) -> Constitution:
+    """All entries as one constitution's, under the ids that the mapping has them by."""
     parts: dict[str, Any] = {
-        part: tuple(
-            replace(entry, id=f"{source.constitution.name}/{entry.id}")
-            for source in sources
-            for entry in getattr(source.constitution, part)
-        )
-        for part in (*PRINCIPLES, *EXAMPLES)
+        part: tuple(replace(m.entry, id=id_) for id_, m in members.items() if m.part == part)
+        for part in PARTS
     }
-    return replace(sources[0].constitution, **parts)
+    return replace(about, **parts)
 
 
-def _groups(ids: Sequence[str], same: Collection[frozenset[str]]) -> list[list[str]]:
-    """Groups in which each says the same as each, not by a chain; an id is in the first it can."""
-    groups: list[list[str]] = []
-    for id_ in ids:
-        fits = (g for g in groups if all(frozenset((id_, other)) in same for other in g))
+def _groups(entries: Sequence[Entry], apart: Collection[frozenset[str]]) -> list[list[str]]:
+    """Ids of entries that are equal in wording, together, but for pairs that are to stay apart."""
+    groups: dict[object, list[list[str]]] = {}
+    for entry in entries:
+        said = tuple((field, same_words(text)) for field, text in texts_of(entry).items())
+        equal = groups.setdefault(said, [])
+        fits = (g for g in equal if all(frozenset((entry.id, id_)) not in apart for id_ in g))
         found = next(fits, None)
         if found is None:
-            groups.append([id_])
+            equal.append([entry.id])
         else:
-            found.append(id_)
-    return groups
+            found.append(entry.id)
+    return [ids for equal in groups.values() for ids in equal]
 
 
 def _why(pair: Pair) -> str:
@@ -260,26 +300,23 @@ def _why(pair: Pair) -> str:
 
 
 def _named(clusters: Iterable[tuple[str, list[Member]]]) -> tuple[Joined, ...]:
-    """Entries with ids of their own: one that is another's too gets its constitution's name."""
+    """Entries with ids of their own: one that looks like another's gets its constitution's name."""
     ordered = [(part, sorted(members, key=lambda m: -m.weight)) for part, members in clusters]
-    holders = Counter(id_ for _, members in ordered for id_ in {m.entry.id for m in members})
+    holders = Counter(id_ for _, found in ordered for id_ in {folded(m.entry.id) for m in found})
     taken = set(holders)
     named = []
     for part, members in ordered:
         id_ = members[0].entry.id
-        if holders[id_] > 1:
+        if holders[folded(id_)] > 1:
             id_ = _free(id_, members[0].origin, taken)
-            taken.add(id_)
         named.append(Joined(id_, part, tuple(members)))
     return tuple(named)
 
 
 def _cases(found: Merge, kept: Collection[str]) -> tuple[Case, ...]:
     """Cases of the principles that are kept, under their ids; equal ones of two files are one."""
-    names = {
-        (m.origin, m.entry.id): joined.id for joined in found.of("feedback") for m in joined.members
-    }
-    taken = {joined.id for joined in found.entries}
+    names = {m.name: joined.id for joined in found.of("feedback") for m in joined.members}
+    taken = {folded(joined.id) for joined in found.entries}
     merged: dict[tuple[object, ...], Case] = {}
     for source in found.sources:
         origin = source.constitution.name
@@ -290,19 +327,19 @@ def _cases(found: Merge, kept: Collection[str]) -> tuple[Case, ...]:
                 ids = [*merged[content].principles, *ids]
             elif ids:
                 merged[content] = replace(case, id=_free(case.id, origin, taken))
-                taken.add(merged[content].id)
             if ids:
                 unique = tuple(dict.fromkeys(ids))
                 merged[content] = replace(merged[content], principles=unique)
     return tuple(merged.values())
 
 
-def _free(id_: str, origin: str, taken: Collection[str]) -> str:
-    """The id, with its constitution's name where it is taken."""
-    if id_ in taken:
+def _free(id_: str, origin: str, taken: set[str]) -> str:
+    """The id, with its constitution's name where it is taken; from now on it is."""
+    if folded(id_) in taken:
         id_ = f"{id_}-{origin}"
-    while id_ in taken:
+    while folded(id_) in taken:
         id_ += "-2"
+    taken.add(folded(id_))
     return id_
 
 

@@ -6,17 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from cai_jax.constitution.diff import word_changes
-from cai_jax.constitution.merge import (
-    ASKED_FOR,
-    EXAMPLES,
-    PRINCIPLES,
-    Entry,
-    Merge,
-    orphans,
-    texts_of,
-)
+from cai_jax.constitution.merge import EXAMPLES, PARTS, PRINCIPLES, Member, Merge, orphans
+from cai_jax.constitution.pairs import ASKED_FOR, Entry, texts_of
 from cai_jax.constitution.schema import Constitution, authors_of
 from cai_jax.constitution.votes import Ballot, Decision, Share
+from cai_jax.markdown import code, one_line, table_row
 
 GROUP_NAMES = "ABCDEF"
 
@@ -39,9 +33,10 @@ def report(found: Merge, result: Constitution, poll: Poll | None = None) -> str:
       poll: what it follows from, if anything was voted on.
     """
     parts = [
-        f"# How {result.name} was merged\n",
+        f"# How {one_line(result.name)} was merged\n",
         *_sources(found, result),
         *_conflicts(found, result),
+        *_alike(found, result),
         *_joined(found),
         *_renamed(found),
         *(_votes(found, poll) if poll else ()),
@@ -60,46 +55,68 @@ def _sources(found: Merge, result: Constitution) -> Iterator[str]:
 
 def _about(c: Constitution, weight: str) -> str:
     principles, shots = (sum(len(getattr(c, p)) for p in parts) for parts in (PRINCIPLES, EXAMPLES))
-    return _row(c.name, c.version, ", ".join(c.authors), weight, str(principles), str(shots))
+    return table_row(c.name, c.version, ", ".join(c.authors), weight, str(principles), str(shots))
 
 
 def _conflicts(found: Merge, result: Constitution) -> Iterator[str]:
-    left = {entry.id for part in (*PRINCIPLES, *EXAMPLES) for entry in getattr(result, part)}
     yield f"\n## For people to decide: {_count(len(found.conflicts), 'conflict')}\n"
     yield (
         "Entries that contradict each other by their wording. None was settled here: both stay, "
         "unless votes left one out. Change or cut one of each two in the merged file."
         if found.conflicts
-        else "No two entries of different files contradict each other by their wording."
+        else "No two entries of different files contradict each other by a word that is known to."
     )
     for number, conflict in enumerate(found.conflicts, 1):
         yield f"\n{number}. {conflict.why}"
         for id_, member in zip(conflict.ids, conflict.members, strict=True):
-            fate = "in" if id_ in left else "left out by votes"
-            yield f"    - `{id_}` of {member.origin}, {fate}: {_text(member.entry)}"
+            yield _stays(id_, member, _text(member.entry), result)
+
+
+def _alike(found: Merge, result: Constitution) -> Iterator[str]:
+    yield f"\n## For people to decide: {_count(len(found.alike), 'pair')} alike, not joined\n"
+    yield (
+        "Entries that share most words of a text. They may say the same, or two things, or go "
+        "against each other in the words that differ: only a reader can tell. Both stay, unless "
+        "votes left one out. Give two that say the same one wording in their drafts, and merge "
+        "again: then they are joined."
+        if found.alike
+        else "No other two entries of different files share most words of a text."
+    )
+    for number, pair in enumerate(found.alike, 1):
+        yield f"\n{number}. in {' and '.join(dict.fromkeys(pair.fields))}"
+        for id_, member, field in zip(pair.ids, pair.members, pair.fields, strict=True):
+            yield _stays(id_, member, getattr(member.entry, field), result)
+
+
+def _stays(id_: str, member: Member, text: str, result: Constitution) -> str:
+    """One of two entries that people have to decide on."""
+    left = {entry.id for part in PARTS for entry in getattr(result, part)}
+    fate = "in" if id_ in left else "left out by votes"
+    return f"    - {code(id_)} of {one_line(member.origin)}, {fate}: {one_line(text)}"
 
 
 def _joined(found: Merge) -> Iterator[str]:
     joined = [entry for entry in found.entries if len(entry.members) > 1]
-    yield f"\n## Near-duplicates joined: {len(joined)}\n"
+    yield f"\n## Equal in wording, joined: {len(joined)}\n"
     yield (
-        "The wording that is kept is the one with the largest weight, and of equals that of the "
-        "first constitution by name; its weight is the sum of all. Beside it what the others say: "
-        "{+words+} that they have instead of [-words-]."
+        "They differ in articles, number and case at most. The wording that is kept is the one "
+        "with the largest weight, and of equals that of the first constitution by name; its weight "
+        "is the sum of all. Beside it what the others say: {+words+} that they have instead of "
+        "[-words-]."
         if joined
-        else "No two entries say the same."
+        else "No two entries have the same wording."
     )
     for entry in joined:
         kept, *others = entry.members
-        yield f"\n- `{entry.id}`, as {kept.origin} has it"
+        yield f"\n- {code(entry.id)}, as {one_line(kept.origin)} has it"
         for member in others:
             before, after = texts_of(kept.entry), texts_of(member.entry)
             changed = {
                 f: word_changes(before[f], after[f]) for f in before if before[f] != after[f]
             }
             same = "" if changed else ": word for word the same"
-            yield f"    - {member.origin}, `{member.entry.id}`{same}"
-            yield from (f"        - {field}: {words}" for field, words in changed.items())
+            yield f"    - {one_line(member.origin)}, {code(member.entry.id)}{same}"
+            yield from (f"        - {f}: {one_line(words)}" for f, words in changed.items())
 
 
 def _renamed(found: Merge) -> Iterator[str]:
@@ -108,7 +125,8 @@ def _renamed(found: Merge) -> Iterator[str]:
         yield f"\n## Ids that several files gave to different things: {len(renamed)} renamed\n"
         yield "Each has the name of its constitution behind it.\n"
         yield from (
-            f"- `{entry.members[0].entry.id}` of {entry.members[0].origin} is `{entry.id}`"
+            f"- {code(entry.members[0].entry.id)} of {one_line(entry.members[0].origin)} is "
+            f"{code(entry.id)}"
             for entry in renamed
         )
 
@@ -138,12 +156,12 @@ def _votes(found: Merge, poll: Poll) -> Iterator[str]:
         "shares is the agreement across groups, by which its weight is multiplied. Brackets are "
         "Wilson's intervals of 95 %.\n"
     )
-    yield _row("principle", "", "everyone", *names, "across", "why")
-    yield _row(*["---"] * (len(names) + 5))
+    yield table_row("principle", "", "everyone", *names, "across", "why")
+    yield table_row(*["---"] * (len(names) + 5))
     for joined in found.of(*PRINCIPLES):
         decision = decisions[joined.id]
-        yield _row(
-            f"`{joined.id}`: {_text(joined.entry)}",
+        yield table_row(
+            f"{code(joined.id)}: {_text(joined.entry)}",
             "in" if decision.chosen else "out",
             _share(decision.everyone),
             *map(_share, decision.groups),
@@ -152,7 +170,7 @@ def _votes(found: Merge, poll: Poll) -> Iterator[str]:
         )
     lost = orphans(found, {id_ for id_, decision in decisions.items() if not decision.chosen})
     if lost:
-        ids = ", ".join(f"`{joined.id}`" for joined in lost)
+        ids = ", ".join(code(joined.id) for joined in lost)
         yield f"\nFew-shots that ask what only principles that are out ask are left out too: {ids}."
 
 
@@ -174,14 +192,14 @@ def _why(decision: Decision, names: str) -> str:
 
 def _principles(found: Merge, result: Constitution) -> Iterator[str]:
     yield "\n## Who wrote what\n"
-    yield _row("principle", "authors", "from", "weight")
+    yield table_row("principle", "authors", "from", "weight")
     yield "| --- | --- | --- | ---: |"
     entries = {joined.id: joined for joined in found.entries}
     for part in PRINCIPLES:
         for principle in getattr(result, part):
             origins = dict.fromkeys(member.origin for member in entries[principle.id].members)
             authors, weight = ", ".join(authors_of(principle)), f"{principle.weight:g}"
-            yield _row(f"`{principle.id}`", authors, ", ".join(origins), weight)
+            yield table_row(code(principle.id), authors, ", ".join(origins), weight)
 
 
 def _share(share: Share) -> str:
@@ -203,7 +221,3 @@ def _text(entry: Entry) -> str:
 
 def _count(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cell.replace('|', '/').replace(chr(10), ' ') for cell in cells)} |"

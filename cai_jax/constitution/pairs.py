@@ -1,10 +1,12 @@
-"""Pairs of entries that say the same, or that ask for opposite things, by their wording.
+"""Pairs of entries that are alike, or that ask for opposite things, by their wording.
 
-Lint and merge go by them alike. What contradicts each other is never called the same.
+Lint and merge go by them alike: lint names both kinds, merge lists both for people. Neither joins
+anything by them, for what is alike in most words may ask for opposite things in the last one. What
+is seen to contradict is not called alike.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import combinations, product
 
@@ -18,6 +20,7 @@ from cai_jax.constitution.schema import (
 from cai_jax.constitution.wording import Comparison, compare, form_of, wording
 
 Entry = CritiquePrinciple | FeedbackPrinciple | CritiqueExample | ChoiceExample
+ASKED_FOR, OPPOSITE = "what it asks for", "its opposite"  # a text and its contrary in one entry
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,18 @@ def near_duplicates(c: Constitution) -> tuple[Pair, ...]:
         *_same((*c.choice_examples, *c.thought_examples), "prompt"),
     )
     return tuple(pair for pair in found if pair.ids not in contrary)
+
+
+def texts_of(entry: Entry) -> dict[str, str]:
+    """What models read of an entry, by field; options are named by the answer, not by letters."""
+    about = {"id", "author", "tags", "weight", "option_a", "option_b", "answer"}
+    texts = {f.name: getattr(entry, f.name) for f in fields(entry) if f.name not in about}
+    if isinstance(entry, FeedbackPrinciple):
+        texts[ASKED_FOR], texts[OPPOSITE] = texts.pop("principle"), texts.pop("opposite")
+    if isinstance(entry, ChoiceExample):
+        options = [entry.option_a, entry.option_b]
+        texts[ASKED_FOR], texts[OPPOSITE] = options if entry.answer == "A" else options[::-1]
+    return texts
 
 
 def _each_once(*pairs: Pair) -> tuple[Pair, ...]:

@@ -24,6 +24,7 @@ from sklearn.decomposition import PCA
 from sklearn.naive_bayes import MultinomialNB
 from threadpoolctl import threadpool_limits
 
+from cai_jax.constitution.same import folded
 from cai_jax.constitution.schema import ConstitutionError
 from cai_jax.reading import FileError, read_text
 
@@ -47,6 +48,14 @@ class Vote:
     def error(self, problem: str) -> ConstitutionError:
         """An error that names the row."""
         return ConstitutionError(f"{self.path}, line {self.line}: {problem}")
+
+
+@dataclass(frozen=True)
+class Meant:
+    """A wording that a vote may be on, and the principle that it became a part of."""
+
+    principle: str  # its id in the result
+    wording: tuple[str, str]  # its constitution, and its id there
 
 
 @dataclass(frozen=True)
@@ -155,27 +164,29 @@ def plain(text: str) -> str:
     return re.sub(r"[\W_]+", "", text.casefold()) or text.strip()
 
 
-def count_votes(votes: Sequence[Vote], meant: Mapping[str, set[str]]) -> Ballot:
+def count_votes(votes: Sequence[Vote], meant: Mapping[str, set[Meant]]) -> Ballot:
     """The matrix of votes.
 
     Args:
       votes: in any order.
-      meant: ids that a statement may stand for, by the statement or by its ``plain`` text.
+      meant: what a statement may stand for, by a ``folded`` id or a ``plain`` text.
 
     Raises:
-      ConstitutionError: a statement stands for nothing or for several things, or is voted on twice
-        by one participant.
+      ConstitutionError: a statement stands for nothing or for several things, or one participant
+        votes twice on a wording, be it by its id or by its text.
     """
-    seen: dict[tuple[str, str], Vote] = {}
+    seen: dict[tuple[str, tuple[str, str]], Vote] = {}
     found: dict[tuple[str, str], list[float]] = {}
     for vote in sorted(votes, key=lambda vote: vote.line):
-        earlier = seen.setdefault((vote.participant, vote.statement), vote)
-        if earlier is not vote:
-            raise vote.error(
-                f"{vote.participant} voted on {vote.statement!r} on line {earlier.line}; keep one"
-            )
-        key = (vote.participant, _meant(vote, meant))
-        found.setdefault(key, []).append(vote.value)
+        participant, principle = folded(vote.participant), ""
+        for one in _meant(vote, meant):
+            principle = one.principle
+            earlier = seen.setdefault((participant, one.wording), vote)
+            if earlier is not vote:
+                raise vote.error(
+                    f"{vote.participant} voted on {principle!r} on line {earlier.line}; keep one"
+                )
+        found.setdefault((participant, principle), []).append(vote.value)
     participants = sorted({participant for participant, _ in found})
     statements = sorted({statement for _, statement in found})
     row, column = ({name: i for i, name in enumerate(n)} for n in (participants, statements))
@@ -187,17 +198,19 @@ def count_votes(votes: Sequence[Vote], meant: Mapping[str, set[str]]) -> Ballot:
     return Ballot(tuple(participants), tuple(statements), values, at_odds)
 
 
-def _meant(vote: Vote, meant: Mapping[str, set[str]]) -> str:
-    ids = sorted(meant.get(vote.statement) or meant.get(plain(vote.statement)) or set())
+def _meant(vote: Vote, meant: Mapping[str, set[Meant]]) -> set[Meant]:
+    """Wordings of one principle."""
+    found = meant.get(folded(vote.statement)) or meant.get(plain(vote.statement)) or set()
+    ids = sorted({one.principle for one in found})
     if not ids:
-        known = set().union(*meant.values())
-        (near,) = difflib.get_close_matches(vote.statement, sorted(known), 1, cutoff=0)
+        known = sorted({one.principle for any_of in meant.values() for one in any_of})
+        (near,) = difflib.get_close_matches(vote.statement, known, 1, cutoff=0)
         raise vote.error(
             f"{vote.statement!r} is neither id nor text of a principle; the nearest is {near!r}"
         )
     if len(ids) > 1:
         raise vote.error(f"{vote.statement!r} may be any of {', '.join(ids)}; write one of them")
-    return ids[0]
+    return found
 
 
 def opinion_groups(values: np.ndarray) -> np.ndarray:

@@ -59,7 +59,10 @@ def _words(dumper: yaml.SafeDumper, words: tuple[str, ...]) -> yaml.SequenceNode
 
 
 def _number(dumper: yaml.SafeDumper, number: float) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:float", repr(number).removesuffix(".0"))
+    """Whole ones without a point, as people write them."""
+    if number.is_integer():
+        return dumper.represent_int(int(number))
+    return dumper.represent_float(number)
 
 
 _Dumper.add_representer(str, _text)

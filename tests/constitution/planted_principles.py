@@ -290,6 +290,14 @@ APART = [
 ]
 
 
+def equal_in_wording(texts):
+    """The three texts of a principle, in other articles, cases and numbers."""
+    other = {" the ": " a ", " every ": " each ", "somebody": "someone", ", and you ": ", and "}
+    for said, alike in other.items():
+        texts = [text.replace(said, alike) for text in texts]
+    return tuple(text[0].lower() + text[1:] for text in texts)
+
+
 def constitution(name, feedback, **given):
     """A file of feedback principles, ``name-0`` and so on, by their three texts."""
     return Constitution(

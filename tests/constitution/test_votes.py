@@ -10,6 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from cai_jax.constitution.schema import ConstitutionError
 from cai_jax.constitution.votes import (
+    Meant,
     Share,
     Vote,
     count_votes,
@@ -53,7 +54,7 @@ def test_cross_group_statements_are_chosen_and_those_of_a_majority_are_not():
         ids = tuple(f"s{i:02}" for i in range(votes.shape[1]))
         ballot = count_votes(
             [Vote(f"p{i}", ids[j], votes[i, j], None, 1) for i, j in np.argwhere(~np.isnan(votes))],
-            {id_: {id_} for id_ in ids},
+            {id_: {Meant(id_, ("us", id_))} for id_ in ids},
         )
         decisions = decide(ballot, opinion_groups(ballot.values), ids)
         decided.append([decisions[id_].chosen for id_ in ids[:20]])
@@ -86,7 +87,12 @@ def rows(*votes):
     return [Vote(*vote, path="votes.csv", line=i) for i, vote in enumerate(votes, 2)]
 
 
-MEANT = {"kind": {"kind"}, "old-kind": {"kind"}, "bekind": {"kind"}, "calm": {"calm"}}
+KIND, OLD_KIND, CALM = (
+    Meant(principle, (name, principle))
+    for principle, name in (("kind", "a"), ("kind", "b"), ("calm", "a"))
+)
+MEANT = {"kind": {KIND}, "old-kind": {OLD_KIND}, "bekind": {KIND}, "calm": {CALM}}
+MEANT |= {"bothkind": {KIND, OLD_KIND}}  # a text that both wordings have
 
 
 def test_the_order_of_rows_changes_nothing():
@@ -100,9 +106,17 @@ def test_the_order_of_rows_changes_nothing():
 
 def test_votes_on_wordings_that_are_joined_are_one_vote():
     both = rows(("a", "kind", 1.0), ("a", "old-kind", 1.0), ("b", "Be kind!", 1.0))
-    ballot = count_votes([*both, *rows(("b", "kind", 0.0))], MEANT)
+    ballot = count_votes([*both, *rows(("b", "old-kind", 0.0))], MEANT)
     assert ballot.values.tolist() == [[1.0], [0.5]]
     assert ballot.at_odds == 1
+
+
+@pytest.mark.parametrize("again", ["kind", "Be kind!", "both kind", "KIND"])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_wording_has_one_vote_of_each_by_whatever_it_is_named(again, value):
+    twice = rows(("a", "kind", 1.0), ("A\u200b", again, value))
+    with pytest.raises(ConstitutionError, match=r"line 3: .* voted on 'kind' on line 2; keep one"):
+        count_votes(twice, MEANT)
 
 
 def test_shares_are_smoothed_and_have_wilsons_interval():
@@ -151,7 +165,7 @@ def write(path, table):
 def test_bad_rows_name_file_line_and_remedy(tmp_path, table, words):
     path = write(tmp_path / "votes.csv", table)
     with pytest.raises(ConstitutionError) as error:
-        count_votes(read_votes(path), MEANT | {"tone": {"kind", "calm"}})
+        count_votes(read_votes(path), MEANT | {"tone": {KIND, CALM}})
     for word in [str(path), *words]:
         assert word in str(error.value)
 

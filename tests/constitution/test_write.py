@@ -55,5 +55,7 @@ def test_files_are_as_people_write_them():
     assert "  - id: hint-first\n    author: Henrik Aalto\n    tags: [helpfulness]\n" in text
     assert "    question: >-\n      After which" in text
     assert "weight" not in text
+    weighted = replace(SMALL, feedback=tuple(replace(p, weight=2.0) for p in SMALL.feedback))
+    assert "    weight: 2\n" in to_yaml(weighted)
     assert "reasoning" not in text
     assert max(map(len, text.splitlines())) <= 110

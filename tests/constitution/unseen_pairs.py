@@ -6,6 +6,8 @@ asked of a rule is that no contradiction is joined; the rest is told as it is.
 python tests/constitution/unseen_pairs.py prints what merge makes of them.
 """
 
+from merged_pairs import VERDICTS, verdicts
+
 # (a principle, the same in other words)
 PARAPHRASES = [
     (
@@ -113,3 +115,15 @@ RELATED = [
         "Tell parents which plants are poisonous.",
     ),
 ]
+
+
+def main() -> None:
+    """Prints how many of each kind merge joins, lists as a conflict, lists as alike, or leaves."""
+    for name in ("PARAPHRASES", "CONTRADICTIONS", "RELATED"):
+        found = verdicts(globals()[name])
+        counts = ", ".join(f"{found.count(verdict)} {verdict}" for verdict in VERDICTS)
+        print(f"{name.lower():15} {counts}")
+
+
+if __name__ == "__main__":
+    main()
