@@ -32,6 +32,9 @@ def start(main: Callable[..., None], files: bool = False) -> None:
 
 def _parse_flags(argv: list[str]) -> list[str]:
     """Parses flags; an unknown one, or a broken config file, ends with one line."""
+    if not {"--help", "-help", "-h"}.isdisjoint(argv):
+        print(_help(argv[0]))
+        sys.exit()
     try:
         given = flags.FLAGS(argv)
         for name in flags.FLAGS:
@@ -43,6 +46,20 @@ def _parse_flags(argv: list[str]) -> list[str]:
         # ml_collections hands on the traceback of a config file; its last line is the error.
         text = str(error).strip()
         sys.exit(f"error: {text.splitlines()[-1] if 'Traceback' in text else text}")
+
+
+def _help(command: str) -> str:
+    """What a command does, and all flags of ours that it has, wherever they are defined.
+
+    absl's own names those of the file alone that is run, and calls it a failure.
+    """
+    shown = flags.FlagValues()
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        if module == command or module.startswith("cai_jax."):
+            for flag in defined:
+                shown[flag.name] = flag
+    listed = shown.get_help(include_special_flags=False)
+    return f"{sys.modules['__main__'].__doc__}\nflags:\n\n{listed}"
 
 
 def _guarded(main: Callable[..., None], arguments: list[str], files: bool) -> None:

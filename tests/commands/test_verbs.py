@@ -6,6 +6,7 @@ import sys
 from importlib.metadata import EntryPoint
 
 import pytest
+from commanded import command
 from conftest import ROOT
 
 from cai_jax.commands import verbs
@@ -63,6 +64,25 @@ def test_a_verb_is_the_module_with_its_flags_alone():
     last = lambda done: done.stderr.splitlines()[-1]
     assert done.returncode == wanted.returncode == 1
     assert last(done) == last(wanted) == "error: Unknown command line flag 'temperature'"
+
+
+@pytest.mark.parametrize(
+    ("verb", "known"),
+    [
+        (["constitution", "lint"], ["--model", "--pairs", "--method"]),
+        (["constitution", "test"], ["--model", "--method", "--out"]),
+        (["constitution", "merge"], ["--out", "--[no]overwrite", "--votes", "--weights"]),
+        (["generate"], ["--model", "--data", "--out", "--temperature", "--batch_size"]),
+        (["main"], ["--config", "--[no]multihost"]),
+    ],
+    ids=lambda words: " ".join(words),
+)
+def test_help_lists_all_flags_and_is_no_failure(verb, known):
+    done = command(*verb, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    flags = done.stdout.partition("\nflags:\n")[2]
+    assert [flag for flag in known if not re.search(rf"^{re.escape(flag)}\b", flags, re.M)] == []
+    assert "--flagfile" not in flags
 
 
 def test_run_reads_a_config():
