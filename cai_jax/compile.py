@@ -26,7 +26,7 @@ from absl import flags
 from cai_jax.ahead.compiler import Compiler, widest
 from cai_jax.ahead.slices import chip_of, topology_devices
 from cai_jax.ahead.table import Report, StepReport, table
-from cai_jax.commands.config_flag import read_config
+from cai_jax.commands.config_flag import config_file, read_config
 from cai_jax.commands.files import check_out, out_file, write_whole
 from cai_jax.commands.front import start
 from cai_jax.config import Config, ConfigError, naming
@@ -50,7 +50,7 @@ def main() -> None:
     if out and not out.parent.is_dir():
         raise ValueError(f"--out={out}: there is no folder {out.parent}; make it first")
     if out:
-        check_out(out)
+        check_out(out, inputs=[config_file()])
     config = read_config()
     if config.pretrain:
         raise ConfigError(

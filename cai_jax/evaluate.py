@@ -72,7 +72,8 @@ log = logging.getLogger("cai_jax")
 
 def main() -> None:
     """Reads, refuses what cannot be used, and only then opens models."""
-    files.check_out(OUT.value)
+    read = [DATA.value, MODEL.value, JUDGE.value, CONSTITUTION.value]
+    files.check_out(OUT.value, inputs=read)
     task = TASKS[TASK.value]
     items = task.read(resolved(DATA.value))
     source = named_source()

@@ -37,7 +37,7 @@ from cai_jax.red_teaming.attacks import text_of
 from cai_jax.red_teaming.filters import HeldOut, open_filter
 from cai_jax.red_teaming.loop import Campaign, Limits, Loop, Target
 from cai_jax.red_teaming.strategies.registry import named_strategies
-from cai_jax.stages.data import Data
+from cai_jax.stages.data import READERS, Data
 from cai_jax.storage.files import resolved
 
 TARGET = flags.DEFINE_string("target", "", "model that is attacked: a source; empty: none")
@@ -75,7 +75,7 @@ log = logging.getLogger("cai_jax")
 
 def main() -> None:
     """Reads and refuses first, then opens models, attacks, and writes what there is."""
-    files.check_out(OUT.value)
+    files.check_out(OUT.value, inputs=files_read())
     if bool(TARGET.value) != bool(JUDGE.value):
         missing = "--judge" if TARGET.value else "--target"
         raise ValueError(
@@ -107,6 +107,12 @@ def main() -> None:
     )
     target = open_target(mesh) if TARGET.value else None
     tell_and_write(Loop(attacker, strategies, pool, filter_, target, limits).run())
+
+
+def files_read() -> list[str]:
+    """What is read, by this command or for its held-out texts: --out must not replace it."""
+    held_out = [getattr(DataConfig(), name) for name in READERS]
+    return [SEEDS.value, TARGET.value, ATTACKER.value, JUDGE.value, *held_out]
 
 
 def held_out_texts() -> list[str]:

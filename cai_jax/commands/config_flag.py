@@ -60,6 +60,11 @@ CONFIG = define_config()
 flags.mark_flag_as_required("config")
 
 
+def config_file() -> Path:
+    """The file that the flag names, without its preset."""
+    return Path(config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0])
+
+
 def read_config() -> Config:
     """The config that the flags give.
 

@@ -3,11 +3,13 @@
 import os
 import stat
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from cai_jax.config import naming
 from cai_jax.storage.files import disk_problem, resolved
 from cai_jax.storage.files import write_whole as replace_whole
+from cai_jax.storage.sealed import sealed_above
 
 
 def out_file(named: str | Path) -> Path:
@@ -16,19 +18,52 @@ def out_file(named: str | Path) -> Path:
     Raises:
       ValueError: there can be no such path.
     """
+    if not str(named):
+        raise ValueError("is empty; name a file")
     path, as_named = resolved(named), Path(named).expanduser()
     return as_named if _is_written_through(as_named) else path
 
 
-def check_out(*named: str | Path, flag: str = "--out") -> None:
-    """Refuses, before models run, files of a flag that could not be written after.
+def check_out(
+    *named: str | Path, flag: str = "--out", inputs: Iterable[str | Path | None] = ()
+) -> None:
+    """Refuses, before models run, files of a flag that could not be written after, or must not be.
+
+    Args:
+      named: the files.
+      flag: that names them.
+      inputs: files and folders that the command reads; what is no path there is passed over.
 
     Raises:
-      ConfigError: one is a folder, or its own folder cannot be made or written to.
+      ConfigError: one is a folder, or its own folder cannot be made or written to; or it is an
+        input, lies in one, or in what a stage of a run has sealed.
     """
+    read = [Path(os.path.realpath(os.path.expanduser(path))) for path in inputs if path]
     with naming(flag):
-        for file in named:
-            _check_writable(out_file(file))
+        for out in map(out_file, named):
+            _check_no_input(out, read)
+            check_unsealed(out)
+            _check_writable(out)
+
+
+def check_unsealed(out: Path) -> None:
+    """Refuses what lies in a stage's folder of a run, whose files are all that it is to have.
+
+    Raises:
+      ValueError: it lies in one.
+    """
+    if folder := sealed_above(out):
+        raise ValueError(f"{out} lies in {folder}, which a stage of a run sealed; name another")
+
+
+def _check_no_input(out: Path, inputs: Iterable[Path]) -> None:
+    if _is_written_through(out):
+        return
+    for path in inputs:
+        same = out.exists() and path.exists() and out.samefile(path)
+        if same or path == out or path in out.parents:
+            where = "is" if same or path == out else f"lies in {path}, which is"
+            raise ValueError(f"{out} {where} read by this command; name another file")
 
 
 def _check_writable(out: Path) -> None:

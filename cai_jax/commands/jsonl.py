@@ -7,6 +7,7 @@ from typing import Any
 from absl import flags
 
 from cai_jax.commands.files import check_out, write_whole
+from cai_jax.commands.model_flag import MODEL
 from cai_jax.data.jsonl import JsonRow, jsonl_rows
 from cai_jax.data.readers import read_prompt
 from cai_jax.storage.files import resolved
@@ -26,7 +27,7 @@ def read_rows(fields: tuple[str, ...]) -> list[JsonRow]:
     Raises:
       ValueError: a row lacks a field; the message names file and line.
     """
-    check_out(_OUT.value)
+    check_out(_OUT.value, inputs=[_DATA.value, MODEL.value])
     path = resolved(_DATA.value)
     rows = list(jsonl_rows(path))
     if not rows:

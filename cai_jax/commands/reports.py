@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cai_jax.commands.files import check_out, write_whole
+from cai_jax.commands.files import check_out, check_unsealed, write_whole
 from cai_jax.config import differences, naming
 from cai_jax.data.records import read_records
 from cai_jax.data.rows import Sample
@@ -46,7 +46,7 @@ def side_by_side(folders: list[Path], out: str | None) -> None:
     if len(folders) < 2:
         raise ValueError(f"--runs: {folders[0]} holds no other run to compare it with; name two")
     page = resolved(out or COMPARISON)
-    check_out(str(page))
+    check_out(page, inputs=[folder / CONFIG for folder in folders])
     entries, names = [], names_of(folders)
     for folder, name in zip(folders, names, strict=True):
         summary = folder / STAGE.name / SUMMARY
@@ -104,6 +104,8 @@ def make_again(folder: Path, elsewhere: str | None) -> None:
         report = collect(run, summary_of(run, done), done, left)
     out = resolved(elsewhere) if elsewhere else folder / STAGE.name
     if elsewhere:
+        with naming("--out"):
+            check_unsealed(out)
         out.mkdir(parents=True, exist_ok=True)
         write_report(out, report)
     elif STAGE.name in done:

@@ -2,8 +2,10 @@
 
 import random
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from commanded import command
@@ -13,6 +15,7 @@ from cai_jax.constitution.diff import ALIKE
 
 GROUPS = ROOT / "constitutions" / "groups"
 DRAFTS = [GROUPS / f"{name}.yaml" for name in ("teachers", "lawyers", "nurses")]
+VOTES = f"--votes={GROUPS / 'votes.csv'}"
 
 
 def workshop(verb, *arguments):
@@ -56,8 +59,18 @@ def test_weights_go_with_their_files(tmp_path):
         ((*DRAFTS, "--weights=1,2"), ["--weights", "1,2 for 3 files"]),
         ((*DRAFTS, "--weights=1,x,2"), ["--weights", "'x'", "such as 2,1"]),
         ((), ["no files to merge"]),
+        ((*DRAFTS[:2], DRAFTS[0]), [f"{DRAFTS[0]}: {DRAFTS[0]} has the name 'teachers', too"]),
+        ((*DRAFTS, "--agreement=0.9"), ["--agreement", "name their file in --votes"]),
+        ((*DRAFTS, VOTES, "--agreement=1"), ["--agreement: 1 is out of reach", "below it"]),
+        (
+            (*DRAFTS, VOTES, "--agreement=0.99"),
+            [f"{GROUPS / 'votes.csv'}: no principle of critique"],
+        ),
     ],
-    ids=["too-few-weights", "no-number", "no-files"],
+    ids=[
+        *("too-few-weights", "no-number", "no-files", "one-file-twice"),
+        *("agreement-without-votes", "agreement-of-all", "agreement-of-nobody"),
+    ],
 )
 def test_mistakes_are_one_line_and_no_file(tmp_path, given, words):
     done = workshop("merge", *given, f"--out={tmp_path / 'new' / 'out.yaml'}")
@@ -65,6 +78,48 @@ def test_mistakes_are_one_line_and_no_file(tmp_path, given, words):
     (line,) = done.stderr.splitlines()
     assert all(word in line for word in words), line
     assert not list(tmp_path.rglob("*.*"))
+
+
+def test_what_people_have_edited_is_not_replaced(tmp_path):
+    """Neither the merged file, nor a file that has the name of the report, but for --overwrite."""
+    out, readme = tmp_path / "merged.yaml", tmp_path / "README.md"
+    readme.write_text("ours", encoding="utf-8")
+    assert workshop("merge", *DRAFTS[:2], f"--out={out}").returncode == 0
+    made = out.read_text(encoding="utf-8")
+    out.write_text("resolved by hand", encoding="utf-8")
+    for taken, held in ((out, out), (readme.with_suffix(".yaml"), readme)):
+        done = workshop("merge", *DRAFTS[:2], f"--out={taken}")
+        assert done.returncode == 1
+        assert f"--out: {held} is there already" in done.stderr
+        assert "--overwrite" in done.stderr
+    assert out.read_text(encoding="utf-8") == "resolved by hand"
+    assert readme.read_text(encoding="utf-8") == "ours"
+    assert not readme.with_suffix(".yaml").exists()
+    assert workshop("merge", *DRAFTS[:2], f"--out={out}", "--overwrite").returncode == 0
+    assert out.read_text(encoding="utf-8") == made
+
+
+def test_what_is_merged_is_never_replaced(tmp_path):
+    """Nor the votes, nor under another name, nor if --overwrite says so."""
+    drafts = [shutil.copy(draft, tmp_path) for draft in DRAFTS]
+    votes = Path(shutil.copy(GROUPS / "votes.csv", tmp_path / "votes.md"))
+    (tmp_path / "link.yaml").symlink_to(drafts[0])
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for taken, held in (
+        (drafts[0], drafts[0]),
+        (tmp_path / "link.yaml", drafts[0]),
+        (votes.with_suffix(".yaml"), votes),
+    ):
+        done = workshop("merge", *drafts, f"--votes={votes}", f"--out={taken}", "--overwrite")
+        assert done.returncode == 1
+        assert f"--out: {held} is read by this command; name another file" in done.stderr
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("verb", ["merge", "import"])
+def test_a_file_without_a_name_is_refused(verb):
+    done = workshop(verb, DRAFTS[0], "--out=")
+    assert (done.returncode, done.stderr) == (1, "error: --out: is empty; name a file\n")
 
 
 def test_diff_shows_what_became_of_a_draft():

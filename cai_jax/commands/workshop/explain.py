@@ -46,9 +46,9 @@ def main(folders: list[Path]) -> None:
     """Writes or prints the explanation."""
     if len(folders) != 1:
         raise ValueError(f"explain reads one run, not {len(folders)}; name its WORKDIR")
-    if OUT.value:
-        check_out(OUT.value)
     folder = resolved(folders[0])
+    if OUT.value:
+        check_out(OUT.value, inputs=[folder / "config.json"])
     inputs, evaluation = open_finished(folder)
     moved = explain_replies(inputs, REPLY.value, TOP.value) if REPLY.value else []
     text = explanation(folder.name, evaluation, principle_texts(inputs), moved)

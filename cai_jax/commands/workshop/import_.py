@@ -12,27 +12,22 @@ from pathlib import Path
 
 from absl import flags
 
-from cai_jax.commands.files import check_out, out_file, write_whole
+from cai_jax.commands.files import write_whole
 from cai_jax.commands.front import start
+from cai_jax.commands.workshop.made import made_file
 from cai_jax.constitution.imports import import_constitution
 from cai_jax.constitution.lint import lint
 from cai_jax.constitution.write import to_yaml
 
-OUT = flags.DEFINE_string("out", None, "YAML file to write; must not exist", required=True)
 NAME = flags.DEFINE_string("name", "", "of the constitution; the file's, if none is given")
 AUTHOR = flags.DEFINE_string("author", "unknown", "whoever wrote the principles")
 
 
 def main(files: Sequence[Path]) -> None:
     """Writes the constitution, and says what is left to do."""
-    out = out_file(OUT.value)
     if not files:
         raise ValueError("import which file? such as principles.md")
-    if out.suffix not in (".yaml", ".yml"):
-        raise ValueError(f"--out={out}: constitutions are .yaml files")
-    if out.exists():
-        raise ValueError(f"--out={out}: is there already, and may have been edited; choose another")
-    check_out(out)
+    out = made_file(files)
     made = import_constitution(files, NAME.value or out.stem, AUTHOR.value)
     write_whole(out, to_yaml(made))
     print(

@@ -36,7 +36,7 @@ def main(files: Sequence[Path]) -> None:
     if not constitution.cases:
         raise ValueError(f"{files[0]} has no cases; add them, as constitutions/README.md says")
     if OUT.value:
-        check_out(OUT.value)
+        check_out(OUT.value, inputs=[*files, MODEL.value])
     labeler = labelers.open_labeler(constitution)
     judged = judge_cases(labeler, constitution, OTHERS.value, labelers.SEED.value)
     found = scores(constitution, judged)
