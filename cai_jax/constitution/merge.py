@@ -5,12 +5,14 @@ the constitutions, and within one that of its file.
 
 Only entries that are equal in wording are joined, as same.py tells it: nothing is lost by that, and
 no conflict is settled. What pairs.py finds contrary, or alike in most of its words, is listed and
-stays as it is. A conflict that no word shows is not listed, but not joined either.
+stays as it is. A conflict that no word shows is not listed, but not joined either. Who has read the
+list may have what is alike joined, too.
 """
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from math import floor
 from pathlib import Path
 from typing import Any
@@ -129,8 +131,12 @@ class Merge:
         return tuple(joined for joined in self.entries if joined.part in parts)
 
 
-def merge(sources: Sequence[Source]) -> Merge:
+def merge(sources: Sequence[Source], join_alike: bool = False) -> Merge:
     """Joins what is equal in wording, names every entry, and finds what people have to look at.
+
+    Args:
+      sources: with names of their own.
+      join_alike: joins what is alike as well, as somebody decides who has read the list.
 
     Raises:
       ConstitutionError: two constitutions have one name, by which their entries are told apart.
@@ -141,10 +147,11 @@ def merge(sources: Sequence[Source]) -> Merge:
     pooled = _pooled(ordered[0].constitution, members)
     contrary = contradictions(pooled)
     apart = {pair.ids for pair in contrary}
+    near = {pair.ids for pair in near_duplicates(pooled)} if join_alike else set()
     clusters = [
         (part, [members[id_] for id_ in ids])
         for part in PARTS
-        for ids in _groups(getattr(pooled, part), apart)
+        for ids in _joined(_groups(getattr(pooled, part), apart), near)
     ]
     entries = _named(clusters)
     by_member = {member.name: joined.id for joined in entries for member in joined.members}
@@ -287,6 +294,18 @@ def _groups(entries: Sequence[Entry], apart: Collection[frozenset[str]]) -> list
         else:
             found.append(entry.id)
     return [ids for equal in groups.values() for ids in equal]
+
+
+def _joined(groups: list[list[str]], near: Collection[frozenset[str]]) -> list[list[str]]:
+    """Groups of ids, those together of which each is near each of the other."""
+    found: list[list[str]] = []
+    for ids in groups:
+        fits = (g for g in found if all(frozenset(pair) in near for pair in product(g, ids)))
+        if (other := next(fits, None)) is None:
+            found.append(list(ids))
+        else:
+            other += ids
+    return found
 
 
 def _why(pair: Pair) -> str:

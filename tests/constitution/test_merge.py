@@ -65,6 +65,19 @@ def test_planted_duplicates_and_contradictions_are_found():
     assert conflicts <= set(contrary)
 
 
+def test_what_is_alike_is_joined_for_whoever_has_read_it():
+    files = two_files(DUPLICATES + CONTRADICTIONS + APART)
+    found = merge(files, join_alike=True)
+    joined, conflicts, alike = found_pairs(found)
+    assert len(joined) >= 9
+    assert joined <= {(f"a-{i}", f"b-{i}") for i in range(10)}
+    assert not alike
+    assert conflicts == found_pairs(merge(files))[1]
+    both = next(entry for entry in found.entries if len(entry.members) > 1)
+    assert both.entry.weight == sum(member.weight for member in both.members)
+    assert merge(files[::-1], join_alike=True) == found
+
+
 def test_planted_entries_of_equal_wording_are_joined():
     pairs = [(first, equal_in_wording(first)) for first, _ in DUPLICATES]
     assert all(one != other for one, other in pairs)

@@ -4,8 +4,9 @@ python -m cai_jax.constitution merge A.yaml B.yaml ... --out=MERGED.yaml [--vote
 
 The order of the files changes nothing. Beside MERGED.yaml stands MERGED.md, the report: what was
 joined and renamed, what contradicts what or is alike, and how each vote went. Contradictions, and
-what is alike but not equal in wording, are for people to settle; both sides stay. Files that are
-there already are replaced with --overwrite alone.
+what is alike but not equal in wording, are for people to settle; both sides stay. Once they have
+read what is alike, --join_alike joins it. Files that are there already are replaced only with
+--overwrite.
 
 A CSV file of votes has the columns participant, statement (an id or a text of a principle) and vote
 (agree, disagree or pass). Principles are chosen that every group of those who vote alike agrees to.
@@ -41,6 +42,10 @@ AGREEMENT = flags.DEFINE_float(
     "agreement", LEAST, "with --votes: least share of every group that agrees", 0.0, 1.0
 )
 
+JOIN_ALIKE = flags.DEFINE_bool(
+    "join_alike", False, "joins what the report lists as alike: read it before"
+)
+
 
 def main(paths: list[Path]) -> None:
     """Merges the files, and says what people have to look at."""
@@ -52,7 +57,9 @@ def main(paths: list[Path]) -> None:
         weights = _weights(len(paths))
     out = made_file([*paths, *([votes] if votes else [])], ".md")
     loaded = map(load_constitution, paths)
-    found = merge([Source(*each) for each in zip(loaded, weights, paths, strict=True)])
+    found = merge(
+        [Source(*each) for each in zip(loaded, weights, paths, strict=True)], JOIN_ALIKE.value
+    )
     poll = _poll(found, votes) if votes else None
     result = merged_constitution(found, out.stem, poll.decisions if poll else None, votes)
     write_whole(out, to_yaml(result))
