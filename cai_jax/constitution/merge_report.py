@@ -99,10 +99,10 @@ def _joined(found: Merge) -> Iterator[str]:
     joined = [entry for entry in found.entries if len(entry.members) > 1]
     yield f"\n## Equal in wording, joined: {len(joined)}\n"
     yield (
-        "They differ in articles, number and case at most. The wording that is kept is the one "
-        "with the largest weight, and of equals that of the first constitution by name; its weight "
-        "is the sum of all. Beside it what the others say: {+words+} that they have instead of "
-        "[-words-]."
+        "They differ in words such as articles, in number and in case at most. The wording that is "
+        "kept is the one with the largest weight, and of equals that of the first constitution by "
+        "name; its weight is the sum of all. Beside it what the others say: {+words+} that they "
+        "have instead of [-words-]."
         if joined
         else "No two entries have the same wording."
     )
