@@ -15,8 +15,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from cai_jax.feedback.labeler import ResponsePair
+from cai_jax.letters import UNSPACED
 from cai_jax.prompts.messages import first_user_text
-from cai_jax.prompts.scripts import UNSPACED
 
 FOLDS = 10
 _SIGN = regex.compile(rf"[{UNSPACED}]|[\w--[{UNSPACED}]]+|[^\w\s]", regex.V1)

@@ -10,8 +10,8 @@ import regex
 
 from cai_jax.constitution.schema import ChoiceExample, CritiqueExample
 from cai_jax.keys import named_rng
+from cai_jax.letters import UNSPACED
 from cai_jax.prompts.messages import Dialogue
-from cai_jax.prompts.scripts import UNSPACED
 
 Example = TypeVar("Example", CritiqueExample, ChoiceExample)
 # Words of three letters and more that say nothing of what a text is about.
