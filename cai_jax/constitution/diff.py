@@ -1,8 +1,10 @@
 """What differs between two constitutions, by text: entries, words, weights, order."""
 
 import difflib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import takewhile
 from typing import Any, Literal
 
 from cai_jax.constitution.schema import ABOUT, Constitution
@@ -14,6 +16,8 @@ PARTS = {"critique_revision": "critique_revision", "feedback": "feedback"} | {
 }
 PARTS["cases"] = "cases"
 UNREAD = ("about", "cases")  # by models
+# What difflib compares in a second: words, and pairs of equal ones. Its time is a power of theirs.
+MOST_WORDS, MOST_PAIRS = 3000, 50_000
 
 
 @dataclass(frozen=True)
@@ -59,16 +63,39 @@ _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 
 
 def word_changes(old: str, new: str) -> str:
-    """The new text with its new words as {+word+}, and the old ones it lost as [-word-]."""
+    """The new text with its new words as {+word+}, and the old ones it lost as [-word-].
+
+    Of texts that are too long, or repeat their words too often, all that stands between the first
+    difference and the last counts as changed.
+    """
     before, after = old.split(), new.split()
     words: list[str] = []
-    for kind, i, j, k, n in difflib.SequenceMatcher(None, before, after, False).get_opcodes():
+    for kind, i, j, k, n in _operations(before, after):
         if kind == "equal":
             words += after[k:n]
         else:
             words += [f"[-{' '.join(before[i:j])}-]"] if i < j else []
             words += [f"{{+{' '.join(after[k:n])}+}}"] if k < n else []
     return " ".join(words)
+
+
+def _operations(before: list[str], after: list[str]) -> Sequence[tuple[str, int, int, int, int]]:
+    """What makes one list of words the other, as difflib's opcodes."""
+    counts = Counter(after)
+    pairs = sum(counts[word] for word in before)
+    if len(before) <= MOST_WORDS and pairs <= MOST_PAIRS:
+        return difflib.SequenceMatcher(None, before, after, False).get_opcodes()
+    begin = _equal(before, after)
+    end = _equal(before[begin:][::-1], after[begin:][::-1])
+    i, k = len(before) - end, len(after) - end
+    kept = ("equal", i, len(before), k, len(after))
+    return [("equal", 0, begin, 0, begin), ("replace", begin, i, begin, k), kept]
+
+
+def _equal(words: list[str], others: list[str]) -> int:
+    """How many words two lists begin with alike."""
+    pairs = zip(words, others, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _of_part(name: str, old: Sequence[Any], new: Sequence[Any]) -> Iterator[Difference]:

@@ -136,15 +136,18 @@ def _beside(located: Located, pair: Pair, verdict: str, remedy: str) -> tuple[in
 
 # Principles by themselves -------------------------------------------------------------------------
 
+# What is left of a sentence. Without a bound, a hostile text would be read from each of its words
+# on to its end.
+_REST = r"[^.!?]{0,500}"
 _YES_OR_NO = re.compile(
     r"(?:^|[.!?:,;]\s+)(?:and )?(?:do|does|did|is|are|was|were|has|have|had|could|can|would|will"
-    r"|should|may|might)\b[^.!?]*\?",
+    rf"|should|may|might)\b{_REST}\?",
     re.IGNORECASE,
 )
 _ASKS_FOR_FAULTS = re.compile(
     r"(?:^|[.!?:,;]\s+|\band )(?:please )?(?:identify|explain|point|find|quote|name|list|describe"
     r"|show|tell|say|count|spot|mark|cite|give|note|pick|highlight|(?:discuss|consider) (?:the )?"
-    r"(?:\w+ )?(?:ways?|how)|(?:in )?(?:what|where|which|who|whose|how|why)\b[^.!?]*\?)",
+    rf"(?:\w+ )?(?:ways?|how)|(?:in )?(?:what|where|which|who|whose|how|why)\b{_REST}\?)",
     re.IGNORECASE,
 )
 _WAY_OUT = re.compile(

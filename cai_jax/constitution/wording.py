@@ -16,17 +16,23 @@ from functools import cache
 import snowballstemmer
 
 from cai_jax.constitution.words import AXES, FORM, JOINTS, NEGATIONS, NOBODY
+from cai_jax.letters import seen
 
-_STAYS = (
-    r"repeat(?:ed)?(?! the (?!same|last|reply))|again|once more|unchanged|unaltered|the same"
-    r"|as it (?:is|was|stands)|keep it|(?:don't|do not) change|without changes|leave .* be"
+# Letters of a text that are read: ten times what lint asks a principle to keep to.
+LETTERS = 5000
+# A file may come from anybody. So that no text makes reading it take longer than its length says,
+# nothing below repeats without a bound, but over the letters of one word.
+_SENTENCE = re.compile(r"[^.?!]*[.?!]?")
+_STAYS = re.compile(
+    r"\b(?:repeat(?:ed)?(?! the (?!same|last|reply))|again|once more|unchanged|unaltered|the same"
+    r"|as it (?:is|was|stands)|keep it|(?:don't|do not) change|without changes"
+    r"|leave (?:\S+ ){1,9}be)\b"
 )
+_REST = r"[^.,;:?!]{0,100}"  # of a clause
 _OF_NOUNS = r"no|without|less|fewer|(?:avoid|remov|omit|drop|exclud)\w*"
 _KEEPS = r"keep|protect|guard|shield|spare"
 _TAIL = r"(?=(?: [\w-]+){1,2}(?:[.,;:?!]|$))"  # one or two words, and the clause is over
 _PHRASES = [  # what no single word shows
-    # Where a revision request says when a reply may stay as it is, it asks for nothing.
-    (re.compile(rf"[^.?!]*\b(?:{_STAYS})\b[^.?!]*[.?!]?"), " "),
     (re.compile(r"\bno one\b"), "nobody"),
     (re.compile(r"\b(?:can't|cannot|won't|(\w+)n't)"), r"\1 not"),
     (re.compile(r"\bnot (?:only|just|merely|least)\b|\bno (?:matter|longer|doubt)\b"), " "),
@@ -34,16 +40,16 @@ _PHRASES = [  # what no single word shows
     (re.compile(r"\b(?:mak\w+|made) up\b"), "invent"),
     (re.compile(r"\bin place of\b"), "instead"),
     (re.compile(r"\b(?:free of|free from|leav\w+ out|turns? away from)\b"), "without"),
-    (re.compile(r"\bleav\w+ ([^.,;:?!]*) out\b"), r"without \1"),
+    (re.compile(rf"\bleav\w+ ({_REST}) out\b"), r"without \1"),
     (re.compile(rf"\b(?:{_KEEPS})s?(?: \w+){{0,3}} (?:from|against)\b"), "without"),
-    (re.compile(r"\b(prefer\w*)\b([^.,;:?!]*?) (?:to|over)\b"), r"\1\2 above"),
+    (re.compile(rf"\b(prefer\w*)\b({_REST}?) (?:to|over)\b"), r"\1\2 above"),
     (re.compile(r"\bfurther (?:away )?from\b"), "without"),
     # "must never be told" turns what stands before it around as well, and so does "helps less".
     (re.compile(r"\b(?:not|never)(?: \w+)? be\b"), "no"),
     (re.compile(r"\bless(?= *(?:[.,;:?!]|$)| (?:about|in|of|on|to)\b)"), "no"),
     # A list is one clause: "no body, childhood or grudges".
     (re.compile(r",(?=(?: [\w-]+){1,2}(?:,| or| and))"), " "),
-    (re.compile(rf"\b({_OF_NOUNS})\b([^.,;:?!]*)\band(?! no){_TAIL}"), r"\1\2or"),
+    (re.compile(rf"\b({_OF_NOUNS})\b({_REST})\band(?! no){_TAIL}"), r"\1\2or"),
 ]
 _TOKEN = re.compile(r"[^\W\d_](?:[\w-]*\w)?|[.,;:!?—–]")
 _UN = re.compile(r"(?:un|dis|in|im|il|ir|non-?|mis)(?=\w{4})")
@@ -89,11 +95,8 @@ class Wording:
 @cache
 def wording(text: str) -> Wording:
     """Reads the meanings of a text, and their signs."""
-    lowered = text.lower().replace("’", "'")
-    for pattern, plain in _PHRASES:
-        lowered = pattern.sub(plain, lowered)
     stems, denied, sums = set[str](), set[str](), dict[str, int]()
-    for clause in _clauses(lowered):
+    for clause in _clauses(_plain(text[:LETTERS])):
         sign = 1 if _NOBODY.isdisjoint(clause) else -1
         after_negation = False
         for token in clause:
@@ -169,6 +172,17 @@ def form_of(wordings: Collection[Wording]) -> set[str]:
         return set()
     counts = Counter(meaning for w in wordings for meaning in w.meanings)
     return {meaning for meaning, count in counts.items() if 2 * count > len(wordings)}
+
+
+def _plain(text: str) -> str:
+    """The text in lower case, with single words for phrases."""
+    lowered = " ".join(seen(text).lower().replace("’", "'").split())
+    # Where a revision request says when a reply may stay as it is, it asks for nothing.
+    asks = (said for said in _SENTENCE.findall(lowered) if not _STAYS.search(said))
+    plain = " ".join(asks)
+    for pattern, word in _PHRASES:
+        plain = pattern.sub(word, plain)
+    return plain
 
 
 def _clauses(text: str) -> Iterator[list[str]]:

@@ -1,5 +1,7 @@
 """Differences by text: each is shown, and nothing else."""
 
+import re
+import time
 from dataclasses import fields, replace
 
 import pytest
@@ -100,3 +102,29 @@ def test_marked_words_give_both_texts_back(old, new):
         is_ += [bare] if inside != "-" else []
         inside = "" if word[-2:] in ("-]", "+}") else inside
     assert (was, is_) == (old.split(), new.split())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("a b " * 5000, "b a a " * 3000),
+        ("very " * 20_000, "very " * 19_999 + "much"),
+        (
+            " ".join(map(str, range(20_000))),
+            " ".join(str(i + i % 2 * 10**6) for i in range(20_000)),
+        ),
+    ],
+)
+def test_words_of_any_text_are_compared_in_time(old, new):
+    """Of the processor, since machines are busy; difflib alone takes minutes."""
+    started = time.process_time()
+    shown = word_changes(old, new)
+    assert time.process_time() - started < 1
+    assert old.split() == [w.strip("[-]") for w in re.sub(r"\{\+.*?\+\}", "", shown).split()]
+    assert new.split() == [w.strip("{+}") for w in re.sub(r"\[-.*?-\]", "", shown).split()]
+
+
+def test_what_is_equal_around_a_change_is_kept_in_texts_of_any_length():
+    assert word_changes("so " * 3000 + "red fox", "so " * 3000 + "old fox").endswith(
+        " so [-red-] {+old+} fox"
+    )

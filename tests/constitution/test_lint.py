@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import planted_principles
 import pytest
@@ -282,6 +283,32 @@ def test_order_of_the_principles_does_not_matter(tmp_path):
         for order in (texts, dict(reversed(texts.items())))
     )
     assert there == back
+
+
+HOSTILE = (
+    *("leave ", "very ", "no a ", "leaving a ", "prefer a ", "avoid and ", "no and a ", "repeat "),
+    *(", do ", ",  what ", "and what ", "a, ", "less ", "not ", "n't ", "a's ", "which a ", "? "),
+    *("a", "a-", "a. ", "字", "e\u0301", "\u200b", "leave a b c d e f g h i ", "discuss the "),
+)
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_time_grows_as_the_text_does(tmp_path, piece):
+    """Of the processor, since machines are busy; with backtracking these took minutes."""
+    long = json.dumps(f"Make it kind {piece * (10_000 // len(piece))}.", ensure_ascii=False)
+    asked = r"(?m)^( +(?:critique_request|revision_request|question|principle|opposite):) .*$"
+    text = re.sub(asked, lambda field: f"{field[1]} {long}", CLEAN)
+    started = time.process_time()
+    assert "schema" not in {f.rule for f in findings(tmp_path, text)}
+    assert time.process_time() - started < 1
+
+
+def test_letters_that_nobody_sees_change_no_meaning():
+    text = "Rewrite your reply without harm, and as kindly as a café would."
+    seen = wording(text)
+    for odd in ("w\u200bithout", "with\u00adout", "\ufeffwithout", "without\u2060"):
+        assert wording(text.replace("without", odd)) == seen
+    assert wording(text.replace("é", "e\u0301").replace(" ", "\u00a0")) == seen
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
