@@ -9,7 +9,7 @@ It holds for the field below it or, if it is not indented, for the whole file.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from cai_jax.constitution.schema import (
     locate_constitution,
 )
 from cai_jax.constitution.wording import compare, wording
+from cai_jax.letters import seen, word_count
 from cai_jax.reading import read_text
 
 CONTRAST = ("principle", "opposite")
@@ -114,15 +115,52 @@ def lint(path: Path, by_labels: Callable[[Located], Found] | None = None) -> Lin
 
 
 def contradicting(located: Located) -> Found:
-    """Two principles that ask for opposite things."""
+    """Two principles that ask for opposite things, or two cases of one that prefer them."""
     for pair in contradictions(located.constitution):
         yield _beside(located, pair, "asks for the opposite of", "or say when each holds")
+    for case, other in _cases_beside(located.constitution.cases, _turned):
+        if both := sorted({*case.principles} & {*other.principles}):  # others may well disagree
+            line = located.lines[other.id, "better"]
+            problem = f"prefers under {both[0]} what {other.id}, line {line}, does not; keep one"
+            yield located.lines[case.id, "better"], f"{case.id} {problem}"
 
 
 def near_duplicate(located: Located) -> Found:
-    """Two principles, or two few-shots, that say the same in other words."""
+    """Two principles, or few-shots, that say the same in other words; cases in the same ones."""
     for pair in near_duplicates(located.constitution):
         yield _beside(located, pair, "says the same as", "and give it more weight")
+    for case, other in _cases_beside(located.constitution.cases, _texts):
+        problem = f"is {other.id}, line {located.lines[other.id, 'id']}, word for word"
+        remedy = "keep one, with the principles of both"
+        yield located.lines[case.id, "id"], f"{case.id} {problem}; {remedy}"
+
+
+Texts = tuple[str, str, str]  # of a case: what was said, the better reply and the worse
+
+
+def _cases_beside(
+    cases: Sequence[Case], wanted: Callable[[Case], Texts]
+) -> Iterator[tuple[Case, Case]]:
+    """Each case, and the first above it that has the texts that are wanted."""
+    above: dict[Texts, Case] = {}
+    for case in cases:
+        if other := above.get(wanted(case)):
+            yield case, other
+        above.setdefault(_texts(case), case)
+
+
+def _texts(case: Case) -> Texts:
+    dialogue, better, worse = (
+        " ".join(seen(text).casefold().split())
+        for text in ("\0".join(case.dialogue), case.better, case.worse)
+    )
+    return dialogue, better, worse
+
+
+def _turned(case: Case) -> Texts:
+    """The texts of a case that prefers the other reply."""
+    dialogue, better, worse = _texts(case)
+    return dialogue, worse, better
 
 
 def _beside(located: Located, pair: Pair, verdict: str, remedy: str) -> tuple[int, str]:
@@ -263,7 +301,7 @@ def lengths(located: Located) -> Found:
     """Texts of so few words that they say nothing, or of more than a small model keeps in mind."""
     for entry in _entries(located):
         for field, longest in LONGEST.items():
-            count = len(getattr(entry, field, "").split())
+            count = word_count(getattr(entry, field, ""))
             least = SHORTEST if field in (*_ASKING, "opposite") else 0
             if hasattr(entry, field) and not least <= count <= longest:
                 problem = f"has {count} words; write {least} to {longest}"
@@ -395,7 +433,8 @@ class _Allowance:
         return not self.problem and at and finding.rule == self.rule
 
 
-_ALLOWS = re.compile(r"( *)# lint-allow\b *([\w-]*):? *(.*)")
+_ALLOWS = re.compile(r"( *)#+[ \t]*lint-allow\b *([\w-]*):? *(.*)", re.IGNORECASE)
+_MEANS_TO_ALLOW = re.compile(r"#[ \t]*lint[-_ ]?allow", re.IGNORECASE)
 
 
 def _allowances(path: Path) -> Iterator[_Allowance]:
@@ -403,6 +442,9 @@ def _allowances(path: Path) -> Iterator[_Allowance]:
     for number, line in enumerate(lines, 1):
         match = _ALLOWS.fullmatch(line)
         if not match:
+            if _MEANS_TO_ALLOW.search(line):
+                problem = "allows nothing; write '# lint-allow RULE: REASON' on a line of its own"
+                yield _Allowance(number, "", None, problem)
             continue
         indent, rule, reason = match.groups()
         problem = ""

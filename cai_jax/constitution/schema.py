@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeVar
 
 import yaml
 
+from cai_jax.letters import odd_letter, odd_name, seen
 from cai_jax.reading import FileError, compose_yaml
 
 
@@ -101,6 +102,7 @@ class Case:
 
 WEIGHTS = (1e-3, 1e3)  # the lowest and the highest: a draw must be able to reach every principle
 ABOUT = {"name", "version", "description", "authors"}  # what is no text of a model
+NAME = 60  # letters by which an id is told from others in an error
 UNHASHED = {"cases"}  # what nothing that a run makes depends on
 
 
@@ -227,10 +229,11 @@ class _Reader:
         for i, case in enumerate(found):
             unknown = [id_ for id_ in case.principles if id_ not in known]
             if unknown:
-                near = difflib.get_close_matches(unknown[0], known, 1, cutoff=0)[0]
+                short = [id_[:NAME] for id_ in known]  # the time of difflib is a power of theirs
+                near = difflib.get_close_matches(unknown[0][:NAME], short, 1, cutoff=0)[0]
                 problem = f"has {unknown[0]!r}, no feedback principle; the nearest is {near!r}"
                 self.fail_at(case.id, "principles", f"cases[{i}].principles {problem}")
-            if case.better == case.worse:
+            if seen(case.better) == seen(case.worse):
                 problem = f"cases[{i}].worse is the better reply; write one that is worse"
                 self.fail_at(case.id, "worse", problem)
         return found
@@ -257,7 +260,7 @@ class _Reader:
         found = self.mapping(node, where, names - {"weight"}, names & {"weight"})
         readers: dict[str, Callable[[yaml.Node, str], Any]]
         readers = {
-            **{"tags": self.texts, "weight": self.weight, "author": self.author},
+            **{"id": self.id, "tags": self.texts, "weight": self.weight, "author": self.author},
             **{"principles": self.texts, "dialogue": self.turns},
         }
         values: dict[str, Any] = {
@@ -268,12 +271,16 @@ class _Reader:
         self.lines |= {(values["id"], name): v.start_mark.line + 1 for name, v in found.items()}
         if values.get("answer", "A") not in ("A", "B"):
             self.fail(found["answer"], f"{where}.answer", "must be A or B")
+        if "option_a" in values and seen(values["option_a"]) == seen(values["option_b"]):
+            problem = "is option_a, so that no answer is right; write another reply"
+            self.fail(found["option_b"], f"{where}.option_b", problem)
         return kind(**values)
 
     def unique(self, id_: str, node: yaml.Node, where: str, line: int) -> None:
-        if id_ in self.ids:
-            self.fail(node, where, f"{id_!r} is taken by line {self.ids[id_]}; choose another")
-        self.ids[id_] = line
+        name = seen(id_)
+        if name in self.ids:
+            self.fail(node, where, f"{id_!r} is taken by line {self.ids[name]}; choose another")
+        self.ids[name] = line
 
     def mapping(
         self, node: yaml.Node | None, where: str, required: set[str], optional: set[str]
@@ -284,6 +291,8 @@ class _Reader:
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 self.fail(key, where, "has a key that is not a text; quote it")
+            if problem := odd_letter(key.value):
+                self.fail(key, f"{where}: a field's name", problem)
             if key.value in found:
                 self.fail(key, f"{where}: {key.value}", "appears twice; keep one")
             if key.value not in required | optional:
@@ -298,9 +307,18 @@ class _Reader:
     def text(self, node: yaml.Node, where: str) -> str:
         if not isinstance(node, yaml.ScalarNode) or node.tag == "tag:yaml.org,2002:null":
             self.fail(node, where, "must be a text")
-        if not node.value.strip():
+        if not seen(node.value).strip():
             self.fail(node, where, "is empty; write a text")
+        if problem := odd_letter(node.value):
+            self.fail(node, where, problem)
         return node.value.strip()
+
+    def id(self, node: yaml.Node, where: str) -> str:
+        """One that people can tell from the others, and that a file or a table may have in it."""
+        found = self.text(node, where)
+        if problem := odd_name(node.value):
+            self.fail(node, where, problem)
+        return found
 
     def texts(self, node: yaml.Node, where: str) -> tuple[str, ...]:
         if not isinstance(node, yaml.SequenceNode) or not node.value:

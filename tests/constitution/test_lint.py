@@ -154,6 +154,31 @@ MALFORMED = [
     ("[calmer, sourced]", "[calm]", 48, "schema", "'calm', no feedback principle"),
     ("Always is.", "Always is. " * 80, 47, "length", "ferry.worse has 160 words"),
     ("Who paid for the ferry?", "How high is it?", 41, "near-duplicate", "one.prompt, line 39"),
+    (
+        "    principles: [calmer, sourced]\n",
+        "    principles: [calmer, sourced]\n"
+        '  - id: again\n    dialogue: ["Is it late?", "Which  one?", "The ferry!"]\n'
+        "    better: By ten minutes, as the board says.\n    worse: always is.\n"
+        "    principles: [calmer]\n",
+        *(49, "near-duplicate", "again is ferry, line 44, word for word; keep one, with the princ"),
+    ),
+    (
+        "    principles: [calmer, sourced]\n",
+        "    principles: [calmer, sourced]\n"
+        '  - id: turned\n    dialogue: ["Is it late?", "Which one?", "The ferry!"]\n'
+        "    better: Always is.\n    worse: By ten minutes, as the board says.\n"
+        "    principles: [calmer]\n",
+        *(51, "contradiction", "turned prefers under calmer what ferry, line 46, does not; keep"),
+    ),
+    ("option_b: NO!", "option_b: Ask.", 40, "schema", "multiple_choice[0].option_b is option_a"),
+    ("Always is.", "By ten\u200b minutes, as the board says.", 47, "schema", "write one that is w"),
+    ("name: clean", "#lint-allow length: so\nname: clean", 1, "allowance", "nothing that is there"),
+    (
+        "name: clean",
+        "name: clean  # lint-allow length: so",
+        *(1, "allowance", "write '# lint-allow RULE: REASON' on a line of its own"),
+    ),
+    ("name: clean", "# lint-allowed: so\nname: clean", 1, "allowance", "allows nothing; write"),
     ("name: clean", "# lint-allow lenth: short\nname: clean", 1, "allowance", "'lenth' is no rule"),
     ("name: clean", "# lint-allow length:\nname: clean", 1, "allowance", "says not why; write"),
     (
@@ -184,6 +209,16 @@ def test_malformed_documents_are_found_with_line_and_remedy(tmp_path, old, new, 
     assert [f.line for f in hits] == [line], [str(f) for f in found]
     assert str(hits[0]).startswith(f"{tmp_path / 'it.yaml'}:{line}: {rule}: ")
     assert len(found) <= 2  # and little else
+
+
+def test_cases_of_principles_that_disagree_may_prefer_what_the_other_does_not(tmp_path):
+    case = CLEAN[CLEAN.index("  - id: ferry") :]
+    better, worse = re.findall(r"(?:better|worse): (.*)\n", case)
+    turned = case.replace(better, "@").replace(worse, better).replace("@", worse)
+    other = turned.replace("id: ferry", "id: other").replace("[calmer, sourced]", "[sourced]")
+    (found,) = findings(tmp_path, CLEAN + other)
+    assert found.rule == "contradiction"
+    assert findings(tmp_path, CLEAN.replace("[calmer, sourced]", "[calmer]") + other) == ()
 
 
 def test_malformed_documents_are_at_least_25_of_every_rule():
@@ -266,6 +301,9 @@ def test_a_comment_allows_a_finding_in_its_place_alone(tmp_path):
     (found,) = findings(tmp_path, short)
     allowed = "    # lint-allow length: it is a word that all of us know.\n"
     assert findings(tmp_path, short.replace("    question: S", f"{allowed}    question: S")) == ()
+    for odd in ("#lint-allow", "#  lint-allow", "## Lint-Allow"):
+        comment = allowed.replace("# lint-allow", odd)
+        assert not findings(tmp_path, short.replace("    question: S", f"{comment}    question: S"))
     gossip = "    opposite: You are a gossip"
     elsewhere = findings(tmp_path, short.replace(gossip, f"{allowed}{gossip}"))
     assert [f.rule for f in elsewhere] == [found.rule, "allowance"]

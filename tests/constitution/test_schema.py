@@ -1,6 +1,8 @@
 """Constitutions: what is shipped, and how bad ones are refused."""
 
+import json
 import re
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -180,6 +182,19 @@ def test_hash_covers_texts_and_not_comments(tmp_path):
             ["line 20", "multiple_choice[0]: weight", "is not a field"],
         ),
         ('version: "1"\n', 'version: "1"\nversion: "2"\n', ["line 3", "appears twice"]),
+        (
+            "You are kind.",
+            '"You are \\ud83d kind."',
+            ["line 16: feedback[0].principle has half of a surrogate pair (U+D83D); write the"],
+        ),
+        ("us]", '"u\\x07s"]', ["line 4: authors[0] has the control character U+0007; take it out"]),
+        ("tags: [tone]", '"t\\ud83d": 1', ["line 8", "a field's name has half of a surrogate"]),
+        ("You are kind.", '"\\u200b"', ["line 16: feedback[0].principle is empty; write a text"]),
+        ("id: kind\n", 'id: "k\\0x"\n', ["line 6: critique_revision[0].id has the control char"]),
+        ("id: kind\n", 'id: "k\\tx"\n', ["line 6", "id has U+0009, which nobody sees; take it"]),
+        ("id: kind\n", "id: k\u200bind\n", ["line 6", "id has U+200B, which nobody sees; take it"]),
+        ("id: kind\n", 'id: " kind"\n', ["line 6", "id begins or ends with white space; take it"]),
+        ("option_b: b", "option_b: a", ["line 20", "[0].option_b is option_a, so that no answer"]),
     ],
 )
 def test_bad_files_name_line_field_and_remedy(tmp_path, old, new, words):
@@ -192,6 +207,34 @@ def test_bad_files_name_line_field_and_remedy(tmp_path, old, new, words):
         load_constitution(path)
     for word in [str(path), *words]:
         assert word in str(error.value)
+
+
+def test_ids_that_look_alike_are_one(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(
+        MINIMAL.replace("id: kinder", "id: ñ").replace("id: one", "id: n\u0303"), "utf-8"
+    )
+    with pytest.raises(ConstitutionError, match=r"line 20: .* is taken by line 12; choose another"):
+        load_constitution(path)
+
+
+def test_texts_keep_their_layout_and_the_joiners_of_their_script(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    said = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \U0001f468\u200d\U0001f469 a\n\tb"
+    path.write_text(MINIMAL.replace("You are kind.", json.dumps(said, ensure_ascii=False)), "utf-8")
+    assert load_constitution(path).feedback[0].principle == said
+
+
+def test_names_of_any_length_are_compared_in_time(tmp_path):
+    """Of the processor, since machines are busy."""
+    cases = "cases:\n  - {id: c, dialogue: d, better: e, worse: f, principles: [%s]}\n"
+    path = tmp_path / "tiny.yaml"
+    long = MINIMAL.replace("id: kinder", f"id: {'ab' * 5000}") + cases % ("ba" * 5000)
+    path.write_text(long, encoding="utf-8")
+    started = time.process_time()
+    with pytest.raises(ConstitutionError, match="no feedback principle; the nearest is 'abab"):
+        load_constitution(path)
+    assert time.process_time() - started < 1
 
 
 def test_a_weight_is_one_unless_it_is_given(tmp_path):
