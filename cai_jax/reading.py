@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from yaml.reader import ReaderError
 
 from cai_jax.shipped import remedy
 
@@ -238,14 +239,44 @@ def compose_yaml(path: Path) -> yaml.Node | None:
     """
     text = read_text(path, YAML_BYTES)
     try:
-        return yaml.compose(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = f"not valid YAML: {getattr(error, 'problem', None) or _first_line(error)}"
-        problem += "; quote texts with colons, brackets or quotes in them"
+        loader = _Loader(text)
+    except ReaderError as error:
+        problem = f"not valid YAML: has the character U+{error.character:04X}; take it out"
+        before = f"{text[: error.position]}.".splitlines()
+        raise FileError(path, problem, len(before)) from error
+    try:
+        return loader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        said = ", ".join(filter(None, (error.context, error.problem)))
+        remedy = next(remedy for words, remedy in _YAML_REMEDIES if words in said)
+        mark = error.context_mark if _UNCLOSED in said else error.problem_mark
+        problem = f"not valid YAML: {said}; {remedy}"
         raise FileError(path, problem, mark.line + 1 if mark else None) from error
     except (ValueError, ArithmeticError, LookupError, RecursionError) as error:
-        raise FileError(path, f"not valid YAML: {_first_line(error)}; write it anew") from error
+        problem = f"not valid YAML: {_first_line(error)}; write it anew"
+        raise FileError(path, problem, loader.line + 1) from error
+
+
+_UNCLOSED = "found unexpected end of stream"  # in a quote: its context is where that begins
+_YAML_REMEDIES = (  # words of PyYAML, and what to do where it says them
+    ("'\\t'", "write spaces in place of the tab"),
+    ("cannot start any token", "quote the text that begins with it"),
+    ("undefined alias", "quote the text that begins with '*', or put '&' and the name before one"),
+    ("duplicate anchor", "quote the text that begins with '&', or give it another name"),
+    ("scanning an a", "quote the text that begins with '*' or '&'"),  # alias, anchor
+    ("another document", "take out the '---' before it, or make two files of them"),
+    ("'<document start>'", "take out the '...' or '%' on a line above it"),
+    ("directive", "take out the line that begins with '%'"),
+    ("YAML document", "take out the line that begins with '%'"),
+    ("nested more than", "write it flatter"),
+    ("tag", "quote the text that begins with '!'"),
+    (_UNCLOSED, "close the quote"),
+    ("document separator", "close the quote before it"),
+    ("escape", "write two backslashes for one, or quote the text by single quotes"),
+    ("flow", "close the bracket, or quote the text that begins with it"),
+    ("block scalar", "begin the text on the next line, or quote it"),
+    ("", "quote texts with colons, brackets or quotes in them"),
+)
 
 
 class _Loader(yaml.SafeLoader):

@@ -104,3 +104,44 @@ def test_yaml_of_any_depth_ends(tmp_path, odd):
         compose_yaml(path)
     with pytest.raises(ValueError, match=str(path)):
         load_constitution(path)
+
+
+QUOTE = "quote texts with colons, brackets or quotes in them"
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "remedy"),
+    [
+        ("a: b\n# c\nd: \x07e\n", 3, "has the character U+0007; take it out"),
+        ("a: b\nc: \0\n", 2, "has the character U+0000; take it out"),
+        ("a: b\n\tc: d\n", 2, "write spaces in place of the tab"),
+        ("a: b\nc: @d\n", 2, "quote the text that begins with it"),
+        ("a: b\nc: *d\n", 2, "quote the text that begins with '*', or put '&' and the name befo"),
+        ("a: b\nc: **d**\n", 2, "quote the text that begins with '*' or '&'"),
+        ("a: &b c\nd: &b e\n", 2, "quote the text that begins with '&', or give it another name"),
+        ("a: b\n---\nc: d\n", 2, "take out the '---' before it, or make two files of them"),
+        ("a: b\n...\nc: d\n", 3, "take out the '...' or '%' on a line above it"),
+        ("%YAML 3.0\n---\na: b\n", 1, "take out the line that begins with '%'"),
+        (f"a: b\nc: {'[' * 70}\n", 2, "write it flatter"),
+        ("a: b\nc: !d!e f\n", 2, "quote the text that begins with '!'"),
+        ("a: b\nc: 'd\ne: f\n", 2, "close the quote"),
+        (
+            'a: b\nc: "\\d"\n',
+            2,
+            "write two backslashes for one, or quote the text by single quotes",
+        ),
+        ('a: b\nc: "\\U99999999"\n', 2, "write it anew"),
+        ("a: [b\nc: d\n", 2, "close the bracket, or quote the text that begins with it"),
+        ("a: b\nc: |d\n", 2, "begin the text on the next line, or quote it"),
+        ("a: b\nc: d: e\n", 2, QUOTE),
+        ("a: b\nc: 'don't'\n", 2, QUOTE),
+    ],
+)
+def test_each_fault_of_yaml_has_its_line_and_its_remedy(tmp_path, content, line, remedy):
+    path = tmp_path / "a.yaml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(FileError) as error:
+        compose_yaml(path)
+    assert str(error.value).startswith(f"{path}, line {line}: not valid YAML: ")
+    assert remedy in str(error.value)
+    assert remedy == QUOTE or QUOTE not in str(error.value)
