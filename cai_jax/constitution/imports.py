@@ -1,64 +1,22 @@
 """Makes a constitution out of other formats: published JSON, a sentence a line, a Markdown list.
 
 What a format lacks is written by wording templates, which are all in this file. They are plain on
-purpose: a person goes over the result, above all over each ``opposite``. Nothing of a file is
-dropped in silence: what cannot be read is refused with its line.
+purpose: a person goes over the result, above all over each ``opposite``.
 """
 
-import json
 import re
-import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, count
+from itertools import chain, count, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from markdown_it import MarkdownIt
-from markdown_it.tree import SyntaxTreeNode
-
+from cai_jax.constitution.formats import Item, Question, Remark, Requests, Rule, items_of
 from cai_jax.constitution.schema import Constitution, CritiquePrinciple, FeedbackPrinciple
-from cai_jax.reading import parse_json, read_text
+from cai_jax.letters import odd_letter, seen
 
 UNTAGGED = "imported"
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A sentence that says what the assistant should do."""
-
-    id: str
-    tags: tuple[str, ...]
-    text: str
-
-
-@dataclass(frozen=True)
-class Requests:
-    """A request for a critique, and one for a revision."""
-
-    id: str
-    tags: tuple[str, ...]
-    critique: str
-    revision: str
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question which of two responses is better."""
-
-    id: str
-    tags: tuple[str, ...]
-    text: str
-
-
-@dataclass(frozen=True)
-class Remark:
-    """What a document says beside its principles."""
-
-    text: str
-
-
-Item = Rule | Requests | Question | Remark
+MOST = 1000  # principles and remarks; a constitution of more is too large a file to be read again
 
 
 def import_constitution(paths: Sequence[Path], name: str, author: str) -> Constitution:
@@ -70,14 +28,16 @@ def import_constitution(paths: Sequence[Path], name: str, author: str) -> Consti
       author: of every principle.
 
     Raises:
-      ValueError: something in a file cannot be read; the message names its line.
+      ValueError: something in a file cannot be read; the message names its line. Or no constitution
+        may have such a name, or such an author.
     """
-    items = [item for path in paths for item in _items(path)]
+    for flag, text in (("name", name), ("author", author)):
+        if problem := odd_letter(text) or ("" if seen(text).strip() else "is empty; write one"):
+            raise ValueError(f"--{flag}={text!r} {problem}")
+    items = _items(paths)
     rules = [item for item in items if isinstance(item, Rule)]
     requests = [item for item in items if isinstance(item, Requests)]
     questions = [item for item in items if isinstance(item, Question)]
-    if not (rules or requests or questions):
-        raise ValueError(f"{', '.join(map(str, paths))}: no principle in there")
     critiques = [*map(_rule_critique, rules), *map(_requests_critique, requests)]
     feedback = [*map(_rule_feedback, rules), *map(_question_feedback, questions)]
     # A constitution has both parts; a part that no file has is made out of the other.
@@ -104,13 +64,28 @@ def import_constitution(paths: Sequence[Path], name: str, author: str) -> Consti
     )
 
 
+def _items(paths: Sequence[Path]) -> list[Item]:
+    """What the files hold, if there is a principle in it."""
+    items = list(islice((item for path in paths for item in items_of(path)), MOST + 1))
+    if len(items) > MOST:
+        named = ", ".join(map(str, paths))
+        raise ValueError(f"{named}: more than {MOST} principles; import parts of them")
+    if all(isinstance(item, Remark) for item in items):
+        places = ", ".join(f"{path}, line 1" for path in paths)
+        remedy = "write each as an item of a list (.md), a line (.txt) or an entry (.json)"
+        raise ValueError(f"{places}: no principle in there; {remedy}")
+    return items
+
+
 Principle = TypeVar("Principle", CritiquePrinciple, FeedbackPrinciple)
 
 
 def _signed(principle: Principle, author: str, ids: set[str]) -> Principle:
     """The principle with its author, and an id that is none of ``ids``, to which it is added."""
     wanted = principle.id
-    names = chain((wanted, f"{wanted}-compared"), (f"{wanted}-{n}" for n in count(2)))
+    if isinstance(principle, FeedbackPrinciple) and wanted in ids:
+        wanted = f"{wanted}-compared"  # what that critique asks for
+    names = chain((wanted,), (f"{wanted}-{n}" for n in count(2)))
     id_ = next(name for name in names if name not in ids)
     ids.add(id_)
     return replace(principle, id=id_, author=author, tags=principle.tags or (UNTAGGED,))
@@ -233,176 +208,3 @@ def _conduct(sentence: str) -> _Conduct | None:
     if _MORE.search(phrase):
         return None
     return _Conduct(phrase[0].lower() + phrase[1:], bool(parts["no"]))
-
-
-# Formats ------------------------------------------------------------------------------------------
-
-
-def _items(path: Path) -> Iterator[Item]:
-    reader = READERS.get(path.suffix.lower())
-    if not reader:
-        raise ValueError(f"{path}: import reads files that end with {', '.join(READERS)}")
-    return reader(path, read_text(path))
-
-
-def _lines(path: Path, text: str) -> Iterator[Item]:
-    """One principle a line; blank lines, and marks of a list before it, say nothing."""
-    for number, line in enumerate(text.splitlines(), 1):
-        where = f"{path}, line {number}"
-        if line.lstrip().startswith("#"):
-            raise ValueError(f"{where}: a heading; give the file a name that ends with .md")
-        if line.strip():
-            said = _sentence(re.sub(r"^\s*(?:[-*•]|\d+[.)])\s+", "", line), where)
-            yield Rule(_short(said, where), (), said)
-
-
-def _markdown(path: Path, text: str) -> Iterator[Item]:
-    """Items of lists, tagged with the headings above them; titles and paragraphs are remarks."""
-    headings: dict[int, str] = {}
-    for node in SyntaxTreeNode(MarkdownIt().parse(text)).children:
-        where = f"{path}, line {node.map[0] + 1 if node.map else 1}"
-        if node.type == "heading":
-            level, words = int(node.tag[1]), _inline(node.children[0], where)
-            headings = {at: said for at, said in headings.items() if at < level}
-            if level == 1:
-                yield Remark(f"{words.rstrip('.')}.")
-            else:
-                headings[level] = _slug(words, where)
-        elif node.type == "paragraph":
-            yield Remark(_inline(node.children[0], where))
-        elif node.type in ("bullet_list", "ordered_list"):
-            for item in node.children:
-                yield _list_item(path, item, tuple(dict.fromkeys(headings.values())))
-        elif node.type != "hr":
-            raise ValueError(
-                f"{where}: a {node.type.replace('_', ' ')} is neither heading, paragraph nor list;"
-                " write it as one of these"
-            )
-
-
-def _list_item(path: Path, item: SyntaxTreeNode, tags: tuple[str, ...]) -> Item:
-    where = f"{path}, line {item.map[0] + 1 if item.map else 1}"
-    inner = next((node for node in item.children if node.type != "paragraph"), None)
-    if inner:
-        line = inner.map[0] + 1 if inner.map else 1
-        kind = inner.type.replace("_", " ")
-        raise ValueError(
-            f"{path}, line {line}: a {kind} inside of an item; make it items of their own"
-        )
-    text = " ".join(_inline(node.children[0], where) for node in item.children)
-    # "**Honesty**: The assistant ..." names its principle.
-    named = re.match(r"(\*\*|__)(.+?)(?::\1|\1:)\s+\S", item.children[0].children[0].content)
-    if named:
-        text = text.removeprefix(named[2]).lstrip(": ")
-    said = _sentence(text, where)
-    return Rule(_slug(named[2], where) if named else _short(said, where), tags, said)
-
-
-def _inline(node: SyntaxTreeNode, where: str) -> str:
-    """The words of a paragraph without marks for bold and the like; a link keeps its address."""
-    if node.type in ("text", "code_inline"):
-        return node.content
-    if node.type in ("softbreak", "hardbreak"):
-        return " "
-    if node.type in ("inline", "strong", "em", "link"):
-        words = "".join(_inline(child, where) for child in node.children)
-        return f"{words} ({node.attrs['href']})" if node.type == "link" else words
-    raise ValueError(f"{where}: {node.type.replace('_', ' ')} cannot be read; write it in words")
-
-
-_MARKS = re.compile(
-    r"^\s*(?:critique ?request:|revision ?request:)|(?:critique:|revision:|options:)\s*$",
-    re.IGNORECASE,
-)
-_COMPARES = re.compile(
-    r"(?:please )?(?:which|choose|compare|consider|pick|select|of)\b", re.IGNORECASE
-)
-
-
-def _json(path: Path, text: str) -> Iterator[Item]:
-    """The published forms: names with requests, and lists of questions; or of sentences."""
-    found = parse_json(path, text, "write a list, or a mapping from names to principles")
-    named = found.items() if isinstance(found, dict) else None
-    if named is None and not isinstance(found, list):
-        raise ValueError(f"{path}: must be a list, or a mapping from names to principles")
-    for name, value in named or (("", value) for value in found):
-        quoted = json.dumps(name or value)
-        line = text.count("\n", 0, max(0, text.find(quoted))) + 1
-        yield from _json_item(f"{path}, line {line}", name, value)
-
-
-def _json_item(where: str, name: str, value: Any) -> Iterator[Item]:
-    id_ = _slug(name, where) if name else ""
-    if (isinstance(value, str) and re.match(r"\s*Human:", value)) or (
-        isinstance(value, dict) and "prompt" in value and "edit_request" not in value
-    ):
-        raise ValueError(
-            f"{where}: few-shots, which import does not read; write them under few_shots by hand"
-        )
-    if isinstance(value, str):
-        said = _clean(_MARKS.sub("", value), where)
-        kind = Question if _COMPARES.match(said) else Rule
-        yield kind(id_ or _short(said, where), (), _sentence(said, where))
-    elif isinstance(value, dict) and set(value) == {"prompt", "edit_request"}:
-        critiques, revisions = (
-            [each] if isinstance(each, str) else each
-            for each in (value["prompt"], value["edit_request"])
-        )
-        texts = (critiques, revisions)
-        if not all(isinstance(t, list) and t and all(isinstance(e, str) for e in t) for t in texts):
-            raise ValueError(f"{where}: prompt and edit_request must be texts, or lists of texts")
-        for critique in critiques:
-            for revision in revisions:
-                asked = (_clean(_MARKS.sub("", each), where) for each in (critique, revision))
-                yield Requests(id_, (), *asked)
-    else:
-        raise ValueError(
-            f"{where}: {name or 'an entry'} is neither a sentence nor a mapping of prompt and"
-            " edit_request alone; take out what else is in it"
-        )
-
-
-def _sentence(text: str, where: str) -> str:
-    said = _clean(text, where)
-    if len(said.split()) < 2:
-        raise ValueError(f"{where}: {said!r} is no sentence; say what the assistant should do")
-    return said if said[-1] in ".!?" else f"{said}."
-
-
-def _clean(text: str, where: str) -> str:
-    """The text on one line."""
-    said = " ".join(text.split())
-    if not said:
-        raise ValueError(f"{where}: an empty text; write one, or take it out")
-    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in said):
-        raise ValueError(f"{where}: control characters; take them out")
-    # Templates set it in the curly marks.
-    return said.replace("“", "'").replace("”", "'")
-
-
-def _slug(text: str, where: str) -> str:
-    """A name out of a text: words, joined by hyphens."""
-    words = re.findall(r"\w+", text.lower().replace("'", "").replace("’", ""))
-    if not words:
-        raise ValueError(f"{where}: {text!r} has no word to be named by; write one")
-    return "-".join(words)
-
-
-_SAYS_LITTLE = """
-a ai all always an and any are as assistant be by chatbot choose do does for from has in is it its
-model must never not of on or please possible replies reply response responses should than that the
-their to user users which who with you your
-"""
-
-
-def _short(text: str, where: str) -> str:
-    """A name out of the first words of a text that say what it is about."""
-    words = _slug(text, where).split("-")
-    return "-".join([w for w in words if w not in _SAYS_LITTLE.split()][:4] or words[:4])
-
-
-READERS: dict[str, Callable[[Path, str], Iterator[Item]]] = {
-    ".json": _json,
-    ".txt": _lines,
-    ".md": _markdown,
-}

@@ -173,20 +173,57 @@ def test_the_papers_files_load(tmp_path, name):
         ("rules.txt", "", ["no principle in there"]),
         ("rules.txt", "Be kind.\n# Health\n", ["line 2", "a heading", ".md"]),
         ("rules.txt", "Be kind.\n\nHonesty\n", ["line 3", "'Honesty' is no sentence; say what"]),
-        ("rules.txt", "Be kind.\nBe \x07 calm.\n", ["line 2", "control characters; take them out"]),
+        (
+            "rules.txt",
+            "Be kind.\nBe \x07 calm.\n",
+            ["line 2", "character U+0007; take it out"],
+        ),
         ("rules.md", "- Be kind.\n  - Be calm.\n", ["line 2", "list inside of an item"]),
         ("rules.md", "- Be kind.\n\n```\ncode\n```\n", ["line 3", "a fence is neither heading"]),
         ("rules.md", "- Be kind.\n\n> Be calm.\n", ["line 3", "a blockquote is neither heading"]),
         ("rules.md", "- Be kind.\n\n<b>hm</b>\n", ["line 3"]),
         ("rules.md", "- Be ![kind](a.png) now.\n", ["line 1", "image cannot be read"]),
-        ("rules.md", "Be kind.\n", ["no principle in there"]),
+        ("rules.md", "Be kind.\n", ["line 1: no principle in there; write each as an item"]),
+        ("rules.md", "- Be kind.\n  1. Be calm.\n", ["line 2: an ordered list inside of an item"]),
+        ("rules.md", "- Be kind.\n\n<p>\nhm\n", ["line 3: an HTML block is neither"]),
+        ("rules.md", "- \n- Be kind.\n", ["line 1: an empty text"]),
+        ("rules.md", "- Be ~~rude~~ kind.\n", ["line 1: struck-out text cannot be read"]),
+        ("rules.md", "Hi.\n\n| a |\n| - |\n| Be kind |\n", ["line 3: a table is neither"]),
+        ("rules.md", "- Be kind.\n\n  | a |\n  | - |\n", ["line 3: a table inside of an item"]),
+        (
+            "rules.md",
+            "---\ntitle: My rules\nauthor: me\n---\n\n- Be kind.\n",
+            ["line 1: front matter", "take out lines 1 to 4", "--name and --author"],
+        ),
+        ("rules.md", "+++\na = 1\n+++\n- Be kind.\n", ["line 1: front matter", "lines 1 to 3"]),
+        ("rules.md", "- Be kind.\n- Be\n  calm.[^1]\n", ["line 3: a footnote, [^1]; say it in"]),
+        ("rules.md", "- Be kind.\n\n[^a]: Always.\n", ["line 3: a footnote, [^a]"]),
+        ("rules.md", "Hm \x07.\n\n- Be kind.\n", ["line 1", "character U+0007; take it out"]),
+        ("rules.txt", "Be kind.\nBe calm.[^1]\n", ["line 2: a footnote"]),
+        ("rules.txt", "Be kind.\n| Be calm |\n", ["line 2: a row of a table; write a principle"]),
+        ("rules.txt", "Be kind.\nBe \x0b calm.\n", ["line 2", "character U+000B; take it out"]),
+        ("rules.txt", "Be kind.\n诚实。\n", ["line 2: '诚实。' is no sentence"]),
+        ("rules.txt", "Be kind.\n" * 1001, ["more than 1000 principles; import parts"]),
+        ("rules.json", '["Be kind.",\n "Be \\u0007 calm."]', ["line 2", "U+0007; take it out"]),
+        ("rules.json", '{"a": "Be kind.",\n\n "été": 7}', ["line 3: 'été' is neither"]),
+        ("rules.json", '{"a": "Be kind.",\n\n "\\u00e9": 7}', ["line 3: 'é' is neither"]),
+        (
+            "rules.json",
+            '["Be kind.",\n "Be kind.", {"a": "Be kind."}]',
+            ["line 2: an entry has 'a'"],
+        ),
+        (
+            "rules.json",
+            '{"a": {"critic": "x", "revision": "y"}}',
+            ["has 'critic' and 'revision'; call what asks for a critique 'prompt'"],
+        ),
         ("rules.md", "## ?\n- Be kind.\n", ["line 1", "no word to be named by"]),
         ("rules.json", '{"a": "Be kind.",\n b}', ["line 2", "not JSON"]),
         ("rules.json", '{"a": "Be kind.", "a": "Be calm."}', ["'a' appears twice"]),
         (
             "rules.json",
             '{"a": "Be kind.",\n "b": {"prompt": "x", "edit_request": "y", "z": 1}}',
-            ["line 2", "b is neither a sentence nor", "take out what else"],
+            ["line 2", "'b' has 'prompt' and 'edit_request' and 'z'; call", "take out the rest"],
         ),
         ("rules.json", '{"a": {"prompt": [1], "edit_request": "y"}}', ["must be texts"]),
         ("rules.json", '{"a": {"prompt": "", "edit_request": "y"}}', ["an empty text; write one"]),
@@ -203,6 +240,61 @@ def test_what_cannot_be_read_is_refused_with_its_line(tmp_path, name, content, w
         import_constitution([tmp_path / name], "out", "Mina")
     for word in (str(tmp_path / name), *words):
         assert word in str(error.value)
+
+
+def test_boxes_to_tick_are_marks_of_a_list(tmp_path):
+    boxes = "- [x] Be honest always.\n- [ ] **Care**: Be kind to all.\n"
+    for name, ids in (("rules.md", ["honest", "care"]), ("rules.txt", None)):
+        made = imported(tmp_path, name, boxes)
+        assert "An assistant should be honest always." in made.feedback[0].question
+        assert not any("[" in p.question for p in made.feedback)
+        assert ids is None or [p.id for p in made.critique_revision] == ids
+
+
+def test_lines_across_and_code_are_no_front_matter_and_no_footnotes(tmp_path):
+    made = imported(tmp_path, "rules.md", "---\n\nHm.\n\n---\n\n- Match `[^a]` and no more.\n")
+    assert made.description.startswith("Hm. Imported")
+    assert "Match [^a] and no more." in made.feedback[0].question
+
+
+def test_sentences_need_no_spaces_where_their_script_has_none(tmp_path):
+    sentences = ["助手应当诚实。", "ผู้ช่วยควรซื่อสัตย์", "アシスタントは親切であるべきだ"]
+    made = imported(tmp_path, "rules.txt", "\n".join(sentences))
+    for sentence, p in zip(sentences, made.feedback, strict=True):
+        assert f"“{sentence}”" in p.principle
+    assert made.critique_revision[0].id == "助手应当诚实"
+    assert lint(tmp_path / "out.yaml").findings == ()
+
+
+def test_repeated_sentences_are_numbered_within_their_kind(tmp_path):
+    made = imported(tmp_path, "rules.txt", "Be kind.\n" * 3)
+    assert [p.id for p in made.critique_revision] == ["kind", "kind-2", "kind-3"]
+    assert [p.id for p in made.feedback] == [f"kind-compared{n}" for n in ("", "-2", "-3")]
+
+
+@pytest.mark.parametrize("odd", ["", "  ", "\u200b", "a\x1bb", "\udcff"])
+@pytest.mark.parametrize("flag", ["name", "author"])
+def test_names_that_no_constitution_may_have_are_refused(tmp_path, flag, odd):
+    (tmp_path / "rules.txt").write_text("Be kind.", encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"^--{flag}=.* (is empty; write|has .*; (take|write))"):
+        import_constitution([tmp_path / "rules.txt"], **{"name": "a", "author": "b", flag: odd})
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path):
+    (tmp_path / "rules.txt").write_text("Be kind.\n", encoding="utf-8")
+    (tmp_path / "long.txt").write_text(f"Be kind {'and ' * 100_000}calm.", encoding="utf-8")
+    out = tmp_path / "out.yaml"
+    for arguments, words in (
+        (("rules.txt", "--author= "), "--author=' ' is empty; write one"),
+        (("rules.txt", "--name=   "), "--name='   ' is empty; write one"),
+        (("long.txt",), "would have more than 524288 bytes; import parts of it"),
+    ):
+        done = command(
+            "constitution", "import", tmp_path / arguments[0], *arguments[1:], f"--out={out}"
+        )
+        assert done.returncode == 1
+        assert words in done.stderr.splitlines()[-1]
+        assert not out.exists()
 
 
 def test_other_encodings_are_refused(tmp_path):

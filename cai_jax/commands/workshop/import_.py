@@ -18,6 +18,7 @@ from cai_jax.commands.workshop.made import made_file
 from cai_jax.constitution.imports import import_constitution
 from cai_jax.constitution.lint import lint
 from cai_jax.constitution.write import to_yaml
+from cai_jax.reading import YAML_BYTES
 
 NAME = flags.DEFINE_string("name", "", "of the constitution; the file's, if none is given")
 AUTHOR = flags.DEFINE_string("author", "unknown", "whoever wrote the principles")
@@ -29,7 +30,10 @@ def main(files: Sequence[Path]) -> None:
         raise ValueError("import which file? such as principles.md")
     out = made_file(files)
     made = import_constitution(files, NAME.value or out.stem, AUTHOR.value)
-    write_whole(out, to_yaml(made))
+    text = to_yaml(made)
+    if len(text.encode()) > YAML_BYTES:
+        raise ValueError(f"{out} would have more than {YAML_BYTES} bytes; import parts of it")
+    write_whole(out, text)
     print(
         f"{out}: {len(made.critique_revision)} principles of critique, {len(made.feedback)} of"
         " feedback. Go over the texts that templates wrote, above all the opposites."
