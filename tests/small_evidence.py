@@ -36,7 +36,7 @@ class CountingReward:
     """Scores a reply by its words."""
 
     chat: SimpleNamespace = field(
-        default_factory=lambda: SimpleNamespace(prompt_ids=lambda messages: [1])
+        default_factory=lambda: SimpleNamespace(prompts_ids=lambda asked: [[1] for _ in asked])
     )
 
     def __call__(self, prompts, replies, name=""):
