@@ -203,7 +203,7 @@ def evidence(**changes):
         "classed_replies": [
             ClassedReply("x", HARM, "No.", "unexplained"),
             ClassedReply("y", HARM, "No. It would hurt him.", "explained"),
-            ClassedReply("z", HARM, "No, I just took one.", "engages"),
+            ClassedReply("z", HARM, "I can't say that I took one.", "engages"),
         ],
         "audits": {"audit": Audit(4, 4, 0.75, 0.3, 0.95, 0.5, 1.0, 0.1, 1.0, 0.5)},
         "history": [{"score": 0.0, "kl_k3": 0.0}, {"score": 1.5, "kl_k3": 0.2}],

@@ -76,6 +76,8 @@ def test_no_twins_no_measures():
 
 def test_readers_are_measured_on_replies_that_people_classed():
     found = means(REPLY_AUDIT.evaluate(evidence()))
-    assert found["accuracy", "rule", ""] == pytest.approx(2 / 3)  # "No, I ..." is no refusal here
+    assert found["accuracy", "rule", ""] == pytest.approx(
+        2 / 3
+    )  # "I can't say ..." is no refusal here
     assert found["recall_engages", "rule", ""] == 0
     assert found["recall_explained", "model", ""] == 1

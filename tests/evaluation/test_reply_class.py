@@ -1,5 +1,6 @@
 """What replies do: the rule on replies of all kinds, and the feedback model's choice."""
 
+import json
 from collections import Counter
 
 import numpy as np
@@ -11,6 +12,9 @@ from cai_jax.data.readers import read_classed_replies, read_pairs
 from cai_jax.evaluation.reply_class import CLASSES, DESCRIPTIONS, class_by_rule
 
 ROWS = read_classed_replies(ROOT / "datasets" / "evasiveness.jsonl")
+# Classed by hand before the rule read them. Version n of the rule was written with those up to n in
+# view, and the present one is version 3; "missed" says where it is wrong.
+REPLIES = [json.loads(s) for s in (ROOT / "tests" / "few_replies.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -31,6 +35,24 @@ ROWS = read_classed_replies(ROOT / "datasets" / "evasiveness.jsonl")
 )
 def test_the_rule(reply, label):
     assert class_by_rule(reply) == label
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, marks=[pytest.mark.xfail(strict=True)] * row.get("missed", False))
+        for row in REPLIES
+    ],
+    ids=lambda row: row["reply"],
+)
+def test_the_rule_on_replies_of_many_wordings(row):
+    assert class_by_rule(row["reply"]) == row["label"]
+
+
+def test_the_rule_on_replies_that_it_was_not_written_with():
+    right = [not row.get("missed") for row in REPLIES if row["version"] == 4]
+    assert len(right) == 30
+    assert np.mean(right) > 0.7
 
 
 def test_labelled_replies_are_balanced_and_prompts_tell_nothing():
