@@ -9,9 +9,13 @@ python -m cai_jax.evaluate --model=SOURCE --task=TASK --data=FILE --out=JSON
 | reward_bench | chosen and rejected replies, one or several of each |
 | perplexity | plain text: rows with ``text``, or a .txt file |
 | red_team | prompts; --judge judges the replies, harmful where they score below --threshold |
+| twins | a prompt to answer and its twin to refuse: rows with ``safe`` and ``unsafe`` |
+| evasiveness | prompts; does the model refuse, and does it say why? |
 
 A preference model scores options. A language model is asked as the feedback model is, by
 --methods: multiple_choice and contrast, and where they are named, chain_of_thought and five_chains.
+Replies to twins and to prompts of evasiveness are classed by a rule on words, and with
+--methods=rule,model by a language model too: by --judge, or the model itself where none is named.
 The answer has ``measurements`` of all items and by category, with 95 % Wilson intervals of shares,
 and ``items`` with what every method gave each. Options that tie share an item.
 """
@@ -30,6 +34,8 @@ from cai_jax.commands.source import open_source
 from cai_jax.config import naming
 from cai_jax.constitution.schema import load_constitution
 from cai_jax.evaluation.measure import Measurement
+from cai_jax.evaluation.reply_class import ReplyJudge
+from cai_jax.evaluation.tasks.red_team import judge_by
 from cai_jax.evaluation.tasks.registry import TASKS
 from cai_jax.evaluation.tasks.task import (
     Method,
@@ -50,9 +56,13 @@ TASK = flags.DEFINE_enum("task", None, list(TASKS), "what is tried", required=Tr
 DATA = flags.DEFINE_string("data", None, "file of the items", required=True)
 OUT = flags.DEFINE_string("out", None, "JSON file to write", required=True)
 METHODS = flags.DEFINE_list(
-    "methods", [], "of the task; empty: those of this kind of model that sample nothing"
+    "methods",
+    [],
+    "of the task; empty: those of this kind of model that sample nothing, or the first",
 )
-JUDGE = flags.DEFINE_string("judge", "", "preference model that judges replies: a source")
+JUDGE = flags.DEFINE_string(
+    "judge", "", "source of the model that judges replies: red_team wants a preference model"
+)
 THRESHOLD = flags.DEFINE_float(
     "threshold",
     None,
@@ -78,10 +88,11 @@ def main() -> None:
     items = task.read(resolved(DATA.value))
     source = named_source()
     methods = chosen_methods(task, source)
-    settings = settings_of(task, source)
+    judge = judge_source(methods)
+    settings = settings_of(task, source, judge)
     for method in methods.values():
         check_lengths(items, method, settings)
-    tools = open_tools(task, source, settings)
+    tools = open_tools(source, judge, settings)
     results = {name: method.run(items, tools) for name, method in methods.items()}
     measurements = [m for name in methods for m in task.measure(name, results[name])]
     kinds = {measure.name: measure for measure in task.measures}
@@ -105,31 +116,45 @@ def chosen_methods(task: Task, source: ModelSource) -> dict[str, Method]:
                 f"--methods: {name} tries a {task.methods[name].kind} model, but --model is a "
                 f"{source.kind} model; name another"
             )
-    fitting = {n: m for n, m in task.methods.items() if m.kind == source.kind}
-    if not fitting:
+    found = task.chosen(source.kind, METHODS.value)
+    if not found:
         raise ValueError(
             f"--task: {TASK.value} is not for a {source.kind} model, as --model is; name another"
         )
-    quick = {name: method for name, method in fitting.items() if not method.samples}
-    return {name: fitting[name] for name in METHODS.value or quick or fitting}
+    return found
 
 
-def settings_of(task: Task, source: ModelSource) -> TaskSettings:
-    """How the model is asked."""
-    if task.judged and not JUDGE.value:
+def judge_source(methods: dict[str, Method]) -> ModelSource | None:
+    """The source that --judge names; None: no other model judges.
+
+    Raises:
+      ValueError: a method needs one, and none is named, or it is of another kind.
+    """
+    kind = next((method.judge for method in methods.values() if method.judge), "")
+    if kind == "preference" and not JUDGE.value:
         raise ValueError(f"--judge: {TASK.value} needs a preference model; name its source")
-    if task.judged and THRESHOLD.value is None:
+    if kind == "preference" and THRESHOLD.value is None:
         raise ValueError(
             f"--threshold: {TASK.value} needs the score below which a reply is harmful; name it "
             "(standard deviations of SL-CAI's samples, or logits of a Hugging Face classifier)"
         )
+    if not (kind and JUDGE.value):
+        return None
+    with naming("--judge"):
+        source = open_source(JUDGE.value)
+        if source.kind != kind:
+            raise ValueError(f"{JUDGE.value} is a {source.kind} model; name a {kind} model")
+        return source
+
+
+def settings_of(task: Task, source: ModelSource, judge: ModelSource | None) -> TaskSettings:
+    """How the model is asked."""
     constitution = load_constitution(resolved(CONSTITUTION.value)) if CONSTITUTION.value else None
     if FEW_SHOTS.value and constitution is None:
         raise ValueError("--few_shots: of which file? name it in --constitution")
     chat = open_chat(source, needs_template=task.chat)
-    longest = source.config.max_length
-    if task.judged:
-        longest = min(longest, judge_source().config.max_length)
+    judge_chat = open_chat(judge) if judge else chat
+    longest = min(each.config.max_length for each in (source, judge) if each)
     return TaskSettings(
         open_chat=lambda: chat,
         max_tokens=longest,
@@ -140,32 +165,24 @@ def settings_of(task: Task, source: ModelSource) -> TaskSettings:
         max_new_tokens=MAX_NEW_TOKENS.value,
         threshold=THRESHOLD.value or 0.0,  # asked for where it is used
         seed=SEED.value,
+        open_judge_chat=lambda: judge_chat,
     )
 
 
-def open_tools(task: Task, source: ModelSource, settings: TaskSettings) -> TaskTools:
+def open_tools(source: ModelSource, judge: ModelSource | None, settings: TaskSettings) -> TaskTools:
     """The models."""
     mesh, batch = models.open_mesh(), models.BATCH_SIZE.value
-    judge = models.open_reward(judge_source(), mesh) if task.judged else None
     if source.kind == "preference":
         return TaskTools(settings, models.open_judge(source, mesh))
     model = models.open_policy(source, mesh)
     scorer = Scorer(model, mesh, batch)
     generator = Generator(model, mesh, settings.chat.stop_ids, batch)
-    return TaskTools(settings, scorer, generator, judge)
-
-
-def judge_source() -> ModelSource:
-    """The source that --judge names.
-
-    Raises:
-      ValueError: it is no preference model.
-    """
-    with naming("--judge"):
-        source = open_source(JUDGE.value)
-        if source.kind != "preference":
-            raise ValueError(f"{JUDGE.value} is a {source.kind} model; name a preference model")
-        return source
+    if judge and judge.kind == "preference":
+        harm = judge_by(models.open_reward(judge, mesh))
+        return TaskTools(settings, scorer, generator, harm)
+    reader = Scorer(models.open_policy(judge, mesh), mesh, batch) if judge else scorer
+    reply_judge = ReplyJudge(reader, lambda: settings.judge_chat)
+    return TaskTools(settings, scorer, generator, reply_judge=reply_judge)
 
 
 def write(measurements: list[Measurement], results: dict[str, list[Result]]) -> None:

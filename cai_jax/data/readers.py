@@ -88,6 +88,11 @@ class Choice:
         """All of them, the right ones first."""
         return (*self.right, *self.wrong)
 
+    @property
+    def prompts(self) -> tuple[Dialogue, ...]:
+        """The one that they come after."""
+        return (self.messages,)
+
 
 @dataclass(frozen=True)
 class Text:
@@ -97,6 +102,7 @@ class Text:
     category: str
     text: str
     row: JsonRow = field(repr=False, compare=False)
+    prompts: tuple[Dialogue, ...] = ()  # nobody asks for it
 
 
 @dataclass(frozen=True)
@@ -419,8 +425,12 @@ def _usable(
 
 def read_twins(path: Path) -> list[Twins]:
     """Twins of a .jsonl or .jsonl.gz file: fields ``safe`` and ``unsafe``; ``id`` is optional."""
-    twins = [_read(row, TWIN_FORMATS, "row of twins") for row in jsonl_rows(path)]
-    return unique(path, twins, "twins")
+    return unique(path, [read_twin(row) for row in jsonl_rows(path)], "twins")
+
+
+def read_twin(row: JsonRow) -> Twins:
+    """The twins of a row, in any of TWIN_FORMATS."""
+    return _read(row, TWIN_FORMATS, "row of twins")
 
 
 def read_classed_replies(path: Path) -> list[ClassedReply]:

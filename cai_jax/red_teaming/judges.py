@@ -10,7 +10,7 @@ import numpy as np
 
 from cai_jax.constitution.draw import draw_principles
 from cai_jax.constitution.schema import FeedbackPrinciple
-from cai_jax.evaluation.tasks.red_team import Attempt
+from cai_jax.evaluation.tasks.task import Asked
 from cai_jax.feedback.labeler import Labeler, ResponsePair
 
 
@@ -32,7 +32,7 @@ class AgainstRefusal:
     refusal: str
     seed: int
 
-    def __call__(self, items: Sequence[Attempt], replies: Sequence[str | None]) -> np.ndarray:
+    def __call__(self, items: Sequence[Asked], replies: Sequence[str | None]) -> np.ndarray:
         """Probabilities [items]; one half where a reply does not parse."""
         pairs = [
             ResponsePair(item.id, item.messages, reply, self.refusal, self._draw(item.id))

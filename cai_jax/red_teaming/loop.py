@@ -8,8 +8,8 @@ from typing import Any
 
 from cai_jax.data.readers import Attack
 from cai_jax.evaluation.measure import Measurement
-from cai_jax.evaluation.tasks.red_team import RED_TEAM, Attempt, Judge, attempt
-from cai_jax.evaluation.tasks.task import Result, TaskSettings
+from cai_jax.evaluation.tasks.red_team import RED_TEAM, attempt
+from cai_jax.evaluation.tasks.task import Asked, Judge, Result, TaskSettings
 from cai_jax.generation.engine import Generator
 from cai_jax.keys import named_key
 from cai_jax.parallel import hosts
@@ -177,7 +177,7 @@ class Loop:
         if self.target is None or not attacks:
             return list(attacks), []
         whole = self.converse(attacks, self.target.generator, self.target.settings)
-        items = [Attempt(a.id, a.strategy, a.messages) for a in whole]
+        items = [Asked(a.id, a.strategy, a.messages) for a in whole]
         target = self.target
         return whole, attempt(items, target.generator, target.settings, target.judge)
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from cai_jax.config import naming
 from cai_jax.data.readers import Attack, Prompt
-from cai_jax.evaluation.tasks.red_team import Judge, judge_by
-from cai_jax.evaluation.tasks.task import TaskSettings
+from cai_jax.evaluation.tasks.red_team import judge_by
+from cai_jax.evaluation.tasks.task import Judge, TaskSettings
 from cai_jax.feedback.registry import LABELERS
 from cai_jax.generation.sampling import Sampling
 from cai_jax.generation.scoring import Scorer

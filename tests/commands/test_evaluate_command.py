@@ -99,6 +99,19 @@ def test_a_preference_model_scores_and_judges(tmp_path, model_folder, judge):
     assert shares["unusable"] == 1 - len(scores) / len(values)
 
 
+def test_replies_are_classed_by_the_rule_and_by_another_model(tmp_path, model_folder):
+    rows = [{"safe": f"is it good {n} ?", "unsafe": f"is it bad {n} ?"} for n in range(2)]
+    flags = ("--methods=rule,model", f"--judge={model_folder}", "--max_new_tokens=4")
+    found = evaluate(tmp_path, model_folder, "twins", rows, *flags)
+    for item in found["items"]:
+        assert item["rule"]["replies"] == item["model"]["replies"]
+        assert set(item["model"]["classes"]) == {"safe", "unsafe"}
+    assert {m["subject"] for m in found["measurements"]} == {"rule", "model"}
+    refused = [item["rule"]["over_refusal"] for item in found["items"]]
+    shares = {(m["subject"], m["measure"]): m["mean"] for m in found["measurements"]}
+    assert shares["rule", "over_refusal"] == np.mean(refused)
+
+
 def test_questions_and_plain_text(tmp_path, model_folder):
     row = {"prompt": "is it good ? the reply is", "corrects": [" so"], "incorrects": [" not"]}
     asked = evaluate(tmp_path, model_folder, "questions", [row])
@@ -124,6 +137,9 @@ BAD = [
     ("hhh", ITEMS, ("--out=/proc/x/o.json",), ["--out", "cannot be written"]),
     ("hhh", ITEMS, ("--out=/tmp",), ["--out", "a folder"]),
     ("red_team", [{"prompt": ""}], (), ["in.jsonl, line 1", "'prompt'"]),
+    ("twins", [{"safe": "a"}], (), ["in.jsonl, line 1", "'unsafe'"]),
+    ("evasiveness", [{"prompt": "a"}], ("--methods=guess",), ["'guess'", "rule, model"]),
+    ("evasiveness", [{"prompt": "a"}], ("--methods=model", "--judge=x"), ["--judge: ", "x"]),
     ("questions", [{"prompt": "a", "corrects": "b"}], (), ["line 1", "'incorrects'"]),
     ("perplexity", [{"text": 3}], (), ["in.jsonl, line 1", "'text'"]),
 ]

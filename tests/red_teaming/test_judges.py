@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from cai_jax.evaluation.tasks.red_team import Attempt, judge_by
+from cai_jax.evaluation.tasks.red_team import judge_by
+from cai_jax.evaluation.tasks.task import Asked
 from cai_jax.prompts.chat import ChatFormat
 from cai_jax.prompts.messages import user
 from cai_jax.prompts.word_tokenizer import word_tokenizer
@@ -27,7 +28,7 @@ def test_scores_are_over_a_refusal_to_the_same_prompt():
     chat = ChatFormat(word_tokenizer([REFUSAL, LONGER, SHORTER, *(m.text for m in ASKED)]))
     prompts = [chat.prompt_ids((message,)) for message in ASKED]
     reward = Reward(Lengths(prompts), lambda: chat, 3.0, 2.0, unusable_score=0.0)
-    items = [Attempt("a", "", (ASKED[0],)), Attempt("b", "", (ASKED[1],))]
+    items = [Asked("a", "", (ASKED[0],)), Asked("b", "", (ASKED[1],))]
     assert np.ptp(judge_by(reward)(items, [LONGER, LONGER])) == 50.0
     np.testing.assert_array_equal(judge_by(reward, REFUSAL)(items, [LONGER, LONGER]), [1.0, 1.0])
     np.testing.assert_array_equal(judge_by(reward, REFUSAL)(items, [SHORTER, REFUSAL]), [-2.0, 0.0])

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
+from task_settings import task_settings
 
 from cai_jax.constitution.schema import load_constitution
 from cai_jax.data.jsonl import JsonRow
@@ -14,9 +15,8 @@ from cai_jax.evaluation.tasks.choices import BY_PREFERENCE_MODEL, by_labeler, pi
 from cai_jax.evaluation.tasks.hhh import HHH
 from cai_jax.evaluation.tasks.questions import QUESTIONS
 from cai_jax.evaluation.tasks.registry import TASKS
-from cai_jax.evaluation.tasks.task import TaskSettings, TaskTools, check_lengths
+from cai_jax.evaluation.tasks.task import TaskTools, check_lengths
 from cai_jax.generation.engine import Completion
-from cai_jax.generation.sampling import Sampling
 from cai_jax.prompts.chat import ChatFormat, load_tokenizer
 from cai_jax.prompts.messages import assistant, user
 
@@ -68,17 +68,7 @@ def chat(model_folder):
 
 @pytest.fixture
 def settings(chat):
-    return TaskSettings(
-        open_chat=lambda: chat,
-        max_tokens=2048,
-        window=2048,
-        constitution=None,
-        few_shots=0,
-        sampling=Sampling(1.0),
-        max_new_tokens=8,
-        threshold=0.0,
-        seed=0,
-    )
+    return task_settings(chat)
 
 
 def tools(settings, **worth):

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from task_settings import task_settings
 from tiny_model import WORDS
 
 from cai_jax.data.jsonl import JsonRow
 from cai_jax.data.readers import Text
 from cai_jax.evaluation.tasks.perplexity import PERPLEXITY, windows
-from cai_jax.evaluation.tasks.task import TaskSettings, TaskTools
-from cai_jax.generation.sampling import Sampling
+from cai_jax.evaluation.tasks.task import TaskTools
 from cai_jax.generation.scoring import Scorer
 from cai_jax.models.io.load import load_policy, policy_blueprint
 from cai_jax.models.io.sources import ModelSource
@@ -27,18 +27,7 @@ def text(words, id_="t", category=""):
 
 @pytest.fixture(scope="module")
 def settings(model_folder):
-    chat = ChatFormat(load_tokenizer(model_folder))
-    return TaskSettings(
-        open_chat=lambda: chat,
-        max_tokens=2048,
-        window=2048,
-        constitution=None,
-        few_shots=0,
-        sampling=Sampling(1.0),
-        max_new_tokens=8,
-        threshold=0.0,
-        seed=0,
-    )
+    return task_settings(ChatFormat(load_tokenizer(model_folder)))
 
 
 @given(st.lists(st.sampled_from(WORDS[:20]), min_size=1, max_size=60), st.integers(2, 33))
