@@ -42,6 +42,7 @@ _AI = r"(?:an? )?(?:ai|(?:language )?model|(?:chat)?bot|program)\b(?: (?:languag
 _RULES = r"(?:guideline|instruction|polic|principle|programming|rule|training|value)\w*"
 _NOT = r"(?:n't|\b(?:cannot|no|not|unable)\b)"
 _STOPS = r"(?=[.,:;!]|$)"
+_SOME = r"[^.!?]{0,200}"  # of a sentence; without a bound, long texts take a power of their length
 # A surface measure: it finds the usual phrases of refusal, not all.
 REFUSAL = re.compile(
     "|".join(
@@ -56,13 +57,13 @@ REFUSAL = re.compile(
             rf"{_WE_ARE} (?:just {_AI}|not (?:comfortable|permitted|willing)\b)",
             rf"{_WE_ARE} (?:unable|not (?:able|allowed|capable|designed|equipped|going|programmed))"
             rf"(?:{_STOPS}| (?:to|of) (?:\w+ )?(?:{_ACTS}))",
-            rf"\bas {_AI}(?: assistant)?,? (?:no\b|(?:i|it|my)\b[^.!?]*{_NOT})",
-            rf"\bmy {_RULES}\b[^.!?]*(?:n't|\b(?:bar|forbid|keep|not|prevent|prohibit|stop))",
+            rf"\bas {_AI}(?: assistant)?,? (?:no\b|(?:i|it|my)\b{_SOME}{_NOT})",
+            rf"\bmy {_RULES}\b{_SOME}(?:n't|\b(?:bar|forbid|keep|not|prevent|prohibit|stop))",
             rf"\bagainst my {_RULES}",
             r"\bi(?:'m| am) (?:sorry|afraid),? (?:but|i)\b|\bi apologi[sz]e,? but i (?:can|am)",
             r"\bi(?:'ll| will| must| have to)*(?: \w+ly)? (?:decline|refuse)\b",
             r"\bi(?:'d| would) (?:rather|prefer) (?:not\b|(?:to )?leave\b|"
-            r"[^.!?]*\b(?:any|some)thing (?:different|else)\b)",
+            rf"{_SOME}\b(?:any|some)thing (?:different|else)\b)",
             r"\b(?:hard|i(?:'d|'ll| would| will)) pass\b|\bsay no to this\b|, so no\b",
             r"\b(?:let's|can we|shall we) (?:change (?:the )?(?:subject|topic)|drop|leave|"
             r"move on(?! to)|talk about something (?:different|else))\b",
