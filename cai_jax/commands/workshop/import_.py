@@ -20,6 +20,8 @@ from cai_jax.constitution.lint import lint
 from cai_jax.constitution.write import to_yaml
 from cai_jax.reading import YAML_BYTES
 
+OUT = flags.DEFINE_string("out", None, "YAML file to write; its name is the name", required=True)
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace what --out names, edited or not")
 NAME = flags.DEFINE_string("name", "", "of the constitution; the file's, if none is given")
 AUTHOR = flags.DEFINE_string("author", "unknown", "whoever wrote the principles")
 
@@ -28,7 +30,7 @@ def main(files: Sequence[Path]) -> None:
     """Writes the constitution, and says what is left to do."""
     if not files:
         raise ValueError("import which file? such as principles.md")
-    out = made_file(files)
+    out = made_file(OUT.value, OVERWRITE.value, files)
     made = import_constitution(files, NAME.value or out.stem, AUTHOR.value)
     text = to_yaml(made)
     if len(text.encode()) > YAML_BYTES:

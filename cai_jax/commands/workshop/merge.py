@@ -34,6 +34,8 @@ from cai_jax.constitution.votes import LEAST, count_votes, decide, opinion_group
 from cai_jax.constitution.write import to_yaml
 from cai_jax.storage.files import resolved
 
+OUT = flags.DEFINE_string("out", None, "YAML file to write; its name is the name", required=True)
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace what --out names, edited or not")
 VOTES = flags.DEFINE_string("votes", None, "CSV file: participant, statement, vote")
 WEIGHTS = flags.DEFINE_list(
     "weights", [], "numbers, one a file, by which the weights of its principles are multiplied"
@@ -41,7 +43,6 @@ WEIGHTS = flags.DEFINE_list(
 AGREEMENT = flags.DEFINE_float(
     "agreement", LEAST, "with --votes: least share of every group that agrees", 0.0, 1.0
 )
-
 JOIN_ALIKE = flags.DEFINE_bool(
     "join_alike", False, "joins what the report lists as alike: read it before"
 )
@@ -55,7 +56,8 @@ def main(paths: list[Path]) -> None:
     _check_agreement()
     with naming("--weights"):
         weights = _weights(len(paths))
-    out = made_file([*paths, *([votes] if votes else [])], ".md")
+    read = [*paths, *([votes] if votes else [])]
+    out = made_file(OUT.value, OVERWRITE.value, read, ".md")
     loaded = map(load_constitution, paths)
     found = merge(
         [Source(*each) for each in zip(loaded, weights, paths, strict=True)], JOIN_ALIKE.value
