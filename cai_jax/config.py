@@ -483,6 +483,9 @@ class EvaluateConfig:
         "TASK=FILE, with commas between; see evaluation/tasks/registry.py",
         validate_default=True,
     )
+    benchmark_methods: str = setting(
+        "", "of benchmarks, with commas between; of a task without any: those that sample nothing"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -12,6 +12,12 @@ from cai_jax.stages.runner import run_stages
 from cai_jax.stages.stage import Run, open_run
 
 TESTS = Path(__file__).resolve().parent
+BENCHMARKS = {
+    "hhh": "few_choices.jsonl",
+    "perplexity": "few_texts.jsonl",
+    "red_team": "few_asked.jsonl",
+    "twins": "few_twins.jsonl",
+}
 TINY_RUN = {  # changes to configs/rlaif.py:smoke
     "model.compute_dtype": "float32",
     "mesh.fsdp": 4,
@@ -25,7 +31,8 @@ TINY_RUN = {  # changes to configs/rlaif.py:smoke
     "rl.minibatches": 1,
     "evaluate.bootstrap_samples": 100,
     "evaluate.kept_policies": True,
-    "evaluate.benchmarks": f"hhh={TESTS}/few_choices.jsonl,perplexity={TESTS}/few_texts.jsonl",
+    "evaluate.benchmarks": ",".join(f"{task}={TESTS}/{file}" for task, file in BENCHMARKS.items()),
+    "evaluate.benchmark_methods": "multiple_choice,contrast,chain_of_thought,rule,model",
     "seed": 3,
     "warm_up.source": "",
     # Of a random model's replies, few parse.

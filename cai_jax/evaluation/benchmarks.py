@@ -1,12 +1,12 @@
 """Benchmarks of published formats in a run, of every policy and of the preference model.
 
-The tasks are those of evaluation/tasks/ that the config names a file for, by the methods that
-sample nothing.
+The tasks are those of evaluation/tasks/ that the config names a file for. Tasks that sample replies
+take them from the policy; the judges are the run's own.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from cai_jax.data.readers import ALL
 from cai_jax.evaluation.evaluator import Evaluator, Evidence, policies
@@ -15,9 +15,23 @@ from cai_jax.evaluation.tasks.registry import TASKS
 from cai_jax.evaluation.tasks.task import Method, TaskTools
 from cai_jax.parallel.program import Program
 
-Items = Mapping[str, Sequence[Any]]  # by task
-KINDS = ("policy", "preference")  # of models that are tried
+Kind = Literal["policy", "preference"]  # of models that are tried
+KINDS: tuple[Kind, ...] = ("policy", "preference")
 JUDGE = "preference model"  # as a subject
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A method of a task, and the items that models are tried on."""
+
+    task: str
+    name: str  # of the method
+    method: Method
+    items: Sequence[Any]
+
+    def named(self, measure: str) -> str:
+        """TASK_METHOD_MEASURE."""
+        return f"{self.task}_{self.name}_{measure}"
 
 
 def judge_of(group: str) -> str:
@@ -25,43 +39,64 @@ def judge_of(group: str) -> str:
     return f"{JUDGE} {group}".rstrip()
 
 
-def methods(task: str, kind: str) -> dict[str, Method]:
-    """The methods of a task that try one kind of model, and sample nothing."""
-    found = TASKS[task].methods.items()
-    return {name: method for name, method in found if method.kind == kind and not method.samples}
+def trials(items: Mapping[str, Sequence[Any]], methods: str) -> list[Trial]:
+    """What models are tried by.
 
+    Args:
+      items: by task.
+      methods: names with commas between; a task that has none of them is tried by those that
+        ``Task.chosen`` takes.
 
-def measures(items: Items, kind: str) -> tuple[Measure, ...]:
-    """What is measured of one kind of model: TASK_METHOD_MEASURE, of all and by category."""
-    return tuple(
-        replace(
-            measure,
-            name=f"{task}_{method}_{measure.name}",
-            groups=(ALL, *sorted({item.category for item in found} - {""})),
-        )
-        for task, found in items.items()
-        for method in methods(task, kind)
-        for measure in TASKS[task].measures
-    )
-
-
-def measured(items: Items, kind: str, subject: str, tools: TaskTools) -> list[Measurement]:
-    """The measurements of one model."""
+    Raises:
+      ValueError: no task has a method of a name.
+    """
+    named = [name.strip() for name in methods.split(",") if name.strip()]
+    known = list(dict.fromkeys(name for task in TASKS.values() for name in task.methods))
+    if odd := [name for name in named if name not in known]:
+        raise ValueError(f"no task has a method {odd[0]!r}; known: {', '.join(known)}")
     return [
-        replace(m, measure=f"{task}_{name}_{m.measure}", subject=subject)
+        Trial(task, name, method, found)
         for task, found in items.items()
-        for name, method in methods(task, kind).items()
-        for m in TASKS[task].measure(name, method.run(found, tools))
+        for kind in KINDS
+        for name, method in TASKS[task].chosen(kind, named).items()
     ]
 
 
-def programs(items: Items, kind: str, whose: str, tools: TaskTools) -> list[Program]:
-    """What ``measured`` compiles, known from an abstract model."""
+def measures(tried: Sequence[Trial], kind: Kind) -> tuple[Measure, ...]:
+    """What is measured of one kind of model, of all items and by category."""
+    return tuple(
+        replace(
+            measure,
+            name=trial.named(measure.name),
+            groups=(ALL, *sorted({item.category for item in trial.items} - {""})),
+        )
+        for trial in tried
+        if trial.method.kind == kind
+        for measure in TASKS[trial.task].measures
+    )
+
+
+def measured(
+    tried: Sequence[Trial], kind: Kind, subject: str, tools: TaskTools
+) -> list[Measurement]:
+    """The measurements of one model."""
+    return [
+        replace(m, measure=trial.named(m.measure), subject=subject)
+        for trial in tried
+        if trial.method.kind == kind
+        for m in TASKS[trial.task].measure(trial.name, trial.method.run(trial.items, tools))
+    ]
+
+
+def programs(tried: Sequence[Trial], kind: Kind, whose: str, tools: TaskTools) -> list[Program]:
+    """What ``measured`` compiles, known from an abstract model; what judges harm apart."""
     return [
         program
-        for task in items
-        for name, method in methods(task, kind).items()
-        for program in method.programs(tools, f"{task}, {name.replace('_', ' ')}{whose}")
+        for trial in tried
+        if trial.method.kind == kind
+        for program in trial.method.programs(
+            tools, f"{trial.task}, {trial.name.replace('_', ' ')}{whose}"
+        )
     ]
 
 

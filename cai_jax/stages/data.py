@@ -32,7 +32,6 @@ from cai_jax.data.readers import (
     read_twins,
 )
 from cai_jax.data.splits import SERVES, ZONES, Purpose, purpose_of, split_key
-from cai_jax.evaluation.benchmarks import KINDS, methods
 from cai_jax.evaluation.tasks.registry import TASKS
 from cai_jax.keys import named_rng
 from cai_jax.prompts.messages import first_user_text, user
@@ -204,7 +203,8 @@ class Data:
             Turn("evaluation", f"{self._benchmarks[task]}, row {item.id}", said)
             for task, items in read_benchmarks(self._benchmarks).items()
             for item in items
-            if hasattr(item, "messages") and (said := first_user_text(item.messages))
+            for prompt in item.prompts
+            if (said := first_user_text(prompt))
         ]
         rows += [
             Turn(
@@ -249,12 +249,11 @@ def read_benchmarks(files: Mapping[str, str]) -> dict[str, list[Any]]:
     Raises:
       ConfigError: a task is none, or its file cannot be read.
     """
-    known = [task for task in TASKS if any(methods(task, kind) for kind in KINDS)]
     items = {}
     for task, file in files.items():
         with naming(f"config.evaluate.benchmarks.{task}"):
-            if task not in known:
-                raise ValueError(f"no such task; known: {', '.join(known)}")
+            if task not in TASKS:
+                raise ValueError(f"no such task; known: {', '.join(TASKS)}")
             items[task] = TASKS[task].read(resolved(file))
     return items
 

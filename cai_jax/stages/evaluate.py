@@ -27,6 +27,8 @@ from cai_jax.evaluation.oracle import oracle_measures
 from cai_jax.evaluation.preference import headline, headline_score
 from cai_jax.evaluation.preference_model import KINDS
 from cai_jax.evaluation.reply_class import ReplyJudge
+from cai_jax.evaluation.tasks.red_team import judge_by
+from cai_jax.evaluation.tasks.replies import generator_of
 from cai_jax.evaluation.tasks.task import TaskSettings, TaskTools, check_lengths
 from cai_jax.feedback.audit import Audit
 from cai_jax.feedback.registry import LABELERS
@@ -80,15 +82,15 @@ def execute(inputs: Inputs, folder: Path) -> Outcome:
     """Samples from all policies, evaluates, and writes ``samples`` and evaluation.json."""
     base = inputs.models.policy(inputs.models.policy_source(BASE))
     tools = _tools(inputs, base)
-    items = read_benchmarks(inputs.config.evaluate.benchmarks)
-    answers, under_attack, tried, tokens = _every_answer(inputs, base, tools.temperature, items)
+    trials = _trials(inputs.config)
+    answers, under_attack, tried, tokens = _every_answer(inputs, base, tools, trials)
     replies = _scored(inputs, answers, tools.reward, tools.second)
     refusal = inputs.config.red_team.refusal
     second_over = OverRefusal(tools.second, refusal) if tools.second else None
     attacks = _scored(inputs, under_attack, OverRefusal(tools.reward, refusal), second_over)
     for group, reward in tools.reward.rewards.items():
         scored = TaskTools(_task_settings(inputs), reward.scorer)
-        tried += benchmarks.measured(items, "preference", benchmarks.judge_of(group), scored)
+        tried += benchmarks.measured(trials, "preference", benchmarks.judge_of(group), scored)
     evaluation = registry.evaluate_all(_evidence(inputs, tools, replies, attacks, tried))
     for section in evaluation.sections:
         if section.warning:
@@ -120,7 +122,7 @@ class Answers:
 
 
 def _every_answer(
-    inputs: Inputs, base: Model, temperature: float, items: benchmarks.Items
+    inputs: Inputs, base: Model, tools: Tools, trials: Sequence[benchmarks.Trial]
 ) -> tuple[dict[str, Answers], dict[str, Answers], list[Measurement], int]:
     """All policies', those to attacks, their benchmarks, and the tokens that this took.
 
@@ -135,11 +137,11 @@ def _every_answer(
     present = compared_policies(inputs.config, inputs.manifest("rl")["metrics"])
     for name, policy in present.items():
         model = models.policy(models.policy_source(policy), base)
-        answers[name], used = _answers(inputs, name, model, temperature)
+        answers[name], used = _answers(inputs, name, model, tools.temperature)
         tokens += used
-        task_tools = _task_tools(inputs, model)
-        tried += benchmarks.measured(items, "policy", name, task_tools)
-        tokens += task_tools.scorer.tokens
+        task_tools = _task_tools(inputs, model, tools)
+        tried += benchmarks.measured(trials, "policy", name, task_tools)
+        tokens += task_tools.scorer.tokens + generator_of(task_tools).tokens
         if attacker:
             under_attack[name], used = _answers_to_attacks(inputs, name, model, attacker, written)
             tokens += used
@@ -350,7 +352,7 @@ def plan_of(config: Any, groups: tuple[str, ...]) -> Plan:
     Raises:
       ConfigError: the oracle or the algorithm is none, or a benchmark cannot be read.
     """
-    oracle, items = _oracle(config), read_benchmarks(config.evaluate.benchmarks)
+    oracle, trials = _oracle(config), _trials(config)
     with naming("config.evaluate.oracle"):
         measures = oracle_measures(oracle) if oracle else ()
     return Plan(
@@ -366,8 +368,8 @@ def plan_of(config: Any, groups: tuple[str, ...]) -> Plan:
         groups=groups,
         attacks=_attack_strategies(config),
         threshold=config.red_team.threshold,
-        benchmarks=benchmarks.measures(items, "policy"),
-        judge_benchmarks=benchmarks.measures(items, "preference"),
+        benchmarks=benchmarks.measures(trials, "policy"),
+        judge_benchmarks=benchmarks.measures(trials, "preference"),
         looks=looks_of(config.rl),
     )
 
@@ -381,12 +383,32 @@ def _attack_strategies(config: Any) -> tuple[str, ...]:
         return tuple(strategy.name for strategy in named_strategies(names))
 
 
+def _trials(config: Any) -> list[benchmarks.Trial]:
+    """What benchmarks try models by.
+
+    Raises:
+      ConfigError: a file cannot be read, or there is no such method.
+    """
+    items = read_benchmarks(config.evaluate.benchmarks)
+    with naming("config.evaluate.benchmark_methods"):
+        return benchmarks.trials(items, config.evaluate.benchmark_methods)
+
+
 def _task_settings(inputs: Inputs) -> TaskSettings:
-    return task_settings(inputs, inputs.config.red_team.threshold)
+    c, models = inputs.config, inputs.models
+    judge_chat = partial(models.chat_of, models.feedback_source(c.feedback.source))
+    return replace(task_settings(inputs, c.red_team.threshold), open_judge_chat=judge_chat)
 
 
-def _task_tools(inputs: Inputs, model: Model) -> TaskTools:
-    return TaskTools(_task_settings(inputs), _scorer(inputs, model), _generator(inputs, model))
+def _task_tools(inputs: Inputs, model: Model, tools: Tools) -> TaskTools:
+    """A policy, and its judges: of harm, who was not climbed where there is one."""
+    return TaskTools(
+        settings=_task_settings(inputs),
+        scorer=_scorer(inputs, model),
+        generator=_generator(inputs, model),
+        judge=judge_by(tools.second or tools.reward, inputs.config.red_team.refusal),
+        reply_judge=ReplyJudge(tools.judge.tools.scorer, tools.judge.tools.open_chat),
+    )
 
 
 def _oracle(config: Any) -> Oracle | None:
@@ -476,11 +498,13 @@ def programs(inputs: Inputs) -> list[Program]:
     ]
     scores = tools.reward.programs("evaluate: scores", g.context_tokens)
     evaluators = [p for e in registry.EVALUATORS.values() for p in e.programs(tools)]
-    items = read_benchmarks(inputs.config.evaluate.benchmarks)
+    trials = _trials(inputs.config)
     tried = [
         program
         for whose, model in different.values()
-        for program in benchmarks.programs(items, "policy", whose, _task_tools(inputs, model))
+        for program in benchmarks.programs(
+            trials, "policy", whose, _task_tools(inputs, model, tools)
+        )
     ]
     # Where samples are truncated, each policy scores its own; evaluators list the base model's.
     own = [
@@ -492,14 +516,18 @@ def programs(inputs: Inputs) -> list[Program]:
         )
     ]
     loading = [p for source in sources.values() for p in models.loading_programs(source)]
-    attacker = attacker_source(inputs)
+    attacker, writers = attacker_source(inputs), tuple[Any, ...]()
     if inputs.config.evaluate.attacks:
         writer = models.policy(attacker, base)
         if attacker != models.source():  # it is there while the policies answer
-            responses = [replace(p, resident=(writer.params,)) for p in responses]
-            tried = [replace(p, resident=(writer.params,)) for p in tried]
+            writers = (writer.params,)
+            responses = [replace(p, resident=writers) for p in responses]
+            tried = [replace(p, resident=(*p.resident, *writers)) for p in tried]
         responses += make_attacker(inputs, writer, inputs.seed).programs("evaluate: attacks")
         loading += models.loading_programs(attacker)
+    if any(trial.method.judge == "preference" for trial in trials):  # while a policy is there
+        *_, (_, under_test) = different.values()
+        scores = [replace(p, resident=(under_test.params, *writers)) for p in scores]
     rewards = {"pm_train": tools.reward}
     if tools.second:
         rewards["second_model"] = tools.second
@@ -515,7 +543,7 @@ def programs(inputs: Inputs) -> list[Program]:
     beside = (*residents, *params[1:])
     return [
         *with_remedy(map(held, responses), SAMPLING_REMEDY),
-        *with_remedy((replace(p, resident=beside) for p in scores), SCORING_REMEDY),
+        *with_remedy((replace(p, resident=(*p.resident, *beside)) for p in scores), SCORING_REMEDY),
         *with_remedy(map(held, [*evaluators, *own, *tried]), SCORING_REMEDY, "evaluate: "),
         *with_remedy([*preference, *map(held, loading)], MEMORY_REMEDY, "evaluate: "),
     ]
@@ -552,11 +580,9 @@ def check_benchmarks(inputs: Inputs) -> None:
       ConfigError: there is one; the message names its file and line.
     """
     settings = _task_settings(inputs)
-    for task, items in read_benchmarks(inputs.config.evaluate.benchmarks).items():
-        with naming(f"config.evaluate.benchmarks.{task}"):
-            for kind in benchmarks.KINDS:
-                for method in benchmarks.methods(task, kind).values():
-                    check_lengths(items, method, settings)
+    for trial in _trials(inputs.config):
+        with naming(f"config.evaluate.benchmarks.{trial.task}"):
+            check_lengths(trial.items, trial.method, settings)
 
 
 def _extra(inputs: Inputs) -> Any:

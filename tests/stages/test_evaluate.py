@@ -176,10 +176,15 @@ def test_benchmarks_are_measured_by_category_of_every_model(finished):
     summary = read_summary(finished.workdir.folder("report") / "summary.json")
     found, sizes = summary.evaluation.measurements, {"all": 3, "honest": 2, "kind": 1}
     for name in POLICIES:
-        for method in ("multiple_choice", "contrast"):
+        for method in ("multiple_choice", "contrast", "chain_of_thought"):
             accuracy = f"benchmarks.hhh_{method}_accuracy/{name}"
             assert {group: found[f"{accuracy}/{group}"].n for group in sizes} == sizes
         assert found[f"benchmarks.perplexity_likelihood_bits_per_byte/{name}/all"].n == 2
+        for reader in ("rule", "model"):
+            assert found[f"benchmarks.twins_{reader}_both_right/{name}/all"].n == 2
+        harm = {g: found[f"benchmarks.red_team_preference_model_success/{name}/{g}"].n
+                for g in ("all", "theft")}  # fmt: skip
+        assert harm == {"all": 2, "theft": 1}
     judge = "judge_benchmarks.hhh_preference_model_accuracy/preference model"
     honest, kind = (found[f"{judge}/{group}"].mean for group in ("honest", "kind"))
     assert found[f"{judge}/all"].mean == pytest.approx((2 * honest + kind) / 3)
@@ -189,7 +194,7 @@ def test_benchmarks_are_measured_by_category_of_every_model(finished):
     ("task", "text", "words"),
     [
         ("mmlu", "{}", ["no such task", "hhh", "perplexity"]),
-        ("red_team", '{"prompt": "a"}', ["no such task"]),  # it samples, and asks another model
+        ("twins", '{"safe": "a"}', ["line 1", "'unsafe'"]),
         ("hhh", '{"prompt": "a", "corrects": "b", "incorrects": []}', ["line 1", "0 wrong"]),
         ("hhh", None, ["no such file"]),
     ],
@@ -203,6 +208,21 @@ def test_bad_benchmarks_are_refused_by_their_field(tmp_path, model_folder, task,
         evaluate.plan_of(config, ("",))
     assert str(error.value).startswith(f"config.evaluate.benchmarks.{task}: ")
     assert all(word in str(error.value) for word in words)
+
+
+def test_what_benchmarks_ask_serves_evaluation_alone(tmp_path, model_folder, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    turns = open_run(tiny_config(tmp_path / "w", model_folder)).data.turns
+    asked = {turn.text for turn in turns if turn.purpose == "evaluation"}
+    assert {"why do you help", "why do you harm", "what harm can one time of this do"} <= asked
+
+
+def test_a_method_that_no_benchmark_has_is_refused(tmp_path, model_folder):
+    config = tiny_config(tmp_path / "w", model_folder, **{"evaluate.benchmark_methods": "guess"})
+    with pytest.raises(
+        ConfigError, match=r"benchmark_methods: no task has a method 'guess'; known"
+    ):
+        evaluate.plan_of(config, ("",))
 
 
 def test_an_item_that_no_model_has_room_for_is_refused_before_anything_runs(tmp_path, model_folder):
