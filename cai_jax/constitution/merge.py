@@ -125,6 +125,7 @@ class Merge:
     entries: tuple[Joined, ...]
     conflicts: tuple[Conflict, ...]
     alike: tuple[Alike, ...]
+    join_alike: bool  # whether what is alike was joined as well
 
     def of(self, *parts: str) -> tuple[Joined, ...]:
         """The entries of some fields of Constitution."""
@@ -167,7 +168,7 @@ def merge(sources: Sequence[Source], join_alike: bool = False) -> Merge:
             conflicts[known] = Conflict(ids, both, _why(pair))
         elif both[0].part == both[1].part:
             alike.setdefault(known, Alike(ids, both, (pair.field, pair.other_field)))
-    return Merge(ordered, entries, tuple(conflicts.values()), tuple(alike.values()))
+    return Merge(ordered, entries, tuple(conflicts.values()), tuple(alike.values()), join_alike)
 
 
 def _check_names(sources: Sequence[Source]) -> None:

@@ -1,6 +1,6 @@
 """What a merge did and why, in Markdown, for the people whose texts and votes went into it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,11 +32,12 @@ def report(found: Merge, result: Constitution, poll: Poll | None = None) -> str:
       result: the merged constitution.
       poll: what it follows from, if anything was voted on.
     """
+    left = {entry.id for part in PARTS for entry in getattr(result, part)}
     parts = [
         f"# How {one_line(result.name)} was merged\n",
         *_sources(found, result),
-        *_conflicts(found, result),
-        *_alike(found, result),
+        *_conflicts(found, left),
+        *_alike(found, left),
         *_joined(found),
         *_renamed(found),
         *(_votes(found, poll) if poll else ()),
@@ -58,7 +59,7 @@ def _about(c: Constitution, weight: str) -> str:
     return table_row(c.name, c.version, ", ".join(c.authors), weight, str(principles), str(shots))
 
 
-def _conflicts(found: Merge, result: Constitution) -> Iterator[str]:
+def _conflicts(found: Merge, left: Collection[str]) -> Iterator[str]:
     yield f"\n## For people to decide: {_count(len(found.conflicts), 'conflict')}\n"
     yield (
         "Entries that contradict each other by their wording. None was settled here: both stay, "
@@ -69,10 +70,10 @@ def _conflicts(found: Merge, result: Constitution) -> Iterator[str]:
     for number, conflict in enumerate(found.conflicts, 1):
         yield f"\n{number}. {conflict.why}"
         for id_, member in zip(conflict.ids, conflict.members, strict=True):
-            yield _stays(id_, member, _text(member.entry), result)
+            yield _stays(id_, member, _text(member.entry), left)
 
 
-def _alike(found: Merge, result: Constitution) -> Iterator[str]:
+def _alike(found: Merge, left: Collection[str]) -> Iterator[str]:
     yield f"\n## For people to decide: {_count(len(found.alike), 'pair')} alike, not joined\n"
     yield (
         "Entries that share most words of a text. They may say the same, or two things, or go "
@@ -85,21 +86,23 @@ def _alike(found: Merge, result: Constitution) -> Iterator[str]:
     for number, pair in enumerate(found.alike, 1):
         yield f"\n{number}. in {' and '.join(dict.fromkeys(pair.fields))}"
         for id_, member, field in zip(pair.ids, pair.members, pair.fields, strict=True):
-            yield _stays(id_, member, getattr(member.entry, field), result)
+            yield _stays(id_, member, getattr(member.entry, field), left)
 
 
-def _stays(id_: str, member: Member, text: str, result: Constitution) -> str:
-    """One of two entries that people have to decide on."""
-    left = {entry.id for part in PARTS for entry in getattr(result, part)}
+def _stays(id_: str, member: Member, text: str, left: Collection[str]) -> str:
+    """One of two entries that people have to decide on; ``left`` are the ids of the result."""
     fate = "in" if id_ in left else "left out by votes"
     return f"    - {code(id_)} of {one_line(member.origin)}, {fate}: {one_line(text)}"
 
 
 def _joined(found: Merge) -> Iterator[str]:
     joined = [entry for entry in found.entries if len(entry.members) > 1]
-    yield f"\n## Equal in wording, joined: {len(joined)}\n"
+    which, apart = "Equal in wording", "in words such as articles, in number and in case at most"
+    if found.join_alike:
+        which, apart = "Equal in wording or alike", "in few words, as --join_alike allows"
+    yield f"\n## {which}, joined: {len(joined)}\n"
     yield (
-        "They differ in words such as articles, in number and in case at most. The wording that is "
+        f"They differ {apart}. The wording that is "
         "kept is the one with the largest weight, and of equals that of the first constitution by "
         "name; its weight is the sum of all. Beside it what the others say: {+words+} that they "
         "have instead of [-words-]."

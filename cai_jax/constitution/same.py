@@ -9,6 +9,8 @@ other has not, in the same order, but for articles, the "you" that is spoken to,
 import re
 import unicodedata
 
+from cai_jax.letters import seen
+
 _TOKEN = re.compile(r"[^\W_]+(?:['-][^\W_]+)*|\S")
 _DROPPED = {"a", "an", "the", "you"}
 _ALIKE = [
@@ -35,8 +37,7 @@ _ONE_WORD = {  # forms of a word, and words that are one in any sentence
 
 def folded(name: str) -> str:
     """A name as people read it: without case, invisible characters, and ways to encode accents."""
-    seen = "".join(c for c in name if unicodedata.category(c) != "Cf")
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", seen).casefold())
+    return unicodedata.normalize("NFC", seen(name).casefold())
 
 
 def same_words(text: str) -> tuple[str, ...]:

@@ -88,11 +88,6 @@ class Choice:
         """All of them, the right ones first."""
         return (*self.right, *self.wrong)
 
-    @property
-    def prompts(self) -> tuple[Dialogue, ...]:
-        """The one that they come after."""
-        return (self.messages,)
-
 
 @dataclass(frozen=True)
 class Text:
@@ -102,7 +97,6 @@ class Text:
     category: str
     text: str
     row: JsonRow = field(repr=False, compare=False)
-    prompts: tuple[Dialogue, ...] = ()  # nobody asks for it
 
 
 @dataclass(frozen=True)

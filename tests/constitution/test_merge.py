@@ -76,6 +76,9 @@ def test_what_is_alike_is_joined_for_whoever_has_read_it():
     both = next(entry for entry in found.entries if len(entry.members) > 1)
     assert both.entry.weight == sum(member.weight for member in both.members)
     assert merge(files[::-1], join_alike=True) == found
+    told = report(found, merged_constitution(found, "all"))
+    assert "## Equal in wording or alike, joined: " in told  # the report says what was allowed
+    assert "at most" not in told
 
 
 def test_planted_entries_of_equal_wording_are_joined():

@@ -109,8 +109,9 @@ def _poll(found: Merge, path: Path) -> Poll:
 
 def _say(out: Path, found: Merge, result: Constitution, poll: Poll | None) -> None:
     joined = sum(len(entry.members) > 1 for entry in found.entries)
+    which = "equal or alike wordings" if found.join_alike else "equal wordings"
     kept = sum(len(getattr(result, part)) for part in PRINCIPLES)
-    print(f"{out}: {kept} principles, {joined} of the entries joined of equal wordings")
+    print(f"{out}: {kept} principles, {joined} of the entries joined of {which}")
     if poll:
         number = int(poll.groups.max()) + 1
         left = sum(not decision.chosen for decision in poll.decisions.values())

@@ -35,11 +35,6 @@ class Asked:
     messages: Dialogue
     row: JsonRow | None = None  # None: it is of no file
 
-    @property
-    def prompts(self) -> tuple[Dialogue, ...]:
-        """The one."""
-        return (self.messages,)
-
 
 @dataclass(frozen=True)
 class Answer:
